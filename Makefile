@@ -1,0 +1,54 @@
+# make train   install what is needed and train the quickstart     make test   everything that must hold
+# make smoke   train, evaluate and plot in seconds                 make check  is it really second order?
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help install install-dev train test smoke check format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "maml needs Python 3.11 or newer; give one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+train: install
+	@run=$$($(BIN)/maml train --config configs/quickstart.yaml) && \
+	  $(BIN)/maml eval --checkpoint $$run && \
+	  echo "run: $$run" && \
+	  printf 'fit plot: ' && $(BIN)/maml plot --checkpoint $$run --kind fit
+
+test: install-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto
+
+smoke: install
+	@run=$$($(BIN)/maml train --config configs/smoke.yaml) && \
+	  $(BIN)/maml eval --checkpoint $$run --tasks 500 && \
+	  $(BIN)/maml plot --checkpoint $$run --tasks 500
+
+check: install
+	@$(BIN)/maml check
+
+format: install-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,5 @@
+"""`python -m maml_cli` is `maml`."""
+
+from maml_cli.cli import main
+
+main()

@@ -1,0 +1,119 @@
+"""A trained run put to the test: its checkpoint opened, other tasks or settings applied, the result written down."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from maml_cli.algorithms import Meta, per_task
+from maml_cli.config import Config
+from maml_cli.errors import CheckpointError, ConfigError
+from maml_cli.evaluate import Evaluation, evaluate, make_bank
+from maml_cli.experiment import Experiment, build, choose_device
+from maml_cli.files import write_atomic
+from maml_cli.loading import override
+from maml_cli.rundir import Checkpoint, open_checkpoint
+from maml_cli.tasks import Split
+
+
+class Opened(NamedTuple):
+    """A checkpoint ready to compute with; `config` has the overrides of this assessment."""
+
+    checkpoint: Checkpoint
+    config: Config
+    experiment: Experiment
+    meta: Meta
+
+    @property
+    def title(self) -> str:
+        """The run, or the file where it stands alone, and how far it is trained."""
+        of = self.checkpoint.config.outer.steps
+        return f"{self.checkpoint.label} at outer step {self.checkpoint.step:,} of {of:,}"
+
+
+class Fit(NamedTuple):
+    """Predictions for one task: its support points, the truth on a fine grid and the network's values after each step.
+
+    x, truth: (points,); predictions: (steps + 1, points); support_x, support_y: (K,).
+    """
+
+    x: torch.Tensor
+    truth: torch.Tensor
+    predictions: torch.Tensor
+    support_x: torch.Tensor
+    support_y: torch.Tensor
+
+
+def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = None) -> Opened:
+    """Open the run or checkpoint at `path` and replace keys of `tasks` by `overrides`, to leave the trained family."""
+    checkpoint = open_checkpoint(path)
+    for text in overrides:
+        if not text.strip().startswith("tasks."):
+            raise ConfigError(f"--set {text}: a trained run takes other tasks only, such as tasks.phase=[0,1]")
+    changes = [*overrides, *([f"run.device={device}"] if device else [])]
+    config = override(checkpoint.config, changes, label=str(checkpoint.file))
+    experiment = build(config, choose_device(config).device)
+    try:
+        meta = experiment.load_meta(checkpoint.contents["meta"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.file}: {error}") from None
+    return Opened(checkpoint, config, experiment, meta)
+
+
+def evaluate_run(
+    opened: Opened,
+    *,
+    shots: Sequence[int] = (),
+    steps: int | None = None,
+    num_tasks: int = 10_000,
+    seed: int = 0,
+) -> list[Evaluation]:
+    """One evaluation for each K in `shots` (by default the trained K), to `steps` or to max(10, trained steps)."""
+    trained_steps = opened.config.inner.steps
+    experiment = opened.experiment
+    return [
+        evaluate(
+            experiment.algorithm,
+            experiment.predict,
+            opened.meta,
+            family=experiment.family,
+            random_params=experiment.init_params,
+            num_shots=num_shots,
+            num_tasks=num_tasks,
+            seed=seed,
+            steps=max(10, trained_steps) if steps is None else steps,
+            trained_steps=trained_steps,
+        )
+        for num_shots in shots or [opened.config.tasks.num_support]
+    ]
+
+
+@torch.no_grad()
+def fits(opened: Opened, *, num_tasks: int, num_shots: int, steps: int, seed: int, num_points: int = 301) -> list[Fit]:
+    """Fits to the first test tasks of `seed` after 0..`steps` inner steps."""
+    experiment = opened.experiment
+    bank = make_bank(experiment.family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
+    x = torch.linspace(*experiment.family.x, num_points, dtype=torch.float64)
+    points = x.reshape(num_points, 1).expand(1, num_tasks, num_points, 1)
+    placed = points.to(experiment.device, experiment.dtype)
+    support = Split(*(part.to(experiment.device, experiment.dtype) for part in bank.support))
+    adapted = experiment.algorithm.unroll(per_task(opened.meta, num_tasks), support, steps)
+    predictions = torch.stack([experiment.predict(params, placed)[0, ..., 0] for params in adapted]).double().cpu()
+    truth = bank.truth(points)[0, ..., 0]
+    return [
+        Fit(x, truth[i], predictions[:, i], bank.support.x[0, i, :, 0], bank.support.y[0, i, :, 0])
+        for i in range(num_tasks)
+    ]
+
+
+def write_result(opened: Opened, document: str) -> str:
+    """Keep a result as `eval.json` of the run and say so; a run that cannot be written to is no reason to fail."""
+    run = opened.checkpoint.run
+    if run is None:
+        return "not kept: the checkpoint is not in a run directory"
+    try:
+        write_atomic(run / "eval.json", f"{document}\n".encode())
+    except OSError as error:
+        return f"not kept: {run / 'eval.json'}: {error.strerror}"
+    return f"kept as {run / 'eval.json'}"

@@ -1,0 +1,85 @@
+"""What can be had without meta-learning: constant answers, and exact fits by an oracle.
+
+Shapes: R runs, B tasks, K points; everything in float64.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from maml_cli.tasks import Range, SineFamily, Sinusoids, Split
+
+Answer = Callable[[Tensor], Tensor]
+"""Points (R, B, K, 1) -> predictions of the same shape."""
+
+
+def zero(x: Tensor) -> Tensor:
+    """Predict zero everywhere."""
+    return torch.zeros_like(x)
+
+
+def conditional_mean(family: SineFamily) -> Answer:
+    """E[y | x] over the family: the best answer in mean squared error that does not adapt.
+
+    With U uniform on [a, b], E[exp(itU)] = exp(it(a + b)/2) sin(t(b - a)/2) / (t(b - a)/2); the mean of
+    sin(frequency * x - phase) is the imaginary part of a product of two such factors.
+    """
+    frequency, phase = _middle(family.frequency), _middle(family.phase)
+    damped = _sinc(torch.tensor(_width(family.phase) / 2, dtype=torch.float64)) * _middle(family.amplitude)
+
+    def answer(x: Tensor) -> Tensor:
+        wave = torch.sin(frequency * x - phase) * _sinc(x * _width(family.frequency) / 2)
+        return damped * wave + _middle(family.offset)
+
+    return answer
+
+
+def conditional_median(family: SineFamily, *, num_draws: int = 4096, num_knots: int = 501) -> Answer:
+    """The median of y given x over the family: the best answer in mean absolute error that does not adapt.
+
+    From quasi-random draws of the family at equally spaced knots, linear between them.
+    """
+    uniform = torch.quasirandom.SobolEngine(4).draw(num_draws, dtype=torch.float64)
+    limits = torch.tensor([family.amplitude, family.frequency, family.phase, family.offset], dtype=torch.float64)
+    columns = (limits[:, 0] + (limits[:, 1] - limits[:, 0]) * uniform).unsqueeze(-1).unbind(-2)
+    low, high = family.x
+    knots = torch.linspace(low, high, num_knots, dtype=torch.float64)
+    values = Sinusoids(*columns)(knots).median(dim=0).values
+
+    def answer(x: Tensor) -> Tensor:
+        place = ((x - low) / (high - low) * (num_knots - 1)).clamp(0, num_knots - 1)
+        left = place.floor().clamp(max=num_knots - 2).long()
+        return torch.lerp(values[left], values[left + 1], place - left)
+
+    return answer
+
+
+def least_squares(family: SineFamily, support: Split, truth: Sinusoids) -> Answer:
+    """The sinusoid of each task's true frequency that fits its support points best.
+
+    Linear in amplitude * cos(phase), amplitude * sin(phase) and, where it varies, the offset: an exact oracle from
+    as many noise-free points as unknowns, and the fit of least norm from fewer.
+    """
+    fixed_offset = _middle(family.offset) if _width(family.offset) == 0 else None
+
+    def features(x: Tensor) -> Tensor:
+        waves = [torch.sin(truth.frequency * x), torch.cos(truth.frequency * x)]
+        return torch.cat(waves if fixed_offset is not None else [*waves, torch.ones_like(x)], dim=-1)
+
+    targets = support.y - (fixed_offset or 0.0)
+    weights = torch.linalg.lstsq(features(support.x), targets, driver="gelsd").solution
+    return lambda x: features(x) @ weights + (fixed_offset or 0.0)
+
+
+def _middle(limits: Range) -> float:
+    return (limits[0] + limits[1]) / 2
+
+
+def _width(limits: Range) -> float:
+    return limits[1] - limits[0]
+
+
+def _sinc(z: Tensor) -> Tensor:
+    """sin(z) / z."""
+    return torch.sinc(z / torch.pi)

@@ -1,0 +1,360 @@
+"""The command line: each command parses, calls one function, and prints. Heavy imports wait inside the commands."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from maml_cli import __version__, presets
+from maml_cli.errors import ConfigError, FileError, UserError
+
+app = typer.Typer(
+    name="maml",
+    help="Meta-train small networks that learn a sinusoid from a few points (MAML), evaluate and draw them.\n\n"
+    "Start with [bold]maml train[/]: half a minute, and it says what to run next.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+presets_app = typer.Typer(help="List, show or copy the configs that come with maml.")
+config_app = typer.Typer(help="Check a config, or show it with every default filled in.", no_args_is_help=True)
+app.add_typer(presets_app, name="presets")
+app.add_typer(config_app, name="config")
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def _complete_preset(incomplete: str) -> list[str]:
+    return [name for name in presets.names() if name.startswith(incomplete)]
+
+
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one key of the config; may be repeated."),
+]
+TaskSetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="tasks.KEY=VALUE", help="Other tasks than the trained ones; may be repeated."),
+]
+CheckpointOpt = Annotated[
+    Path,
+    typer.Option("--checkpoint", metavar="RUN|FILE", help="A run directory (its newest checkpoint) or one .pt file."),
+]
+DeviceOpt = Annotated[
+    Device | None,
+    typer.Option(help="Where to compute; auto takes an accelerator for work that gains from one."),
+]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on stdout.")]
+TasksOpt = Annotated[int, typer.Option("--tasks", min=2, max=10_000_000, help="Number of test tasks.")]
+StepsOpt = Annotated[
+    int | None, typer.Option(min=0, max=100_000, help="Inner steps to adapt; may exceed the trained number.")
+]
+SeedOpt = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the bank of test tasks.")]
+PresetArg = Annotated[str, typer.Argument(help="The name of a preset.", autocompletion=_complete_preset)]
+SourceArg = Annotated[
+    str,
+    typer.Argument(metavar="FILE|PRESET", help="A YAML file or a preset.", autocompletion=_complete_preset),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"maml {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE|PRESET",
+            help="A YAML file, or the name of a preset (see `maml presets`); by default: quickstart.",
+            autocompletion=_complete_preset,
+            show_default=False,
+        ),
+    ] = None,
+    overrides: SetOpt = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run directory; by default a new one, outputs/NAME, NAME-2, ..."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|auto",
+            help="Go on with a run; auto: with the newest unfinished run of this config, if there is one.",
+        ),
+    ] = None,
+    device: DeviceOpt = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no progress, only errors.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Meta-train a network and keep its run directory, whose path is printed on stdout.
+
+    [bold]Examples[/]
+
+      maml train
+
+      maml train --config finn-10shot --set outer.steps=20000 --set run.seed=1
+
+      maml train --config mine.yaml --out outputs/mine --device cpu
+
+      maml train --resume outputs/mine
+
+    Ctrl-C saves a checkpoint first. A run that was interrupted and resumed ends with the same bytes.
+    """
+    from maml_cli.experiment import choose_device
+    from maml_cli.launch import describe, launch, plan
+    from maml_cli.report import to_json, train_dict
+
+    planned = plan(config, overrides or [], out=out, resume=resume, device=device)
+    choice = choose_device(planned.config)
+    if dry_run:
+        typer.echo("\n".join([f"{planned.where}: nothing written (--dry-run)", *describe(planned, choice)]))
+        return
+    launched = launch(planned, choice, quiet=quiet)
+    typer.echo(to_json(train_dict(launched)) if as_json else launched.run)
+    if launched.exit_code:
+        raise typer.Exit(launched.exit_code)
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: CheckpointOpt,
+    tasks: TasksOpt = 10_000,
+    shots: Annotated[
+        str | None, typer.Option(metavar="K,K,...", help="Support points, several K one after the other.")
+    ] = None,
+    steps: StepsOpt = None,
+    overrides: TaskSetOpt = None,
+    seed: SeedOpt = 0,
+    device: DeviceOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Adapt a trained run to held-out test tasks and report its error after each inner step.
+
+    The same seed gives the same tasks to every run, and training never sees them. Beside the errors stand what
+    needs no meta-learning: zero, the best answer that does not adapt, the same network and steps from random
+    initialisations, and least squares with the true frequency. In a run directory the result is kept as eval.json.
+
+    [bold]Examples[/]
+
+      maml eval --checkpoint outputs/quickstart
+
+      maml eval --checkpoint outputs/quickstart --shots 5,10,20 --steps 10
+
+      maml eval --checkpoint outputs/quickstart --set tasks.phase=[3.14159,6.28318]
+
+      maml eval --checkpoint outputs/quickstart/checkpoints/step-00001000.pt --json
+    """
+    from maml_cli.assess import evaluate_run, open_run, write_result
+    from maml_cli.report import evaluation_document, print_evaluations, to_json
+
+    opened = open_run(checkpoint, overrides=overrides or [], device=device)
+    evaluations = evaluate_run(opened, shots=_counts(shots), steps=steps, num_tasks=tasks, seed=seed)
+    document = to_json(evaluation_document(opened, evaluations, overrides or []))
+    if as_json:
+        typer.echo(document)
+    else:
+        print_evaluations(evaluations, title=opened.title)
+    kept = write_result(opened, document)
+    typer.echo(kept, err=True)
+
+
+@app.command()
+def plot(
+    checkpoint: CheckpointOpt,
+    kind: Annotated[
+        Literal["fit", "curve", "steps", "alpha", "all"],
+        typer.Option(
+            help="fit: tasks before and after adapting; curve: losses over training; steps: error against inner "
+            "steps; alpha: its trace."
+        ),
+    ] = "all",
+    form: Annotated[Literal["png", "svg", "pdf"], typer.Option("--format", help="File format.")] = "png",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to put the files; by default plots/ of the run.")
+    ] = None,
+    tasks: TasksOpt = 10_000,
+    shots: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Support points; by default as trained.")
+    ] = None,
+    steps: StepsOpt = None,
+    overrides: TaskSetOpt = None,
+    seed: SeedOpt = 0,
+) -> None:
+    """Draw a trained run; the paths of the files are printed on stdout.
+
+    [bold]Examples[/]
+
+      maml plot --checkpoint outputs/quickstart
+
+      maml plot --checkpoint outputs/quickstart --kind fit --format pdf --steps 5
+
+      maml plot --checkpoint outputs/quickstart --kind fit --set tasks.phase=3.14159 --out figures
+    """
+    from maml_cli.assess import open_run
+    from maml_cli.draw import KINDS, draw
+
+    opened = open_run(checkpoint, overrides=overrides or [])
+    kinds = KINDS if kind == "all" else (kind,)
+    for file in draw(opened, kinds=kinds, form=form, out=out, shots=shots, steps=steps, num_tasks=tasks, seed=seed):
+        typer.echo(file)
+
+
+@app.command()
+def check(
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE|PRESET",
+            help="The learner to check.",
+            autocompletion=_complete_preset,
+        ),
+    ] = "quickstart",
+    overrides: SetOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Prove the gradients on this machine: is it really second order?
+
+    Worked examples solved by hand, computed through the same inner loop as training; then the configured learner
+    (with tanh for relu, in float64) against finite differences and against an independent implementation with
+    torch.func. Exits with 1 if anything is off.
+
+    [bold]Examples[/]
+
+      maml check
+
+      maml check --config finn-10shot --set inner.steps=5 --json
+    """
+    from maml_cli.check import check as run_checks
+    from maml_cli.loading import load_config
+    from maml_cli.report import case_dict, print_cases, to_json
+
+    cases = run_checks(load_config(config, overrides or []).config)
+    passed = all(case.passed for case in cases)
+    if as_json:
+        typer.echo(to_json({"passed": passed, "cases": [case_dict(case) for case in cases]}))
+    else:
+        print_cases(cases)
+    if not passed:
+        raise typer.Exit(1)
+
+
+@presets_app.callback(invoke_without_command=True)
+def _presets(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        presets_list()
+
+
+@presets_app.command("list")
+def presets_list() -> None:
+    """List the presets, one a line."""
+    width = max(len(name) for name in presets.names())
+    for name in presets.names():
+        typer.echo(f"{name:{width}}  {presets.summary(name)}")
+
+
+@presets_app.command("show")
+def presets_show(name: PresetArg) -> None:
+    """Print the YAML of a preset."""
+    typer.echo(presets.path(name).read_text(encoding="utf-8"), nl=False)
+
+
+@presets_app.command("copy")
+def presets_copy(
+    name: PresetArg,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
+) -> None:
+    """Copy a preset to FILE, as a start for a config of your own."""
+    presets.copy(name, file)
+    typer.echo(file)
+
+
+@config_app.command("check")
+def config_check(source: SourceArg, overrides: SetOpt = None) -> None:
+    """Say whether a config is valid; if not, everything that is wrong with it, and where.
+
+    [bold]Example[/]
+
+      maml config check mine.yaml
+    """
+    from maml_cli.loading import load_config
+
+    load_config(source, overrides or [])
+    typer.echo(f"{source}: valid")
+
+
+@config_app.command("show")
+def config_show(source: SourceArg, overrides: SetOpt = None) -> None:
+    """Print a config with every default filled in and, beside each value, where it came from.
+
+    [bold]Example[/]
+
+      maml config show quickstart --set inner.steps=5
+    """
+    from maml_cli.loading import annotated_yaml, load_config
+
+    typer.echo(annotated_yaml(load_config(source, overrides or [])), nl=False)
+
+
+@config_app.command("reference")
+def config_reference() -> None:
+    """Print every key of a config with its default and meaning, as a Markdown table."""
+    from maml_cli.reference import markdown
+
+    typer.echo(markdown(), nl=False)
+
+
+@app.command()
+def info(as_json: JsonOpt = False) -> None:
+    """Print versions, devices, threads and the CPU's capability: what a bug report needs."""
+    from maml_cli.machine import info as facts
+    from maml_cli.report import to_json
+
+    if as_json:
+        typer.echo(to_json(dict(facts())))
+        return
+    for name, value in facts().items():
+        typer.echo(f"{name:15} {value}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `maml`; every mistake of the user's becomes a message on stderr and an exit code."""
+    try:
+        app(arguments, prog_name="maml")
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", FileError.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            raise
+        _fail("out of memory; try fewer tasks, points or steps, or a smaller network", ConfigError.exit_code)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    typer.echo(f"maml: {message}", err=True)
+    sys.exit(exit_code)
+
+
+def _counts(text: str | None) -> list[int]:
+    """`5,10,20` as numbers."""
+    if text is None:
+        return []
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 <= int(part) <= 100_000 for part in parts):
+        raise typer.BadParameter(f"{text!r}: give whole numbers from 1, such as 5,10,20.", param_hint="--shots")
+    return [int(part) for part in parts]

@@ -1,0 +1,158 @@
+"""The typed schema of a config. Every field has a default, so an empty file is Finn's 10-shot protocol.
+
+The descriptions here are the reference in the README; the constraints here are the errors that a user sees.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
+
+SCHEMA_VERSION = 1
+
+
+def _as_range(value: Any) -> Any:
+    """A number x stands for [x, x]; anything but a number or two numbers, low first, is refused."""
+    numbers = value if isinstance(value, list | tuple) else [value, value]
+    if len(numbers) != 2 or not all(_is_finite(number) for number in numbers):
+        raise PydanticCustomError("range", "must be a number or [low, high]")
+    if numbers[0] > numbers[1]:
+        raise PydanticCustomError("range", "must have its low end first")
+    return tuple(float(number) for number in numbers)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _from_range(value: tuple[float, float]) -> float | list[float]:
+    return value[0] if value[0] == value[1] else list(value)
+
+
+Range = Annotated[tuple[float, float], BeforeValidator(_as_range), PlainSerializer(_from_range)]
+Width = Annotated[int, Field(ge=1, le=8192)]
+Activation = Literal["relu", "tanh", "silu", "gelu", "softplus", "sigmoid", "sin"]
+Init = Literal["lecun_normal", "he_normal", "glorot_uniform", "uniform", "torch", "truncated_normal"]
+Optimizer = Literal["adam", "adamw", "rmsprop", "sgd", "momentum"]
+
+
+class Section(BaseModel):
+    """A part of a config: unknown keys are refused, types are strict, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Tasks(Section):
+    """The family y = amplitude * sin(frequency * x - phase) + offset + noise, and the points seen of each task."""
+
+    amplitude: Range = Field((0.1, 5.0), description="amplitude, uniform on [low, high]; a number fixes it")
+    frequency: Range = Field((1.0, 1.0), description="angular frequency, in radians a unit of x")
+    phase: Range = Field((0.0, math.pi), description="phase in radians, subtracted: sin(frequency * x - phase)")
+    offset: Range = Field((0.0, 0.0), description="added to every target of the task")
+    x: Range = Field((-5.0, 5.0), description="range of the inputs, and of the 100-point evaluation grid")
+    noise: float = Field(0.0, ge=0, description="standard deviation of Gaussian noise on the targets")
+    num_support: int = Field(10, ge=1, description="K: points that a task adapts on")
+    num_query: int = Field(10, ge=1, description="points that the adapted network is judged by in training")
+
+    @model_validator(mode="after")
+    def _spans_inputs(self) -> "Tasks":
+        if self.x[0] == self.x[1]:
+            raise PydanticCustomError("at:x", "must be [low, high] with low below high")
+        return self
+
+
+class Model(Section):
+    """The network, a multilayer perceptron from one input to one output."""
+
+    hidden: list[Width] = Field([40, 40], max_length=16, description="width of each hidden layer")
+    activation: Activation = Field("relu", description="after each hidden layer")
+    init: Init = Field(
+        "lecun_normal",
+        description="of the weights: normal or uniform by fan-in (lecun, he, glorot; uniform is "
+        "U(+-1/sqrt(fan_in))), torch.nn.Linear's (torch: biases too), or normal with deviation 0.01 (Finn's code)",
+    )
+
+
+class Alpha(Section):
+    """The inner learning rate."""
+
+    init: float = Field(0.01, gt=0, description="where every alpha starts")
+    learned: bool = Field(False, description="whether the outer loop learns it")
+    per: Literal["scalar", "layer", "tensor", "parameter"] = Field(
+        "scalar", description="one alpha for all, for each layer, tensor or parameter (Meta-SGD)"
+    )
+    per_step: bool = Field(False, description="whether each inner step has alphas of its own")
+    optimizer: Optimizer | None = Field(None, description="the outer optimiser of alpha; null: outer.optimizer")
+    lr: float | None = Field(None, gt=0, description="its outer learning rate; null: outer.lr")
+
+    @model_validator(mode="after")
+    def _settings_have_effect(self) -> "Alpha":
+        for key in ("optimizer", "lr"):
+            if not self.learned and getattr(self, key) is not None:
+                raise PydanticCustomError(f"at:{key}", "has no effect: alpha.learned is false")
+        return self
+
+
+class Inner(Section):
+    """The inner loop: gradient descent on the support points of a task."""
+
+    steps: int = Field(1, ge=1, le=1000, description="inner gradient steps in training")
+    loss: Literal["mse", "l1", "huber"] = Field("mse", description="on the support and on the query points")
+    adapt: Literal["all", "head", "body"] = Field(
+        "all", description="what adapts: all, the last layer (ANIL) or all but the last layer (BOIL)"
+    )
+    order: Literal["second", "first"] = Field(
+        "second", description="derivatives through the inner loop: second (MAML) or first (FOMAML)"
+    )
+    alpha: Alpha = Field(Alpha(), description="the inner learning rate")
+
+
+class Outer(Section):
+    """The outer loop: one optimiser step on the mean query loss of a batch of tasks."""
+
+    steps: int = Field(70_000, ge=1, description="outer steps of the whole training")
+    tasks_per_step: int = Field(25, ge=1, description="tasks in each outer step, the meta-batch")
+    optimizer: Optimizer = Field("adam", description="outer optimiser; momentum is SGD with momentum 0.9")
+    lr: float = Field(1e-3, gt=0, description="outer learning rate")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the outer learning rates; cosine falls to 0 at the last step"
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        description="largest norm of the whole meta-gradient, longer ones are scaled down; null: none",
+    )
+
+
+class Run(Section):
+    """Where and how it runs, and what it keeps."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="of everything random: initial parameters and tasks")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto takes an accelerator only for work that is large enough to gain from one"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and points")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads in training; small networks gain from one")
+    log_every: int = Field(100, ge=1, description="outer steps between lines of metrics.jsonl")
+    eval_every: int = Field(1000, ge=0, description="outer steps between evaluations in training; 0: none")
+    eval_tasks: int = Field(500, ge=2, description="validation tasks of those evaluations")
+    checkpoint_every: int = Field(1000, ge=1, description="outer steps between checkpoints; the last always")
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    tasks: Tasks = Field(Tasks(), description="the task family")
+    model: Model = Field(Model(), description="the network")
+    inner: Inner = Field(Inner(), description="the inner loop")
+    outer: Outer = Field(Outer(), description="the outer loop")
+    run: Run = Field(Run(), description="seed, device, threads and what is kept")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Config":
+        if self.inner.adapt == "body" and not self.model.hidden:
+            raise PydanticCustomError("at:inner.adapt", "body has nothing to adapt: model.hidden is empty")
+        if self.run.device == "mps" and self.run.dtype == "float64":
+            raise PydanticCustomError("at:run.dtype", "must be float32 on mps, which has no float64")
+        return self

@@ -1,0 +1,44 @@
+"""Which device a run computes on, and why."""
+
+from typing import NamedTuple
+
+import torch
+
+from maml_cli.errors import ConfigError
+
+# Multiply-adds of one outer step from which an accelerator can be expected to beat one CPU core: below, launching
+# its kernels takes longer than the arithmetic.
+WORTH_AN_ACCELERATOR = 200_000_000
+
+
+class Choice(NamedTuple):
+    """A device and the reason for it, in words."""
+
+    device: torch.device
+    reason: str
+
+
+def choose(requested: str, *, work: int, needs_float64: bool = False) -> Choice:
+    """The device to use for outer steps of `work` multiply-adds; raises ConfigError if `requested` is not here."""
+    present = available()
+    if requested != "auto":
+        if requested not in present:
+            raise ConfigError(f"device {requested} is not available here; there is {', '.join(present)}")
+        return Choice(torch.device(requested), "as asked")
+    accelerators = [name for name in present if name != "cpu" and not (name == "mps" and needs_float64)]
+    if not accelerators:
+        return Choice(torch.device("cpu"), "no accelerator that can run this is present")
+    if work < WORTH_AN_ACCELERATOR:
+        reason = f"an outer step of {work / 1e6:.1f} million multiply-adds is too small to gain from {accelerators[0]}"
+        return Choice(torch.device("cpu"), reason)
+    return Choice(torch.device(accelerators[0]), "present, and the work is large enough to gain from it")
+
+
+def available() -> list[str]:
+    """The names that `--device` takes on this machine, fastest first."""
+    found = []
+    if torch.cuda.is_available():
+        found.append("cuda")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]

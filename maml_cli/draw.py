@@ -1,0 +1,109 @@
+"""The figures of a run, written to files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from maml_cli import plots
+from maml_cli.assess import Opened, evaluate_run, fits
+from maml_cli.baselines import conditional_mean
+from maml_cli.errors import FileError
+from maml_cli.evaluate import make_bank
+from maml_cli.files import read_lines
+
+KINDS = ("fit", "curve", "steps", "alpha")
+NUM_FITS = 6
+
+
+def draw(
+    opened: Opened,
+    *,
+    kinds: Sequence[str],
+    form: str,
+    out: Path | None,
+    shots: int | None = None,
+    steps: int | None = None,
+    num_tasks: int = 10_000,
+    seed: int = 0,
+) -> list[Path]:
+    """Draw each of `kinds` to `out`, by default the `plots` of the run or a `plots` beside a lone checkpoint."""
+    num_shots = shots or opened.config.tasks.num_support
+    figures: Mapping[str, Callable[[], Figure]] = {
+        "fit": lambda: _fit(opened, num_shots, steps, seed),
+        "curve": lambda: _curve(opened),
+        "steps": lambda: _steps(opened, num_shots, steps, num_tasks, seed),
+        "alpha": lambda: _alpha(opened),
+    }
+    directory = out or (opened.checkpoint.run or opened.checkpoint.file.parent) / "plots"
+    directory.mkdir(parents=True, exist_ok=True)
+    files = []
+    with matplotlib.rc_context(plots.STYLE):
+        for kind in kinds:
+            file = directory / f"{kind}.{form}"
+            # No date inside, so that the same figure has the same bytes.
+            undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form, {})
+            figures[kind]().savefig(file, dpi=200, metadata=undated)
+            files.append(file)
+    return files
+
+
+def _fit(opened: Opened, num_shots: int, steps: int | None, seed: int) -> Figure:
+    last = opened.config.inner.steps if steps is None else steps
+    title = f"{_name(opened)}: six test tasks, K = {num_shots}, {_counted(last, 'inner step')}"
+    return plots.fit_figure(fits(opened, num_tasks=NUM_FITS, num_shots=num_shots, steps=last, seed=seed), title=title)
+
+
+def _curve(opened: Opened) -> Figure:
+    records = [record for record in _metrics(opened) if record["step"] <= opened.checkpoint.step]
+    trained = opened.checkpoint.config
+    losses = [(record["step"], record["loss"]) for record in records if "loss" in record]
+    found = [(record["step"], record["eval"]["grid_mse"]) for record in records if "eval" in record]
+    bank = make_bank(opened.experiment.family, seed=0, purpose="test", num_tasks=10_000, num_shots=1)
+    grid = bank.points["grid"]
+    floor = (conditional_mean(opened.experiment.family)(grid.x) - grid.y).square().mean().item()
+    title = f"{_name(opened)}: training, K = {trained.tasks.num_support}, {_counted(trained.inner.steps, 'inner step')}"
+    return plots.curve_figure(losses, found, loss_name=trained.inner.loss, floor=floor, title=title)
+
+
+def _steps(opened: Opened, num_shots: int, steps: int | None, num_tasks: int, seed: int) -> Figure:
+    (evaluation,) = evaluate_run(opened, shots=[num_shots], steps=steps, num_tasks=num_tasks, seed=seed)
+    title = f"{_name(opened)}: {num_tasks:,} test tasks, K = {num_shots}, mean and 95 % interval"
+    return plots.steps_figure(evaluation, title=title)
+
+
+def _alpha(opened: Opened) -> Figure:
+    alpha = opened.checkpoint.config.inner.alpha
+    now = {key: value[0].mean(dim=(-2, -1)).tolist() for key, value in opened.meta.rule.items()}
+    trace: dict[str, list[tuple[int, list[float]]]] = {key: [(0, [alpha.init] * len(v))] for key, v in now.items()}
+    if alpha.learned:
+        for record in _metrics(opened):
+            if "alpha" in record and record["step"] <= opened.checkpoint.step:
+                for key, values in record["alpha"].items():
+                    trace[key].append((record["step"], values))
+    else:
+        for key, values in now.items():
+            trace[key].append((opened.checkpoint.step, values))
+    how = f"learned, per {alpha.per}{' (mean)' if alpha.per == 'parameter' else ''}" if alpha.learned else "fixed"
+    count = _counted(opened.config.inner.steps, "inner step")
+    return plots.alpha_figure(
+        trace, title=f"{_name(opened)}: alpha, {how}; K = {opened.config.tasks.num_support}, {count}"
+    )
+
+
+def _metrics(opened: Opened) -> list[dict[str, Any]]:
+    run = opened.checkpoint.run
+    if run is None or not (run / "metrics.jsonl").exists():
+        raise FileError(f"{opened.checkpoint.file}: no metrics.jsonl around it, which curve and alpha are drawn from")
+    return read_lines(run / "metrics.jsonl")
+
+
+def _name(opened: Opened) -> str:
+    run = opened.checkpoint.run
+    return run.resolve().name if run else opened.checkpoint.file.stem
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

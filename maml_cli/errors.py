@@ -1,0 +1,29 @@
+"""The user's mistakes and the machine's: each becomes one message and an exit code, never a traceback."""
+
+
+class UserError(Exception):
+    """Something the reader of the message can put right. `exit_code` is what the process returns."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A config, preset or option that cannot be used; the message lists every problem found."""
+
+
+class FileError(UserError):
+    """A file or directory that is missing, in the way, or cannot be written."""
+
+    exit_code = 3
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is damaged, not ours, or written by a newer version."""
+
+    exit_code = 4
+
+
+class DivergedError(UserError):
+    """A loss or a gradient that is no longer finite; nothing was updated with it."""
+
+    exit_code = 5

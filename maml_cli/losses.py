@@ -1,0 +1,46 @@
+"""Losses: how far predictions are from targets, one number for each task."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from maml_cli.model import Params, Predict
+from maml_cli.tasks import Split
+
+TaskLoss = Callable[[Params, Split], Tensor]
+PointLoss = Callable[[Tensor], Tensor]
+
+
+def squared(error: Tensor) -> Tensor:
+    """Squared error; its mean is the MSE, without a factor 1/2."""
+    return error * error
+
+
+def absolute(error: Tensor) -> Tensor:
+    """Absolute error (L1)."""
+    return error.abs()
+
+
+def huber(error: Tensor) -> Tensor:
+    """Huber's loss with delta 1: quadratic, with a factor 1/2, up to 1 and linear beyond."""
+    return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
+
+
+LOSSES: dict[str, PointLoss] = {"mse": squared, "l1": absolute, "huber": huber}
+
+
+def mean_loss(predict: Predict, point_loss: PointLoss) -> TaskLoss:
+    """The mean of `point_loss` over a task's points: (R, B), never a mean over tasks."""
+
+    def loss(params: Params, split: Split) -> Tensor:
+        return point_loss(residual(predict(params, split.x), split.y)).mean(dim=(-2, -1))
+
+    return loss
+
+
+def residual(prediction: Tensor, target: Tensor) -> Tensor:
+    """`prediction - target`, refusing shapes that would broadcast into wrong pairs, as (K, 1) - (K,) does."""
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
+    return prediction - target

@@ -1,0 +1,82 @@
+"""The network: a multilayer perceptron as a pure function of a dictionary of tensors.
+
+Shapes: weights are (..., in, out), biases (..., 1, out), points (..., K, features). Leading axes are batches
+(runs, tasks). Keys are named by role: `hidden0.w`, `hidden0.b`, ..., `head.w`, `head.b`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor
+
+Params = dict[str, Tensor]
+Activation = Callable[[Tensor], Tensor]
+Predict = Callable[[Params, Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "silu": torch.nn.functional.silu,
+    "gelu": torch.nn.functional.gelu,
+    "softplus": torch.nn.functional.softplus,
+    "sigmoid": torch.sigmoid,
+    "sin": torch.sin,
+}
+
+
+def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
+    """The network's output (..., K, out) at the points `x` (..., K, in)."""
+    num_hidden = sum(key.endswith(".w") for key in params) - 1
+    for layer in range(num_hidden):
+        x = activation(x @ params[f"hidden{layer}.w"] + params[f"hidden{layer}.b"])
+    return x @ params["head.w"] + params["head.b"]
+
+
+def init_mlp(
+    generator: Generator,
+    *,
+    hidden: Sequence[int],
+    init: str,
+    batch: Sequence[int] = (),
+    num_inputs: int = 1,
+    num_outputs: int = 1,
+) -> Params:
+    """Initial parameters, drawn in float64 on the CPU, independently along the leading axes `batch`."""
+    sizes = [num_inputs, *hidden, num_outputs]
+    names = [*(f"hidden{layer}" for layer in range(len(hidden))), "head"]
+    params = {}
+    for name, (fan_in, fan_out) in zip(names, pairwise(sizes), strict=True):
+        params[f"{name}.w"] = INITS[init](generator, (*batch, fan_in, fan_out))
+        if init == "torch":
+            params[f"{name}.b"] = _uniform(generator, (*batch, 1, fan_out), 1 / math.sqrt(fan_in))
+        else:
+            params[f"{name}.b"] = torch.zeros(*batch, 1, fan_out, dtype=torch.float64)
+    return params
+
+
+def _uniform(generator: Generator, shape: Sequence[int], limit: float) -> Tensor:
+    return (2 * torch.rand(*shape, generator=generator, dtype=torch.float64) - 1) * limit
+
+
+def _normal(generator: Generator, shape: Sequence[int], std: float) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64) * std
+
+
+def _truncated_normal(generator: Generator, shape: Sequence[int], std: float) -> Tensor:
+    values = torch.empty(*shape, dtype=torch.float64)
+    return torch.nn.init.trunc_normal_(values, 0.0, std, -2 * std, 2 * std, generator=generator)
+
+
+Init = Callable[[Generator, Sequence[int]], Tensor]
+
+# Weights of shape (..., in, out); biases start at zero, except for "torch", where they are drawn as well.
+INITS: dict[str, Init] = {
+    "uniform": lambda g, shape: _uniform(g, shape, 1 / math.sqrt(shape[-2])),
+    "torch": lambda g, shape: _uniform(g, shape, 1 / math.sqrt(shape[-2])),
+    "lecun_normal": lambda g, shape: _normal(g, shape, 1 / math.sqrt(shape[-2])),
+    "he_normal": lambda g, shape: _normal(g, shape, math.sqrt(2 / shape[-2])),
+    "glorot_uniform": lambda g, shape: _uniform(g, shape, math.sqrt(6 / (shape[-2] + shape[-1]))),
+    "truncated_normal": lambda g, shape: _truncated_normal(g, shape, 0.01),
+}

@@ -1,0 +1,113 @@
+"""The outer loop's step: what is meta-learned moves against the mean over tasks of the per-task meta-gradients.
+
+Shapes: gradients come as (R, B, ...), one for each run and task, and are reduced once to (R, ...).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.optim import Optimizer
+
+from maml_cli.algorithms import Meta, MetaGrad, tensors
+from maml_cli.errors import DivergedError
+from maml_cli.tasks import TaskBatch
+
+MakeOptimizer = Callable[[Sequence[Tensor], float], Optimizer]
+
+# Adam and AdamW run as one fused kernel instead of a dozen operations a tensor: the same formula.
+OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "adam": lambda leaves, lr: torch.optim.Adam(leaves, lr=lr, fused=True),
+    "adamw": lambda leaves, lr: torch.optim.AdamW(leaves, lr=lr, fused=True),
+    "rmsprop": lambda leaves, lr: torch.optim.RMSprop(leaves, lr=lr),
+    "sgd": lambda leaves, lr: torch.optim.SGD(leaves, lr=lr),
+    "momentum": lambda leaves, lr: torch.optim.SGD(leaves, lr=lr, momentum=0.9),
+}
+
+
+class Learned(NamedTuple):
+    """An optimiser of part of a Meta, and the learning rate that a schedule scales."""
+
+    optimizer: Optimizer
+    lr: float
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes. `loss_sum` (R,) adds up the query losses since the last line of the log."""
+
+    meta: Meta
+    optimizers: dict[str, Learned]
+    generators: list[Generator]
+    step: int
+    loss_sum: Tensor
+
+
+class Outcome(NamedTuple):
+    """What an outer step found, for each run: mean query loss and norm of the meta-gradient, (R,) both, before
+    clipping; and the meta-gradient itself, (R, ...), as the optimisers got it."""
+
+    loss: Tensor
+    grad_norm: Tensor
+    gradients: Meta
+
+
+def outer_step(
+    state: TrainState,
+    sample: Callable[[Sequence[Generator]], TaskBatch],
+    meta_grad: MetaGrad,
+    *,
+    lr_scale: float = 1.0,
+    clip_norm: float | None = None,
+) -> Outcome:
+    """One step of the outer loop (Finn et al. 2017, Algorithm 1, line 8); mutates `state`, and only it.
+
+    Raises DivergedError, before anything is updated, if a loss or a gradient is not finite.
+    """
+    losses, per_task = meta_grad(state.meta, sample(state.generators))
+    # Mean over tasks here, outside; inside, the losses of tasks were summed.
+    gradients = _map(lambda value: value.mean(dim=1), per_task)
+    norms = run_norms(gradients)
+    loss, grad_norm = torch.stack([losses.mean(dim=1), norms]).double().cpu()
+    if not (loss.isfinite().all() and grad_norm.isfinite().all()):
+        raise DivergedError(f"diverged at outer step {state.step + 1}: {_diagnosis(losses, per_task)}")
+    if clip_norm is not None:
+        scale = (clip_norm / norms).clamp(max=1)
+        gradients = _map(lambda value: value * scale.view(-1, *[1] * (value.dim() - 1)), gradients)
+    for name, learned in state.optimizers.items():
+        leaves, slopes = getattr(state.meta, name), getattr(gradients, name)
+        for key, leaf in leaves.items():
+            leaf.grad = slopes[key]
+        for group in learned.optimizer.param_groups:
+            group["lr"] = learned.lr * lr_scale
+        learned.optimizer.step()
+    state.step += 1
+    state.loss_sum += loss
+    return Outcome(loss, grad_norm, gradients)
+
+
+def run_norms(gradients: Meta) -> Tensor:
+    """The norm of each run's whole meta-gradient: (R,)."""
+    squares = [value.flatten(1).square().sum(dim=1) for value in tensors(gradients)]
+    return torch.stack(squares).sum(dim=0).sqrt()
+
+
+def cosine(step: int, steps: int) -> float:
+    """The factor on a learning rate at outer step `step` of `steps`, from 1 at step 0 down to 0 at the end."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _map(change: Callable[[Tensor], Tensor], meta: Meta) -> Meta:
+    return Meta(*({key: change(value) for key, value in part.items()} for part in meta))
+
+
+def _diagnosis(losses: Tensor, per_task: Meta) -> str:
+    lost = int((~losses.isfinite()).sum())
+    if lost:
+        return f"the query loss of {lost} of {losses.numel()} tasks is not finite"
+    finite = torch.stack([value.isfinite().flatten(2).all(dim=2) for value in tensors(per_task)]).all(dim=0)
+    lost = int((~finite).sum())
+    return f"the gradient of {lost} of {losses.numel()} tasks is not finite" if lost else "the gradient overflows"

@@ -1,0 +1,193 @@
+"""Figures: numbers in, a matplotlib Figure out. No files, no pyplot state.
+
+Colours are Okabe and Ito's, and steps run through cividis from light to dark: both hold for colour-blind readers
+and in grey; lines differ in dash as well.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from maml_cli.assess import Fit
+from maml_cli.evaluate import Evaluation, PointErrors
+
+BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#767676"
+COLUMNS = 3
+
+STYLE = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.0,
+    "legend.frameon": False,
+    "svg.hashsalt": "maml",
+    "pdf.fonttype": 42,
+}
+
+
+def fit_figure(fits: Sequence[Fit], *, title: str) -> Figure:
+    """Small multiples, one task each: truth, support points, and the network before and after each inner step."""
+    rows = math.ceil(len(fits) / COLUMNS)
+    figure = Figure(figsize=(3.1 * COLUMNS, 2.3 * rows + 1.0), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+    last = len(fits[0].predictions) - 1
+    for axis, fit in zip(axes.flat, fits, strict=False):
+        axis.plot(fit.x, fit.truth, color=BLACK, lw=1.6, label="truth")
+        for step, values in enumerate(fit.predictions):
+            axis.plot(fit.x, values, label=_step_label(step), **_step_style(step, last))
+        axis.plot(
+            fit.support_x,
+            fit.support_y,
+            "o",
+            ms=5,
+            mfc="white",
+            mec=BLACK,
+            mew=1.2,
+            zorder=5,
+            label="support points",
+        )
+        before, after = (((fit.predictions[i] - fit.truth) ** 2).mean().item() for i in (0, last))
+        axis.set_title(f"MSE {_short(before)} → {_short(after)}")
+        reach = 1.3 * max(float(fit.truth.abs().max()) for fit in fits) + 0.1
+        axis.set_ylim(-reach, reach)
+    for axis in axes.flat[len(fits) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("x")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("y")
+    figure.suptitle(title, fontsize=10)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+    return figure
+
+
+def curve_figure(
+    losses: Sequence[tuple[int, float]],
+    evaluations: Sequence[tuple[int, Sequence[float | None]]],
+    *,
+    loss_name: str,
+    floor: float | None,
+    title: str,
+) -> Figure:
+    """Meta-training loss, and the validation error before and after adapting, over outer steps."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axis = figure.subplots()
+    if losses:
+        axis.plot(*zip(*losses, strict=True), color=GREY, lw=0.9, label=f"meta-training query loss ({loss_name})")
+    if evaluations:
+        steps = [step for step, _ in evaluations]
+        last = len(evaluations[0][1]) - 1
+        for index, color, dash in ((0, ORANGE, "--"), (last, BLUE, "-")):
+            values = [_or_nan(found[index]) for _, found in evaluations]
+            label = f"validation MSE, {_step_label(index)}"
+            axis.plot(steps, values, dash, color=color, lw=1.6, marker=".", ms=4, label=label)
+    if floor is not None and floor > 0:
+        axis.axhline(floor, color=PURPLE, ls=":", lw=1.4, label=f"best MSE without adapting ({floor:.3g})")
+    axis.set(xlabel="outer steps", ylabel="loss (log scale)", title=title)
+    _log_scale(axis)
+    axis.legend()
+    return figure
+
+
+def steps_figure(evaluation: Evaluation, *, title: str) -> Figure:
+    """MSE against inner steps with its 95 % interval, the untrained network, and the baselines as lines."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    baselines = evaluation.baselines
+    _errors_by_step(axis, baselines.random_init, color=ORANGE, dash="--", marker="s", label="random initialisation")
+    _errors_by_step(axis, evaluation.steps, color=BLUE, dash="-", marker="o", label="meta-trained")
+    for name, color, dash in (("zero", GREY, ":"), ("best_unadapted", PURPLE, "-.")):
+        value = getattr(baselines, name).grid.mse.mean
+        words = "predict zero" if name == "zero" else "best without adapting"
+        if value > 0:
+            axis.axhline(value, color=color, ls=dash, lw=1.4, label=f"{words} ({_short(value)})")
+    oracle = baselines.least_squares.grid.mse.mean
+    if oracle > 1e-12:
+        axis.axhline(oracle, color=GREEN, ls=(0, (1, 1)), lw=1.4, label=f"least-squares oracle ({_short(oracle)})")
+    else:
+        axis.plot([], [], " ", label=f"least-squares oracle: {oracle:.0e}, below the axis")
+    axis.axvline(evaluation.trained_steps, color=BLACK, lw=0.6, ls=":")
+    trained = f"trained for {evaluation.trained_steps}"
+    place = {"xy": (evaluation.trained_steps, 1), "xytext": (3, -2), "xycoords": ("data", "axes fraction")}
+    axis.annotate(trained, **place, textcoords="offset points", va="top", fontsize=8)
+    axis.set(xlabel="inner steps", ylabel="MSE on the 100-point grid (log scale)", title=title)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _log_scale(axis)
+    # What blows up leaves the figure at the top instead of flattening everything else.
+    axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(baselines.zero.grid.mse.mean, 1e-9)))
+    axis.legend()
+    return figure
+
+
+def alpha_figure(trace: Mapping[str, Sequence[tuple[int, Sequence[float]]]], *, title: str) -> Figure:
+    """Alpha over outer steps: a panel for each alpha, a line for each inner step that has its own."""
+    columns = min(len(trace), COLUMNS)
+    rows = math.ceil(len(trace) / columns)
+    figure = Figure(figsize=(3.1 * columns + 1.2, 2.2 * rows + 1.0), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    for axis, (name, points) in zip(axes.flat, trace.items(), strict=False):
+        last = len(points[0][1])
+        for index in range(last):
+            steps, values = [step for step, _ in points], [found[index] for _, found in points]
+            style = _step_style(index + 1, last) if last > 1 else {"color": BLUE, "lw": 1.6}
+            axis.plot(steps, values, label=f"inner step {index + 1}", **style)
+        axis.set_title(name)
+        axis.axhline(0, color=GREY, lw=0.5)
+    for axis in axes.flat[len(trace) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("outer steps")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("alpha")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _errors_by_step(
+    axis: Axes, steps: Sequence[PointErrors], *, color: str, dash: str, marker: str, label: str
+) -> None:
+    values = [errors.grid.mse for errors in steps]
+    means = [_or_nan(value.mean) for value in values]
+    low = [max(value.mean - value.ci95, value.mean / 100) for value in values]
+    high = [value.mean + value.ci95 for value in values]
+    axis.plot(range(len(means)), means, dash, color=color, marker=marker, ms=4, lw=1.6, label=label)
+    axis.fill_between(
+        range(len(means)), [_or_nan(v) for v in low], [_or_nan(v) for v in high], color=color, alpha=0.2, lw=0
+    )
+
+
+def _log_scale(axis: Axes) -> None:
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _step_label(step: int) -> str:
+    return "before adapting" if step == 0 else f"after {step} step{'s' if step > 1 else ''}"
+
+
+def _step_style(step: int, last: int) -> dict[str, Any]:
+    if step == 0:
+        return {"color": GREY, "ls": "--", "lw": 1.2}
+    if step == last:
+        return {"color": BLUE, "lw": 1.8}
+    shade = matplotlib.colormaps["cividis_r"](0.1 + 0.5 * step / last)
+    return {"color": shade, "lw": 1.0}
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "inf"
+
+
+def _or_nan(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else math.nan

@@ -1,0 +1,53 @@
+"""Progress of a training on stderr: a bar on a terminal, one plain line every few seconds elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_REDRAWS = 0.25
+
+OnStep = Callable[[int, float], None]
+
+
+@contextlib.contextmanager
+def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -> Iterator[OnStep]:
+    """A function to call with each outer step and its loss; what it shows is smoothed over recent steps."""
+    if quiet:
+        yield lambda step, loss: None
+        return
+    on_terminal = sys.stderr.isatty()
+    every = SECONDS_BETWEEN_REDRAWS if on_terminal else SECONDS_BETWEEN_LINES
+    bar = tqdm(
+        initial=first_step,
+        total=steps,
+        disable=not on_terminal,
+        dynamic_ncols=True,
+        mininterval=SECONDS_BETWEEN_REDRAWS,
+        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix} {remaining} left",
+    )
+    started = shown = time.monotonic()
+    smooth = float("nan")
+
+    def on_step(step: int, loss: float) -> None:
+        nonlocal shown, smooth
+        smooth = loss if smooth != smooth else smooth + 0.02 * (loss - smooth)
+        now = time.monotonic()
+        if now - shown < every and step < steps:
+            return
+        shown = now
+        rate = (step - first_step) / max(now - started, 1e-9)
+        words = f"loss {smooth:.4g}, {rate:,.0f} steps/s, {rate * tasks_per_step:,.0f} tasks/s"
+        if on_terminal:
+            bar.set_postfix_str(words, refresh=False)
+            bar.update(step - bar.n)
+        else:
+            left = (steps - step) / rate
+            sys.stderr.write(f"step {step:,}/{steps:,}: {words}, {tqdm.format_interval(left)} left\n")
+            sys.stderr.flush()
+
+    with bar:
+        yield on_step

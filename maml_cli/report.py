@@ -1,0 +1,171 @@
+"""Results as people and scripts read them: tables for a terminal, and plain values for JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from maml_cli.assess import Opened
+from maml_cli.evaluate import Baselines, Evaluation, PointErrors, Statistic
+from maml_cli.examples import Case
+from maml_cli.launch import ENGINE, Launched
+
+SCHEMA_VERSION = 1
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """One JSON document, with its schema version first and null for what is not a finite number."""
+    return json.dumps(_plain({"schema_version": SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
+
+
+def train_dict(launched: Launched) -> dict[str, Any]:
+    """A training in the documented JSON form; the rates are of this process."""
+    trained = launched.trained
+    rate = trained.steps_done / trained.seconds if trained.steps_done else 0.0
+    return {
+        "run": str(launched.run),
+        "checkpoint": str(trained.checkpoint),
+        "step": trained.step,
+        "seconds": trained.seconds,
+        "outer_steps_per_second": rate,
+        "tasks_per_second": rate * launched.config.outer.tasks_per_step,
+        "device": launched.device,
+        "engine": ENGINE,
+        "interrupted": trained.interrupted,
+    }
+
+
+def evaluation_document(opened: Opened, evaluations: Sequence[Evaluation], overrides: Sequence[str]) -> dict[str, Any]:
+    """What was evaluated, and one result for each K, in the documented JSON form."""
+    return {
+        "checkpoint": str(opened.checkpoint.file),
+        "step": opened.checkpoint.step,
+        "overrides": list(overrides),
+        "results": [evaluation_dict(evaluation) for evaluation in evaluations],
+    }
+
+
+def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation in the documented JSON form."""
+    baselines = evaluation.baselines
+    return {
+        "shots": evaluation.shots,
+        "num_tasks": evaluation.num_tasks,
+        "seed": evaluation.seed,
+        "trained_steps": evaluation.trained_steps,
+        "steps": _by_step(evaluation.steps),
+        "baselines": {
+            name: _by_step(value) if name == "random_init" else _nested(value)
+            for name, value in baselines._asdict().items()
+        },
+    }
+
+
+def case_dict(case: Case) -> dict[str, Any]:
+    """A check in the documented JSON form."""
+    return case._asdict() | {"passed": case.passed}
+
+
+def print_evaluations(evaluations: Sequence[Evaluation], *, title: str) -> None:
+    """One table for each K, narrow enough for 80 columns."""
+    console = _console()
+    for evaluation in evaluations:
+        console.print(f"\n{title}")
+        console.print(
+            f"K = {evaluation.shots}, {evaluation.num_tasks:,} test tasks (seed {evaluation.seed}); "
+            "mean squared error, mean ± 95 % interval"
+        )
+        console.print(_evaluation_table(evaluation))
+    console.print("* the number of inner steps that it was trained for")
+
+
+def print_cases(cases: Sequence[Case]) -> None:
+    """A row for each check: expected, obtained, and whether they agree."""
+    table = _table("check", "expected", "obtained", "")
+    for case in cases:
+        verdict = "ok" if case.passed else "[bold red]WRONG[/]"
+        table.add_row(case.name, f"{case.expected:.8g}", f"{case.obtained:.8g}", verdict)
+    console = _console()
+    console.print(table)
+    wrong = sum(not case.passed for case in cases)
+    console.print(f"{len(cases) - wrong} of {len(cases)} checks passed" + (f", {wrong} WRONG" if wrong else ""))
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table of texts."""
+    table = _table(*header, numeric=False)
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _evaluation_table(evaluation: Evaluation) -> Table:
+    table = _table("step", "100-point grid", "median", f"{evaluation.shots} fresh points", "support", "random init")
+    for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.baselines.random_init, strict=True)):
+        mark = "*" if step == evaluation.trained_steps else " "
+        table.add_row(f"{step}{mark}", *_cells(errors), _number(random.grid.mse.mean))
+    table.add_section()
+    names = {"zero": "predict zero", "best_unadapted": "best unadapted", "least_squares": "least squares"}
+    for name in Baselines._fields:
+        if name in names:
+            table.add_row(names[name], *_cells(getattr(evaluation.baselines, name)), "")
+    return table
+
+
+def _cells(errors: PointErrors) -> list[str]:
+    grid = errors.grid.mse
+    return [
+        _interval(grid),
+        _number(grid.median),
+        _interval(errors.query.mse),
+        _number(errors.support.mse.mean),
+    ]
+
+
+def _interval(value: Statistic) -> str:
+    if not math.isfinite(value.ci95) or value.mean < 1e-9:
+        return _number(value.mean)
+    return f"{_number(value.mean)} ± {_number(value.ci95)}"
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "inf"
+    if value == 0 or 1e-4 <= abs(value) < 1e5:
+        return f"{value:.4f}"
+    return f"{value:.1e}"
+
+
+def _table(*columns: str, numeric: bool = True) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        right = numeric and index > 0
+        table.add_column(column, justify="right" if right else "left", no_wrap=numeric)
+    return table
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _by_step(steps: Sequence[PointErrors]) -> list[dict[str, Any]]:
+    return [{"step": step, **_nested(errors)} for step, errors in enumerate(steps)]
+
+
+def _nested(value: Any) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _nested(item) for name, item in value._asdict().items()}
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

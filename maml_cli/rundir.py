@@ -1,0 +1,187 @@
+"""A run directory: resolved config, metrics, checkpoints. Written atomically, verified when read.
+
+config.yaml                      resolved, enough to repeat the run
+metrics.jsonl                    one object a line, only what is the same whenever the run is repeated
+timing.jsonl                     times and rates
+checkpoints/step-00001000.pt     and SHA256SUMS beside them, as `sha256sum -c` reads it
+last.json                        names the newest checkpoint and its SHA-256
+plots/, eval.json                what `maml plot` and `maml eval` write
+"""
+
+import contextlib
+import json
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from maml_cli import checkpoint
+from maml_cli.config import Config
+from maml_cli.errors import CheckpointError, ConfigError, FileError
+from maml_cli.files import keep_lines, locked, remove_strays, write_atomic
+from maml_cli.loading import from_dict, to_dict
+
+SUMS = "SHA256SUMS"
+
+
+class Checkpoint(NamedTuple):
+    """A verified checkpoint: its file, the run directory around it if there is one, and what it holds."""
+
+    file: Path
+    run: Path | None
+    config: Config
+    contents: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Outer steps done."""
+        return int(self.contents["step"])
+
+    @property
+    def label(self) -> str:
+        """What people call it: the run, or the file where it stands alone."""
+        return str(self.run or self.file)
+
+
+def create(path: Path | None, *, name: str, config: Config, parent: Path = Path("outputs")) -> Path:
+    """Make a new run directory at `path`, or at `parent`/`name`, `name`-2, ...: never one that holds a run."""
+    if path is not None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise FileError(f"{path}: a file; --out takes a directory") from None
+        if any(path.iterdir()):
+            raise FileError(f"{path}: not empty; give a new directory, or continue the run in it with --resume {path}")
+        run = path
+    else:
+        run = _new_directory(parent, name)
+    (run / "checkpoints").mkdir()
+    write_atomic(run / "config.yaml", dump_yaml(to_dict(config)).encode())
+    return run
+
+
+def save_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> Path:
+    """Write a checkpoint, then its SHA-256, then the name of the newest: a crash between leaves a good state."""
+    data = checkpoint.encode(contents)
+    file = run / "checkpoints" / f"step-{step:08d}.pt"
+    write_atomic(file, data)
+    sums = _sums(run) | {file.name: checkpoint.digest(data)}
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    write_atomic(run / "checkpoints" / SUMS, lines.encode())
+    last = {
+        "schema_version": 1,
+        "checkpoint": f"checkpoints/{file.name}",
+        "step": step,
+        "sha256": sums[file.name],
+    }
+    write_atomic(run / "last.json", (json.dumps(last) + "\n").encode())
+    return file
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, a file, or the newest of the run directory `path`.
+
+    Raises FileError if there is none, CheckpointError if it is damaged: the message names the newest good one.
+    """
+    if not path.exists():
+        raise FileError(f"{path}: no such run or checkpoint{_did_you_mean(path)}")
+    file = _newest(path) if path.is_dir() else path
+    run = _run_of(file)
+    try:
+        return _read(file, run)
+    except CheckpointError as error:
+        good = (
+            next((other for other in _checkpoints(run) if other != file and _is_good(other, run)), None)
+            if run
+            else None
+        )
+        advice = f"the newest good checkpoint is {good}" if good else "there is no other checkpoint beside it"
+        raise CheckpointError(f"{file}: {error}; {advice}") from None
+
+
+def rewind(run: Path, step: int) -> None:
+    """Drop what was logged after `step`, and what a crash left half written, before training goes on from there."""
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        keep_lines(run / name, up_to_step=step)
+    for directory in (run, run / "checkpoints"):
+        remove_strays(directory)
+
+
+def only_trainer(run: Path) -> AbstractContextManager[None]:
+    """Keep a second process from training in `run`; raises FileError if one does."""
+    return locked(run / ".lock", busy=f"{run}: another process is training this run")
+
+
+def dump_yaml(data: dict[str, Any]) -> str:
+    """Plain values as block YAML in the order given, with short lists on one line."""
+    return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
+
+
+def _new_directory(parent: Path, name: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        run = parent / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            run.mkdir()
+            return run
+        number += 1
+
+
+def _read(file: Path, run: Path | None) -> Checkpoint:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise FileError(f"{file}: cannot be read: {error.strerror}") from None
+    contents = checkpoint.decode(data, sha256=_sums(run).get(file.name) if run else None)
+    if not {"step", "config", "meta", "optimizers", "generators"} <= contents.keys():
+        raise CheckpointError("not a checkpoint of maml")
+    try:
+        config = from_dict(contents["config"], label="its config")
+    except ConfigError as error:
+        raise CheckpointError(f"its config cannot be used: {error}") from None
+    return Checkpoint(file, run, config, contents)
+
+
+def _is_good(file: Path, run: Path) -> bool:
+    try:
+        _read(file, run)
+    except (CheckpointError, FileError):
+        return False
+    return True
+
+
+def _newest(directory: Path) -> Path:
+    run = directory.parent if directory.name == "checkpoints" else directory
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        named = run / json.loads((run / "last.json").read_text(encoding="utf-8"))["checkpoint"]
+        if named.exists():
+            return Path(named)
+    files = _checkpoints(run)
+    if not files:
+        raise FileError(f"{directory}: not a run directory: it has no checkpoints/step-*.pt")
+    return files[0]
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """Newest first."""
+    return sorted((f for f in run.glob("checkpoints/step-*.pt") if re.fullmatch(r"step-\d+", f.stem)), reverse=True)
+
+
+def _run_of(file: Path) -> Path | None:
+    run = file.parent.parent
+    return run if file.parent.name == "checkpoints" and (run / "config.yaml").exists() else None
+
+
+def _sums(run: Path) -> dict[str, str]:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        lines = (run / "checkpoints" / SUMS).read_text(encoding="utf-8").splitlines()
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    return {}
+
+
+def _did_you_mean(path: Path) -> str:
+    inside = Path("outputs") / path
+    return f"; did you mean {inside}?" if inside.exists() else ""

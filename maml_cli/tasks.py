@@ -1,0 +1,107 @@
+"""Tasks: sinusoids drawn from a family, and the support and query points that a learner sees of them.
+
+Shapes: R runs, B tasks, K points. Points x and y are (R, B, K, 1), a task's parameters (R, B, 1, 1).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+Range = tuple[float, float]
+
+
+class Split(NamedTuple):
+    """Points of a batch of tasks: inputs `x` and targets `y`, each (R, B, K, 1)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Sinusoids(NamedTuple):
+    """A batch of noise-free functions `amplitude * sin(frequency * x - phase) + offset`, each (R, B, 1, 1)."""
+
+    amplitude: Tensor
+    frequency: Tensor
+    phase: Tensor
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.amplitude * torch.sin(self.frequency * x - self.phase) + self.offset
+
+
+class TaskBatch(NamedTuple):
+    """What one outer step sees: support points to adapt on, query points to judge by, and the truth behind."""
+
+    support: Split
+    query: Split
+    truth: Sinusoids
+
+
+class SineFamily(NamedTuple):
+    """A distribution over sinusoids: each parameter, and each input, uniform on its range.
+
+    `noise` is the standard deviation of Gaussian noise on the targets.
+    """
+
+    amplitude: Range
+    frequency: Range
+    phase: Range
+    offset: Range
+    x: Range
+    noise: float = 0.0
+
+    def sample(
+        self,
+        generators: Sequence[Generator],
+        *,
+        num_tasks: int,
+        num_support: int,
+        num_query: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> TaskBatch:
+        """Draw `num_tasks` tasks for each run, one generator a run.
+
+        Drawn in float64 on the CPU whatever `dtype` and `device`, so that both change the arithmetic but not
+        the tasks; and the functions before the points, so that K changes the points but not the functions.
+        """
+        points = num_support + num_query
+        uniform = torch.stack([_uniform(g, num_tasks * (4 + points)) for g in generators])
+        functions, x = uniform.split([num_tasks * 4, num_tasks * points], dim=-1)
+        truth = self._functions(functions.reshape(-1, num_tasks, 4, 1, 1))
+        x = _scaled(x.reshape(-1, num_tasks, points, 1), self.x)
+        y = truth(x)
+        if self.noise:
+            y = y + self.noise * torch.stack([_normal(g, y.shape[1:]) for g in generators])
+        x, y = x.to(device, dtype), y.to(device, dtype)
+        return TaskBatch(
+            support=Split(x[..., :num_support, :], y[..., :num_support, :]),
+            query=Split(x[..., num_support:, :], y[..., num_support:, :]),
+            truth=truth,
+        )
+
+    def _functions(self, uniform: Tensor) -> Sinusoids:
+        ranges = (self.amplitude, self.frequency, self.phase, self.offset)
+        return Sinusoids(*(_scaled(uniform[:, :, i], limits) for i, limits in enumerate(ranges)))
+
+
+def generator(seed: int, purpose: str) -> Generator:
+    """A CPU generator of its own for each (seed, purpose), so that no stream of numbers is used twice."""
+    digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+
+def _scaled(uniform: Tensor, limits: Range) -> Tensor:
+    low, high = limits
+    return uniform * (high - low) + low
+
+
+def _uniform(generator: Generator, count: int) -> Tensor:
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def _normal(generator: Generator, shape: torch.Size) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64)

@@ -1,0 +1,181 @@
+"""Training: the outer loop, what it logs and saves, and how it goes on after a stop."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from maml_cli import __version__
+from maml_cli.algorithms import Meta, per_task
+from maml_cli.config import Config
+from maml_cli.errors import CheckpointError, DivergedError
+from maml_cli.evaluate import adapted_errors, finite, make_bank, summarise
+from maml_cli.experiment import Experiment
+from maml_cli.files import append_line
+from maml_cli.loading import to_dict
+from maml_cli.model import Params
+from maml_cli.outer import OPTIMIZERS, Learned, Outcome, TrainState, cosine, outer_step
+from maml_cli.rundir import save_checkpoint
+from maml_cli.tasks import generator
+
+
+class Trained(NamedTuple):
+    """How a training ended: its newest checkpoint, the steps and seconds of this process, and why it stopped."""
+
+    checkpoint: Path
+    step: int
+    steps_done: int
+    seconds: float
+    interrupted: bool
+
+
+def train(
+    config: Config,
+    experiment: Experiment,
+    state: TrainState,
+    run: Path,
+    *,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train `state` to the end of `config` and keep metrics and checkpoints in `run`; mutates `state`.
+
+    `on_step(step, loss)` is called after each outer step, and `interrupted()` asked whether to save and stop.
+    Raises DivergedError before an update with anything that is not finite.
+    """
+    outer, first_step = config.outer, state.step
+    started = time.perf_counter()
+    if state.step == 0:
+        _log_evaluation(config, experiment, state, run)
+        file = save_checkpoint(run, 0, snapshot(config, state))
+    else:
+        file = run / "checkpoints" / f"step-{state.step:08d}.pt"
+    while state.step < outer.steps and not interrupted():
+        lr_scale = cosine(state.step, outer.steps) if outer.schedule == "cosine" else 1.0
+        try:
+            outcome = outer_step(
+                state,
+                experiment.sample,
+                experiment.algorithm.meta_grad,
+                lr_scale=lr_scale,
+                clip_norm=outer.clip_norm,
+            )
+        except DivergedError as error:
+            raise DivergedError(f"{error}\n{_advice(config)}\nthe last good checkpoint is {file}") from None
+        step = state.step
+        last = step == outer.steps
+        if last or step % config.run.log_every == 0:
+            _log_step(config, state, outcome, run, seconds=time.perf_counter() - started, steps=step - first_step)
+        if config.run.eval_every and (last or step % config.run.eval_every == 0):
+            _log_evaluation(config, experiment, state, run)
+        if last or step % config.run.checkpoint_every == 0:
+            file = save_checkpoint(run, step, snapshot(config, state))
+        on_step(step, outcome.loss[0].item())
+    stopped = state.step < outer.steps
+    if stopped:
+        file = save_checkpoint(run, state.step, snapshot(config, state))
+    return Trained(file, state.step, state.step - first_step, time.perf_counter() - started, stopped)
+
+
+def start(config: Config, experiment: Experiment) -> TrainState:
+    """The state before the first outer step."""
+    seeds = [config.run.seed]
+    meta = experiment.init_meta(seeds)
+    streams = [generator(seed, "tasks") for seed in seeds]
+    return TrainState(meta, _optimizers(config, meta), streams, 0, torch.zeros(len(seeds), dtype=torch.float64))
+
+
+def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
+    """All that a checkpoint holds: enough to evaluate, and to go on as if nothing had happened."""
+    return {
+        "step": state.step,
+        "config": to_dict(config),
+        "meta": state.meta._asdict(),
+        "optimizers": {name: learned.optimizer.state_dict() for name, learned in state.optimizers.items()},
+        "generators": [stream.get_state() for stream in state.generators],
+        "loss_sum": state.loss_sum,
+        "versions": {"maml": __version__, "torch": torch.__version__},
+    }
+
+
+def restore(config: Config, experiment: Experiment, contents: dict[str, Any]) -> TrainState:
+    """The state that `snapshot` described; raises CheckpointError if it does not fit `config`."""
+    meta = experiment.load_meta(contents["meta"])
+    optimizers = _optimizers(config, meta)
+    try:
+        for name, learned in optimizers.items():
+            learned.optimizer.load_state_dict(contents["optimizers"][name])
+        streams = [torch.Generator() for _ in contents["generators"]]
+        for stream, saved in zip(streams, contents["generators"], strict=True):
+            stream.set_state(saved)
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"its optimiser or generator state does not fit its config: {error}") from None
+    return TrainState(meta, optimizers, streams, contents["step"], contents["loss_sum"].clone())
+
+
+def _optimizers(config: Config, meta: Meta) -> dict[str, Learned]:
+    outer, alpha = config.outer, config.inner.alpha
+    choices = {"params": (outer.optimizer, outer.lr)}
+    if alpha.learned:
+        choices["rule"] = (alpha.optimizer or outer.optimizer, alpha.lr or outer.lr)
+    return {
+        part: Learned(OPTIMIZERS[name](list(getattr(meta, part).values()), lr), lr)
+        for part, (name, lr) in choices.items()
+    }
+
+
+def _log_step(config: Config, state: TrainState, outcome: Outcome, run: Path, *, seconds: float, steps: int) -> None:
+    since = (state.step - 1) % config.run.log_every + 1
+    record = {
+        "step": state.step,
+        "loss": (state.loss_sum / since)[0].item(),
+        "grad_norm": outcome.grad_norm[0].item(),
+    }
+    if config.inner.alpha.learned:
+        record |= {"alpha": _by_step(state.meta.rule), "alpha_grad": _by_step(outcome.gradients.rule)}
+    append_line(run / "metrics.jsonl", record)
+    rate = steps / seconds
+    append_line(run / "timing.jsonl", {"step": state.step, "seconds": seconds, "outer_steps_per_second": rate})
+    state.loss_sum.zero_()
+
+
+def _by_step(rule: Params) -> dict[str, list[float]]:
+    """The mean of each alpha, one for each inner step that has its own."""
+    return {key: value[0].mean(dim=(-2, -1)).tolist() for key, value in rule.items()}
+
+
+def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, run: Path) -> None:
+    """Errors on validation tasks, which are neither those of training nor those of `maml eval`."""
+    if not config.run.eval_every:
+        return
+    shots = config.tasks.num_support
+    bank = make_bank(
+        experiment.family,
+        seed=config.run.seed,
+        purpose="validation",
+        num_tasks=config.run.eval_tasks,
+        num_shots=shots,
+    )
+    errors = adapted_errors(
+        experiment.algorithm,
+        experiment.predict,
+        bank,
+        lambda count: per_task(state.meta, count),
+        steps=config.inner.steps,
+        like=next(iter(state.meta.params.values())),
+    )
+    found = [summarise(step) for step in errors]
+    record = {"shots": shots, "num_tasks": config.run.eval_tasks}
+    for name in ("grid", "query"):
+        record[f"{name}_mse"] = [finite(getattr(step, name).mse.mean) for step in found]
+    append_line(run / "metrics.jsonl", {"step": state.step, "eval": record})
+
+
+def _advice(config: Config) -> str:
+    alpha = config.inner.alpha.init
+    advice = f"try a lower alpha (--set inner.alpha.init={alpha / 10:g})"
+    if config.outer.clip_norm is None:
+        return f"{advice} or clipping (--set outer.clip_norm=1)"
+    return f"{advice} or stronger clipping (--set outer.clip_norm={config.outer.clip_norm / 10:g})"
