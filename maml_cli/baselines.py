@@ -40,7 +40,7 @@ def conditional_median(family: SineFamily, *, num_draws: int = 4096, num_knots: 
 
     From quasi-random draws of the family at equally spaced knots, linear between them.
     """
-    uniform = torch.quasirandom.SobolEngine(4).draw(num_draws, dtype=torch.float64)
+    uniform = torch.quasirandom.SobolEngine(4).draw(num_draws, dtype=torch.float64)  # type: ignore[no-untyped-call]
     limits = torch.tensor([family.amplitude, family.frequency, family.phase, family.offset], dtype=torch.float64)
     columns = (limits[:, 0] + (limits[:, 1] - limits[:, 0]) * uniform).unsqueeze(-1).unbind(-2)
     low, high = family.x

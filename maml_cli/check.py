@@ -52,8 +52,8 @@ def check_learner(config: Config) -> Iterator[Case]:
         obtained = _along(getattr(gradients["second"], part), _direction(meta, part))
         tolerance = 1e-6 * max(1.0, abs(expected))
         yield Case(f"network: slope in {named}, finite differences", expected, obtained, tolerance)
-    for order, obtained in gradients.items():
-        distance = _relative_distance(obtained, references[order])
+    for order, gradient in gradients.items():
+        distance = _relative_distance(gradient, references[order])
         yield Case(f"network: {order} order, distance to torch.func", 0.0, distance)
     # The two orders must differ by as much as they do in the reference: equal gradients would mean first order.
     expected = _relative_distance(references["first"], references["second"])

@@ -346,7 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    typer.echo(f"maml: {message}", err=True)
+    typer.echo(message, err=True)
     sys.exit(exit_code)
 
 

@@ -71,7 +71,7 @@ def shown(value: Any) -> str:
 
 
 def _suggestion(key: Key) -> str:
-    section = Config
+    section: type[BaseModel] = Config
     for part in key[:-1]:
         section = _section(section, str(part))
     close = difflib.get_close_matches(str(key[-1]), section.model_fields, 1, cutoff=0.5)

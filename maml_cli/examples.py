@@ -195,5 +195,6 @@ def _points(rows: list[list[float]]) -> Tensor:
 
 
 def _grad(output: Tensor, wanted: Tensor) -> float:
-    (gradient,) = torch.autograd.grad(output.sum(), wanted, retain_graph=True)
-    return gradient.item()
+    """The derivative, zero where `output` does not depend on `wanted` at all."""
+    (gradient,) = torch.autograd.grad(output.sum(), wanted, retain_graph=True, allow_unused=True)
+    return 0.0 if gradient is None else gradient.item()

@@ -81,7 +81,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def annotated_yaml(loaded: Loaded) -> str:
     """The whole config as YAML that can be loaded again, with the origin of each value in a comment."""
-    lines, open_sections = [], ()
+    lines: list[tuple[str, str]] = []
+    open_sections: Key = ()
     for key, value in leaves(to_dict(loaded.config)):
         for depth, section in enumerate(key[:-1]):
             if open_sections[: depth + 1] != key[: depth + 1]:

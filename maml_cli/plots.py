@@ -19,7 +19,7 @@ from maml_cli.evaluate import Evaluation, PointErrors
 BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#767676"
 COLUMNS = 3
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -114,8 +114,7 @@ def steps_figure(evaluation: Evaluation, *, title: str) -> Figure:
         axis.plot([], [], " ", label=f"least-squares oracle: {oracle:.0e}, below the axis")
     axis.axvline(evaluation.trained_steps, color=BLACK, lw=0.6, ls=":")
     trained = f"trained for {evaluation.trained_steps}"
-    place = {"xy": (evaluation.trained_steps, 1), "xytext": (3, -2), "xycoords": ("data", "axes fraction")}
-    axis.annotate(trained, **place, textcoords="offset points", va="top", fontsize=8)
+    axis.text(evaluation.trained_steps, 0.99, f" {trained}", transform=axis.get_xaxis_transform(), va="top", fontsize=8)
     axis.set(xlabel="inner steps", ylabel="MSE on the 100-point grid (log scale)", title=title)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _log_scale(axis)

@@ -70,7 +70,7 @@ class SineFamily(NamedTuple):
         """
         points = num_support + num_query
         uniform = torch.stack([_uniform(g, num_tasks * (4 + points)) for g in generators])
-        functions, x = uniform.split([num_tasks * 4, num_tasks * points], dim=-1)
+        functions, x = uniform[:, : num_tasks * 4], uniform[:, num_tasks * 4 :]
         truth = self._functions(functions.reshape(-1, num_tasks, 4, 1, 1))
         x = _scaled(x.reshape(-1, num_tasks, points, 1), self.x)
         y = truth(x)

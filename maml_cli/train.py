@@ -128,7 +128,7 @@ def _optimizers(config: Config, meta: Meta) -> dict[str, Learned]:
 
 def _log_step(config: Config, state: TrainState, outcome: Outcome, run: Path, *, seconds: float, steps: int) -> None:
     since = (state.step - 1) % config.run.log_every + 1
-    record = {
+    record: dict[str, Any] = {
         "step": state.step,
         "loss": (state.loss_sum / since)[0].item(),
         "grad_norm": outcome.grad_norm[0].item(),
@@ -167,7 +167,7 @@ def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, r
         like=next(iter(state.meta.params.values())),
     )
     found = [summarise(step) for step in errors]
-    record = {"shots": shots, "num_tasks": config.run.eval_tasks}
+    record: dict[str, Any] = {"shots": shots, "num_tasks": config.run.eval_tasks}
     for name in ("grid", "query"):
         record[f"{name}_mse"] = [finite(getattr(step, name).mse.mean) for step in found]
     append_line(run / "metrics.jsonl", {"step": state.step, "eval": record})

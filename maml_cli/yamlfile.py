@@ -63,8 +63,7 @@ def parse(text: str) -> Document:
         node = None if faults else yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
-        return Document(None, {}, [Fault(place, f"not valid YAML: {error.problem or error.context}")])
+        return Document(None, {}, [Fault(_at(mark), f"not valid YAML: {error.problem or error.context}")])
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
@@ -76,7 +75,7 @@ def parse(text: str) -> Document:
 def _check_events(text: str, faults: list[Fault]) -> None:
     documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+        place = _at(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents == 2:
@@ -86,8 +85,9 @@ def _check_events(text: str, faults: list[Fault]) -> None:
         elif isinstance(event, yaml.NodeEvent):
             if event.anchor:
                 faults.append(Fault(place, f"anchor &{event.anchor}: write the value out where it is needed"))
-            if getattr(event, "tag", None) not in (None, "!"):
-                faults.append(Fault(place, f"tag {event.tag}: only plain values are read"))
+            tag = getattr(event, "tag", None)
+            if tag not in (None, "!"):
+                faults.append(Fault(place, f"tag {tag}: only plain values are read"))
 
 
 def _value(node: yaml.Node, path: Path, places: dict[Path, Place], faults: list[Fault]) -> Any:
@@ -112,7 +112,8 @@ def _value(node: yaml.Node, path: Path, places: dict[Path, Place], faults: list[
             places[(*path, index)] = Place(_mark(item), _mark(item))
             items.append(_value(item, (*path, index), places, faults))
         return items
-    return scalar(node.value) if node.style is None else node.value
+    quoted = not isinstance(node, yaml.ScalarNode) or node.style is not None
+    return str(node.value) if quoted else scalar(str(node.value))
 
 
 def scalar(text: str) -> Any:
@@ -127,4 +128,8 @@ def scalar(text: str) -> Any:
 
 
 def _mark(node: yaml.Node) -> Mark:
-    return Mark(node.start_mark.line + 1, node.start_mark.column + 1)
+    return _at(node.start_mark)
+
+
+def _at(mark: Any) -> Mark:
+    return Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)

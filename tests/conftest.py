@@ -1,0 +1,56 @@
+"""What the tests share: a command line in this process, and one small trained run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from maml_cli.cli import main
+
+Tiny = ["-s", "outer.steps=12", "-s", "run.eval_tasks=4", "-s", "run.log_every=5", "-s", "run.eval_every=4"]
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run `maml` in an empty directory: cli("train", "-c", "smoke") -> exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        code = stop.value.code
+        return Result(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def trained(cli: Cli) -> str:
+    """A run directory of twelve outer steps, checkpointed at every fourth."""
+    result = cli("train", "-c", "smoke", *Tiny, "-s", "run.checkpoint_every=4", "--quiet")
+    assert result.code == 0, result.err
+    return result.out.strip()

@@ -1,0 +1,164 @@
+"""Every combination of the axes, against an independent implementation; and relations that hold between them."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from maml_cli import check
+from maml_cli.algorithms import Meta, adapted_keys, alpha_groups, per_task, tensors
+from maml_cli.config import Config
+from maml_cli.experiment import Experiment, build
+from maml_cli.tasks import Split, TaskBatch, generator
+
+KEYS = ["hidden0.w", "hidden0.b", "hidden1.w", "hidden1.b", "head.w", "head.b"]
+
+
+def _config(**inner: Any) -> Config:
+    activation = inner.pop("activation", "tanh")
+    return Config.model_validate(
+        {"model": {"hidden": [5, 4], "activation": activation}, "inner": inner, "run": {"dtype": "float64"}}
+    )
+
+
+def _batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_tasks: int = 4) -> TaskBatch:
+    return experiment.family.sample(
+        [generator(seed, "x") for seed in seeds], num_tasks=num_tasks, num_support=6, num_query=5, dtype=torch.float64
+    )
+
+
+COMBINATIONS = [
+    {
+        "adapt": adapt,
+        "order": order,
+        "steps": steps,
+        "loss": loss,
+        "alpha": {"per": per, "per_step": own, "learned": True},
+    }
+    for adapt, order, (steps, own), per, loss in itertools.product(
+        ["all", "head", "body"],
+        ["second", "first"],
+        [(1, False), (3, False), (3, True)],
+        ["scalar", "layer", "tensor", "parameter"],
+        ["mse", "huber"],
+    )
+]
+
+
+@pytest.mark.parametrize("inner", COMBINATIONS, ids=lambda inner: "-".join(map(str, (*inner.values(),)[:4])))
+def test_meta_gradient_is_that_of_torch_func(inner: dict[str, Any]) -> None:
+    """vmap(grad) of a plain loop over inner steps, to 1e-10; the same twice; nothing given is changed."""
+    config = _config(**inner)
+    experiment = build(config)
+    meta, batch = experiment.init_meta([0]), _batch(experiment)
+    before = [value.clone() for value in tensors(meta)]
+    losses, found = experiment.algorithm.meta_grad(meta, batch)
+    reference = check._reference(config, experiment, meta, batch, order=config.inner.order)
+    for mine, other in zip(tensors(found), tensors(reference), strict=True):
+        assert mine.shape == other.shape
+        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
+    again, same = experiment.algorithm.meta_grad(meta, batch)
+    assert torch.equal(losses, again)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(found), tensors(same), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors(meta), strict=True))
+
+
+@pytest.mark.parametrize("inner", [c for c in COMBINATIONS if c["order"] == "second" and c["loss"] == "mse"][::3])
+@pytest.mark.parametrize("part", ["params", "rule"])
+def test_meta_gradient_is_the_slope_of_the_query_loss(inner: dict[str, Any], part: str) -> None:
+    """Along a random direction, by finite differences of order four."""
+    experiment = build(_config(**inner))
+    meta, batch = experiment.init_meta([0]), _batch(experiment)
+    slope = check._along(getattr(experiment.algorithm.meta_grad(meta, batch)[1], part), check._direction(meta, part))
+    assert slope == pytest.approx(check._finite_difference(experiment, meta, batch, part=part), abs=1e-9, rel=1e-7)
+
+
+@pytest.mark.parametrize("adapt", ["all", "head", "body"])
+def test_fomaml_is_the_query_gradient_at_the_adapted_params(adapt: str) -> None:
+    """Finn et al. 2017, section 5.2: the derivative of the adapted in the initial parameters counts as the identity."""
+    experiment = build(_config(order="first", steps=3, adapt=adapt))
+    meta, batch = experiment.init_meta([0]), _batch(experiment)
+    with torch.no_grad():
+        *_, adapted = experiment.algorithm.unroll(per_task(meta, 4), batch.support, 3)
+    expected = torch.func.grad(lambda params: experiment.loss(params, batch.query).sum())(adapted)
+    found = experiment.algorithm.meta_grad(meta, batch)[1].params
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-12, atol=1e-14)
+
+
+def test_one_alpha_for_many_parameters_has_the_sum_of_their_gradients() -> None:
+    """By the chain rule; parameter -> tensor -> layer -> scalar, each a sum over the finer ones."""
+    found = {}
+    for per in "scalar", "layer", "tensor", "parameter":
+        experiment = build(_config(steps=2, alpha={"per": per, "learned": True}))
+        meta = experiment.init_meta([0])
+        found[per] = experiment.algorithm.meta_grad(meta, _batch(experiment))[1].rule
+    close = {"rtol": 1e-10, "atol": 1e-12}
+    for key in KEYS:
+        whole = found["parameter"][key].sum(dim=(-2, -1), keepdim=True)
+        torch.testing.assert_close(found["tensor"][key], whole, **close)
+    for layer in "hidden0", "hidden1", "head":
+        whole = found["tensor"][f"{layer}.w"] + found["tensor"][f"{layer}.b"]
+        torch.testing.assert_close(found["layer"][layer], whole, **close)
+    torch.testing.assert_close(found["scalar"]["alpha"], sum(found["layer"].values()), **close)
+
+
+def test_a_shared_alpha_has_the_sum_of_the_gradients_of_the_steps() -> None:
+    shared, own = (build(_config(steps=3, alpha={"learned": True, "per_step": per_step})) for per_step in (False, True))
+    batch = _batch(shared)
+    whole = shared.algorithm.meta_grad(shared.init_meta([0]), batch)[1].rule["alpha"]
+    parts = own.algorithm.meta_grad(own.init_meta([0]), batch)[1].rule["alpha"]
+    assert parts.shape == (1, 4, 3, 1, 1)
+    torch.testing.assert_close(whole, parts.sum(dim=2, keepdim=True), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_task_has_the_same_gradient_whatever_the_meta_batch(activation: str) -> None:
+    """Sum inside, mean outside: alpha means the same for 4 tasks as for 1."""
+    experiment = build(_config(steps=2, activation=activation, alpha={"learned": True}))
+    meta, batch = experiment.init_meta([0]), _batch(experiment)
+    whole = experiment.algorithm.meta_grad(meta, batch)[1]
+    alone = batch._replace(
+        support=Split(*(p[:, 2:3] for p in batch.support)), query=Split(*(p[:, 2:3] for p in batch.query))
+    )
+    for one, part in zip(tensors(experiment.algorithm.meta_grad(meta, alone)[1]), tensors(whole), strict=True):
+        torch.testing.assert_close(one, part[:, 2:3], rtol=1e-10, atol=1e-13)
+
+
+def test_runs_side_by_side_are_runs_alone() -> None:
+    experiment = build(_config(steps=2, alpha={"learned": True, "per": "parameter", "per_step": True}))
+    together = experiment.algorithm.meta_grad(experiment.init_meta([3, 8]), _batch(experiment, (3, 8)))
+    for run, seed in enumerate((3, 8)):
+        losses, gradients = experiment.algorithm.meta_grad(experiment.init_meta([seed]), _batch(experiment, (seed,)))
+        torch.testing.assert_close(together[0][run], losses[0], rtol=1e-12, atol=1e-14)
+        for one, other in zip(tensors(together[1]), tensors(gradients), strict=True):
+            torch.testing.assert_close(one[run], other[0], rtol=1e-10, atol=1e-13)
+
+
+def test_a_fixed_alpha_has_no_gradient() -> None:
+    experiment = build(_config())
+    meta = experiment.init_meta([0])
+    assert meta.rule["alpha"].item() == 0.01
+    assert experiment.algorithm.meta_grad(meta, _batch(experiment))[1].rule == {}
+
+
+def test_what_adapts_and_what_stays() -> None:
+    assert adapted_keys(KEYS, subset="all") == KEYS
+    assert adapted_keys(KEYS, subset="head") == KEYS[4:]
+    assert adapted_keys(KEYS, subset="body") == KEYS[:4]
+    for subset in "all", "head", "body":
+        experiment = build(_config(adapt=subset))
+        meta = per_task(experiment.init_meta([0]), 4)
+        _, after = experiment.algorithm.unroll(meta, _batch(experiment).support, 1)
+        moved = {key for key in KEYS if not torch.equal(after[key], meta.params[key])}
+        assert moved == set(adapted_keys(KEYS, subset=subset))
+
+
+def test_groups_and_shapes_of_alpha() -> None:
+    assert set(alpha_groups(KEYS, per="scalar").values()) == {"alpha"}
+    assert list(dict.fromkeys(alpha_groups(KEYS, per="layer").values())) == ["hidden0", "hidden1", "head"]
+    meta: Meta = build(_config(steps=3, alpha={"per": "parameter", "per_step": True})).init_meta([0, 1])
+    assert {key: tuple(value.shape) for key, value in meta.rule.items()} == {
+        key: (2, 3, *value.shape[1:]) for key, value in meta.params.items()
+    }

@@ -1,0 +1,133 @@
+"""The inner loop by itself: what it yields, what it differentiates, and what it leaves alone."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from maml_cli import inner
+from maml_cli.algorithms import scaled_gradient
+from maml_cli.losses import mean_loss, squared
+from maml_cli.model import Params, init_mlp, mlp
+from maml_cli.tasks import Split, generator
+
+LOSS = mean_loss(partial(mlp, activation=torch.tanh), squared)
+TASKS = 6
+
+
+def _params() -> Params:
+    params = init_mlp(generator(0, "x"), hidden=[5, 4], init="torch")
+    return {key: value.expand(1, TASKS, *value.shape).clone() for key, value in params.items()}
+
+
+def _support(tasks: int = TASKS) -> Split:
+    x, y = torch.randn(2, 1, tasks, 7, 1, generator=generator(1, "x"), dtype=torch.float64)
+    return Split(x, y)
+
+
+def _unroll(params: Params, support: Split, *, steps: int = 3, alpha: Tensor | None = None, first_order: bool = False):  # type: ignore[no-untyped-def]
+    rule = {"alpha": torch.full((1, 1, 1, 1, 1), 0.1, dtype=torch.float64) if alpha is None else alpha}
+    update = scaled_gradient(dict.fromkeys(params, "alpha"))
+    return inner.unroll(
+        LOSS, params, rule, update, support, steps=steps, adapted=params.keys(), first_order=first_order
+    )
+
+
+def _last(*args, **kwargs) -> Params:  # type: ignore[no-untyped-def]
+    *_, last = _unroll(*args, **kwargs)
+    return last  # type: ignore[no-any-return]
+
+
+def test_it_is_gradient_descent_for_each_task_alone() -> None:
+    """Against a plain loop over tasks with torch.func.grad."""
+    params, support = _params(), _support()
+    found = list(_unroll(params, support))
+    assert len(found) == 4
+    for task in range(TASKS):
+        one = {key: value[:, task : task + 1] for key, value in params.items()}
+        points = Split(*(part[:, task : task + 1] for part in support))
+        for adapted in found:
+            for key, value in one.items():
+                torch.testing.assert_close(adapted[key][:, task : task + 1], value, rtol=1e-12, atol=1e-12)
+            slopes = torch.func.grad(lambda p, points=points: LOSS(p, points).sum())(one)
+            one = {key: value - 0.1 * slopes[key] for key, value in one.items()}
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_permuting_or_dropping_tasks_changes_no_other_task(first_order: bool) -> None:
+    params, support = _params(), _support()
+    whole = _last(params, support, first_order=first_order)
+    order = torch.tensor([4, 0, 5])
+    part = _last(
+        {key: value[:, order] for key, value in params.items()},
+        Split(*(points[:, order] for points in support)),
+        first_order=first_order,
+    )
+    for key, value in part.items():
+        torch.testing.assert_close(value, whole[key][:, order], rtol=0, atol=1e-14)
+
+
+def test_the_steps_are_differentiable_in_parameters_alpha_and_support_points() -> None:
+    """Against finite differences of the same function, in float64 with tanh: torch.autograd.gradcheck."""
+    params, support = _params(), _support()
+    keys = list(params)
+
+    def adapted(alpha: Tensor, x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        start = dict(zip(keys, values, strict=True))
+        return tuple(_last(start, Split(x, support.y), alpha=alpha, steps=2).values())
+
+    alpha = torch.full((1, TASKS, 2, 1, 1), 0.1, dtype=torch.float64, requires_grad=True)
+    inputs = (alpha, support.x.clone().requires_grad_(), *(value.requires_grad_() for value in params.values()))
+    assert torch.autograd.gradcheck(adapted, inputs, fast_mode=True)
+
+
+def test_first_order_steps_go_to_the_same_place_with_the_identity_as_their_derivative() -> None:
+    params, support = _params(), _support()
+    params["head.w"].requires_grad_()
+    second, first = _last(params, support), _last(params, support, first_order=True)
+    for key in params:
+        assert torch.equal(first[key], second[key])
+    for adapted, is_identity in (first, True), (second, False):
+        (slope,) = torch.autograd.grad(adapted["head.w"].sum(), params["head.w"])
+        assert torch.equal(slope, torch.ones_like(slope)) == is_identity
+
+
+def test_no_graph_is_built_where_gradients_are_off() -> None:
+    params, support = _params(), _support()
+    with torch.no_grad():
+        for adapted in _unroll(params, support):
+            assert not torch.is_grad_enabled()
+            assert all(not value.requires_grad and value.grad_fn is None for value in adapted.values())
+    for key, value in _last(params, support).items():
+        assert torch.equal(value, adapted[key])
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_grad_mode_of_the_caller_is_left_as_it_is(enabled: bool) -> None:
+    with torch.set_grad_enabled(enabled):
+        steps = _unroll(_params(), _support())
+        for _ in steps:
+            assert torch.is_grad_enabled() == enabled
+        steps = _unroll(_params(), _support())
+        next(steps)
+        next(steps)
+        steps.close()
+        assert torch.is_grad_enabled() == enabled
+
+
+def test_nothing_given_is_changed() -> None:
+    params, support = _params(), _support()
+    before = {key: value.clone() for key, value in params.items()}
+    _last(params, support)
+    assert all(torch.equal(value, before[key]) and not value.requires_grad for key, value in params.items())
+
+
+def test_an_alpha_of_its_own_for_each_step_and_the_last_one_beyond() -> None:
+    """With loss (w - y)^2 a step takes w to w - 2 alpha (w - y): here by halves, quarters, and quarters again."""
+    params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
+    support = Split(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
+    loss = mean_loss(lambda p, x: p["w"], squared)
+    rule = {"alpha": torch.tensor([0.25, 0.125], dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
+    steps = inner.unroll(loss, params, rule, scaled_gradient({"w": "alpha"}), support, steps=4, adapted=["w"])
+    assert [adapted["w"].item() for adapted in steps] == [0.0, 4.0, 5.0, 5.75, 6.3125]
