@@ -47,11 +47,10 @@ def train(
     """
     outer, first_step = config.outer, state.step
     started = time.perf_counter()
-    if state.step == 0:
+    file = run / "checkpoints" / f"step-{state.step:08d}.pt"
+    if not file.exists():
         _log_evaluation(config, experiment, state, run)
         file = save_checkpoint(run, 0, snapshot(config, state))
-    else:
-        file = run / "checkpoints" / f"step-{state.step:08d}.pt"
     while state.step < outer.steps and not interrupted():
         lr_scale = cosine(state.step, outer.steps) if outer.schedule == "cosine" else 1.0
         try:

@@ -1,0 +1,114 @@
+"""One outer step: the update, clipping, the schedule, and the stop before anything that is not finite."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from maml_cli.algorithms import Meta
+from maml_cli.errors import DivergedError
+from maml_cli.outer import OPTIMIZERS, Learned, Outcome, TrainState, cosine, outer_step, run_norms
+
+# Two runs, three tasks, one weight and one alpha.
+LOSSES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 4.0, 7.0]])
+SLOPES = Meta(
+    {"w": torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 12.0]]).reshape(2, 3, 1, 1)},
+    {"alpha": torch.tensor([[4.0, 4.0, 4.0], [0.0, 1.0, -1.0]]).reshape(2, 3, 1, 1, 1)},
+)  # means over tasks: w 3 and 4, alpha 4 and 0
+
+
+def _state(optimizer: str = "sgd", lr: float = 0.5, alpha_lr: float = 0.25) -> TrainState:
+    meta = Meta({"w": torch.zeros(2, 1, 1)}, {"alpha": torch.zeros(2, 1, 1, 1)})
+    learned = {
+        "params": Learned(OPTIMIZERS[optimizer]([meta.params["w"]], lr), lr),
+        "rule": Learned(OPTIMIZERS["sgd"]([meta.rule["alpha"]], alpha_lr), alpha_lr),
+    }
+    return TrainState(meta, learned, [], 0, torch.zeros(2, dtype=torch.float64))
+
+
+def _step(state: TrainState, losses: Tensor = LOSSES, slopes: Meta = SLOPES, **options: Any) -> Outcome:
+    return outer_step(state, lambda generators: None, lambda meta, batch: (losses, slopes), **options)  # type: ignore[arg-type,return-value]
+
+
+def _values(state: TrainState) -> list[list[float]]:
+    return [state.meta.params["w"].flatten().tolist(), state.meta.rule["alpha"].flatten().tolist()]
+
+
+def test_it_descends_the_mean_over_tasks_with_a_rate_for_each_part() -> None:
+    state = _state()
+    outcome = _step(state)
+    assert _values(state) == [[-0.5 * 3, -0.5 * 4], [-0.25 * 4, 0.0]]
+    assert outcome.loss.tolist() == [2.0, 5.0] and outcome.grad_norm.tolist() == [5.0, 4.0]
+    assert state.step == 1 and state.loss_sum.tolist() == [2.0, 5.0]
+    _step(state)
+    assert state.step == 2 and state.loss_sum.tolist() == [4.0, 10.0]
+
+
+def test_the_schedule_scales_every_rate() -> None:
+    state = _state()
+    _step(state, lr_scale=0.1)
+    assert _values(state)[0] == pytest.approx([-0.15, -0.2]) and _values(state)[1] == pytest.approx([-0.1, 0.0])
+
+
+def test_clipping_scales_the_whole_gradient_of_a_run_that_is_too_long() -> None:
+    """Run 0 has norm sqrt(3^2 + 4^2) = 5 and is halved; run 1 has norm 4 and, below 4.5, stays."""
+    state = _state()
+    outcome = _step(state, clip_norm=2.5)
+    assert _values(state)[0] == pytest.approx([-0.75, -0.5 * 2.5]) and _values(state)[1] == pytest.approx([-0.5, 0.0])
+    assert outcome.grad_norm.tolist() == [5.0, 4.0]
+    state = _state()
+    _step(state, clip_norm=4.5)
+    assert _values(state)[0] == pytest.approx([-0.5 * 3 * 0.9, -2.0])
+
+
+def test_norm_is_of_parameters_and_alpha_together() -> None:
+    gradients = Meta({"a": torch.tensor([[3.0, 0.0], [1.0, 1.0]])}, {"b": torch.tensor([[4.0], [1.0]])})
+    assert run_norms(gradients).tolist() == pytest.approx([5.0, math.sqrt(3)])
+
+
+def test_adam_is_adam() -> None:
+    """Kingma and Ba 2015, Algorithm 1, written out, for gradients 3 then 1."""
+    state = _state("adam", lr=0.1)
+    m = v = w = 0.0
+    for step, slope in enumerate((3.0, 1.0), start=1):
+        _step(state, slopes=Meta({"w": torch.full((2, 3, 1, 1), slope)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)}))
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        w -= 0.1 * (m / (1 - 0.9**step)) / (math.sqrt(v / (1 - 0.999**step)) + 1e-8)
+    assert _values(state)[0] == pytest.approx([w, w], rel=1e-6)
+
+
+def test_cosine_goes_from_one_to_zero() -> None:
+    assert [cosine(step, 4) for step in range(5)] == pytest.approx(
+        [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0]
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("loss", "diverged at outer step 8: the query loss of 1 of 6 tasks is not finite"),
+        ("w", "diverged at outer step 8: the gradient of 1 of 6 tasks is not finite"),
+        ("alpha", "diverged at outer step 8: the gradient of 1 of 6 tasks is not finite"),
+    ],
+)
+def test_what_is_not_finite_stops_before_the_update(bad: float, where: str, message: str) -> None:
+    state = _state("adam")
+    for _ in range(7):
+        _step(state)
+    losses, slopes = LOSSES.clone(), Meta(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
+    target = {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule["alpha"]}[where]
+    target[1, 2] = bad
+    before, sums = _values(state), state.loss_sum.tolist()
+    with pytest.raises(DivergedError, match=message):
+        _step(state, losses, slopes, clip_norm=1.0)
+    assert _values(state) == before and state.step == 7 and state.loss_sum.tolist() == sums
+    assert state.optimizers["params"].optimizer.state[state.meta.params["w"]]["step"].item() == 7
+
+
+def test_a_gradient_whose_norm_overflows_stops_too() -> None:
+    huge = Meta({"w": torch.full((2, 3, 1, 1), 1e30)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)})
+    with pytest.raises(DivergedError, match="the gradient overflows"):
+        _step(_state(), slopes=huge)

@@ -1,0 +1,254 @@
+"""Training: the right numbers, the same bytes again, and the same bytes after any stop."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maml_cli import rundir
+from maml_cli.algorithms import init_alphas, maml
+from maml_cli.config import Config
+from maml_cli.errors import CheckpointError, DivergedError
+from maml_cli.experiment import build
+from maml_cli.files import read_lines
+from maml_cli.losses import TaskLoss
+from maml_cli.outer import Learned, TrainState, outer_step
+from maml_cli.tasks import Sinusoids, Split, TaskBatch, generator
+from maml_cli.train import Trained, restore, start, train
+
+STEPS = 12
+
+
+def _config(**changes: Any) -> Config:
+    base: dict[str, Any] = {
+        "tasks": {"num_support": 5, "num_query": 4},
+        "model": {"hidden": [6, 5], "activation": "tanh"},
+        "outer": {"steps": STEPS, "tasks_per_step": 3, "lr": 1e-2},
+        "run": {
+            "dtype": "float64",
+            "device": "cpu",
+            "log_every": 5,
+            "eval_every": 4,
+            "eval_tasks": 3,
+            "checkpoint_every": 1,
+        },
+    }
+    return Config.model_validate({key: base.get(key, {}) | changes.get(key, {}) for key in (*base, "inner")})
+
+
+EVERYTHING = {
+    "tasks": {"noise": 0.1},
+    "inner": {
+        "steps": 3,
+        "alpha": {"learned": True, "per": "tensor", "per_step": True, "optimizer": "rmsprop", "lr": 1e-3},
+    },
+    "outer": {"schedule": "cosine", "clip_norm": 0.5},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": EVERYTHING,
+    "float32": {"run": {"dtype": "float32"}},
+    "momentum and adamw": {
+        "outer": {"optimizer": "momentum"},
+        "inner": {"order": "first", "alpha": {"learned": True, "optimizer": "adamw"}},
+    },
+}
+
+
+def _train(config: Config, run: Path, **hooks: Any) -> Trained:
+    rundir.create(run, name="x", config=config)
+    experiment = build(config)
+    return train(config, experiment, start(config, experiment), run, **hooks)
+
+
+def _resume(run: Path, step: int, **hooks: Any) -> Trained:
+    found = rundir.open_checkpoint(run / "checkpoints" / f"step-{step:08d}.pt")
+    experiment = build(found.config)
+    state = restore(found.config, experiment, found.contents)
+    rundir.rewind(run, state.step)
+    return train(found.config, experiment, state, run, **hooks)
+
+
+def _bytes(run: Path) -> dict[str, bytes]:
+    files = [file for file in run.rglob("*") if file.is_file() and file.name != "timing.jsonl"]
+    return {str(file.relative_to(run)): file.read_bytes() for file in files}
+
+
+def test_it_is_maml_as_one_would_write_it_down(tmp_path: Path) -> None:
+    """Against a loop over tasks and inner steps with torch.nn.functional and torch.optim, for all twelve steps."""
+    config = _config(inner={"steps": 2, "alpha": {"init": 0.05, "learned": True}})
+    trained = _train(config, tmp_path / "run")
+    experiment = build(config)
+    meta = experiment.init_meta([0])
+    theta = [value[0].T.clone().requires_grad_() for value in meta.params.values()]
+    alpha = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([*theta, alpha], lr=1e-2)
+    stream = generator(0, "tasks")
+
+    def net(x: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
+        for layer in range(3):
+            x = torch.nn.functional.linear(x, weights[2 * layer], weights[2 * layer + 1][:, 0])
+            x = torch.tanh(x) if layer < 2 else x
+        return x
+
+    mean_losses = []
+    for _ in range(STEPS):
+        batch = experiment.sample([stream])
+        losses = []
+        for task in range(3):
+            weights = list(theta)
+            for _ in range(2):
+                loss = torch.nn.functional.mse_loss(net(batch.support.x[0, task], weights), batch.support.y[0, task])
+                slopes = torch.autograd.grad(loss, weights, create_graph=True)
+                weights = [w - alpha * g for w, g in zip(weights, slopes, strict=True)]
+            losses.append(torch.nn.functional.mse_loss(net(batch.query.x[0, task], weights), batch.query.y[0, task]))
+        optimizer.zero_grad()
+        mean = torch.stack(losses).mean()
+        mean.backward()
+        optimizer.step()
+        mean_losses.append(mean.item())
+    found = rundir.open_checkpoint(trained.checkpoint).contents["meta"]
+    for mine, other in zip(found["params"].values(), theta, strict=True):
+        torch.testing.assert_close(mine[0], other.detach().T, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(found["rule"]["alpha"].squeeze(), alpha.detach(), rtol=1e-9, atol=1e-12)
+    logged = [record["loss"] for record in read_lines(tmp_path / "run" / "metrics.jsonl") if "loss" in record]
+    assert logged == pytest.approx(
+        [sum(part) / len(part) for part in (mean_losses[:5], mean_losses[5:10], mean_losses[10:])]
+    )
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(changes: dict[str, Any], tmp_path: Path) -> None:
+    for name in "a", "b":
+        _train(_config(**changes), tmp_path / name)
+    one, other = _bytes(tmp_path / "a"), _bytes(tmp_path / "b")
+    assert len(one) == 2 + 1 + STEPS + 1 + 1 and one == other
+    _train(_config(**changes | {"run": changes.get("run", {}) | {"seed": 1}}), tmp_path / "c")
+    third = _bytes(tmp_path / "c")
+    assert all(third[name] != data for name, data in one.items())
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_resuming_from_any_step_gives_the_bytes_of_never_having_stopped(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    _train(_config(**changes), tmp_path / "whole")
+    expected = _bytes(tmp_path / "whole")
+    for step in range(STEPS + 1):
+        run = tmp_path / f"from-{step}"
+        shutil.copytree(tmp_path / "whole", run)
+        for later in range(step + 1, STEPS + 1):
+            (run / "checkpoints" / f"step-{later:08d}.pt").unlink()
+        trained = _resume(run, step)
+        assert trained.steps_done == STEPS - step
+        assert _bytes(run) == expected, step
+
+
+def test_a_stop_at_any_step_saves_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    config = _config(**EVERYTHING, run={"checkpoint_every": 100})
+    _train(config, tmp_path / "whole")
+    expected = _bytes(tmp_path / "whole")
+    for stop in range(STEPS):
+        run, count = tmp_path / f"at-{stop}", iter(range(100))
+        stopped = _train(config, run, interrupted=lambda count=count, stop=stop: next(count) >= stop)
+        assert stopped.interrupted and stopped.step == stop
+        assert rundir.open_checkpoint(run).step == stop
+        _resume(run, stop)
+        found = _bytes(run)
+        for name in "metrics.jsonl", "last.json", f"checkpoints/step-{STEPS:08d}.pt":
+            assert found[name] == expected[name], (stop, name)
+
+
+def test_a_crash_while_logging_leaves_nothing_twice_and_nothing_half(tmp_path: Path) -> None:
+    _train(_config(), tmp_path / "whole")
+    run = tmp_path / "crashed"
+    shutil.copytree(tmp_path / "whole", run)
+    text = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(text[: len(text) - 20])
+    (run / "checkpoints" / ".step-00000009.pt.tmp-99999").write_bytes(b"half")
+    _resume(run, 6)
+    assert _bytes(run) == _bytes(tmp_path / "whole")
+
+
+def test_what_is_logged_when(tmp_path: Path) -> None:
+    _train(_config(**EVERYTHING), tmp_path / "run")
+    records = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [(record["step"], "eval" in record) for record in records] == [
+        (0, True), (4, True), (5, False), (8, True), (10, False), (12, False), (12, True),
+    ]  # fmt: skip
+    assert records[2].keys() == {"step", "loss", "grad_norm", "alpha", "alpha_grad"}
+    assert records[2]["alpha"].keys() == {"hidden0.w", "hidden0.b", "hidden1.w", "hidden1.b", "head.w", "head.b"}
+    assert all(len(values) == 3 for values in records[2]["alpha_grad"].values())
+    assert records[0]["eval"].keys() == {"shots", "num_tasks", "grid_mse", "query_mse"}
+    assert len(records[0]["eval"]["grid_mse"]) == 4
+    times = read_lines(tmp_path / "run" / "timing.jsonl")
+    assert [record["step"] for record in times] == [5, 10, 12]
+
+
+def test_evaluating_or_logging_more_often_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+    _train(_config(), tmp_path / "a")
+    _train(_config(run={"eval_every": 0, "log_every": 1, "checkpoint_every": 12}), tmp_path / "b")
+    one, other = (rundir.open_checkpoint(tmp_path / name).contents for name in "ab")
+    for part in "params", "rule":
+        assert all(torch.equal(value, other["meta"][part][key]) for key, value in one["meta"][part].items())
+    assert all(torch.equal(a, b) for a, b in zip(one["generators"], other["generators"], strict=True))
+
+
+def test_diverging_stops_before_the_update_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = _config(inner={"steps": 5, "alpha": {"init": 1e80}}, model={"activation": "relu"})
+    with pytest.raises(DivergedError) as stop:
+        _train(config, run)
+    message = str(stop.value)
+    assert message.startswith("diverged at outer step 1: the query loss of 3 of 3 tasks is not finite")
+    assert "--set inner.alpha.init=1e+79" in message and "--set outer.clip_norm=1" in message
+    assert message.endswith(f"the last good checkpoint is {run}/checkpoints/step-00000000.pt")
+    contents = rundir.open_checkpoint(run).contents
+    assert all(value.isfinite().all() for value in contents["meta"]["params"].values())
+
+
+def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
+    """f(x) = theta x of the worked examples, outer rate 0.5 on the sum over its two tasks.
+
+    Its meta-gradient is affine in theta: each outer step multiplies the distance to the fixed point by
+    1 - 0.5 (2 * 1.6^2 + 32 * 11.2^2) = -2008.6, so that the squared errors overflow (1.8e308) near step 46.
+    """
+    loss: TaskLoss = lambda params, points: ((points.x @ params["theta"] - points.y) ** 2).sum(dim=(-2, -1))  # noqa: E731
+    points = torch.tensor([[[2, 3], [5, 6]], [[4, 1], [3, 0]]], dtype=torch.float64).reshape(2, 1, 2, 2, 1)
+    query = torch.tensor([[1, 4], [2, 1]], dtype=torch.float64).reshape(2, 1, 2, 1, 1)
+    groups = {"theta": "alpha"}
+    init_rule = partial(init_alphas, groups=groups, value=0.1, per_parameter=False, num_alphas=1)
+    learner = maml(loss, groups=groups, init_rule=init_rule, learns_rule=False, steps=1)
+    meta = learner.init({"theta": torch.ones(1, 1, 1, dtype=torch.float64)})
+    optimizer = Learned(torch.optim.SGD([meta.params["theta"]], lr=1.0), 1.0)
+    state = TrainState(meta, {"params": optimizer}, [], 0, torch.zeros(1, dtype=torch.float64))
+    batch = TaskBatch(Split(*points), Split(*query), Sinusoids(*[torch.empty(0)] * 4))
+    with pytest.raises(DivergedError, match="diverged at outer step"):
+        for _ in range(100):
+            outer_step(state, lambda generators: batch, learner.meta_grad)
+    assert 40 <= state.step <= 50
+    assert meta.params["theta"].isfinite().all() and meta.params["theta"].abs().item() > 1e140
+
+
+def test_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    _train(_config(), tmp_path / "run")
+    contents = rundir.open_checkpoint(tmp_path / "run").contents
+    wide = _config(model={"hidden": [7, 5]})
+    with pytest.raises(CheckpointError, match="its params do not fit its config"):
+        restore(wide, build(wide), contents)
+    learned = _config(inner={"alpha": {"learned": True}})
+    with pytest.raises(CheckpointError, match="optimiser or generator state does not fit"):
+        restore(learned, build(learned), contents)
+
+
+def test_metrics_are_strict_json_even_where_an_evaluation_overflows(tmp_path: Path) -> None:
+    config = _config(inner={"alpha": {"init": 1e200}}, model={"activation": "relu"}, run={"dtype": "float64"})
+    with pytest.raises(DivergedError):
+        _train(config, tmp_path / "run")
+    line = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]
+    found = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert found["eval"]["grid_mse"][1] is None
