@@ -159,8 +159,9 @@ def evaluate(
     from maml_cli.assess import evaluate_run, open_run, write_result
     from maml_cli.report import evaluation_document, print_evaluations, to_json
 
+    counts = _counts(shots)
     opened = open_run(checkpoint, overrides=overrides or [], device=device)
-    evaluations = evaluate_run(opened, shots=_counts(shots), steps=steps, num_tasks=tasks, seed=seed)
+    evaluations = evaluate_run(opened, shots=counts, steps=steps, num_tasks=tasks, seed=seed)
     document = to_json(evaluation_document(opened, evaluations, overrides or []))
     if as_json:
         typer.echo(document)

@@ -1,6 +1,7 @@
 """Every combination of the axes, against an independent implementation; and relations that hold between them."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import pytest
@@ -94,14 +95,14 @@ def test_one_alpha_for_many_parameters_has_the_sum_of_their_gradients() -> None:
         experiment = build(_config(steps=2, alpha={"per": per, "learned": True}))
         meta = experiment.init_meta([0])
         found[per] = experiment.algorithm.meta_grad(meta, _batch(experiment))[1].rule
-    close = {"rtol": 1e-10, "atol": 1e-12}
+    close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
     for key in KEYS:
         whole = found["parameter"][key].sum(dim=(-2, -1), keepdim=True)
-        torch.testing.assert_close(found["tensor"][key], whole, **close)
+        close(found["tensor"][key], whole)
     for layer in "hidden0", "hidden1", "head":
         whole = found["tensor"][f"{layer}.w"] + found["tensor"][f"{layer}.b"]
-        torch.testing.assert_close(found["layer"][layer], whole, **close)
-    torch.testing.assert_close(found["scalar"]["alpha"], sum(found["layer"].values()), **close)
+        close(found["layer"][layer], whole)
+    close(found["scalar"]["alpha"], sum(found["layer"].values()))
 
 
 def test_a_shared_alpha_has_the_sum_of_the_gradients_of_the_steps() -> None:

@@ -70,7 +70,7 @@ def test_errors_are_those_of_a_plain_loop_over_tasks_and_steps() -> None:
             h = torch.relu(
                 torch.relu(x @ leaves["hidden0.w"] + leaves["hidden0.b"]) @ leaves["hidden1.w"] + leaves["hidden1.b"]
             )
-            torch.nn.functional.mse_loss(h @ leaves["head.w"] + leaves["head.b"], y).backward()
+            torch.nn.functional.mse_loss(h @ leaves["head.w"] + leaves["head.b"], y).backward()  # type: ignore[no-untyped-call]
             # Beyond the two trained steps the second alpha holds.
             weights = {key: leaf.detach() - alphas[key][min(step, 1)] * leaf.grad for key, leaf in leaves.items()}
 

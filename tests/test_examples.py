@@ -73,7 +73,11 @@ def test_a_number_that_is_off_or_not_a_number_does_not_pass() -> None:
 def test_first_order_by_accident_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The classic bug: gradients taken without create_graph."""
     real = inner._support_gradients
-    monkeypatch.setattr(inner, "_support_gradients", lambda *args: real(*args[:-1], True))
+    monkeypatch.setattr(
+        inner,
+        "_support_gradients",
+        lambda loss, params, support, adapted, _: real(loss, params, support, adapted, True),
+    )
     wrong = {case.name for case in check.check(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed}
     assert "neuron: meta-gradient of D1, second order" in wrong
     assert "w(x): dL/dx after 1 step" in wrong

@@ -20,7 +20,7 @@ def test_mlp_is_a_stack_of_linear_layers(hidden: list[int]) -> None:
     layers: list[torch.nn.Module] = []
     for name in [f"hidden{i}" for i in range(len(hidden))] + ["head"]:
         weight, bias = params[f"{name}.w"], params[f"{name}.b"]
-        linear = torch.nn.Linear(*weight.shape, dtype=torch.float64)
+        linear = torch.nn.Linear(weight.shape[0], weight.shape[1], dtype=torch.float64)
         linear.load_state_dict({"weight": weight.T, "bias": bias[0]})
         layers += [linear, torch.nn.Tanh()]
     x = torch.randn(7, 1, dtype=torch.float64, generator=generator(1, "x"))

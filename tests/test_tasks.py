@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maml_cli.baselines import conditional_mean, conditional_median, zero
-from maml_cli.tasks import SineFamily, generator
+from maml_cli.tasks import SineFamily, TaskBatch, generator
 
 PI = math.pi
 FINN = SineFamily((0.1, 5.0), (1.0, 1.0), (0.0, PI), (0.0, 0.0), (-5.0, 5.0))
@@ -14,9 +14,10 @@ FREQUENCY = FINN._replace(frequency=(0.8, 1.2))
 LAB = SineFamily((1.0, 1.0), (0.5, 1.0), (0.0, 0.0), (0.0, 0.0), (-2 * PI, 2 * PI))
 
 
-def _sample(family: SineFamily, **counts: int):  # type: ignore[no-untyped-def]
-    arguments = {"num_tasks": 7, "num_support": 3, "num_query": 2} | counts
-    return family.sample([generator(0, "x")], dtype=torch.float64, **arguments)
+def _sample(family: SineFamily, *, num_tasks: int = 7, num_support: int = 3, num_query: int = 2) -> TaskBatch:
+    return family.sample(
+        [generator(0, "x")], num_tasks=num_tasks, num_support=num_support, num_query=num_query, dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_it_is_maml_as_one_would_write_it_down(tmp_path: Path) -> None:
             losses.append(torch.nn.functional.mse_loss(net(batch.query.x[0, task], weights), batch.query.y[0, task]))
         optimizer.zero_grad()
         mean = torch.stack(losses).mean()
-        mean.backward()
+        mean.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         mean_losses.append(mean.item())
     found = rundir.open_checkpoint(trained.checkpoint).contents["meta"]

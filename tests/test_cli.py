@@ -1,0 +1,325 @@
+"""The command line as people and scripts meet it: results on stdout, messages on stderr, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maml_cli import examples, launch
+from maml_cli.files import read_lines
+from tests.conftest import Cli, Tiny
+
+ROOT = Path(__file__).parent.parent
+STATISTIC = {"mean", "ci95", "median"}
+
+
+def _json(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert next(iter(found)) == "schema_version" and found["schema_version"] == 1
+    return found
+
+
+def test_version_help_and_no_arguments(cli: Cli) -> None:
+    assert cli("--version").out.startswith("maml 0.")
+    commands: list[list[str]] = [
+        [],
+        ["train"],
+        ["eval"],
+        ["plot"],
+        ["check"],
+        ["presets"],
+        ["config"],
+        ["config", "check"],
+        ["info"],
+    ]
+    for command in commands:
+        result = cli(*command, "--help")
+        assert result.code == 0 and "Usage: maml" in result.out
+        assert max(len(line) for line in result.out.splitlines()) <= 80
+    for name in "train", "eval", "plot", "check":
+        assert "Examples" in cli(name, "--help").out
+    assert "Usage: maml" in cli().out
+
+
+def test_train_prints_the_run_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None:
+    result = cli("train", "-c", "smoke", *Tiny)
+    assert result.code == 0 and result.out == "outputs/smoke\n"
+    for words in (
+        "second order",
+        "alpha fixed at 0.01",
+        "device   cpu (as asked)",
+        "step 12/12: loss",
+        "steps/s",
+        "tasks/s",
+    ):
+        assert words in result.err
+    again = cli("train", "-c", "smoke", *Tiny, "--quiet")
+    assert again.out == "outputs/smoke-2\n" and again.err == ""
+
+
+def test_train_says_when_it_is_first_order(cli: Cli) -> None:
+    assert "first order (FOMAML)" in cli("train", "-c", "fomaml-10shot", *Tiny).err
+
+
+def test_train_json(cli: Cli) -> None:
+    result = cli("train", "-c", "smoke", *Tiny, "--json", "--quiet")
+    found = _json(result.out)
+    assert found["run"] == "outputs/smoke" and found["step"] == 12
+    assert found["checkpoint"] == "outputs/smoke/checkpoints/step-00000012.pt" and Path(found["checkpoint"]).exists()
+    assert found["device"] == "cpu" and found["engine"] == "eager" and found["interrupted"] is False
+    assert found["outer_steps_per_second"] == pytest.approx(12 / found["seconds"])
+    assert found["tasks_per_second"] == pytest.approx(25 * found["outer_steps_per_second"])
+
+
+def test_train_without_a_config_takes_the_quickstart_and_a_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    result = cli("train", "--dry-run")
+    assert result.code == 0 and result.out.startswith("outputs/quickstart: nothing written (--dry-run)\n")
+    assert "10,000 outer steps" in result.out and not list(tmp_path.iterdir())
+
+
+def test_out_takes_a_new_directory_only(cli: Cli) -> None:
+    assert cli("train", "-c", "smoke", *Tiny, "-q", "--out", "a/b").out == "a/b\n"
+    result = cli("train", "-c", "smoke", *Tiny, "-q", "--out", "a/b")
+    assert result.code == 3 and result.err.startswith("a/b: not empty; give a new directory")
+
+
+def test_resume_goes_on_with_a_run_or_one_of_its_checkpoints(cli: Cli, trained: str) -> None:
+    last = Path(trained) / "checkpoints" / "step-00000012.pt"
+    expected = last.read_bytes()
+    last.unlink()
+    result = cli("train", "--resume", f"{trained}/checkpoints/step-00000008.pt")
+    assert result.code == 0 and "goes on from step 8" in result.err and last.read_bytes() == expected
+    assert "nothing left to do" in cli("train", "--resume", trained).err
+    result = cli("train", "--resume", trained, "-s", "outer.steps=3")
+    assert result.code == 2 and "leave out --config, --set and --out" in result.err
+    Path("lone.pt").write_bytes(expected)
+    assert "lone.pt: not in a run directory" in cli("train", "--resume", "lone.pt").err
+
+
+def test_resume_auto_finds_the_unfinished_run_of_the_same_config(cli: Cli, trained: str) -> None:
+    options = ["-c", "smoke", *Tiny, "-s", "run.checkpoint_every=4", "-q", "--resume", "auto"]
+    assert cli("train", *options).out == "outputs/smoke-2\n"  # the one there is finished
+    unfinished = Path("outputs/smoke-2")
+    (unfinished / "checkpoints" / "step-00000012.pt").unlink()
+    assert cli("train", *options).out == "outputs/smoke-2\n"
+    assert (unfinished / "checkpoints" / "step-00000012.pt").exists()
+    (unfinished / "checkpoints" / "step-00000012.pt").unlink()
+    assert cli("train", *options, "-s", "run.seed=5").out == "outputs/smoke-3\n"  # another config
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bytes(number: int, code: int, tmp_path: Path) -> None:
+    options = ["-c", "smoke", "-s", "outer.steps=2000", "-s", "run.eval_tasks=4"]
+    command = [sys.executable, "-m", "maml_cli", "train"]
+    where: dict[str, Any] = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+    metrics = tmp_path / "outputs" / "smoke" / "metrics.jsonl"
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **where
+    ) as stopped:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not any("loss" in record for record in read_lines(metrics)):
+            time.sleep(0.01)
+        stopped.send_signal(number)
+        out, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == code and out == "outputs/smoke\n"
+    name = signal.Signals(number).name
+    assert err.endswith(f"stopped by {name}; saved. Go on with: maml train --resume outputs/smoke\n")
+    last = json.loads((tmp_path / "outputs" / "smoke" / "last.json").read_text())
+    assert 0 < last["step"] < 2000
+    subprocess.run([*command, "--resume", "outputs/smoke", "-q"], check=True, capture_output=True, **where)
+    subprocess.run([*command, *options, "--out", "whole", "-q"], check=True, capture_output=True, **where)
+    for file in "metrics.jsonl", "checkpoints/step-00002000.pt", "last.json", "config.yaml":
+        assert (tmp_path / "outputs/smoke" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+
+
+def test_diverging_is_exit_5_with_advice(cli: Cli) -> None:
+    result = cli("train", "-c", "smoke", *Tiny, "-q", "-s", "inner.alpha.init=1e6", "-s", "inner.steps=5")
+    assert result.code == 5
+    first, advice, kept = result.err.splitlines()
+    assert first.startswith("diverged at outer step 1: ") and first.endswith("is not finite")
+    assert advice == "try a lower alpha (--set inner.alpha.init=100000) or clipping (--set outer.clip_norm=1)"
+    assert kept == "the last good checkpoint is outputs/smoke/checkpoints/step-00000000.pt"
+    assert cli("eval", "--checkpoint", "outputs/smoke", "--tasks", "3").code == 0
+
+
+def test_eval_table(cli: Cli, trained: str) -> None:
+    result = cli("eval", "--checkpoint", trained, "--tasks", "20", "--steps", "3")
+    assert result.code == 0 and result.err == f"kept as {trained}/eval.json\n"
+    lines = result.out.splitlines()
+    assert f"{trained} at outer step 12 of 12" in lines
+    assert "K = 10, 20 test tasks (seed 0); mean squared error, mean ± 95 % interval" in lines
+    assert [line.split()[0] for line in lines[4:8]] == ["0", "1*", "2", "3"]
+    assert [line.split("  ")[0] for line in lines[8:11]] == ["predict zero", "best unadapted", "least squares"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_eval_json(cli: Cli, trained: str) -> None:
+    result = cli(
+        "eval", "--checkpoint", trained, "--tasks", "20", "--steps", "2", "--shots", "5,10", "--seed", "7", "--json"
+    )
+    found = _json(result.out)
+    assert found["checkpoint"] == f"{trained}/checkpoints/step-00000012.pt" and found["step"] == 12
+    assert [one["shots"] for one in found["results"]] == [5, 10]
+    for one in found["results"]:
+        assert one.keys() == {"shots", "num_tasks", "seed", "trained_steps", "steps", "baselines"}
+        assert (one["num_tasks"], one["seed"], one["trained_steps"]) == (20, 7, 1)
+        assert one["baselines"].keys() == {"zero", "best_unadapted", "random_init", "least_squares"}
+        assert (
+            [step["step"] for step in one["steps"]]
+            == [step["step"] for step in one["baselines"]["random_init"]]
+            == [0, 1, 2]
+        )
+        points = [*one["steps"], *one["baselines"]["random_init"]]
+        points += [one["baselines"][name] for name in ("zero", "best_unadapted", "least_squares")]
+        for point in points:
+            for name in "grid", "query", "support":
+                assert point[name].keys() == {"mse", "mae"}
+                assert point[name]["mse"].keys() == point[name]["mae"].keys() == STATISTIC
+    assert json.loads(Path(trained, "eval.json").read_text()) == found
+    assert (
+        cli(
+            "eval", "--checkpoint", trained, "--tasks", "20", "--steps", "2", "--shots", "5,10", "--seed", "7", "--json"
+        ).out
+        == result.out
+    )
+
+
+def test_what_overflows_is_null_in_json_and_inf_in_the_table(cli: Cli, trained: str) -> None:
+    arguments = ["eval", "--checkpoint", trained, "--tasks", "4", "--steps", "40", "--set", "tasks.amplitude=1e20"]
+    last = _json(cli(*arguments, "--json").out)["results"][0]["steps"][40]
+    assert last["grid"]["mse"] == {"mean": None, "ci95": None, "median": None}
+    row = next(line for line in cli(*arguments).out.splitlines() if line.startswith("40"))
+    assert row.split()[1:4] == ["inf", "inf", "inf"]
+
+
+def test_eval_outside_the_family_and_only_there(cli: Cli, trained: str) -> None:
+    arguments = ["eval", "--checkpoint", trained, "--tasks", "50", "--steps", "0", "--json"]
+    inside, outside = (_json(cli(*arguments, *more).out) for more in ([], ["--set", "tasks.amplitude=[3,3]"]))
+    assert outside["overrides"] == ["tasks.amplitude=[3,3]"]
+    zero = [found["results"][0]["baselines"]["zero"]["grid"]["mse"]["mean"] for found in (inside, outside)]
+    assert zero[1] == pytest.approx(4.5, rel=0.2) and zero[0] != zero[1]
+    for text in "inner.steps=3", "model.hidden=[3]":
+        result = cli("eval", "--checkpoint", trained, "--set", text)
+        assert result.code == 2 and "takes other tasks only" in result.err
+    assert "did you mean tasks.phase?" in cli("eval", "--checkpoint", trained, "--set", "tasks.phas=1").err
+
+
+def test_eval_always_uses_the_learned_alpha(cli: Cli) -> None:
+    """A run whose alpha has been changed in its checkpoint alone adapts otherwise."""
+    from maml_cli import checkpoint
+
+    run = Path(cli("train", "-c", "lab-learned-alpha", *Tiny, "-q").out.strip())
+    file = run / "checkpoints" / "step-00000012.pt"
+    contents = checkpoint.decode(file.read_bytes())
+    assert contents["meta"]["rule"]["alpha"].item() != pytest.approx(0.1, abs=1e-6)
+    contents["meta"]["rule"]["alpha"] = torch.zeros_like(contents["meta"]["rule"]["alpha"])
+    Path("still.pt").write_bytes(checkpoint.encode(contents))
+    steps = _json(cli("eval", "--checkpoint", "still.pt", "--tasks", "5", "--steps", "2", "--json").out)["results"][0][
+        "steps"
+    ]
+    assert steps[0]["grid"] == steps[2]["grid"]
+    steps = _json(cli("eval", "--checkpoint", run, "--tasks", "5", "--steps", "2", "--json").out)["results"][0]["steps"]
+    assert steps[0]["grid"] != steps[2]["grid"]
+
+
+def test_a_damaged_checkpoint_is_exit_4_and_names_the_newest_good_one(cli: Cli, trained: str) -> None:
+    file = Path(trained) / "checkpoints" / "step-00000012.pt"
+    file.write_bytes(file.read_bytes()[:-100])
+    for command in ["eval", "--checkpoint", trained], ["plot", "--checkpoint", trained], ["train", "--resume", trained]:
+        result = cli(*command)
+        assert result.code == 4 and result.out == "" and result.err.count("\n") == 1
+        assert result.err.endswith(f"the newest good checkpoint is {trained}/checkpoints/step-00000008.pt\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "-c", "nothing.yaml"], 3, "nothing.yaml: no such file"),
+        (["train", "-c", "nothing"], 2, "nothing: no such preset"),
+        (["train", "-s", "inner.step=1"], 2, "--set inner.step=1: inner.step: unknown key; did you mean inner.steps?"),
+        (["train", "--device", "tpu"], 2, "tpu"),
+        (["train", "--resume", "nowhere"], 3, "nowhere: no such run or checkpoint"),
+        (["eval", "--checkpoint", "nowhere"], 3, "nowhere: no such run or checkpoint"),
+        (["eval"], 2, "--checkpoint"),
+        (["eval", "--checkpoint", "x", "--shots", "5;10"], 2, "give whole numbers from 1, such as"),
+        (["eval", "--checkpoint", "x", "--tasks", "1"], 2, "--tasks"),
+        (["plot", "--checkpoint", "x", "--kind", "pie"], 2, "pie"),
+        (["presets", "show", "nothing"], 2, "nothing: no such preset"),
+        (["config", "check", "nothing.yaml"], 3, "nothing.yaml: no such file"),
+        (["frobnicate"], 2, "frobnicate"),
+    ],
+)
+def test_mistakes_are_a_message_and_an_exit_code(arguments: list[str], code: int, words: str, cli: Cli) -> None:
+    result = cli(*arguments)
+    assert result.code == code and result.out == ""
+    assert words in " ".join(result.err.split()) and "Traceback" not in result.err
+
+
+def test_a_directory_that_cannot_be_written_is_exit_3(cli: Cli) -> None:
+    Path("outputs").touch()
+    result = cli("train", "-c", "smoke", *Tiny, "-q")
+    assert result.code == 3 and result.err == "outputs: File exists\n"
+
+
+def test_running_out_of_memory_is_a_message(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(launch, "train", full)
+    result = cli("train", "-c", "smoke", "-q")
+    assert result.code == 2 and result.err.startswith("out of memory; try fewer tasks")
+
+
+def test_check_passes_and_reports(cli: Cli) -> None:
+    result = cli("check")
+    assert result.code == 0 and "45 of 45 checks passed" in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+    found = _json(cli("check", "-c", "lab-learned-alpha", "-s", "inner.alpha.per=layer", "--json").out)
+    assert found["passed"] is True and len(found["cases"]) == 45
+    assert all(case.keys() == {"name", "expected", "obtained", "tolerance", "passed"} for case in found["cases"])
+
+
+def test_check_fails_when_anything_is_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "init_alphas", lambda *a, **k: {"alpha": torch.full((1, 1, 1, 1), 0.3).double()})
+    result = cli("check")
+    assert result.code == 1 and "WRONG" in result.out
+    result = cli("check", "--json")
+    assert result.code == 1 and _json(result.out)["passed"] is False
+
+
+def test_presets_and_config_commands(cli: Cli) -> None:
+    assert cli("presets").out == cli("presets", "list").out
+    assert [line.split()[0] for line in cli("presets").out.splitlines()][:2] == ["finn-10shot", "finn-5shot"]
+    assert cli("presets", "show", "smoke").out == (ROOT / "configs" / "smoke.yaml").read_text()
+    assert cli("presets", "copy", "smoke", "mine.yaml").out == "mine.yaml\n"
+    assert cli("presets", "copy", "smoke", "mine.yaml").code == 3
+    assert cli("config", "check", "mine.yaml").out == "mine.yaml: valid\n"
+    shown = cli("config", "show", "mine.yaml", "--set", "inner.steps=5").out
+    assert "  steps: 5 " in shown and "# --set" in shown and "# mine.yaml:3" in shown
+    Path("mine.yaml").write_text("inner: {step: 1}\n")
+    result = cli("config", "check", "mine.yaml")
+    assert (result.code, result.err) == (2, "mine.yaml:1:9: inner.step: unknown key; did you mean inner.steps?\n")
+
+
+def test_info(cli: Cli) -> None:
+    found = _json(cli("info", "--json").out)
+    assert found["torch"] == torch.__version__ and "cpu" in found["devices"] and found["cpu capability"]
+    assert cli("info").out.count("\n") == len(found) - 1
+
+
+def test_completion_knows_the_presets() -> None:
+    environment = os.environ | {
+        "_MAML_COMPLETE": "complete_bash",
+        "COMP_WORDS": "maml train --config fi",
+        "COMP_CWORD": "3",
+    }
+    code = "from maml_cli.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["finn-10shot", "finn-5shot"]

@@ -1,0 +1,82 @@
+"""Choosing a device; and the accelerators themselves, where there are any."""
+
+import pytest
+import torch
+
+from maml_cli import devices
+from maml_cli.algorithms import per_task, tensors
+from maml_cli.config import Config
+from maml_cli.errors import ConfigError
+from maml_cli.experiment import build, choose_device, outer_step_work
+from maml_cli.tasks import generator
+from tests.conftest import Cli
+
+PRESENT = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+
+
+def test_a_device_that_is_not_here_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "available", lambda: ["cpu"])
+    with pytest.raises(ConfigError, match="device cuda is not available here; there is cpu"):
+        devices.choose("cuda", work=1)
+
+
+@pytest.mark.parametrize(
+    ("present", "work", "float64", "device", "reason"),
+    [
+        (["cpu"], 10**12, False, "cpu", "no accelerator"),
+        (["cuda", "cpu"], 10**12, False, "cuda", "large enough"),
+        (["cuda", "cpu"], 10**6, False, "cpu", "1.0 million multiply-adds is too small to gain from cuda"),
+        (["mps", "cpu"], 10**12, True, "cpu", "no accelerator that can run this"),
+        (["mps", "cpu"], 10**12, False, "mps", "large enough"),
+    ],
+)
+def test_auto_takes_an_accelerator_for_enough_work(
+    present: list[str], work: int, float64: bool, device: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "available", lambda: present)
+    choice = devices.choose("auto", work=work, needs_float64=float64)
+    assert choice.device.type == device and reason in choice.reason
+
+
+def test_work_of_an_outer_step() -> None:
+    """25 tasks, (10 * 9 + 10 * 3) points, 40 + 1600 + 40 weights; 3 in place of 9 in first order."""
+    assert outer_step_work(Config()) == 25 * 120 * 1680
+    first = Config.model_validate({"inner": {"order": "first", "steps": 5}})
+    assert outer_step_work(first) == 25 * (10 * 5 * 3 + 30) * 1680
+    assert choose_device(Config.model_validate({"run": {"device": "cpu"}})).device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_an_accelerator_computes_the_same_meta_gradient(name: str) -> None:
+    if not PRESENT[name]:
+        pytest.skip(f"no {name} device on this machine")
+    config = Config.model_validate(
+        {"inner": {"steps": 3, "alpha": {"learned": True, "per": "parameter", "per_step": True}}}
+    )
+    found = []
+    for device in ("cpu", name):
+        experiment = build(config, device)
+        meta = experiment.init_meta([0, 1])
+        batch = experiment.sample([generator(0, "tasks"), generator(1, "tasks")])
+        losses, gradients = experiment.algorithm.meta_grad(meta, batch)
+        assert losses.device.type == device
+        *_, adapted = experiment.algorithm.unroll(per_task(meta, 25), batch.support, 3)
+        found.append([losses, *tensors(gradients), *adapted.values()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other.cpu(), one, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_an_accelerator_trains_evaluates_and_resumes_to_the_same_bytes(name: str, cli: Cli) -> None:
+    if not PRESENT[name]:
+        pytest.skip(f"no {name} device on this machine")
+    options = ["-s", "outer.steps=20", "-s", "run.checkpoint_every=10", "-s", "run.eval_tasks=5", "--device", name]
+    runs = [cli("train", "-c", "quickstart", *options, "-q").out.strip() for _ in range(2)]
+    from pathlib import Path
+
+    one, other = (Path(run) / "checkpoints" / "step-00000020.pt" for run in runs)
+    assert one.read_bytes() == other.read_bytes()
+    other.unlink()
+    assert cli("train", "--resume", str(other.with_name("step-00000010.pt")), "-q").code == 0
+    assert one.read_bytes() == other.read_bytes()
+    assert cli("eval", "--checkpoint", runs[0], "--tasks", "50", "--device", name).code == 0

@@ -1,0 +1,128 @@
+"""The presets: each loads, trains and is what its name says; and all come along in a wheel."""
+
+import math
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maml_cli import presets
+from maml_cli.config import Config
+from maml_cli.errors import ConfigError, FileError
+from maml_cli.loading import load_config, to_dict
+from tests.conftest import Cli
+
+ROOT = Path(__file__).parent.parent
+LAB = {
+    "tasks.amplitude": 1.0,
+    "tasks.frequency": [0.5, 1.0],
+    "tasks.phase": 0.0,
+    "tasks.x": [-2 * math.pi, 2 * math.pi],
+    "tasks.num_support": 4,
+    "tasks.num_query": 4,
+    "model.hidden": [32, 32],
+    "model.activation": "tanh",
+    "inner.loss": "l1",
+    "outer.tasks_per_step": 1,
+    "outer.optimizer": "sgd",
+    "outer.lr": 1e-2,
+    "outer.steps": 5000,
+}
+FINN = {
+    "tasks.amplitude": [0.1, 5.0],
+    "tasks.frequency": 1.0,
+    "tasks.phase": [0.0, math.pi],
+    "tasks.x": [-5.0, 5.0],
+    "tasks.noise": 0.0,
+    "model.hidden": [40, 40],
+    "model.activation": "relu",
+    "model.init": "truncated_normal",
+    "inner.steps": 1,
+    "inner.loss": "mse",
+    "inner.adapt": "all",
+    "inner.alpha.init": 0.01,
+    "inner.alpha.learned": False,
+    "outer.optimizer": "adam",
+    "outer.lr": 1e-3,
+    "outer.schedule": "constant",
+    "outer.clip_norm": None,
+    "outer.tasks_per_step": 25,
+    "outer.steps": 70_000,
+}
+EXPECTED: dict[str, dict[str, Any]] = {
+    "quickstart": {"outer.steps": 10_000},
+    "smoke": {"outer.steps": 200},
+    "finn-5shot": FINN | {"tasks.num_support": 5, "tasks.num_query": 5, "inner.order": "second"},
+    "finn-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "second"},
+    "fomaml-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "first"},
+    "lab-fixed-alpha": LAB | {"inner.steps": 3, "inner.alpha.init": 0.03, "inner.alpha.learned": False},
+    "lab-learned-alpha": LAB
+    | {
+        "inner.steps": 5,
+        "inner.alpha.init": 0.1,
+        "inner.alpha.learned": True,
+        "inner.alpha.per": "scalar",
+        "inner.alpha.per_step": False,
+        "inner.alpha.optimizer": "adam",
+        "inner.alpha.lr": 1e-4,
+    },
+}
+
+
+def test_these_are_the_presets() -> None:
+    assert set(presets.names()) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_preset_is_what_its_name_says(name: str) -> None:
+    config = to_dict(load_config(name).config)
+    for key, value in EXPECTED[name].items():
+        found: Any = config
+        for part in key.split("."):
+            found = found[part]
+        assert found == pytest.approx(value) if isinstance(value, float | list) else found == value, key
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_preset_is_commented_and_trains(name: str, cli: Cli) -> None:
+    text = presets.path(name).read_text()
+    assert text.startswith("# ") and len(presets.summary(name)) <= 110
+    result = cli("train", "-c", name, "-s", "outer.steps=3", "-s", "run.log_every=1", "-s", "run.eval_tasks=3", "-q")
+    assert result.code == 0, result.err
+    lines = (Path(result.out.strip()) / "metrics.jsonl").read_text().splitlines()
+    if name == "lab-learned-alpha":
+        assert all(f'"{key}": {{"alpha": [' in lines[1] for key in ("alpha", "alpha_grad"))
+
+
+def test_a_preset_that_is_not_there_or_a_copy_over_something(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"finn-10: no such preset; did you mean finn-10shot\?"):
+        presets.path("finn-10")
+    with pytest.raises(ConfigError, match="zzz: no such preset; there are finn-10shot, finn-5shot"):
+        presets.path("zzz")
+    target = tmp_path / "mine.yaml"
+    presets.copy("smoke", target)
+    assert load_config(str(target)).config == load_config("smoke").config
+    with pytest.raises(FileError, match="exists already"):
+        presets.copy("smoke", target)
+
+
+def test_a_wheel_has_the_presets_and_finds_them_outside_the_checkout(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+        assert {f"maml_cli/presets/{name}.yaml" for name in EXPECTED} <= set(archive.namelist())
+        assert "maml_cli/py.typed" in archive.namelist()
+    code = (
+        "import sys; sys.path.insert(0, 'site'); from maml_cli.cli import main; main(['config', 'show', 'finn-5shot'])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "num_support: 5" in shown.stdout and "site/maml_cli/presets/finn-5shot.yaml" in shown.stdout
+
+
+def test_the_defaults_are_those_of_finn_10shot_but_for_the_initialisation() -> None:
+    assert load_config("finn-10shot").config.model_copy(update={"model": Config().model}) == Config()
