@@ -1,12 +1,13 @@
 # make train   install what is needed and train the quickstart     make test   everything that must hold
 # make smoke   train, evaluate and plot in seconds                 make check  is it really second order?
+# make format  put the code in shape                               make reference  write the config reference into README.md
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install install-dev train test smoke check format clean
+.PHONY: help install install-dev train test smoke check reference format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -45,6 +46,11 @@ smoke: install
 
 check: install
 	@$(BIN)/maml check
+
+reference: install
+	@$(BIN)/python -c 'import pathlib, re; from maml_cli.reference import markdown; f = pathlib.Path("README.md"); \
+	  f.write_text(re.sub(r"(<!-- from .*? -->\n).*?(<!-- end of reference -->)", \
+	  lambda m: m[1] + markdown() + m[2], f.read_text(), flags=re.S))'
 
 format: install-dev
 	$(BIN)/ruff format .

@@ -31,6 +31,11 @@ class Opened(NamedTuple):
         of = self.checkpoint.config.outer.steps
         return f"{self.checkpoint.label} at outer step {self.checkpoint.step:,} of {of:,}"
 
+    @property
+    def measure(self) -> str:
+        """The error to look at first: the mean absolute one for a learner of it, else the mean squared one."""
+        return "mae" if self.config.inner.loss == "l1" else "mse"
+
 
 class Fit(NamedTuple):
     """Predictions for one task: its support points, the truth on a fine grid and the network's values after each step.

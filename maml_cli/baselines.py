@@ -40,12 +40,9 @@ def conditional_median(family: SineFamily, *, num_draws: int = 4096, num_knots: 
 
     From quasi-random draws of the family at equally spaced knots, linear between them.
     """
-    uniform = torch.quasirandom.SobolEngine(4).draw(num_draws, dtype=torch.float64)  # type: ignore[no-untyped-call]
-    limits = torch.tensor([family.amplitude, family.frequency, family.phase, family.offset], dtype=torch.float64)
-    columns = (limits[:, 0] + (limits[:, 1] - limits[:, 0]) * uniform).unsqueeze(-1).unbind(-2)
     low, high = family.x
     knots = torch.linspace(low, high, num_knots, dtype=torch.float64)
-    values = Sinusoids(*columns)(knots).median(dim=0).values
+    values = _quasi_random(family, num_draws)(knots).median(dim=0).values
 
     def answer(x: Tensor) -> Tensor:
         place = ((x - low) / (high - low) * (num_knots - 1)).clamp(0, num_knots - 1)
@@ -53,6 +50,13 @@ def conditional_median(family: SineFamily, *, num_draws: int = 4096, num_knots: 
         return torch.lerp(values[left], values[left + 1], place - left)
 
     return answer
+
+
+def unadapted_error(family: SineFamily, measure: str, *, num_draws: int = 4096, num_points: int = 501) -> float:
+    """The least error (`mse` or `mae`) over the family and the range of x that can be had without adapting."""
+    x = torch.linspace(*family.x, num_points, dtype=torch.float64)
+    answer, power = (conditional_mean(family), 2) if measure == "mse" else (conditional_median(family), 1)
+    return (_quasi_random(family, num_draws)(x) - answer(x)).abs().pow(power).mean().item()
 
 
 def least_squares(family: SineFamily, support: Split, truth: Sinusoids) -> Answer:
@@ -70,6 +74,14 @@ def least_squares(family: SineFamily, support: Split, truth: Sinusoids) -> Answe
     targets = support.y - (fixed_offset or 0.0)
     weights = torch.linalg.lstsq(features(support.x), targets, driver="gelsd").solution
     return lambda x: features(x) @ weights + (fixed_offset or 0.0)
+
+
+def _quasi_random(family: SineFamily, num_draws: int) -> Sinusoids:
+    """`num_draws` functions spread evenly over the family, each parameter (num_draws, 1)."""
+    uniform = torch.quasirandom.SobolEngine(4).draw(num_draws, dtype=torch.float64)  # type: ignore[no-untyped-call]
+    limits = torch.tensor([family.amplitude, family.frequency, family.phase, family.offset], dtype=torch.float64)
+    columns = limits[:, 0] + (limits[:, 1] - limits[:, 0]) * uniform
+    return Sinusoids(*columns.unsqueeze(-1).unbind(-2))
 
 
 def _middle(limits: Range) -> float:

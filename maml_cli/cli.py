@@ -166,7 +166,7 @@ def evaluate(
     if as_json:
         typer.echo(document)
     else:
-        print_evaluations(evaluations, title=opened.title)
+        print_evaluations(evaluations, measure=opened.measure, title=opened.title)
     kept = write_result(opened, document)
     typer.echo(kept, err=True)
 

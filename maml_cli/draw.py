@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from maml_cli import plots
 from maml_cli.assess import Opened, evaluate_run, fits
-from maml_cli.baselines import conditional_mean
+from maml_cli.baselines import unadapted_error
 from maml_cli.errors import FileError
-from maml_cli.evaluate import make_bank
 from maml_cli.files import read_lines
 
 KINDS = ("fit", "curve", "steps", "alpha")
@@ -53,25 +52,27 @@ def draw(
 def _fit(opened: Opened, num_shots: int, steps: int | None, seed: int) -> Figure:
     last = opened.config.inner.steps if steps is None else steps
     title = f"{_name(opened)}: six test tasks, K = {num_shots}, {_counted(last, 'inner step')}"
-    return plots.fit_figure(fits(opened, num_tasks=NUM_FITS, num_shots=num_shots, steps=last, seed=seed), title=title)
+    found = fits(opened, num_tasks=NUM_FITS, num_shots=num_shots, steps=last, seed=seed)
+    return plots.fit_figure(found, measure=opened.measure, title=title)
 
 
 def _curve(opened: Opened) -> Figure:
     records = [record for record in _metrics(opened) if record["step"] <= opened.checkpoint.step]
     trained = opened.checkpoint.config
     losses = [(record["step"], record["loss"]) for record in records if "loss" in record]
-    found = [(record["step"], record["eval"]["grid_mse"]) for record in records if "eval" in record]
-    bank = make_bank(opened.experiment.family, seed=0, purpose="test", num_tasks=10_000, num_shots=1)
-    grid = bank.points["grid"]
-    floor = (conditional_mean(opened.experiment.family)(grid.x) - grid.y).square().mean().item()
+    found = [(record["step"], record["eval"][f"grid_{opened.measure}"]) for record in records if "eval" in record]
+    floor = unadapted_error(opened.experiment.family, opened.measure)
     title = f"{_name(opened)}: training, K = {trained.tasks.num_support}, {_counted(trained.inner.steps, 'inner step')}"
-    return plots.curve_figure(losses, found, loss_name=trained.inner.loss, floor=floor, title=title)
+    return plots.curve_figure(
+        losses, found, loss_name=trained.inner.loss, measure=opened.measure, floor=floor, title=title
+    )
 
 
 def _steps(opened: Opened, num_shots: int, steps: int | None, num_tasks: int, seed: int) -> Figure:
     (evaluation,) = evaluate_run(opened, shots=[num_shots], steps=steps, num_tasks=num_tasks, seed=seed)
-    title = f"{_name(opened)}: {num_tasks:,} test tasks, K = {num_shots}, mean and 95 % interval"
-    return plots.steps_figure(evaluation, title=title)
+    trained = _counted(opened.config.inner.steps, "inner step")
+    title = f"{_name(opened)}, trained for {trained}: {num_tasks:,} test tasks, K = {num_shots}, 95 % intervals"
+    return plots.steps_figure(evaluation, measure=opened.measure, title=title)
 
 
 def _alpha(opened: Opened) -> Figure:
@@ -86,7 +87,7 @@ def _alpha(opened: Opened) -> Figure:
     else:
         for key, values in now.items():
             trace[key].append((opened.checkpoint.step, values))
-    how = f"learned, per {alpha.per}{' (mean)' if alpha.per == 'parameter' else ''}" if alpha.learned else "fixed"
+    how = f"learned per {alpha.per}{' (mean)' if alpha.per == 'parameter' else ''}" if alpha.learned else "fixed"
     count = _counted(opened.config.inner.steps, "inner step")
     return plots.alpha_figure(
         trace, title=f"{_name(opened)}: alpha, {how}; K = {opened.config.tasks.num_support}, {count}"

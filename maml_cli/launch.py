@@ -74,7 +74,7 @@ def describe(plan: Plan, choice: Choice) -> list[str]:
     tasks, inner, alpha = config.tasks, config.inner, config.inner.alpha
     sizes = [1, *config.model.hidden, 1]
     count = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
-    kind = f"learned from {alpha.init:g}, per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
+    kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
     order = (
         "second order: the meta-gradient goes through the inner steps"
         if inner.order == "second"

@@ -6,6 +6,7 @@ and in grey; lines differ in dash as well.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from maml_cli.assess import Fit
-from maml_cli.evaluate import Evaluation, PointErrors
+from maml_cli.evaluate import Evaluation, PointErrors, Statistic
 
 BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#767676"
 COLUMNS = 3
@@ -30,7 +31,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def fit_figure(fits: Sequence[Fit], *, title: str) -> Figure:
+def fit_figure(fits: Sequence[Fit], *, measure: str, title: str) -> Figure:
     """Small multiples, one task each: truth, support points, and the network before and after each inner step."""
     rows = math.ceil(len(fits) / COLUMNS)
     figure = Figure(figsize=(3.1 * COLUMNS, 2.3 * rows + 1.0), layout="constrained")
@@ -51,8 +52,9 @@ def fit_figure(fits: Sequence[Fit], *, title: str) -> Figure:
             zorder=5,
             label="support points",
         )
-        before, after = (((fit.predictions[i] - fit.truth) ** 2).mean().item() for i in (0, last))
-        axis.set_title(f"MSE {_short(before)} → {_short(after)}")
+        power = 2 if measure == "mse" else 1
+        before, after = ((fit.predictions[i] - fit.truth).abs().pow(power).mean().item() for i in (0, last))
+        axis.set_title(f"{measure.upper()} {_short(before)} → {_short(after)}")
         reach = 1.3 * max(float(fit.truth.abs().max()) for fit in fits) + 0.1
         axis.set_ylim(-reach, reach)
     for axis in axes.flat[len(fits) :]:
@@ -72,6 +74,7 @@ def curve_figure(
     evaluations: Sequence[tuple[int, Sequence[float | None]]],
     *,
     loss_name: str,
+    measure: str,
     floor: float | None,
     title: str,
 ) -> Figure:
@@ -85,29 +88,32 @@ def curve_figure(
         last = len(evaluations[0][1]) - 1
         for index, color, dash in ((0, ORANGE, "--"), (last, BLUE, "-")):
             values = [_or_nan(found[index]) for _, found in evaluations]
-            label = f"validation MSE, {_step_label(index)}"
+            label = f"validation {measure.upper()}, {_step_label(index)}"
             axis.plot(steps, values, dash, color=color, lw=1.6, marker=".", ms=4, label=label)
     if floor is not None and floor > 0:
-        axis.axhline(floor, color=PURPLE, ls=":", lw=1.4, label=f"best MSE without adapting ({floor:.3g})")
+        axis.axhline(
+            floor, color=PURPLE, ls=":", lw=1.4, label=f"best {measure.upper()} without adapting ({floor:.3g})"
+        )
     axis.set(xlabel="outer steps", ylabel="loss (log scale)", title=title)
     _log_scale(axis)
     axis.legend()
     return figure
 
 
-def steps_figure(evaluation: Evaluation, *, title: str) -> Figure:
-    """MSE against inner steps with its 95 % interval, the untrained network, and the baselines as lines."""
+def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
+    """The error (`mse` or `mae`) against inner steps, the untrained network, and the baselines as lines."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
     baselines = evaluation.baselines
-    _errors_by_step(axis, baselines.random_init, color=ORANGE, dash="--", marker="s", label="random initialisation")
-    _errors_by_step(axis, evaluation.steps, color=BLUE, dash="-", marker="o", label="meta-trained")
+    by_step = partial(_errors_by_step, axis, measure=measure)
+    by_step(baselines.random_init, color=ORANGE, dash="--", marker="s", label="random initialisation")
+    by_step(evaluation.steps, color=BLUE, dash="-", marker="o", label="meta-trained")
     for name, color, dash in (("zero", GREY, ":"), ("best_unadapted", PURPLE, "-.")):
-        value = getattr(baselines, name).grid.mse.mean
+        value = _grid(getattr(baselines, name), measure).mean
         words = "predict zero" if name == "zero" else "best without adapting"
         if value > 0:
             axis.axhline(value, color=color, ls=dash, lw=1.4, label=f"{words} ({_short(value)})")
-    oracle = baselines.least_squares.grid.mse.mean
+    oracle = _grid(baselines.least_squares, measure).mean
     if oracle > 1e-12:
         axis.axhline(oracle, color=GREEN, ls=(0, (1, 1)), lw=1.4, label=f"least-squares oracle ({_short(oracle)})")
     else:
@@ -115,11 +121,11 @@ def steps_figure(evaluation: Evaluation, *, title: str) -> Figure:
     axis.axvline(evaluation.trained_steps, color=BLACK, lw=0.6, ls=":")
     trained = f"trained for {evaluation.trained_steps}"
     axis.text(evaluation.trained_steps, 0.99, f" {trained}", transform=axis.get_xaxis_transform(), va="top", fontsize=8)
-    axis.set(xlabel="inner steps", ylabel="MSE on the 100-point grid (log scale)", title=title)
+    axis.set(xlabel="inner steps", ylabel=f"{measure.upper()} on the 100-point grid (log scale)", title=title)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _log_scale(axis)
     # What blows up leaves the figure at the top instead of flattening everything else.
-    axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(baselines.zero.grid.mse.mean, 1e-9)))
+    axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(_grid(baselines.zero, measure).mean, 1e-9)))
     axis.legend()
     return figure
 
@@ -152,9 +158,9 @@ def alpha_figure(trace: Mapping[str, Sequence[tuple[int, Sequence[float]]]], *, 
 
 
 def _errors_by_step(
-    axis: Axes, steps: Sequence[PointErrors], *, color: str, dash: str, marker: str, label: str
+    axis: Axes, steps: Sequence[PointErrors], *, measure: str, color: str, dash: str, marker: str, label: str
 ) -> None:
-    values = [errors.grid.mse for errors in steps]
+    values = [_grid(errors, measure) for errors in steps]
     means = [_or_nan(value.mean) for value in values]
     low = [max(value.mean - value.ci95, value.mean / 100) for value in values]
     high = [value.mean + value.ci95 for value in values]
@@ -162,6 +168,11 @@ def _errors_by_step(
     axis.fill_between(
         range(len(means)), [_or_nan(v) for v in low], [_or_nan(v) for v in high], color=color, alpha=0.2, lw=0
     )
+
+
+def _grid(errors: PointErrors, measure: str) -> Statistic:
+    found: Statistic = getattr(errors.grid, measure)
+    return found
 
 
 def _log_scale(axis: Axes) -> None:

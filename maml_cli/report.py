@@ -15,6 +15,8 @@ from maml_cli.launch import ENGINE, Launched
 
 SCHEMA_VERSION = 1
 
+_MEASURES = {"mse": "mean squared", "mae": "mean absolute"}
+
 
 def to_json(document: dict[str, Any]) -> str:
     """One JSON document, with its schema version first and null for what is not a finite number."""
@@ -69,16 +71,16 @@ def case_dict(case: Case) -> dict[str, Any]:
     return case._asdict() | {"passed": case.passed}
 
 
-def print_evaluations(evaluations: Sequence[Evaluation], *, title: str) -> None:
+def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title: str) -> None:
     """One table for each K, narrow enough for 80 columns."""
     console = _console()
     for evaluation in evaluations:
         console.print(f"\n{title}")
         console.print(
             f"K = {evaluation.shots}, {evaluation.num_tasks:,} test tasks (seed {evaluation.seed}); "
-            "mean squared error, mean ± 95 % interval"
+            f"{_MEASURES[measure]} error, mean ± 95 % interval"
         )
-        console.print(_evaluation_table(evaluation))
+        console.print(_evaluation_table(evaluation, measure))
     console.print("* the number of inner steps that it was trained for")
 
 
@@ -102,27 +104,22 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     _console().print(table)
 
 
-def _evaluation_table(evaluation: Evaluation) -> Table:
+def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
     table = _table("step", "100-point grid", "median", f"{evaluation.shots} fresh points", "support", "random init")
     for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.baselines.random_init, strict=True)):
         mark = "*" if step == evaluation.trained_steps else " "
-        table.add_row(f"{step}{mark}", *_cells(errors), _number(random.grid.mse.mean))
+        table.add_row(f"{step}{mark}", *_cells(errors, measure), _number(getattr(random.grid, measure).mean))
     table.add_section()
     names = {"zero": "predict zero", "best_unadapted": "best unadapted", "least_squares": "least squares"}
     for name in Baselines._fields:
         if name in names:
-            table.add_row(names[name], *_cells(getattr(evaluation.baselines, name)), "")
+            table.add_row(names[name], *_cells(getattr(evaluation.baselines, name), measure), "")
     return table
 
 
-def _cells(errors: PointErrors) -> list[str]:
-    grid = errors.grid.mse
-    return [
-        _interval(grid),
-        _number(grid.median),
-        _interval(errors.query.mse),
-        _number(errors.support.mse.mean),
-    ]
+def _cells(errors: PointErrors, measure: str) -> list[str]:
+    grid, query, support = (getattr(points, measure) for points in errors)
+    return [_interval(grid), _number(grid.median), _interval(query), _number(support.mean)]
 
 
 def _interval(value: Statistic) -> str:

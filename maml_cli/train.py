@@ -168,7 +168,9 @@ def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, r
     found = [summarise(step) for step in errors]
     record: dict[str, Any] = {"shots": shots, "num_tasks": config.run.eval_tasks}
     for name in ("grid", "query"):
-        record[f"{name}_mse"] = [finite(getattr(step, name).mse.mean) for step in found]
+        for measure in ("mse", "mae"):
+            values = [getattr(getattr(step, name), measure).mean for step in found]
+            record[f"{name}_{measure}"] = [finite(value) for value in values]
     append_line(run / "metrics.jsonl", {"step": state.step, "eval": record})
 
 

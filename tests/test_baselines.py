@@ -1,12 +1,13 @@
 """The baselines, against quadrature and brute force in numpy."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from maml_cli.baselines import conditional_mean, conditional_median, least_squares
+from maml_cli.baselines import conditional_mean, conditional_median, least_squares, unadapted_error
 from maml_cli.tasks import SineFamily, Split, generator
 
 FAMILY = SineFamily((0.5, 2.0), (0.7, 1.9), (-0.4, 2.0), (-1.0, 3.0), (-4.0, 6.0))
@@ -16,6 +17,29 @@ X = torch.linspace(-4, 6, 9, dtype=torch.float64).reshape(1, 1, 9, 1)
 def test_conditional_mean_of_finn_is_a_cosine() -> None:
     family = SineFamily((0.1, 5.0), (1.0, 1.0), (0.0, math.pi), (0.0, 0.0), (-5.0, 5.0))
     torch.testing.assert_close(conditional_mean(family)(X), -(2 * 2.55 / math.pi) * torch.cos(X), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "measure", "exact"),
+    [
+        ({}, "mse", 3.005669),
+        ({"frequency": (0.8, 1.2)}, "mse", 3.114489),
+        (
+            {"amplitude": (1.0, 1.0), "frequency": (0.5, 1.0), "phase": (0.0, 0.0), "x": (-2 * math.pi, 2 * math.pi)},
+            "mse",
+            0.1119766,
+        ),
+        (
+            {"amplitude": (1.0, 1.0), "frequency": (0.5, 1.0), "phase": (0.0, 0.0), "x": (-2 * math.pi, 2 * math.pi)},
+            "mae",
+            0.2343546,
+        ),
+    ],
+)
+def test_the_error_of_the_best_unadapted_answer(changes: dict[str, Any], measure: str, exact: float) -> None:
+    """Exact values by quadrature; 4,096 Sobol points and 501 inputs come within half a per cent."""
+    family = SineFamily((0.1, 5.0), (1.0, 1.0), (0.0, math.pi), (0.0, 0.0), (-5.0, 5.0))._replace(**changes)
+    assert unadapted_error(family, measure) == pytest.approx(exact, rel=5e-3)
 
 
 def test_conditional_mean_is_the_integral_over_frequency_and_phase() -> None:

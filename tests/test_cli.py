@@ -81,7 +81,7 @@ def test_train_json(cli: Cli) -> None:
 def test_train_without_a_config_takes_the_quickstart_and_a_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     result = cli("train", "--dry-run")
     assert result.code == 0 and result.out.startswith("outputs/quickstart: nothing written (--dry-run)\n")
-    assert "10,000 outer steps" in result.out and not list(tmp_path.iterdir())
+    assert "20,000 outer steps" in result.out and not list(tmp_path.iterdir())
 
 
 def test_out_takes_a_new_directory_only(cli: Cli) -> None:

@@ -31,7 +31,7 @@ def _evaluation(means: list[float]) -> Evaluation:
 def test_fit_draws_truth_support_and_every_step_of_each_task() -> None:
     x = torch.linspace(-5, 5, 11)
     predictions = torch.stack([x * 0, x * 0.5, x])
-    figure = plots.fit_figure([Fit(x, x, predictions, x[:3], x[:3])] * 4, title="a title")
+    figure = plots.fit_figure([Fit(x, x, predictions, x[:3], x[:3])] * 4, measure="mse", title="a title")
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert len(shown) == 4 and figure.get_suptitle() == "a title"
     lines = {str(line.get_label()): line for line in shown[0].lines}
@@ -44,7 +44,7 @@ def test_fit_draws_truth_support_and_every_step_of_each_task() -> None:
 
 
 def test_steps_draws_the_means_their_interval_and_the_baselines() -> None:
-    (axis,) = plots.steps_figure(_evaluation([3.0, 0.5, 0.4]), title="a title").axes
+    (axis,) = plots.steps_figure(_evaluation([3.0, 0.5, 0.4]), measure="mse", title="a title").axes
     lines = {str(line.get_label()): line for line in axis.lines}
     assert list(lines["meta-trained"].get_ydata()) == [3.0, 0.5, 0.4]  # type: ignore[arg-type]
     assert {"random initialisation", "predict zero (4.25)", "best without adapting (3)"} <= lines.keys()
@@ -56,10 +56,10 @@ def test_steps_draws_the_means_their_interval_and_the_baselines() -> None:
 
 def test_what_overflows_does_not_flatten_the_rest() -> None:
     for bad in math.inf, 1e25:
-        (axis,) = plots.steps_figure(_evaluation([3.0, 0.5, bad]), title="").axes
+        (axis,) = plots.steps_figure(_evaluation([3.0, 0.5, bad]), measure="mse", title="").axes
         assert axis.get_ylim()[1] <= 30 * 4.25
     (axis,) = plots.curve_figure(
-        [(1, 2.0)], [(0, [3.0, None]), (1, [3.0, 1.0])], loss_name="mse", floor=3.0, title=""
+        [(1, 2.0)], [(0, [3.0, None]), (1, [3.0, 1.0])], loss_name="mse", measure="mse", floor=3.0, title=""
     ).axes
     lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axis.lines}
     adapted = lines["validation MSE, after 1 step"]
@@ -110,7 +110,7 @@ def test_the_trace_of_a_learned_alpha_is_that_of_the_log(cli: Cli, monkeypatch: 
     assert cli("plot", "--checkpoint", run, "--kind", "alpha").code == 0
     logged = [(r["step"], r["alpha"]["alpha"]) for r in read_lines(Path(run) / "metrics.jsonl") if "alpha" in r]
     assert len(logged) == 3 and seen["alpha"] == [(0, [0.1]), *logged]
-    assert seen["title"] == "lab-learned-alpha: alpha, learned, per scalar; K = 4, 5 inner steps"
+    assert seen["title"] == "lab-learned-alpha: alpha, learned per scalar; K = 4, 5 inner steps"
 
 
 def test_fits_are_those_of_the_test_bank(cli: Cli, trained: str) -> None:

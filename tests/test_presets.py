@@ -53,7 +53,7 @@ FINN = {
     "outer.steps": 70_000,
 }
 EXPECTED: dict[str, dict[str, Any]] = {
-    "quickstart": {"outer.steps": 10_000},
+    "quickstart": {"outer.steps": 20_000},
     "smoke": {"outer.steps": 200},
     "finn-5shot": FINN | {"tasks.num_support": 5, "tasks.num_query": 5, "inner.order": "second"},
     "finn-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "second"},

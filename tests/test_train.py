@@ -183,7 +183,7 @@ def test_what_is_logged_when(tmp_path: Path) -> None:
     assert records[2].keys() == {"step", "loss", "grad_norm", "alpha", "alpha_grad"}
     assert records[2]["alpha"].keys() == {"hidden0.w", "hidden0.b", "hidden1.w", "hidden1.b", "head.w", "head.b"}
     assert all(len(values) == 3 for values in records[2]["alpha_grad"].values())
-    assert records[0]["eval"].keys() == {"shots", "num_tasks", "grid_mse", "query_mse"}
+    assert records[0]["eval"].keys() == {"shots", "num_tasks", "grid_mse", "grid_mae", "query_mse", "query_mae"}
     assert len(records[0]["eval"]["grid_mse"]) == 4
     times = read_lines(tmp_path / "run" / "timing.jsonl")
     assert [record["step"] for record in times] == [5, 10, 12]
