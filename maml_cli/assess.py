@@ -56,7 +56,8 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
     for text in overrides:
         if not text.strip().startswith("tasks."):
             raise ConfigError(f"--set {text}: a trained run takes other tasks only, such as tasks.phase=[0,1]")
-    changes = [*overrides, *([f"run.device={device}"] if device else [])]
+    # Not the device it was trained on: a run moves between machines.
+    changes = [*overrides, f"run.device={device or 'auto'}"]
     config = override(checkpoint.config, changes, label=str(checkpoint.file))
     experiment = build(config, choose_device(config).device)
     try:

@@ -1,5 +1,6 @@
 """The command line: each command parses, calls one function, and prints. Heavy imports wait inside the commands."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,7 +48,7 @@ DeviceOpt = Annotated[
     typer.Option(help="Where to compute; auto takes an accelerator for work that gains from one."),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on stdout.")]
-TasksOpt = Annotated[int, typer.Option("--tasks", min=2, max=10_000_000, help="Number of test tasks.")]
+TasksOpt = Annotated[int, typer.Option("--tasks", min=2, max=1_000_000, help="Number of test tasks.")]
 StepsOpt = Annotated[
     int | None, typer.Option(min=0, max=100_000, help="Inner steps to adapt; may exceed the trained number.")
 ]
@@ -333,6 +334,9 @@ def info(as_json: JsonOpt = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `maml`; every mistake of the user's becomes a message on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± or arrows shows ? for them
     try:
         app(arguments, prog_name="maml")
     except UserError as error:

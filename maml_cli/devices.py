@@ -23,7 +23,7 @@ def choose(requested: str, *, work: int, needs_float64: bool = False) -> Choice:
     present = available()
     if requested != "auto":
         if requested not in present:
-            raise ConfigError(f"device {requested} is not available here; there is {', '.join(present)}")
+            raise ConfigError(f"device {requested} is not available here; --device takes auto, {', '.join(present)}")
         return Choice(torch.device(requested), "as asked")
     accelerators = [name for name in present if name != "cpu" and not (name == "mps" and needs_float64)]
     if not accelerators:

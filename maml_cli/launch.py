@@ -141,10 +141,10 @@ def _resumable(path: Path) -> Checkpoint:
 
 def _unfinished(config: Config, where: Path, is_run: bool) -> Checkpoint | None:
     """The newest run at `where`, or in it, with this very config and steps left to do."""
-    candidates = [where] if is_run else [file.parent for file in where.glob("*/last.json")]
-    candidates = [run for run in candidates if (run / "last.json").exists()]
-    for run in sorted(candidates, key=lambda run: (run / "last.json").stat().st_mtime, reverse=True):
+    runs = [where] if is_run else [file.parent for file in where.glob("*/last.json")]
+    runs = [run for run in runs if (run / "last.json").exists() and rundir.config_of(run) == config]
+    for run in sorted(runs, key=lambda run: (run / "last.json").stat().st_mtime, reverse=True):
         found = rundir.open_checkpoint(run)
-        if found.config == config and found.step < config.outer.steps:
+        if found.step < config.outer.steps:
             return found
     return None

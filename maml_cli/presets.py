@@ -33,6 +33,8 @@ def find(source: str) -> Path:
     candidate = Path(source)
     if candidate.is_file():
         return candidate
+    if source in names():
+        return path(source)
     if candidate.is_dir():
         raise FileError(f"{source}: a directory; --config takes a YAML file or the name of a preset")
     if os.sep in source or candidate.suffix in (".yaml", ".yml"):

@@ -21,7 +21,7 @@ from maml_cli import checkpoint
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.files import keep_lines, locked, remove_strays, write_atomic
-from maml_cli.loading import from_dict, to_dict
+from maml_cli.loading import from_dict, load_config, to_dict
 
 SUMS = "SHA256SUMS"
 
@@ -99,6 +99,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
         )
         advice = f"the newest good checkpoint is {good}" if good else "there is no other checkpoint beside it"
         raise CheckpointError(f"{file}: {error}; {advice}") from None
+
+
+def config_of(run: Path) -> Config | None:
+    """The config of a run, or None if it is gone or cannot be used."""
+    try:
+        return load_config(str(run / "config.yaml")).config
+    except (ConfigError, FileError):
+        return None
 
 
 def rewind(run: Path, step: int) -> None:

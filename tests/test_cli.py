@@ -229,6 +229,38 @@ def test_eval_always_uses_the_learned_alpha(cli: Cli) -> None:
     assert steps[0]["grid"] != steps[2]["grid"]
 
 
+def test_a_run_trained_on_another_device_is_evaluated_on_this_one(cli: Cli, trained: str) -> None:
+    from maml_cli import checkpoint
+
+    contents = checkpoint.decode((Path(trained) / "checkpoints" / "step-00000012.pt").read_bytes())
+    contents["config"]["run"]["device"] = "cuda"
+    Path("from-cuda.pt").write_bytes(checkpoint.encode(contents))
+    assert cli("eval", "--checkpoint", "from-cuda.pt", "--tasks", "5", "--steps", "1").code == 0
+
+
+def test_a_damaged_run_of_another_config_is_not_in_the_way_of_resume_auto(cli: Cli, trained: str) -> None:
+    file = Path(trained) / "checkpoints" / "step-00000012.pt"
+    file.write_bytes(file.read_bytes()[:-100])
+    options = ["-c", "smoke", *Tiny, "-q", "--resume", "auto"]
+    assert cli("train", *options, "-s", "run.seed=5").out == "outputs/smoke-2\n"
+    result = cli("train", *options, "-s", "run.checkpoint_every=4")
+    assert result.code == 4 and "the newest good checkpoint is" in result.err
+
+
+def test_a_preset_is_found_beside_a_directory_of_its_name(cli: Cli) -> None:
+    Path("smoke").mkdir()
+    assert cli("config", "check", "smoke").code == 0
+    Path("other").mkdir()
+    assert cli("config", "check", "other").code == 3
+
+
+def test_text_that_the_terminal_cannot_show_is_no_error(cli: Cli, trained: str) -> None:
+    command = [sys.executable, "-m", "maml_cli", "eval", "--checkpoint", trained, "--tasks", "5", "--steps", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "mean ? 95 % interval" in done.stdout
+
+
 def test_a_damaged_checkpoint_is_exit_4_and_names_the_newest_good_one(cli: Cli, trained: str) -> None:
     file = Path(trained) / "checkpoints" / "step-00000012.pt"
     file.write_bytes(file.read_bytes()[:-100])

@@ -16,7 +16,7 @@ PRESENT = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_avail
 
 def test_a_device_that_is_not_here_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "available", lambda: ["cpu"])
-    with pytest.raises(ConfigError, match="device cuda is not available here; there is cpu"):
+    with pytest.raises(ConfigError, match="device cuda is not available here; --device takes auto, cpu"):
         devices.choose("cuda", work=1)
 
 
