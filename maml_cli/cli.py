@@ -7,8 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from maml_cli import __version__, presets
+from maml_cli import __version__
+from maml_cli.config_cli import config_app, presets_app
 from maml_cli.errors import ConfigError, FileError, UserError
+from maml_cli.options import (
+    CheckpointOpt,
+    ConfigOpt,
+    DeviceOpt,
+    JsonOpt,
+    ResumeOpt,
+    RunOpt,
+    SeedOpt,
+    SetOpt,
+    StepsOpt,
+    TaskSetOpt,
+    TasksOpt,
+    complete_preset,
+)
 
 app = typer.Typer(
     name="maml",
@@ -19,45 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-presets_app = typer.Typer(help="List, show or copy the configs that come with maml.")
-config_app = typer.Typer(help="Check a config, or show it with every default filled in.", no_args_is_help=True)
 app.add_typer(presets_app, name="presets")
 app.add_typer(config_app, name="config")
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-
-
-def _complete_preset(incomplete: str) -> list[str]:
-    return [name for name in presets.names() if name.startswith(incomplete)]
-
-
-SetOpt = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one key of the config; may be repeated."),
-]
-TaskSetOpt = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="tasks.KEY=VALUE", help="Other tasks than the trained ones; may be repeated."),
-]
-CheckpointOpt = Annotated[
-    Path,
-    typer.Option("--checkpoint", metavar="RUN|FILE", help="A run directory (its newest checkpoint) or one .pt file."),
-]
-DeviceOpt = Annotated[
-    Device | None,
-    typer.Option(help="Where to compute; auto takes an accelerator for work that gains from one."),
-]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on stdout.")]
-TasksOpt = Annotated[int, typer.Option("--tasks", min=2, max=1_000_000, help="Number of test tasks.")]
-StepsOpt = Annotated[
-    int | None, typer.Option(min=0, max=100_000, help="Inner steps to adapt; may exceed the trained number.")
-]
-SeedOpt = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the bank of test tasks.")]
-PresetArg = Annotated[str, typer.Argument(help="The name of a preset.", autocompletion=_complete_preset)]
-SourceArg = Annotated[
-    str,
-    typer.Argument(metavar="FILE|PRESET", help="A YAML file or a preset.", autocompletion=_complete_preset),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -71,29 +49,10 @@ def _root(
 
 @app.command()
 def train(
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            "-c",
-            metavar="FILE|PRESET",
-            help="A YAML file, or the name of a preset (see `maml presets`); by default: quickstart.",
-            autocompletion=_complete_preset,
-            show_default=False,
-        ),
-    ] = None,
+    config: ConfigOpt = None,
     overrides: SetOpt = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The run directory; by default a new one, outputs/NAME, NAME-2, ..."),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN|auto",
-            help="Go on with a run; auto: with the newest unfinished run of this config, if there is one.",
-        ),
-    ] = None,
+    out: RunOpt = None,
+    resume: ResumeOpt = None,
     device: DeviceOpt = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no progress, only errors.")] = False,
@@ -222,7 +181,7 @@ def check(
             "-c",
             metavar="FILE|PRESET",
             help="The learner to check.",
-            autocompletion=_complete_preset,
+            autocompletion=complete_preset,
         ),
     ] = "quickstart",
     overrides: SetOpt = None,
@@ -252,71 +211,6 @@ def check(
         print_cases(cases)
     if not passed:
         raise typer.Exit(1)
-
-
-@presets_app.callback(invoke_without_command=True)
-def _presets(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        presets_list()
-
-
-@presets_app.command("list")
-def presets_list() -> None:
-    """List the presets, one a line."""
-    width = max(len(name) for name in presets.names())
-    for name in presets.names():
-        typer.echo(f"{name:{width}}  {presets.summary(name)}")
-
-
-@presets_app.command("show")
-def presets_show(name: PresetArg) -> None:
-    """Print the YAML of a preset."""
-    typer.echo(presets.path(name).read_text(encoding="utf-8"), nl=False)
-
-
-@presets_app.command("copy")
-def presets_copy(
-    name: PresetArg,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
-) -> None:
-    """Copy a preset to FILE, as a start for a config of your own."""
-    presets.copy(name, file)
-    typer.echo(file)
-
-
-@config_app.command("check")
-def config_check(source: SourceArg, overrides: SetOpt = None) -> None:
-    """Say whether a config is valid; if not, everything that is wrong with it, and where.
-
-    [bold]Example[/]
-
-      maml config check mine.yaml
-    """
-    from maml_cli.loading import load_config
-
-    load_config(source, overrides or [])
-    typer.echo(f"{source}: valid")
-
-
-@config_app.command("show")
-def config_show(source: SourceArg, overrides: SetOpt = None) -> None:
-    """Print a config with every default filled in and, beside each value, where it came from.
-
-    [bold]Example[/]
-
-      maml config show quickstart --set inner.steps=5
-    """
-    from maml_cli.loading import annotated_yaml, load_config
-
-    typer.echo(annotated_yaml(load_config(source, overrides or [])), nl=False)
-
-
-@config_app.command("reference")
-def config_reference() -> None:
-    """Print every key of a config with its default and meaning, as a Markdown table."""
-    from maml_cli.reference import markdown
-
-    typer.echo(markdown(), nl=False)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "maml_cli"
 # From the top down, one layer a line.
 ROOMS = [
-    *("__main__", "cli"),
+    *("__main__", "cli", "config_cli", "options"),
     *("draw", "plots", "report", "launch", "progress", "signals", "assess", "check", "machine", "reference"),
     *("train", "evaluate", "rundir", "checkpoint", "files"),
     *("experiment", "devices", "loading", "presets", "complaints", "yamlfile", "config"),
