@@ -97,7 +97,7 @@ def evaluate_run(
 
 @torch.no_grad()
 def fits(opened: Opened, *, num_tasks: int, num_shots: int, steps: int, seed: int, num_points: int = 301) -> list[Fit]:
-    """Fits to the first test tasks of `seed` after 0..`steps` inner steps."""
+    """Fits to the first functions of the test bank of `seed`, from points of their own, after 0..`steps` steps."""
     experiment = opened.experiment
     bank = make_bank(experiment.family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
     x = torch.linspace(*experiment.family.x, num_points, dtype=torch.float64)
@@ -105,7 +105,7 @@ def fits(opened: Opened, *, num_tasks: int, num_shots: int, steps: int, seed: in
     placed = points.to(experiment.device, experiment.dtype)
     support = Split(*(part.to(experiment.device, experiment.dtype) for part in bank.support))
     adapted = experiment.algorithm.unroll(per_task(opened.meta, num_tasks), support, steps)
-    predictions = torch.stack([experiment.predict(params, placed)[0, ..., 0] for params in adapted]).double().cpu()
+    predictions = torch.stack([experiment.predict(params, placed)[0, ..., 0] for params in adapted]).cpu().double()
     truth = bank.truth(points)[0, ..., 0]
     return [
         Fit(x, truth[i], predictions[:, i], bank.support.x[0, i, :, 0], bank.support.y[0, i, :, 0])

@@ -1,7 +1,8 @@
 """Self-checks that prove the gradients on the user's machine: is it really second order?
 
 The worked examples, then the configured learner, smooth and in float64, against finite differences and against an
-independent implementation: one task at a time, with torch.func, sharing no line of the inner loop.
+independent implementation: one task at a time, with torch.func. That shares the network, the loss and the names of
+parameters and alphas with the inner loop, but neither its steps nor how they are differentiated.
 """
 
 from collections.abc import Iterator

@@ -164,10 +164,12 @@ def plot(
       maml plot --checkpoint outputs/quickstart --kind fit --set tasks.phase=3.14159 --out figures
     """
     from maml_cli.assess import open_run
-    from maml_cli.draw import KINDS, draw
+    from maml_cli.draw import KINDS, draw, drawable
 
     opened = open_run(checkpoint, overrides=overrides or [])
-    kinds = KINDS if kind == "all" else (kind,)
+    kinds = drawable(opened) if kind == "all" else [kind]
+    for left_out in [name for name in KINDS if kind == "all" and name not in kinds]:
+        typer.echo(f"{left_out}: left out, there is no metrics.jsonl around the checkpoint", err=True)
     for file in draw(opened, kinds=kinds, form=form, out=out, shots=shots, steps=steps, num_tasks=tasks, seed=seed):
         typer.echo(file)
 
@@ -190,8 +192,8 @@ def check(
     """Prove the gradients on this machine: is it really second order?
 
     Worked examples solved by hand, computed through the same inner loop as training; then the configured learner
-    (with tanh for relu, in float64) against finite differences and against an independent implementation with
-    torch.func. Exits with 1 if anything is off.
+    (in float64, with tanh for relu and mse for l1) against finite differences and against an independent
+    implementation with torch.func. Exits with 1 if anything is off.
 
     [bold]Examples[/]
 
@@ -239,7 +241,8 @@ def main(arguments: list[str] | None = None) -> None:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", FileError.exit_code)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not out_of_memory and "can't allocate memory" not in str(error):
             raise
         _fail("out of memory; try fewer tasks, points or steps, or a smaller network", ConfigError.exit_code)
 

@@ -52,8 +52,8 @@ class Tasks(Section):
     offset: Range = Field((0.0, 0.0), description="added to every target of the task")
     x: Range = Field((-5.0, 5.0), description="range of the inputs, and of the 100-point evaluation grid")
     noise: float = Field(0.0, ge=0, description="standard deviation of Gaussian noise on the targets")
-    num_support: int = Field(10, ge=1, description="K: points that a task adapts on")
-    num_query: int = Field(10, ge=1, description="points that the adapted network is judged by in training")
+    num_support: int = Field(10, ge=1, le=100_000, description="K: points that a task adapts on")
+    num_query: int = Field(10, ge=1, le=100_000, description="points that the adapted network is judged by in training")
 
     @model_validator(mode="after")
     def _spans_inputs(self) -> "Tasks":
@@ -111,8 +111,8 @@ class Inner(Section):
 class Outer(Section):
     """The outer loop: one optimiser step on the mean query loss of a batch of tasks."""
 
-    steps: int = Field(70_000, ge=1, description="outer steps of the whole training")
-    tasks_per_step: int = Field(25, ge=1, description="tasks in each outer step, the meta-batch")
+    steps: int = Field(70_000, ge=1, le=99_999_999, description="outer steps of the whole training")
+    tasks_per_step: int = Field(25, ge=1, le=1_000_000, description="tasks in each outer step, the meta-batch")
     optimizer: Optimizer = Field("adam", description="outer optimiser; momentum is SGD with momentum 0.9")
     lr: float = Field(1e-3, gt=0, description="outer learning rate")
     schedule: Literal["constant", "cosine"] = Field(
@@ -134,10 +134,14 @@ class Run(Section):
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and points")
     threads: int = Field(1, ge=1, le=1024, description="CPU threads in training; small networks gain from one")
-    log_every: int = Field(100, ge=1, description="outer steps between lines of metrics.jsonl")
-    eval_every: int = Field(1000, ge=0, description="outer steps between evaluations in training; 0: none")
-    eval_tasks: int = Field(500, ge=2, description="validation tasks of those evaluations")
-    checkpoint_every: int = Field(1000, ge=1, description="outer steps between checkpoints; the last always")
+    log_every: int = Field(100, ge=1, le=99_999_999, description="outer steps between lines of metrics.jsonl")
+    eval_every: int = Field(
+        1000, ge=0, le=99_999_999, description="outer steps between evaluations in training; 0: none"
+    )
+    eval_tasks: int = Field(500, ge=2, le=1_000_000, description="validation tasks of those evaluations")
+    checkpoint_every: int = Field(
+        1000, ge=1, le=99_999_999, description="outer steps between checkpoints; the last always"
+    )
 
 
 class Config(Section):

@@ -17,6 +17,13 @@ KINDS = ("fit", "curve", "steps", "alpha")
 NUM_FITS = 6
 
 
+def drawable(opened: Opened) -> list[str]:
+    """The kinds that can be drawn of this checkpoint: without a log around it there is no trace over training."""
+    run = opened.checkpoint.run
+    logged = run is not None and (run / "metrics.jsonl").exists()
+    return [kind for kind in KINDS if logged or kind in ("fit", "steps")]
+
+
 def draw(
     opened: Opened,
     *,

@@ -18,7 +18,9 @@ from maml_cli.model import Params, Predict
 from maml_cli.tasks import SineFamily, Sinusoids, Split, generator
 
 NUM_GRID = 100
-CHUNK = 100  # tasks adapted at a time: memory stays bounded, and the activations in the processor's cache
+# Tasks adapted at a time: memory stays bounded, and the activations in the processor's cache. Part of the protocol:
+# the random initialisations of the baseline are drawn by the chunk.
+CHUNK = 100
 
 
 class Statistic(NamedTuple):

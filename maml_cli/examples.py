@@ -78,6 +78,11 @@ def sum_of_two_squares() -> Iterator[Case]:
         yield Case(f"a^2 + b^2: {key} after 1 step", value, adapted[key].item())
         for other, entry in zip("ab", row, strict=True):
             yield Case(f"a^2 + b^2: d {key}1 / d {other}0", entry, _grad(adapted[key], start[other]))
+    # The derivative of (gradient . vector), with the query gradient as the vector: H v, and J v = v - H v.
+    query_gradient = (-0.24855552, -0.37283328)
+    way = sum(((start[key] - adapted[key]) * v for key, v in zip("ab", query_gradient, strict=True)), _scalar(0.0))
+    for key, entry in zip("ab", (-0.0695955456, -0.1043933184), strict=True):
+        yield Case(f"a^2 + b^2: Hessian times query gradient, {key}", entry, _grad(way, start[key]))
     gradients = {"second": (-0.1789599744, -0.2684399616), "first": (-0.24855552, -0.37283328)}
     for order, entries in gradients.items():
         losses, found, after = _outer_step(loss, {"a": 2.0, "b": 3.0}, points, points, alpha=1.0, lr=1.0, order=order)

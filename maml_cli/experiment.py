@@ -46,7 +46,7 @@ class Experiment(NamedTuple):
         parts = []
         for name, part in fresh._asdict().items():
             shapes = {key: value.shape[1:] for key, value in part.items()}
-            if {key: value.shape[1:] for key, value in saved[name].items()} != shapes:
+            if {key: value.shape[1:] for key, value in saved.get(name, {}).items()} != shapes:
                 raise CheckpointError(f"its {name} do not fit its config")
             parts.append({key: saved[name][key].to(self.device, self.dtype) for key in part})
         return Meta(*parts)

@@ -35,6 +35,13 @@ def append_line(file: Path, record: Mapping[str, Any]) -> None:
         stream.write(json.dumps(record) + "\n")
 
 
+def sync(file: Path) -> None:
+    """Have what was appended to `file` on disk before anything that says so."""
+    if file.exists():
+        with file.open("a") as stream:
+            os.fsync(stream.fileno())
+
+
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; a line that a crash cut short is left out."""
     return [record for _, record in _lines(file)]
@@ -42,7 +49,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 def keep_lines(file: Path, *, up_to_step: int) -> None:
     """Drop the objects of a JSON-lines file whose `step` is later, and leave the bytes of the others."""
-    kept = [line for line, record in _lines(file) if record["step"] <= up_to_step]
+    kept = [line for line, record in _lines(file) if record.get("step", 0) <= up_to_step]
     write_atomic(file, "".join(f"{line}\n" for line in kept).encode())
 
 
@@ -70,7 +77,9 @@ def locked(file: Path, *, busy: str) -> Iterator[None]:
 
 def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
-            found.append((line, json.loads(line)))
+            record = json.loads(line)
+            if isinstance(record, dict):
+                found.append((line, record))
     return found

@@ -104,7 +104,8 @@ def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
         else:
             run, state = rundir.create(plan.out, name=plan.name, config=config), start(config, experiment)
         with rundir.only_trainer(run):
-            rundir.rewind(run, state.step)
+            if resumed:
+                rundir.rewind(resumed, run)
             say(f"{run}: {f'goes on from step {state.step:,}' if resumed else 'a new run'}")
             for line in describe(plan, choice):
                 say(f"  {line}")
@@ -120,8 +121,9 @@ def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
     done = f"in {trained.seconds:.1f} s, {rate:,.0f} outer steps/s" if trained.steps_done else "nothing left to do"
     say(f"{run}: at step {trained.step:,} of {config.outer.steps:,}, {done}")
     if trained.interrupted:
-        assert stop.signal is not None
-        say(f"stopped by {stop.signal.name}; saved. Go on with: maml train --resume {run}")
+        assert stop.received is not None
+        # Said even when quiet: whoever stopped it needs to know.
+        print(f"stopped by {stop.received.name}; saved. Go on with: maml train --resume {run}", file=sys.stderr)
     return Launched(run, trained, config, choice.device.type, stop.exit_code if trained.interrupted else 0)
 
 

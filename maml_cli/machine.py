@@ -13,9 +13,9 @@ from maml_cli.devices import available
 PACKAGES = ("torch", "typer", "pydantic", "pyyaml", "matplotlib", "tqdm", "numpy")
 
 
-def info() -> dict[str, str]:
+def info() -> dict[str, str | int]:
     """Versions, devices, threads and the instruction set that PyTorch computes with."""
-    facts = {"maml": __version__, "python": platform.python_version()}
+    facts: dict[str, str | int] = {"maml": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             facts[name] = metadata.version(name)
@@ -25,8 +25,8 @@ def info() -> dict[str, str]:
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "executable": sys.executable,
         "devices": ", ".join(available()),
-        "cpu cores": str(os.cpu_count()),
-        "threads": f"{torch.get_num_threads()} (training uses run.threads, evaluation all)",
+        "cpu cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),  # of evaluation; training takes run.threads
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
     }
     if torch.cuda.is_available():

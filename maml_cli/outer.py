@@ -67,20 +67,19 @@ def outer_step(
 
     Raises DivergedError, before anything is updated, if a loss or a gradient is not finite.
     """
-    losses, per_task = meta_grad(state.meta, sample(state.generators))
+    losses, slopes = meta_grad(state.meta, sample(state.generators))
     # Mean over tasks here, outside; inside, the losses of tasks were summed.
-    gradients = _map(lambda value: value.mean(dim=1), per_task)
+    gradients = _map(lambda value: value.mean(dim=1), slopes)
     norms = run_norms(gradients)
-    loss, grad_norm = torch.stack([losses.mean(dim=1), norms]).double().cpu()
+    loss, grad_norm = torch.stack([losses.mean(dim=1), norms]).cpu().double()
     if not (loss.isfinite().all() and grad_norm.isfinite().all()):
-        raise DivergedError(f"diverged at outer step {state.step + 1}: {_diagnosis(losses, per_task)}")
+        raise DivergedError(f"diverged at outer step {state.step + 1}: {_diagnosis(losses, slopes)}")
     if clip_norm is not None:
         scale = (clip_norm / norms).clamp(max=1)
         gradients = _map(lambda value: value * scale.view(-1, *[1] * (value.dim() - 1)), gradients)
     for name, learned in state.optimizers.items():
-        leaves, slopes = getattr(state.meta, name), getattr(gradients, name)
-        for key, leaf in leaves.items():
-            leaf.grad = slopes[key]
+        for key, leaf in getattr(state.meta, name).items():
+            leaf.grad = getattr(gradients, name)[key]
         for group in learned.optimizer.param_groups:
             group["lr"] = learned.lr * lr_scale
         learned.optimizer.step()
@@ -104,10 +103,10 @@ def _map(change: Callable[[Tensor], Tensor], meta: Meta) -> Meta:
     return Meta(*({key: change(value) for key, value in part.items()} for part in meta))
 
 
-def _diagnosis(losses: Tensor, per_task: Meta) -> str:
+def _diagnosis(losses: Tensor, slopes: Meta) -> str:
     lost = int((~losses.isfinite()).sum())
     if lost:
         return f"the query loss of {lost} of {losses.numel()} tasks is not finite"
-    finite = torch.stack([value.isfinite().flatten(2).all(dim=2) for value in tensors(per_task)]).all(dim=0)
+    finite = torch.stack([value.isfinite().flatten(2).all(dim=2) for value in tensors(slopes)]).all(dim=0)
     lost = int((~finite).sum())
     return f"the gradient of {lost} of {losses.numel()} tasks is not finite" if lost else "the gradient overflows"

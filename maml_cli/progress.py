@@ -1,6 +1,7 @@
 """Progress of a training on stderr: a bar on a terminal, one plain line every few seconds elsewhere."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,14 @@ OnStep = Callable[[int, float], None]
 
 @contextlib.contextmanager
 def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -> Iterator[OnStep]:
-    """A function to call with each outer step and its loss; what it shows is smoothed over recent steps."""
+    """A function to call with each outer step and its loss.
+
+    The loss shown is smoothed over some fifty steps; the rate and the time left are those since the start.
+    """
     if quiet:
         yield lambda step, loss: None
         return
-    on_terminal = sys.stderr.isatty()
+    on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     every = SECONDS_BETWEEN_REDRAWS if on_terminal else SECONDS_BETWEEN_LINES
     bar = tqdm(
         initial=first_step,

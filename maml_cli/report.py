@@ -96,14 +96,6 @@ def print_cases(cases: Sequence[Case]) -> None:
     console.print(f"{len(cases) - wrong} of {len(cases)} checks passed" + (f", {wrong} WRONG" if wrong else ""))
 
 
-def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table of texts."""
-    table = _table(*header, numeric=False)
-    for row in rows:
-        table.add_row(*row)
-    _console().print(table)
-
-
 def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
     table = _table("step", "100-point grid", "median", f"{evaluation.shots} fresh points", "support", "random init")
     for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.baselines.random_init, strict=True)):
@@ -131,16 +123,19 @@ def _interval(value: Statistic) -> str:
 def _number(value: float) -> str:
     if not math.isfinite(value):
         return "inf"
-    if value == 0 or 1e-4 <= abs(value) < 1e5:
+    if value == 0 or 1e-4 <= value < 10:
         return f"{value:.4f}"
-    return f"{value:.1e}"
+    if 10 <= value < 1000:
+        return f"{value:.3f}" if value < 100 else f"{value:.2f}"
+    # 1.2e5 in place of 1.2e+05: a row of such intervals must still fit into 80 columns.
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits}e{int(exponent)}"
 
 
-def _table(*columns: str, numeric: bool = True) -> Table:
+def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        right = numeric and index > 0
-        table.add_column(column, justify="right" if right else "left", no_wrap=numeric)
+        table.add_column(column, justify="right" if index > 0 else "left", no_wrap=True)
     return table
 
 

@@ -20,7 +20,7 @@ import yaml
 from maml_cli import checkpoint
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError, ConfigError, FileError
-from maml_cli.files import keep_lines, locked, remove_strays, write_atomic
+from maml_cli.files import keep_lines, locked, remove_strays, sync, write_atomic
 from maml_cli.loading import from_dict, load_config, to_dict
 
 SUMS = "SHA256SUMS"
@@ -66,17 +66,12 @@ def save_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> Path:
     """Write a checkpoint, then its SHA-256, then the name of the newest: a crash between leaves a good state."""
     data = checkpoint.encode(contents)
     file = run / "checkpoints" / f"step-{step:08d}.pt"
+    sync(run / "metrics.jsonl")
+    if file.exists():
+        _write_sums(run, {name: digest for name, digest in _sums(run).items() if name != file.name})
     write_atomic(file, data)
-    sums = _sums(run) | {file.name: checkpoint.digest(data)}
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    write_atomic(run / "checkpoints" / SUMS, lines.encode())
-    last = {
-        "schema_version": 1,
-        "checkpoint": f"checkpoints/{file.name}",
-        "step": step,
-        "sha256": sums[file.name],
-    }
-    write_atomic(run / "last.json", (json.dumps(last) + "\n").encode())
+    _write_sums(run, _sums(run) | {file.name: checkpoint.digest(data)})
+    _name_newest(run, file, step, checkpoint.digest(data))
     return file
 
 
@@ -109,10 +104,11 @@ def config_of(run: Path) -> Config | None:
         return None
 
 
-def rewind(run: Path, step: int) -> None:
-    """Drop what was logged after `step`, and what a crash left half written, before training goes on from there."""
+def rewind(found: Checkpoint, run: Path) -> None:
+    """Make `found` the newest state of `run` again: what was logged later, or left half written, is dropped."""
+    _name_newest(run, found.file, found.step, checkpoint.digest(found.file.read_bytes()))
     for name in ("metrics.jsonl", "timing.jsonl"):
-        keep_lines(run / name, up_to_step=step)
+        keep_lines(run / name, up_to_step=found.step)
     for directory in (run, run / "checkpoints"):
         remove_strays(directory)
 
@@ -184,10 +180,24 @@ def _run_of(file: Path) -> Path | None:
 
 
 def _sums(run: Path) -> dict[str, str]:
+    """SHA-256 by file name; where the list is lost, that of the newest, which stands in last.json too."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         lines = (run / "checkpoints" / SUMS).read_text(encoding="utf-8").splitlines()
         return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        last = json.loads((run / "last.json").read_text(encoding="utf-8"))
+        return {Path(last["checkpoint"]).name: str(last["sha256"])}
     return {}
+
+
+def _write_sums(run: Path, sums: dict[str, str]) -> None:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    write_atomic(run / "checkpoints" / SUMS, lines.encode())
+
+
+def _name_newest(run: Path, file: Path, step: int, digest: str) -> None:
+    last = {"schema_version": 1, "checkpoint": f"checkpoints/{file.name}", "step": step, "sha256": digest}
+    write_atomic(run / "last.json", (json.dumps(last) + "\n").encode())
 
 
 def _did_you_mean(path: Path) -> str:

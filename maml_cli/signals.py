@@ -3,22 +3,23 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 
+@dataclass
 class Stop:
-    """Which signal asked to stop, if any; falsy until one did."""
+    """Which signal asked to stop, if any; calling it says whether one did."""
 
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
+    received: signal.Signals | None = None
 
     def __call__(self) -> bool:
-        return self.signal is not None
+        return self.received is not None
 
     @property
     def exit_code(self) -> int:
         """128 + the number of the signal: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 0 if self.signal is None else 128 + int(self.signal)
+        return 0 if self.received is None else 128 + int(self.received)
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def catch_stop() -> Iterator[Stop]:
     def note(number: int, frame: FrameType | None) -> None:
         if stop():
             raise KeyboardInterrupt
-        stop.signal = signal.Signals(number)
+        stop.received = signal.Signals(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

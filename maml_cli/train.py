@@ -48,7 +48,7 @@ def train(
     outer, first_step = config.outer, state.step
     started = time.perf_counter()
     file = run / "checkpoints" / f"step-{state.step:08d}.pt"
-    if not file.exists():
+    if state.step == 0 and not file.exists():
         _log_evaluation(config, experiment, state, run)
         file = save_checkpoint(run, 0, snapshot(config, state))
     while state.step < outer.steps and not interrupted():

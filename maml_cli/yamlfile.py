@@ -58,9 +58,9 @@ def parse(text: str) -> Document:
     places: dict[Path, Place] = {}
     faults: list[Fault] = []
     try:
-        _check_events(text, faults)
-        # Aliases are faults above all since a tree of them can be exponentially large.
-        node = None if faults else yaml.compose(text, Loader=yaml.SafeLoader)
+        # A tree of aliases can be exponentially large, so that a text that has any is not looked into.
+        safe = _check_events(text, faults)
+        node = yaml.compose(text, Loader=yaml.SafeLoader) if safe else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         return Document(None, {}, [Fault(_at(mark), f"not valid YAML: {error.problem or error.context}")])
@@ -72,22 +72,26 @@ def parse(text: str) -> Document:
     return Document(value, places, faults)
 
 
-def _check_events(text: str, faults: list[Fault]) -> None:
-    documents = 0
+def _check_events(text: str, faults: list[Fault]) -> bool:
+    """Note what is not plain YAML; whether the text is one document without aliases."""
+    documents, safe = 0, True
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         place = _at(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents == 2:
                 faults.append(Fault(place, "a second document; one file holds one config"))
+                safe = False
         elif isinstance(event, yaml.AliasEvent):
             faults.append(Fault(place, f"alias *{event.anchor}: write the value out"))
+            safe = False
         elif isinstance(event, yaml.NodeEvent):
             if event.anchor:
                 faults.append(Fault(place, f"anchor &{event.anchor}: write the value out where it is needed"))
             tag = getattr(event, "tag", None)
             if tag not in (None, "!"):
                 faults.append(Fault(place, f"tag {tag}: only plain values are read"))
+    return safe
 
 
 def _value(node: yaml.Node, path: Path, places: dict[Path, Place], faults: list[Fault]) -> Any:

@@ -302,7 +302,7 @@ def test_a_directory_that_cannot_be_written_is_exit_3(cli: Cli) -> None:
 
 def test_running_out_of_memory_is_a_message(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
 
     monkeypatch.setattr(launch, "train", full)
     result = cli("train", "-c", "smoke", "-q")
@@ -311,10 +311,10 @@ def test_running_out_of_memory_is_a_message(cli: Cli, monkeypatch: pytest.Monkey
 
 def test_check_passes_and_reports(cli: Cli) -> None:
     result = cli("check")
-    assert result.code == 0 and "45 of 45 checks passed" in result.out
+    assert result.code == 0 and "47 of 47 checks passed" in result.out
     assert max(map(len, result.out.splitlines())) <= 80
     found = _json(cli("check", "-c", "lab-learned-alpha", "-s", "inner.alpha.per=layer", "--json").out)
-    assert found["passed"] is True and len(found["cases"]) == 45
+    assert found["passed"] is True and len(found["cases"]) == 47
     assert all(case.keys() == {"name", "expected", "obtained", "tolerance", "passed"} for case in found["cases"])
 
 

@@ -24,6 +24,8 @@ EXACT = {
     "a^2 + b^2: d a1 / d b0": -4 * 0.01 * 2 * 3,
     "a^2 + b^2: d b1 / d a0": -4 * 0.01 * 2 * 3,
     "a^2 + b^2: d b1 / d b0": 1 - 6 * 0.01 * 9 - 2 * 0.01 * 4 + 2 * 0.1 * 2.5,
+    "a^2 + b^2: Hessian times query gradient, a": -0.08 * -0.24855552 + 0.24 * -0.37283328,
+    "a^2 + b^2: Hessian times query gradient, b": 0.24 * -0.24855552 + 0.12 * -0.37283328,
     "a^2 + b^2: loss after 1 step": 0.5 * ((2.48**2 + 3.72**2) * 0.1 - 2.5) ** 2,
     "a^2 + b^2: meta-gradient of a, second order": -0.1789599744,
     "a^2 + b^2: meta-gradient of b, second order": -0.2684399616,

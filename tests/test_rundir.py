@@ -242,5 +242,5 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> 
         assert saved
         for file in saved:
             checkpoint.decode(file.read_bytes())
-        rundir.rewind(run, 7)
+        rundir.rewind(rundir.open_checkpoint(run), run)
         assert not [*run.glob(".*tmp*"), *(run / "checkpoints").glob(".*tmp*")]

@@ -69,7 +69,7 @@ def _resume(run: Path, step: int, **hooks: Any) -> Trained:
     found = rundir.open_checkpoint(run / "checkpoints" / f"step-{step:08d}.pt")
     experiment = build(found.config)
     state = restore(found.config, experiment, found.contents)
-    rundir.rewind(run, state.step)
+    rundir.rewind(found, run)
     return train(found.config, experiment, state, run, **hooks)
 
 

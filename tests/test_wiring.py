@@ -1,0 +1,347 @@
+"""What a config says reaches the place where it acts: each key, moved, changes exactly what it should."""
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maml_cli import checkpoint, files, launch, rundir
+from maml_cli import train as training
+from maml_cli.algorithms import Meta, per_task
+from maml_cli.assess import evaluate_run, fits, open_run
+from maml_cli.config import Config
+from maml_cli.evaluate import adapted_errors, make_bank, summarise
+from maml_cli.experiment import build
+from maml_cli.files import read_lines
+from maml_cli.signals import catch_stop
+from maml_cli.tasks import SineFamily, generator
+from maml_cli.train import start, train
+from tests.conftest import Cli, Tiny
+
+
+def _config(**sections: dict[str, Any]) -> Config:
+    base: dict[str, dict[str, Any]] = {
+        "model": {"hidden": [4], "activation": "tanh"},
+        "outer": {"steps": 6, "tasks_per_step": 3},
+        "run": {"dtype": "float64", "device": "cpu", "log_every": 1, "eval_every": 3, "eval_tasks": 4},
+    }
+    return Config.model_validate({k: base.get(k, {}) | sections.get(k, {}) for k in {*base, *sections}})
+
+
+def _train(config: Config, run: Path) -> tuple[Meta, list[dict[str, Any]]]:
+    rundir.create(run, name="x", config=config)
+    experiment = build(config)
+    state = start(config, experiment)
+    train(config, experiment, state, run)
+    return state.meta, read_lines(run / "metrics.jsonl")
+
+
+def test_the_family_is_that_of_the_config() -> None:
+    tasks = {"amplitude": [1, 2], "frequency": [3, 4], "phase": [5, 6], "offset": [7, 8], "x": [9, 10], "noise": 0.5}
+    expected = SineFamily((1.0, 2.0), (3.0, 4.0), (5.0, 6.0), (7.0, 8.0), (9.0, 10.0), 0.5)
+    experiment = build(_config(tasks=tasks | {"num_support": 2, "num_query": 3}, outer={"tasks_per_step": 4}))
+    assert experiment.family == expected
+    batch = experiment.sample([generator(0, "x")])
+    assert batch.support.x.shape == (1, 4, 2, 1) and batch.query.x.shape == (1, 4, 3, 1)
+    assert batch.support.x.dtype == torch.float64
+
+
+@pytest.mark.parametrize(("name", "zero_bias", "limit"), [("uniform", True, 1.0), ("torch", False, 1.0)])
+def test_the_initialisation_is_that_of_the_config(name: str, zero_bias: bool, limit: float) -> None:
+    params = build(_config(model={"hidden": [2000], "init": name})).init_meta([0]).params
+    assert params["hidden0.w"].abs().max() <= limit and params["hidden0.w"].std().item() == pytest.approx(
+        0.577, abs=0.02
+    )
+    assert bool(params["hidden0.b"].any()) != zero_bias
+
+
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [
+        ("mse", lambda e: (e**2).mean()),
+        ("l1", lambda e: e.abs().mean()),
+        ("huber", lambda e: torch.where(e.abs() < 1, e**2 / 2, e.abs() - 0.5).mean()),
+    ],
+)
+def test_the_loss_is_that_of_the_config_inside_and_outside(loss: str, formula: Any) -> None:
+    """One inner step of 0.1 by hand, with torch.autograd, for each task; then the loss of its query points."""
+    experiment = build(_config(inner={"loss": loss, "alpha": {"init": 0.1}}))
+    meta = experiment.init_meta([0])
+    batch = experiment.sample([generator(0, "x")])
+
+    def error(params: list[torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
+        return formula(torch.tanh(x @ params[0] + params[1]) @ params[2] + params[3] - y)
+
+    expected = []
+    for task in range(3):
+        theta = [value[0].clone().requires_grad_() for value in meta.params.values()]
+        slopes = torch.autograd.grad(error(theta, batch.support.x[0, task], batch.support.y[0, task]), theta)
+        adapted = [value - 0.1 * slope for value, slope in zip(theta, slopes, strict=True)]
+        expected.append(error(adapted, batch.query.x[0, task], batch.query.y[0, task]).item())
+    found = experiment.algorithm.meta_grad(meta, batch)[0]
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_schedule_and_the_clip_act_in_training(tmp_path: Path) -> None:
+    """With SGD of rate 1 a step moves by the clipped norm times the schedule: (1 + cos(pi t / 6)) / 2 * 1e-3."""
+    outer = {"optimizer": "sgd", "lr": 1.0, "clip_norm": 1e-3, "schedule": "cosine"}
+    config = _config(outer=outer, run={"checkpoint_every": 1})
+    _, records = _train(config, tmp_path / "run")
+    assert min(record["grad_norm"] for record in records if "grad_norm" in record) > 1e-3
+
+    def params(step: int) -> torch.Tensor:
+        contents = checkpoint.decode((tmp_path / "run" / "checkpoints" / f"step-{step:08d}.pt").read_bytes())
+        return torch.cat([value.flatten() for value in contents["meta"]["params"].values()])
+
+    for step in range(6):
+        scale = (1 + torch.cos(torch.tensor(torch.pi * step / 6))).item() / 2
+        assert (params(step + 1) - params(step)).norm().item() == pytest.approx(1e-3 * scale, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "movement"),
+    [
+        ({"optimizer": "adam", "lr": 1e-4}, lambda slope: -1e-4 * (1 if slope > 0 else -1)),
+        ({"optimizer": "sgd", "lr": 1e-5}, lambda slope: -1e-5 * slope),
+        ({}, lambda slope: -1e-3 * slope),
+    ],
+)
+def test_alpha_has_its_own_optimiser_and_rate(alpha: dict[str, Any], movement: Any, tmp_path: Path) -> None:
+    """Outside SGD of 1e-3. The first step of Adam is its rate, against the sign of the gradient."""
+    config = _config(
+        inner={"alpha": {"init": 0.05, "learned": True} | alpha},
+        outer={"optimizer": "sgd", "lr": 1e-3, "steps": 1},
+    )
+    meta, records = _train(config, tmp_path / "run")
+    logged = next(record for record in records if "alpha" in record)
+    assert logged["alpha"]["alpha"] == [meta.rule["alpha"].item()]
+    slope = logged["alpha_grad"]["alpha"][0]
+    assert meta.rule["alpha"].item() - 0.05 == pytest.approx(movement(slope), rel=1e-6)
+
+
+def test_logged_validation_errors_are_those_of_the_validation_bank(tmp_path: Path) -> None:
+    config = _config(run={"seed": 4})
+    meta, records = _train(config, tmp_path / "run")
+    experiment = build(config)
+    bank = make_bank(experiment.family, seed=4, purpose="validation", num_tasks=4, num_shots=10)
+    errors = adapted_errors(
+        experiment.algorithm,
+        experiment.predict,
+        bank,
+        lambda count: per_task(meta, count),
+        steps=1,
+        like=meta.params["head.w"],
+    )
+    found = records[-1]["eval"]
+    assert records[-1]["step"] == 6 and found["shots"] == 10 and found["num_tasks"] == 4
+    for name in "grid", "query":
+        for measure in "mse", "mae":
+            expected = [getattr(getattr(summarise(step), name), measure).mean for step in errors]
+            assert found[f"{name}_{measure}"] == pytest.approx(expected, rel=1e-12)
+
+
+def _opened(cli: Cli, *options: str, config: str = "smoke") -> Any:
+    run = cli("train", "-c", config, *Tiny, "-q", *options).out.strip()
+    return open_run(Path(run))
+
+
+def test_eval_is_on_the_test_bank_and_random_networks_use_the_learned_alpha(cli: Cli) -> None:
+    opened = _opened(cli, "-s", "inner.alpha.learned=true")
+    opened.meta.rule["alpha"].fill_(0.003)
+    (found,) = evaluate_run(opened, num_tasks=6, seed=5, steps=2)
+    experiment = opened.experiment
+    bank = make_bank(experiment.family, seed=5, purpose="test", num_tasks=6, num_shots=10)
+    stream = generator(5, "random-init")
+    starts = {
+        "steps": per_task(opened.meta, 6),
+        "random": Meta(
+            {key: value[None] for key, value in experiment.init_params(stream, 6).items()},
+            {"alpha": torch.full((1, 6, 1, 1, 1), 0.003)},
+        ),
+    }
+    for name, results in {"steps": found.steps, "random": found.baselines.random_init}.items():
+        expected = adapted_errors(
+            experiment.algorithm,
+            experiment.predict,
+            bank,
+            lambda count, name=name: starts[name],  # type: ignore[misc]
+            steps=2,
+            like=opened.meta.params["head.w"],
+        )
+        for one, other in zip(results, expected, strict=True):
+            assert one.grid.mse.mean == pytest.approx(summarise(other).grid.mse.mean, rel=1e-6)
+
+
+def test_fits_are_adapted_to_the_points_that_they_show(cli: Cli) -> None:
+    opened = _opened(cli)
+    for index, fit in enumerate(fits(opened, num_tasks=3, num_shots=4, steps=2, seed=0)):
+        params = {key: value[0].clone() for key, value in opened.meta.params.items()}
+        x, y = (points.float().reshape(4, 1) for points in (fit.support_x, fit.support_y))
+        for step in range(3):
+            predicted = opened.experiment.predict(params, fit.x.float().reshape(-1, 1)).flatten()
+            torch.testing.assert_close(fit.predictions[step].float(), predicted, rtol=1e-4, atol=1e-4)
+            slopes = torch.func.grad(lambda p, x=x, y=y: (opened.experiment.predict(p, x) - y).square().mean())(params)
+            params = {key: value - 0.01 * slopes[key] for key, value in params.items()}
+        bank = make_bank(opened.experiment.family, seed=0, purpose="test", num_tasks=3, num_shots=4)
+        truth = bank.truth(fit.x.reshape(-1, 1))[0, index, :, 0]
+        assert torch.equal(fit.truth, truth)
+        assert torch.equal(fit.support_y, bank.truth(bank.support.x)[0, index, :, 0])
+
+
+def test_an_l1_learner_is_shown_in_mean_absolute_error(cli: Cli) -> None:
+    opened = _opened(cli, config="lab-fixed-alpha")
+    result = cli("eval", "--checkpoint", opened.checkpoint.run, "--tasks", "30", "--steps", "0", "--json")
+    mae = json.loads(result.out)["results"][0]["steps"][0]["grid"]["mae"]["mean"]
+    table = cli("eval", "--checkpoint", opened.checkpoint.run, "--tasks", "30", "--steps", "0").out
+    assert "mean absolute error" in table and f"{mae:.4f} ±" in table
+    assert "mean squared error" in cli("eval", "--checkpoint", _opened(cli).checkpoint.run, "--tasks", "9").out
+
+
+def test_a_row_that_runs_away_is_shown_whole(cli: Cli, trained: str) -> None:
+    arguments = ["eval", "--checkpoint", trained, "--tasks", "4", "--steps", "12", "--set", "tasks.amplitude=[80,90]"]
+    out = cli(*arguments).out
+    assert "…" not in out and max(map(len, out.splitlines())) <= 80
+    assert any(" ± " in line and "e" in line.split(" ± ")[0].split()[-1] for line in out.splitlines()[4:17])
+
+
+def test_resuming_from_an_older_checkpoint_makes_it_the_newest_at_once(
+    cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if killed right after: nothing claims the later steps whose log is gone."""
+    expected = (Path(trained) / "metrics.jsonl").read_bytes()
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "train", killed)
+        assert cli("train", "--resume", f"{trained}/checkpoints/step-00000004.pt", "-q").code == 130
+    assert rundir.open_checkpoint(Path(trained)).step == 4
+    assert cli("train", "--resume", trained, "-q").code == 0
+    assert (Path(trained) / "metrics.jsonl").read_bytes() == expected
+    assert rundir.open_checkpoint(Path(trained)).step == 12
+
+
+def test_resuming_a_renamed_checkpoint_leaves_step_0_alone(cli: Cli, trained: str) -> None:
+    saved = Path(trained) / "checkpoints"
+    before = (saved / "step-00000000.pt").read_bytes()
+    (saved / "step-00000008.pt").rename(saved / "mine.pt")
+    assert cli("train", "--resume", saved / "mine.pt", "-q").code == 0
+    assert (saved / "step-00000000.pt").read_bytes() == before
+    steps = [record["step"] for record in read_lines(Path(trained) / "metrics.jsonl") if "eval" in record]
+    assert steps == [0, 4, 8, 12]
+
+
+def test_a_run_in_training_is_not_resumed_by_another(cli: Cli, trained: str) -> None:
+    with rundir.only_trainer(Path(trained)):
+        result = cli("train", "--resume", trained, "-q")
+    assert result.code == 3 and result.err == f"{trained}: another process is training this run\n"
+
+
+def test_the_newest_digest_is_in_last_json_too(cli: Cli, trained: str) -> None:
+    saved = Path(trained) / "checkpoints"
+    (saved / "SHA256SUMS").unlink()
+    other = checkpoint.decode((saved / "step-00000012.pt").read_bytes())
+    (saved / "step-00000012.pt").write_bytes(checkpoint.encode(other | {"loss_sum": torch.ones(1)}))
+    result = cli("eval", "--checkpoint", trained)
+    assert result.code == 4 and "its SHA-256 is not the one that was written down" in result.err
+
+
+def test_files_are_on_disk_before_they_are_named_and_their_directory_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        fsync(descriptor)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        calls.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    files.write_atomic(tmp_path / "x", b"new")
+    assert calls == ["sync file", "replace", "sync directory"]
+
+    def failing(source: Path, target: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        files.write_atomic(tmp_path / "x", b"newer")
+    assert (tmp_path / "x").read_bytes() == b"new" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_curve_and_alpha_end_at_the_checkpoint_they_are_drawn_for(
+    cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maml_cli import plots
+
+    seen: list[Any] = []
+    real = plots.curve_figure
+
+    def look(losses: Any, evaluations: Any, **options: Any) -> Any:
+        seen.append(([step for step, _ in losses], [step for step, _ in evaluations]))
+        return real(losses, evaluations, **options)
+
+    monkeypatch.setattr(plots, "curve_figure", look)
+    for step in 8, 12:
+        file = f"{trained}/checkpoints/step-{step:08d}.pt"
+        assert cli("plot", "--checkpoint", file, "--kind", "curve").code == 0
+    assert seen == [([5], [0, 4, 8]), ([5, 10, 12], [0, 4, 8, 12])]
+
+
+def test_training_runs_with_the_threads_of_the_config(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = training.train
+
+    def look(*arguments: Any, **options: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(launch, "train", look)
+    for threads in 2, 1:
+        cli("train", "-c", "smoke", *Tiny, "-q", "-s", f"run.threads={threads}")
+    assert seen == [2, 1]
+
+
+def test_a_second_signal_interrupts_at_once_and_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), catch_stop() as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert stop() and stop.exit_code == 130
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_resume_auto_takes_the_newest_of_several(cli: Cli) -> None:
+    options = ["-c", "smoke", *Tiny, "-q", "-s", "run.checkpoint_every=4"]
+    for number in range(2):
+        run = Path(cli("train", *options).out.strip())
+        (run / "checkpoints" / "step-00000012.pt").unlink()
+        os.utime(run / "last.json", (1000 - number, 1000 - number))
+    assert cli("train", *options, "--resume", "auto").out == "outputs/smoke\n"
+
+
+def test_a_lone_checkpoint_is_drawn_as_far_as_it_can_be(cli: Cli, trained: str) -> None:
+    Path("lone.pt").write_bytes((Path(trained) / "checkpoints" / "step-00000012.pt").read_bytes())
+    result = cli("plot", "--checkpoint", "lone.pt", "--tasks", "5")
+    assert result.code == 0 and result.out == "plots/fit.png\nplots/steps.png\n"
+    assert result.err.splitlines() == [
+        f"{kind}: left out, there is no metrics.jsonl around the checkpoint" for kind in ("curve", "alpha")
+    ]
+
+
+def test_numbers_beyond_reason_are_refused_before_anything_is_allocated(cli: Cli) -> None:
+    for key in "tasks.num_support", "tasks.num_query", "outer.tasks_per_step", "outer.steps", "run.eval_tasks":
+        result = cli("train", "-c", "smoke", "-s", f"{key}=100000000000000000000")
+        assert result.code == 2 and f"{key} must be at most" in result.err
