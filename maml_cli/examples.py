@@ -161,7 +161,6 @@ def _descend(
         update,
         support,
         steps=steps,
-        adapted=params.keys(),
         first_order=first_order,
     )
 

@@ -23,13 +23,13 @@ def unroll(
     support: Split,
     *,
     steps: int,
-    adapted: Collection[str],
     first_order: bool = False,
+    adapted: Collection[str] | None = None,
 ) -> Iterator[Params]:
     """The parameters after 0, 1, ..., `steps` inner steps: `steps + 1` dictionaries.
 
-    Each step is phi <- phi - update(rule, d loss(phi, support) / d phi, step) on the keys in `adapted`; the
-    other parameters stay (Finn et al. 2017, arXiv:1703.03400, Algorithm 1, line 6).
+    Each step is phi <- phi - update(rule, d loss(phi, support) / d phi, step) on the keys in `adapted`, by
+    default all; the other parameters stay (Finn et al. 2017, arXiv:1703.03400, Algorithm 1, line 6).
 
     The steps stay differentiable in everything they were computed from: the initial parameters, the rule and
     the support points. With `first_order` the gradients count as constants (FOMAML, ibid. section 5.2), and
@@ -40,7 +40,7 @@ def unroll(
     """
     yield params
     for step in range(steps):
-        gradients = _support_gradients(loss, params, support, adapted, first_order)
+        gradients = _support_gradients(loss, params, support, params if adapted is None else adapted, first_order)
         updates = update(rule, gradients, step)
         params = params | {key: params[key] - updates[key] for key in gradients}
         yield params

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -344,6 +346,41 @@ def test_info(cli: Cli) -> None:
     found = _json(cli("info", "--json").out)
     assert found["torch"] == torch.__version__ and "cpu" in found["devices"] and found["cpu capability"]
     assert cli("info").out.count("\n") == len(found) - 1
+
+
+def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> None:
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [
+        sys.executable,
+        "-m",
+        "maml_cli",
+        "train",
+        "-c",
+        "smoke",
+        "-s",
+        "outer.steps=600",
+        "-s",
+        "run.eval_tasks=4",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            shown += part
+        assert process.wait(timeout=60) == 0
+    os.close(ours)
+    bars = [line for line in shown.decode().replace("\n", "\r").split("\r") if "%|" in line]
+    assert len(bars) >= 2 and all(len(bar) <= 80 for bar in bars)
+    assert re.search(r"100%\|.+\| 600/600 .*loss [\d.]+, [\d,]+ steps/s, [\d,]+ tasks/s.* left", bars[-1])
 
 
 def test_completion_knows_the_presets() -> None:

@@ -29,9 +29,7 @@ def _support(tasks: int = TASKS) -> Split:
 def _unroll(params: Params, support: Split, *, steps: int = 3, alpha: Tensor | None = None, first_order: bool = False):  # type: ignore[no-untyped-def]
     rule = {"alpha": torch.full((1, 1, 1, 1, 1), 0.1, dtype=torch.float64) if alpha is None else alpha}
     update = scaled_gradient(dict.fromkeys(params, "alpha"))
-    return inner.unroll(
-        LOSS, params, rule, update, support, steps=steps, adapted=params.keys(), first_order=first_order
-    )
+    return inner.unroll(LOSS, params, rule, update, support, steps=steps, first_order=first_order)
 
 
 def _last(*args, **kwargs) -> Params:  # type: ignore[no-untyped-def]
@@ -129,5 +127,5 @@ def test_an_alpha_of_its_own_for_each_step_and_the_last_one_beyond() -> None:
     support = Split(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
     loss = mean_loss(lambda p, x: p["w"], squared)
     rule = {"alpha": torch.tensor([0.25, 0.125], dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
-    steps = inner.unroll(loss, params, rule, scaled_gradient({"w": "alpha"}), support, steps=4, adapted=["w"])
+    steps = inner.unroll(loss, params, rule, scaled_gradient({"w": "alpha"}), support, steps=4)
     assert [adapted["w"].item() for adapted in steps] == [0.0, 4.0, 5.0, 5.75, 6.3125]
