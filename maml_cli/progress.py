@@ -31,7 +31,7 @@ def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -
         disable=not on_terminal,
         dynamic_ncols=True,
         mininterval=SECONDS_BETWEEN_REDRAWS,
-        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix} {remaining} left",
+        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {desc}, {remaining} left",
     )
     started = shown = time.monotonic()
     smooth = float("nan")
@@ -46,7 +46,7 @@ def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -
         rate = (step - first_step) / max(now - started, 1e-9)
         words = f"loss {smooth:.4g}, {rate:,.0f} steps/s, {rate * tasks_per_step:,.0f} tasks/s"
         if on_terminal:
-            bar.set_postfix_str(words, refresh=False)
+            bar.set_description_str(words, refresh=False)
             bar.update(step - bar.n)
         else:
             left = (steps - step) / rate
