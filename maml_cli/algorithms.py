@@ -4,7 +4,7 @@ Shapes: everything in a `Meta` has the leading axis R (runs); broadcast to tasks
 (R, S, 1, 1) or (R, S, in, out), where S is 1 (shared by all inner steps) or the number of inner steps.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,9 @@ class Meta(NamedTuple):
 
 
 Unroll = Callable[[Meta, Split, int], Iterator[Params]]
-MetaGrad = Callable[[Meta, TaskBatch], tuple[Tensor, Meta]]
+MetaGrad = Callable[[Meta, TaskBatch, int], tuple[Tensor, Meta]]
+Weights = Callable[[int], Sequence[float]]
+"""Outer step -> the weight of the query loss after each inner step 0..S; that of the last is not zero."""
 
 
 class Algorithm(NamedTuple):
@@ -34,8 +36,8 @@ class Algorithm(NamedTuple):
     `init`: network parameters (R, ...) -> what is meta-learned.
     `unroll`: (meta broadcast to tasks, support, steps) -> the parameters (R, B, ...) after 0, 1, ..., steps inner
     steps; `per_task` broadcasts.
-    `meta_grad`: (meta, batch) -> query losses (R, B) and their gradients, task by task, shaped (R, B, ...) under
-    the keys of `meta`. What is not learned has no key in the gradients.
+    `meta_grad`: (meta, batch, outer step) -> query losses after the last inner step (R, B), and the gradients of
+    what is minimised, task by task, shaped (R, B, ...) under the keys of `meta`. What is not learned has no key.
     """
 
     init: Callable[[Params], Meta]
@@ -51,15 +53,19 @@ def maml(
     learns_rule: bool,
     steps: int,
     first_order: bool = False,
+    first_order_until: int = 0,
+    weights: Weights | None = None,
 ) -> Algorithm:
     """Model-agnostic meta-learning (Finn et al. 2017, arXiv:1703.03400).
 
     `groups` names the parameters that adapt, each with the alpha it goes by. With `learns_rule` the alphas are
-    learned too (Meta-SGD, Li et al. 2017, arXiv:1707.09835, when there is one for each parameter).
+    learned too (Meta-SGD, Li et al. 2017, arXiv:1707.09835, when there is one for each parameter). The first
+    `first_order_until` outer steps are first order (derivative-order annealing), and `weights` spread what is
+    minimised over the inner steps (multi-step loss), both of MAML++ (Antoniou et al. 2018, arXiv:1810.09502).
     """
     update = scaled_gradient(groups)
 
-    def adapt(meta: Meta, support: Split, steps: int) -> Iterator[Params]:
+    def adapt(meta: Meta, support: Split, steps: int, first_order: bool = first_order) -> Iterator[Params]:
         return inner.unroll(
             loss,
             meta.params,
@@ -74,7 +80,12 @@ def maml(
     return Algorithm(
         init=lambda params: Meta(params, init_rule(params)),
         unroll=adapt,
-        meta_grad=query_gradient(lambda meta, support: adapt(meta, support, steps), loss, learns_rule=learns_rule),
+        meta_grad=query_gradient(
+            lambda meta, support, step: adapt(meta, support, steps, first_order or step < first_order_until),
+            loss,
+            learns_rule=learns_rule,
+            weights=weights or last_step(steps),
+        ),
     )
 
 
@@ -91,20 +102,45 @@ def scaled_gradient(groups: Mapping[str, str]) -> UpdateRule:
     return update
 
 
-def query_gradient(adapt: Callable[[Meta, Split], Iterator[Params]], loss: TaskLoss, *, learns_rule: bool) -> MetaGrad:
-    """MAML's meta-gradient: that of the query loss after the last inner step (Finn et al. 2017, eq. 1)."""
+def query_gradient(
+    adapt: Callable[[Meta, Split, int], Iterator[Params]], loss: TaskLoss, *, learns_rule: bool, weights: Weights
+) -> MetaGrad:
+    """The gradient of the query loss after the inner steps, weighted: sum over s of w_s loss(phi_s, query).
 
-    def meta_grad(meta: Meta, batch: TaskBatch) -> tuple[Tensor, Meta]:
+    With all weight on the last step this is MAML's (Finn et al. 2017, eq. 1), else the multi-step loss of MAML++
+    (Antoniou et al. 2018, eq. 4). `adapt` is (meta, support, outer step) -> phi_0, ..., phi_S.
+    """
+
+    def meta_grad(meta: Meta, batch: TaskBatch, step: int) -> tuple[Tensor, Meta]:
         leaves = per_task(meta, num_tasks(batch.support))
         learned = Meta(leaves.params, leaves.rule if learns_rule else {})
         for leaf in tensors(learned):
             leaf.requires_grad_()
-        *_, adapted = adapt(leaves, batch.support)
-        losses = loss(adapted, batch.query)
-        gradients = iter(torch.autograd.grad(losses.sum(), tensors(learned)))
+        objective = losses = torch.zeros(())
+        for weight, adapted in zip(weights(step), adapt(leaves, batch.support, step), strict=True):
+            if weight:
+                losses = loss(adapted, batch.query)
+                objective = losses if weight == 1 else objective + weight * losses
+        gradients = iter(torch.autograd.grad(objective.sum(), tensors(learned)))
         return losses.detach(), Meta(*({key: next(gradients) for key in part} for part in learned))
 
     return meta_grad
+
+
+def last_step(steps: int) -> Weights:
+    """All weight on the query loss after the last of `steps` inner steps."""
+    weights = [0.0] * steps + [1.0]
+    return lambda step: weights
+
+
+def annealed_to_last(steps: int, *, until: int) -> Weights:
+    """Equal weights on inner steps 1..`steps`, moving linearly to all weight on the last at outer step `until`."""
+
+    def weights(step: int) -> list[float]:
+        share = max(0.0, 1 - step / until) / steps
+        return [0.0, *[share] * (steps - 1), 1 - (steps - 1) * share]
+
+    return weights
 
 
 def alpha_groups(params: Collection[str], *, per: str) -> dict[str, str]:

@@ -105,7 +105,16 @@ class Inner(Section):
     order: Literal["second", "first"] = Field(
         "second", description="derivatives through the inner loop: second (MAML) or first (FOMAML)"
     )
+    first_order_until: int = Field(
+        0, ge=0, le=99_999_999, description="outer steps that are first order before it goes second (MAML++)"
+    )
     alpha: Alpha = Field(Alpha(), description="the inner learning rate")
+
+    @model_validator(mode="after")
+    def _order_can_change(self) -> "Inner":
+        if self.order == "first" and self.first_order_until:
+            raise PydanticCustomError("at:first_order_until", "has no effect: inner.order is first")
+        return self
 
 
 class Outer(Section):
@@ -117,6 +126,12 @@ class Outer(Section):
     lr: float = Field(1e-3, gt=0, description="outer learning rate")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="of the outer learning rates; cosine falls to 0 at the last step"
+    )
+    multi_step_until: int = Field(
+        0,
+        ge=0,
+        le=99_999_999,
+        description="outer steps in which the loss moves from all inner steps alike to the last (MAML++); 0: the last",
     )
     clip_norm: float | None = Field(
         None,

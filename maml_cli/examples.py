@@ -182,7 +182,7 @@ def _outer_step(
     meta = learner.init({key: _scalar(value)[0] for key, value in start.items()})
     nothing = torch.empty(0)
     batch = TaskBatch(support, query, Sinusoids(nothing, nothing, nothing, nothing))
-    losses, gradients = learner.meta_grad(meta, batch)
+    losses, gradients = learner.meta_grad(meta, batch, 0)
     optimizers = {"params": Learned(OPTIMIZERS["sgd"](list(meta.params.values()), lr), lr)}
     state = TrainState(meta, optimizers, [], 0, torch.zeros(1, dtype=torch.float64))
     outer_step(state, lambda generators: batch, learner.meta_grad)

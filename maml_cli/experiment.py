@@ -9,7 +9,7 @@ import torch
 from torch import Generator
 
 from maml_cli import algorithms, devices
-from maml_cli.algorithms import Algorithm, Meta
+from maml_cli.algorithms import Algorithm, Meta, annealed_to_last
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError
 from maml_cli.losses import LOSSES, TaskLoss, mean_loss
@@ -54,7 +54,7 @@ class Experiment(NamedTuple):
 
 def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
     """The experiment that `config` describes, on `device`."""
-    inner, alpha = config.inner, config.inner.alpha
+    inner, alpha, until = config.inner, config.inner.alpha, config.outer.multi_step_until
     keys = _param_keys(len(config.model.hidden))
     groups = algorithms.alpha_groups(algorithms.adapted_keys(keys, subset=inner.adapt), per=alpha.per)
     predict = partial(mlp, activation=ACTIVATIONS[config.model.activation])
@@ -87,6 +87,8 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
             learns_rule=alpha.learned,
             steps=inner.steps,
             first_order=inner.order == "first",
+            first_order_until=inner.first_order_until,
+            weights=annealed_to_last(inner.steps, until=until) if until else None,
         ),
         hidden=config.model.hidden,
         init=config.model.init,

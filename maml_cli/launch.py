@@ -80,6 +80,8 @@ def describe(plan: Plan, choice: Choice) -> list[str]:
         if inner.order == "second"
         else "first order (FOMAML): the inner gradients count as constants"
     )
+    if inner.first_order_until:
+        order = f"first order for {inner.first_order_until:,} outer steps, then {order}"
     steps = f"{inner.steps} inner step{'s' if inner.steps > 1 else ''}"
     threads = f"{config.run.threads} thread{'s' if config.run.threads > 1 else ''}"
     return [

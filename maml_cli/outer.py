@@ -67,7 +67,7 @@ def outer_step(
 
     Raises DivergedError, before anything is updated, if a loss or a gradient is not finite.
     """
-    losses, slopes = meta_grad(state.meta, sample(state.generators))
+    losses, slopes = meta_grad(state.meta, sample(state.generators), state.step)
     # Mean over tasks here, outside; inside, the losses of tasks were summed.
     gradients = _map(lambda value: value.mean(dim=1), slopes)
     norms = run_norms(gradients)

@@ -17,10 +17,9 @@ KEYS = ["hidden0.w", "hidden0.b", "hidden1.w", "hidden1.b", "head.w", "head.b"]
 
 
 def _config(**inner: Any) -> Config:
-    activation = inner.pop("activation", "tanh")
-    return Config.model_validate(
-        {"model": {"hidden": [5, 4], "activation": activation}, "inner": inner, "run": {"dtype": "float64"}}
-    )
+    activation, outer = inner.pop("activation", "tanh"), inner.pop("outer", {})
+    model = {"hidden": [5, 4], "activation": activation}
+    return Config.model_validate({"model": model, "inner": inner, "outer": outer, "run": {"dtype": "float64"}})
 
 
 def _batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_tasks: int = 4) -> TaskBatch:
@@ -54,12 +53,12 @@ def test_meta_gradient_is_that_of_torch_func(inner: dict[str, Any]) -> None:
     experiment = build(config)
     meta, batch = experiment.init_meta([0]), _batch(experiment)
     before = [value.clone() for value in tensors(meta)]
-    losses, found = experiment.algorithm.meta_grad(meta, batch)
+    losses, found = experiment.algorithm.meta_grad(meta, batch, 0)
     reference = check._reference(config, experiment, meta, batch, order=config.inner.order)
     for mine, other in zip(tensors(found), tensors(reference), strict=True):
         assert mine.shape == other.shape
         torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
-    again, same = experiment.algorithm.meta_grad(meta, batch)
+    again, same = experiment.algorithm.meta_grad(meta, batch, 0)
     assert torch.equal(losses, again)
     assert all(torch.equal(a, b) for a, b in zip(tensors(found), tensors(same), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, tensors(meta), strict=True))
@@ -71,7 +70,7 @@ def test_meta_gradient_is_the_slope_of_the_query_loss(inner: dict[str, Any], par
     """Along a random direction, by finite differences of order four."""
     experiment = build(_config(**inner))
     meta, batch = experiment.init_meta([0]), _batch(experiment)
-    slope = check._along(getattr(experiment.algorithm.meta_grad(meta, batch)[1], part), check._direction(meta, part))
+    slope = check._along(getattr(experiment.algorithm.meta_grad(meta, batch, 0)[1], part), check._direction(meta, part))
     assert slope == pytest.approx(check._finite_difference(experiment, meta, batch, part=part), abs=1e-9, rel=1e-7)
 
 
@@ -83,7 +82,7 @@ def test_fomaml_is_the_query_gradient_at_the_adapted_params(adapt: str) -> None:
     with torch.no_grad():
         *_, adapted = experiment.algorithm.unroll(per_task(meta, 4), batch.support, 3)
     expected = torch.func.grad(lambda params: experiment.loss(params, batch.query).sum())(adapted)
-    found = experiment.algorithm.meta_grad(meta, batch)[1].params
+    found = experiment.algorithm.meta_grad(meta, batch, 0)[1].params
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-12, atol=1e-14)
 
@@ -94,7 +93,7 @@ def test_one_alpha_for_many_parameters_has_the_sum_of_their_gradients() -> None:
     for per in "scalar", "layer", "tensor", "parameter":
         experiment = build(_config(steps=2, alpha={"per": per, "learned": True}))
         meta = experiment.init_meta([0])
-        found[per] = experiment.algorithm.meta_grad(meta, _batch(experiment))[1].rule
+        found[per] = experiment.algorithm.meta_grad(meta, _batch(experiment), 0)[1].rule
     close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
     for key in KEYS:
         whole = found["parameter"][key].sum(dim=(-2, -1), keepdim=True)
@@ -108,8 +107,8 @@ def test_one_alpha_for_many_parameters_has_the_sum_of_their_gradients() -> None:
 def test_a_shared_alpha_has_the_sum_of_the_gradients_of_the_steps() -> None:
     shared, own = (build(_config(steps=3, alpha={"learned": True, "per_step": per_step})) for per_step in (False, True))
     batch = _batch(shared)
-    whole = shared.algorithm.meta_grad(shared.init_meta([0]), batch)[1].rule["alpha"]
-    parts = own.algorithm.meta_grad(own.init_meta([0]), batch)[1].rule["alpha"]
+    whole = shared.algorithm.meta_grad(shared.init_meta([0]), batch, 0)[1].rule["alpha"]
+    parts = own.algorithm.meta_grad(own.init_meta([0]), batch, 0)[1].rule["alpha"]
     assert parts.shape == (1, 4, 3, 1, 1)
     torch.testing.assert_close(whole, parts.sum(dim=2, keepdim=True), rtol=1e-10, atol=1e-12)
 
@@ -119,19 +118,19 @@ def test_a_task_has_the_same_gradient_whatever_the_meta_batch(activation: str) -
     """Sum inside, mean outside: alpha means the same for 4 tasks as for 1."""
     experiment = build(_config(steps=2, activation=activation, alpha={"learned": True}))
     meta, batch = experiment.init_meta([0]), _batch(experiment)
-    whole = experiment.algorithm.meta_grad(meta, batch)[1]
+    whole = experiment.algorithm.meta_grad(meta, batch, 0)[1]
     alone = batch._replace(
         support=Split(*(p[:, 2:3] for p in batch.support)), query=Split(*(p[:, 2:3] for p in batch.query))
     )
-    for one, part in zip(tensors(experiment.algorithm.meta_grad(meta, alone)[1]), tensors(whole), strict=True):
+    for one, part in zip(tensors(experiment.algorithm.meta_grad(meta, alone, 0)[1]), tensors(whole), strict=True):
         torch.testing.assert_close(one, part[:, 2:3], rtol=1e-10, atol=1e-13)
 
 
 def test_runs_side_by_side_are_runs_alone() -> None:
     experiment = build(_config(steps=2, alpha={"learned": True, "per": "parameter", "per_step": True}))
-    together = experiment.algorithm.meta_grad(experiment.init_meta([3, 8]), _batch(experiment, (3, 8)))
+    together = experiment.algorithm.meta_grad(experiment.init_meta([3, 8]), _batch(experiment, (3, 8)), 0)
     for run, seed in enumerate((3, 8)):
-        losses, gradients = experiment.algorithm.meta_grad(experiment.init_meta([seed]), _batch(experiment, (seed,)))
+        losses, gradients = experiment.algorithm.meta_grad(experiment.init_meta([seed]), _batch(experiment, (seed,)), 0)
         torch.testing.assert_close(together[0][run], losses[0], rtol=1e-12, atol=1e-14)
         for one, other in zip(tensors(together[1]), tensors(gradients), strict=True):
             torch.testing.assert_close(one[run], other[0], rtol=1e-10, atol=1e-13)
@@ -141,7 +140,7 @@ def test_a_fixed_alpha_has_no_gradient() -> None:
     experiment = build(_config())
     meta = experiment.init_meta([0])
     assert meta.rule["alpha"].item() == 0.01
-    assert experiment.algorithm.meta_grad(meta, _batch(experiment))[1].rule == {}
+    assert experiment.algorithm.meta_grad(meta, _batch(experiment), 0)[1].rule == {}
 
 
 def test_what_adapts_and_what_stays() -> None:
@@ -163,3 +162,34 @@ def test_groups_and_shapes_of_alpha() -> None:
     assert {key: tuple(value.shape) for key, value in meta.rule.items()} == {
         key: (2, 3, *value.shape[1:]) for key, value in meta.params.items()
     }
+
+
+def test_the_multi_step_loss_is_the_weighted_sum_over_inner_steps() -> None:
+    """Its gradient is the sum of those of learners that are trained for 1, 2 and 3 steps, with the same weights."""
+    whole = build(_config(steps=3, outer={"multi_step_until": 10}, alpha={"learned": True}))
+    meta, batch = whole.init_meta([0]), _batch(whole)
+    for step, weights in {
+        0: (1 / 3, 1 / 3, 1 / 3),
+        4: (0.2, 0.2, 0.6),
+        10: (0.0, 0.0, 1.0),
+        99: (0.0, 0.0, 1.0),
+    }.items():
+        losses, found = whole.algorithm.meta_grad(meta, batch, step)
+        parts = []
+        for steps in (1, 2, 3):
+            shorter = build(_config(steps=steps, alpha={"learned": True}))
+            last, gradients = shorter.algorithm.meta_grad(meta, batch, 0)
+            parts.append(tensors(gradients))
+        torch.testing.assert_close(losses, last)
+        for index, mine in enumerate(tensors(found)):
+            expected = sum(weight * part[index] for weight, part in zip(weights, parts, strict=True))
+            torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_annealing_is_first_order_and_then_second() -> None:
+    annealed = build(_config(steps=2, first_order_until=5))
+    meta, batch = annealed.init_meta([0]), _batch(annealed)
+    for step, order in {0: "first", 4: "first", 5: "second", 6: "second"}.items():
+        found = annealed.algorithm.meta_grad(meta, batch, step)[1]
+        plain = build(_config(steps=2, order=order)).algorithm.meta_grad(meta, batch, step)[1]
+        assert all(torch.equal(a, b) for a, b in zip(tensors(found), tensors(plain), strict=True))

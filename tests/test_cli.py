@@ -67,7 +67,9 @@ def test_train_prints_the_run_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None
 
 
 def test_train_says_when_it_is_first_order(cli: Cli) -> None:
-    assert "first order (FOMAML)" in cli("train", "-c", "fomaml-10shot", *Tiny).err
+    assert "order    first order (FOMAML)" in cli("train", "-c", "fomaml-10shot", *Tiny).err
+    annealed = cli("train", "-c", "smoke", *Tiny, "-s", "inner.first_order_until=6").err
+    assert "order    first order for 6 outer steps, then second order" in annealed
 
 
 def test_train_json(cli: Cli) -> None:

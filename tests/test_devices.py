@@ -58,7 +58,7 @@ def test_an_accelerator_computes_the_same_meta_gradient(name: str) -> None:
         experiment = build(config, device)
         meta = experiment.init_meta([0, 1])
         batch = experiment.sample([generator(0, "tasks"), generator(1, "tasks")])
-        losses, gradients = experiment.algorithm.meta_grad(meta, batch)
+        losses, gradients = experiment.algorithm.meta_grad(meta, batch, 0)
         assert losses.device.type == device
         *_, adapted = experiment.algorithm.unroll(per_task(meta, 25), batch.support, 3)
         found.append([losses, *tensors(gradients), *adapted.values()])

@@ -29,7 +29,7 @@ def _state(optimizer: str = "sgd", lr: float = 0.5, alpha_lr: float = 0.25) -> T
 
 
 def _step(state: TrainState, losses: Tensor = LOSSES, slopes: Meta = SLOPES, **options: Any) -> Outcome:
-    return outer_step(state, lambda generators: None, lambda meta, batch: (losses, slopes), **options)  # type: ignore[arg-type,return-value]
+    return outer_step(state, lambda generators: None, lambda meta, batch, step: (losses, slopes), **options)  # type: ignore[arg-type,return-value]
 
 
 def _values(state: TrainState) -> list[list[float]]:

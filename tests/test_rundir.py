@@ -124,7 +124,8 @@ def test_a_lone_file_is_checked_by_its_crcs(run: Path, tmp_path: Path) -> None:
     lone = tmp_path / "lone.pt"
     shutil.copy(run / "checkpoints" / "step-00000020.pt", lone)
     assert rundir.open_checkpoint(lone).run is None
-    _flip(lone, 8 * 3000)
+    weights = _contents()["meta"]["params"]["hidden0.w"].numpy().tobytes()
+    _flip(lone, 8 * lone.read_bytes().index(weights))
     with pytest.raises(CheckpointError, match=r"damaged.*there is no other checkpoint beside it"):
         rundir.open_checkpoint(lone)
 

@@ -83,7 +83,7 @@ def test_the_loss_is_that_of_the_config_inside_and_outside(loss: str, formula: A
         slopes = torch.autograd.grad(error(theta, batch.support.x[0, task], batch.support.y[0, task]), theta)
         adapted = [value - 0.1 * slope for value, slope in zip(theta, slopes, strict=True)]
         expected.append(error(adapted, batch.query.x[0, task], batch.query.y[0, task]).item())
-    found = experiment.algorithm.meta_grad(meta, batch)[0]
+    found = experiment.algorithm.meta_grad(meta, batch, 0)[0]
     assert found[0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
