@@ -56,6 +56,8 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
     for text in overrides:
         if not text.strip().startswith("tasks."):
             raise ConfigError(f"--set {text}: a trained run takes other tasks only, such as tasks.phase=[0,1]")
+        if text.strip().startswith("tasks.num_query"):
+            raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
     # Not the device it was trained on: a run moves between machines.
     changes = [*overrides, f"run.device={device or 'auto'}"]
     config = override(checkpoint.config, changes, label=str(checkpoint.file))

@@ -1,6 +1,8 @@
 """The command line: each command parses, calls one function, and prints. Heavy imports wait inside the commands."""
 
 import io
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,12 +76,13 @@ def train(
     """
     from maml_cli.experiment import choose_device
     from maml_cli.launch import describe, launch, plan
-    from maml_cli.report import to_json, train_dict
+    from maml_cli.report import plan_dict, to_json, train_dict
 
     planned = plan(config, overrides or [], out=out, resume=resume, device=device)
     choice = choose_device(planned.config)
     if dry_run:
-        typer.echo("\n".join([f"{planned.where}: nothing written (--dry-run)", *describe(planned, choice)]))
+        text = "\n".join([f"{planned.where}: nothing written (--dry-run)", *describe(planned, choice)])
+        typer.echo(to_json(plan_dict(planned, choice)) if as_json else text)
         return
     launched = launch(planned, choice, quiet=quiet)
     typer.echo(to_json(train_dict(launched)) if as_json else launched.run)
@@ -117,18 +120,21 @@ def evaluate(
       maml eval --checkpoint outputs/quickstart/checkpoints/step-00001000.pt --json
     """
     from maml_cli.assess import evaluate_run, open_run, write_result
+    from maml_cli.progress import tell
     from maml_cli.report import evaluation_document, print_evaluations, to_json
 
     counts = _counts(shots)
     opened = open_run(checkpoint, overrides=overrides or [], device=device)
+    if opened.checkpoint.note:
+        tell(opened.checkpoint.note)
     evaluations = evaluate_run(opened, shots=counts, steps=steps, num_tasks=tasks, seed=seed)
     document = to_json(evaluation_document(opened, evaluations, overrides or []))
+    kept = write_result(opened, document)
     if as_json:
         typer.echo(document)
     else:
         print_evaluations(evaluations, measure=opened.measure, title=opened.title)
-    kept = write_result(opened, document)
-    typer.echo(kept, err=True)
+    tell(kept)
 
 
 @app.command()
@@ -165,8 +171,11 @@ def plot(
     """
     from maml_cli.assess import open_run
     from maml_cli.draw import KINDS, draw, drawable
+    from maml_cli.progress import tell
 
     opened = open_run(checkpoint, overrides=overrides or [])
+    if opened.checkpoint.note:
+        tell(opened.checkpoint.note)
     kinds = drawable(opened) if kind == "all" else [kind]
     for left_out in [name for name in KINDS if kind == "all" and name not in kinds]:
         typer.echo(f"{left_out}: left out, there is no metrics.jsonl around the checkpoint", err=True)
@@ -230,6 +239,10 @@ def info(as_json: JsonOpt = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `maml`; every mistake of the user's becomes a message on stderr and an exit code."""
+    if sys.stderr is None:  # closed: say nothing, rather than on stdout
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if arguments is None and sys.argv[1:2] != ["train"] and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `maml eval ... | head -1` ends as other commands do
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± or arrows shows ? for them
@@ -248,7 +261,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    typer.echo(message, err=True)
+    # No escape sequence of a hostile file reaches the terminal.
+    plain = "".join(character if character.isprintable() or character == "\n" else "?" for character in message)
+    typer.echo(plain, err=True)
     sys.exit(exit_code)
 
 
@@ -258,5 +273,6 @@ def _counts(text: str | None) -> list[int]:
         return []
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 <= int(part) <= 100_000 for part in parts):
-        raise typer.BadParameter(f"{text!r}: give whole numbers from 1, such as 5,10,20.", param_hint="--shots")
-    return [int(part) for part in parts]
+        message = f"{text!r}: give whole numbers from 1 to 100000, such as 5,10,20."
+        raise typer.BadParameter(message, param_hint="--shots")
+    return list(dict.fromkeys(int(part) for part in parts))

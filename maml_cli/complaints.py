@@ -44,18 +44,24 @@ def complaint(item: ErrorDetails) -> str:
         return f"{dotted(key)}: unknown key; {_suggestion(key)}"
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return f"{dotted(key)} must be {words} {context[bound]:g}, got {found}"
+        return f"{dotted(key)} must be {words} {_limit(context[bound])}, got {found}"
     if kind in _TYPES:
         return f"{dotted(key)} must be {_TYPES[kind]}, got {found}"
     if kind == "literal_error":
         choices = context["expected"].replace("'", "")
         close = difflib.get_close_matches(str(item["input"]), choices.replace(" or ", ", ").split(", "), 1)
         return f"{dotted(key)} must be {choices}, got {found}" + (f"; did you mean {close[0]}?" if close else "")
+    if kind == "too_long":
+        return f"{dotted(key)} must have at most {context['max_length']} items, has {context['actual_length']}"
     if kind == "range":
         return f"{dotted(key)} {item['msg']}, got {found}"
     if kind.startswith("at:"):
         return f"{dotted(key)} {item['msg']}"
     return f"{dotted(key)}: {item['msg']}, got {found}"
+
+
+def _limit(value: float) -> str:
+    return "2^63" if value == 2**63 else f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def dotted(key: Key) -> str:

@@ -172,6 +172,8 @@ class Config(Section):
     def _makes_sense(self) -> "Config":
         if self.inner.adapt == "body" and not self.model.hidden:
             raise PydanticCustomError("at:inner.adapt", "body has nothing to adapt: model.hidden is empty")
+        if self.run.dtype == "float32" and self.inner.alpha.init > 3e38:
+            raise PydanticCustomError("at:inner.alpha.init", "must be at most 3e38, the range of float32")
         if self.run.device == "mps" and self.run.dtype == "float64":
             raise PydanticCustomError("at:run.dtype", "must be float32 on mps, which has no float64")
         return self

@@ -23,6 +23,14 @@ class CheckpointError(UserError):
     exit_code = 4
 
 
+class InterruptedRun(UserError):
+    """A training that was stopped before it could save; `exit_code` is that of the signal."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class DivergedError(UserError):
     """A loss or a gradient that is no longer finite; nothing was updated with it."""
 

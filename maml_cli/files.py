@@ -43,13 +43,13 @@ def sync(file: Path) -> None:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line that a crash cut short is left out."""
+    """The objects with a `step` of a JSON-lines file; a line that a crash cut short is left out."""
     return [record for _, record in _lines(file)]
 
 
 def keep_lines(file: Path, *, up_to_step: int) -> None:
     """Drop the objects of a JSON-lines file whose `step` is later, and leave the bytes of the others."""
-    kept = [line for line, record in _lines(file) if record.get("step", 0) <= up_to_step]
+    kept = [line for line, record in _lines(file) if record["step"] <= up_to_step]
     write_atomic(file, "".join(f"{line}\n" for line in kept).encode())
 
 
@@ -80,6 +80,6 @@ def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             record = json.loads(line)
-            if isinstance(record, dict):
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
                 found.append((line, record))
     return found

@@ -14,6 +14,8 @@ from maml_cli.complaints import Key, complaint, location
 from maml_cli.config import Config
 from maml_cli.errors import ConfigError, FileError
 
+MAX_PROBLEMS = 100
+
 
 class Origin(NamedTuple):
     """Where a key and its value were written, how that reads in short, and its rank in a list of problems."""
@@ -134,7 +136,9 @@ def _resolve(
                 break
     if problems or config is None:
         lines = [f"{problem.where}: {problem.message}" for problem in sorted(problems)]
-        raise ConfigError("\n".join(dict.fromkeys(lines)))
+        unique = list(dict.fromkeys(lines))
+        more = [f"... and {len(unique) - MAX_PROBLEMS:,} more"] if len(unique) > MAX_PROBLEMS else []
+        raise ConfigError("\n".join(unique[:MAX_PROBLEMS] + more))
     return config, origins
 
 

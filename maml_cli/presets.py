@@ -31,7 +31,7 @@ def path(name: str) -> Path:
 def find(source: str) -> Path:
     """The file that `--config source` means: a file if there is one, else a preset."""
     candidate = Path(source)
-    if candidate.is_file():
+    if candidate.exists() and not candidate.is_dir():  # a pipe or /dev/stdin serves as well
         return candidate
     if source in names():
         return path(source)

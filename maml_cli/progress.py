@@ -14,6 +14,12 @@ SECONDS_BETWEEN_REDRAWS = 0.25
 OnStep = Callable[[int, float], None]
 
 
+def tell(text: str) -> None:
+    """A line on stderr. One that nobody reads any more is no reason to stop a training."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -> Iterator[OnStep]:
     """A function to call with each outer step and its loss.
@@ -50,8 +56,7 @@ def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -
             bar.update(step - bar.n)
         else:
             left = (steps - step) / rate
-            sys.stderr.write(f"step {step:,}/{steps:,}: {words}, {tqdm.format_interval(left)} left\n")
-            sys.stderr.flush()
+            tell(f"step {step:,}/{steps:,}: {words}, {tqdm.format_interval(left)} left")
 
     with bar:
         yield on_step

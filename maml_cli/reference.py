@@ -49,10 +49,11 @@ def _takes(field: FieldInfo) -> str:
         return ", ".join(dict.fromkeys(choices)) + nullable
     if field.annotation is bool:
         return "true, false"
-    if "Range" in str(field.metadata) or field.annotation == tuple[float, float]:
-        return "number or [low, high]"
+    if field.annotation == tuple[float, float]:
+        spans = field.description is not None and field.description.startswith("range")
+        return "[low, high]" if spans else "number or [low, high]"
     if field.annotation is not None and "list" in str(field.annotation):
-        return "list of whole numbers"
+        return "list of up to 16 whole numbers from 1 to 8,192"
     number = "whole number" if int in kinds else "number"
     return f"{number}{_bounds(field)}{nullable}"
 
@@ -62,7 +63,9 @@ def _bounds(field: FieldInfo) -> str:
     limits = [
         (word, getattr(limit, name)) for limit in field.metadata for name, word in names.items() if hasattr(limit, name)
     ]
-    return "".join(f" {word} {value:,}" for word, value in limits if value < 2**62)
+    return "".join(f" {word} {value:,}" for word, value in limits if value < 2**62) + (
+        " below 2^63" if any(value >= 2**62 for _, value in limits) else ""
+    )
 
 
 def _is_section(field: FieldInfo) -> bool:

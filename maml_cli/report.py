@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from maml_cli.assess import Opened
+from maml_cli.devices import Choice
 from maml_cli.evaluate import Baselines, Evaluation, PointErrors, Statistic
 from maml_cli.examples import Case
-from maml_cli.launch import ENGINE, Launched
+from maml_cli.launch import ENGINE, Launched, Plan
+from maml_cli.loading import to_dict
 
 SCHEMA_VERSION = 1
 
@@ -21,6 +24,17 @@ _MEASURES = {"mse": "mean squared", "mae": "mean absolute"}
 def to_json(document: dict[str, Any]) -> str:
     """One JSON document, with its schema version first and null for what is not a finite number."""
     return json.dumps(_plain({"schema_version": SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
+
+
+def plan_dict(planned: Plan, choice: Choice) -> dict[str, Any]:
+    """What a dry run would do, in JSON."""
+    return {
+        "run": planned.where,
+        "step": planned.resumed.step if planned.resumed else 0,
+        "device": choice.device.type,
+        "engine": ENGINE,
+        "config": to_dict(planned.config),
+    }
 
 
 def train_dict(launched: Launched) -> dict[str, Any]:
@@ -81,15 +95,16 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
             f"{_MEASURES[measure]} error, mean ± 95 % interval"
         )
         console.print(_evaluation_table(evaluation, measure))
-    console.print("* the number of inner steps that it was trained for")
+    if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
+        console.print("* the number of inner steps that it was trained for")
 
 
 def print_cases(cases: Sequence[Case]) -> None:
     """A row for each check: expected, obtained, and whether they agree."""
-    table = _table("check", "expected", "obtained", "")
+    table = _table("", "check", "expected", "obtained")
     for case in cases:
         verdict = "ok" if case.passed else "[bold red]WRONG[/]"
-        table.add_row(case.name, f"{case.expected:.8g}", f"{case.obtained:.8g}", verdict)
+        table.add_row(verdict, case.name, f"{case.expected:.8g}", f"{case.obtained:.8g}")
     console = _console()
     console.print(table)
     wrong = sum(not case.passed for case in cases)
@@ -135,12 +150,14 @@ def _number(value: float) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index > 0 else "left", no_wrap=True)
+        # Folded where a terminal is too narrow: a number that is cut is worse than one on two lines.
+        left = index == 0 or column == "check"
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     return table
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def _by_step(steps: Sequence[PointErrors]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ plots/, eval.json                what `maml plot` and `maml eval` write
 """
 
 import contextlib
+import itertools
 import json
 import re
 from contextlib import AbstractContextManager
@@ -27,12 +28,16 @@ SUMS = "SHA256SUMS"
 
 
 class Checkpoint(NamedTuple):
-    """A verified checkpoint: its file, the run directory around it if there is one, and what it holds."""
+    """A verified checkpoint: its file, the run directory around it if there is one, and what it holds.
+
+    `note` says what is odd about the run, if anything is.
+    """
 
     file: Path
     run: Path | None
     config: Config
     contents: dict[str, Any]
+    note: str = ""
 
     @property
     def step(self) -> int:
@@ -52,14 +57,33 @@ def create(path: Path | None, *, name: str, config: Config, parent: Path = Path(
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise FileError(f"{path}: a file; --out takes a directory") from None
-        if any(path.iterdir()):
-            raise FileError(f"{path}: not empty; give a new directory, or continue the run in it with --resume {path}")
+        check_empty(path)
         run = path
     else:
-        run = _new_directory(parent, name)
+        parent.mkdir(parents=True, exist_ok=True)
+        run = _make_free_directory(parent, name)
     (run / "checkpoints").mkdir()
-    write_atomic(run / "config.yaml", dump_yaml(to_dict(config)).encode())
+    write_config(run, config)
     return run
+
+
+def free_directory(parent: Path, name: str) -> Path:
+    """The first of `name`, `name`-2, ... that is not there yet."""
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(parent / candidate for candidate in candidates if not (parent / candidate).exists())
+
+
+def check_empty(path: Path) -> None:
+    """Raises FileError if something is in the directory `path`, or it is a file."""
+    if path.is_file():
+        raise FileError(f"{path}: a file; --out takes a directory")
+    if path.is_dir() and any(path.iterdir()):
+        raise FileError(f"{path}: not empty; give a new directory, or continue the run in it with --resume {path}")
+
+
+def write_config(run: Path, config: Config) -> None:
+    """Write `config.yaml` of a run."""
+    write_atomic(run / "config.yaml", dump_yaml(to_dict(config)).encode())
 
 
 def save_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> Path:
@@ -82,10 +106,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.exists():
         raise FileError(f"{path}: no such run or checkpoint{_did_you_mean(path)}")
-    file = _newest(path) if path.is_dir() else path
+    file, note = _newest(path) if path.is_dir() else (path, "")
     run = _run_of(file)
     try:
-        return _read(file, run)
+        return _read(file, run)._replace(note=note)
     except CheckpointError as error:
         good = (
             next((other for other in _checkpoints(run) if other != file and _is_good(other, run)), None)
@@ -104,11 +128,13 @@ def config_of(run: Path) -> Config | None:
         return None
 
 
-def rewind(found: Checkpoint, run: Path) -> None:
-    """Make `found` the newest state of `run` again: what was logged later, or left half written, is dropped."""
-    _name_newest(run, found.file, found.step, checkpoint.digest(found.file.read_bytes()))
+def rewind(found: Checkpoint | None, run: Path) -> None:
+    """Make `found` the newest state of `run` again, or its beginning: what was logged later, or left half written,
+    is dropped."""
+    if found is not None:
+        _name_newest(run, found.file, found.step, checkpoint.digest(found.file.read_bytes()))
     for name in ("metrics.jsonl", "timing.jsonl"):
-        keep_lines(run / name, up_to_step=found.step)
+        keep_lines(run / name, up_to_step=found.step if found else -1)
     for directory in (run, run / "checkpoints"):
         remove_strays(directory)
 
@@ -123,15 +149,12 @@ def dump_yaml(data: dict[str, Any]) -> str:
     return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
 
 
-def _new_directory(parent: Path, name: str) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        run = parent / (name if number == 1 else f"{name}-{number}")
+def _make_free_directory(parent: Path, name: str) -> Path:
+    while True:  # another process may be faster
+        run = free_directory(parent, name)
         with contextlib.suppress(FileExistsError):
             run.mkdir()
             return run
-        number += 1
 
 
 def _read(file: Path, run: Path | None) -> Checkpoint:
@@ -157,16 +180,21 @@ def _is_good(file: Path, run: Path) -> bool:
     return True
 
 
-def _newest(directory: Path) -> Path:
+def _newest(directory: Path) -> tuple[Path, str]:
+    """The file that last.json names, or else the newest there is, and a note where the two differ."""
     run = directory.parent if directory.name == "checkpoints" else directory
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        named = run / json.loads((run / "last.json").read_text(encoding="utf-8"))["checkpoint"]
-        if named.exists():
-            return Path(named)
     files = _checkpoints(run)
     if not files:
         raise FileError(f"{directory}: not a run directory: it has no checkpoints/step-*.pt")
-    return files[0]
+    try:
+        named = run / json.loads((run / "last.json").read_text(encoding="utf-8"))["checkpoint"]
+    except FileNotFoundError:
+        return files[0], ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return files[0], f"{run / 'last.json'} cannot be read: taking {files[0].name}, the newest there is"
+    if named.exists():
+        return named, ""
+    return files[0], f"{named} is missing: taking {files[0].name}, the newest there is"
 
 
 def _checkpoints(run: Path) -> list[Path]:
@@ -175,8 +203,7 @@ def _checkpoints(run: Path) -> list[Path]:
 
 
 def _run_of(file: Path) -> Path | None:
-    run = file.parent.parent
-    return run if file.parent.name == "checkpoints" and (run / "config.yaml").exists() else None
+    return file.parent.parent if file.absolute().parent.name == "checkpoints" else None
 
 
 def _sums(run: Path) -> dict[str, str]:

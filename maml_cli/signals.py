@@ -2,9 +2,12 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
+
+SECONDS_TO_SAVE = 2.0
 
 
 @dataclass
@@ -24,13 +27,20 @@ class Stop:
 
 @contextlib.contextmanager
 def catch_stop() -> Iterator[Stop]:
-    """Within, the first Ctrl-C or SIGTERM is only noted; a second Ctrl-C interrupts at once."""
+    """Within, the first Ctrl-C or SIGTERM is only noted, and one that comes later than a moment interrupts at once.
+
+    The moment is for a Ctrl-C pressed twice, or sent to a whole group of processes: saving takes less.
+    """
     stop = Stop()
+    patience = 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
-        if stop():
+        nonlocal patience
+        now = time.monotonic()
+        if stop() and now > patience:
             raise KeyboardInterrupt
-        stop.received = signal.Signals(number)
+        if not stop():
+            stop.received, patience = signal.Signals(number), now + SECONDS_TO_SAVE
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

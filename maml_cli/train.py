@@ -175,8 +175,9 @@ def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, r
 
 
 def _advice(config: Config) -> str:
-    alpha = config.inner.alpha.init
-    advice = f"try a lower alpha (--set inner.alpha.init={alpha / 10:g})"
-    if config.outer.clip_norm is None:
-        return f"{advice} or clipping (--set outer.clip_norm=1)"
-    return f"{advice} or stronger clipping (--set outer.clip_norm={config.outer.clip_norm / 10:g})"
+    alpha, lr, clip = config.inner.alpha.init, config.outer.lr, config.outer.clip_norm
+    clipping = "clipping" if clip is None else "stronger clipping"
+    return (
+        f"try a lower alpha (--set inner.alpha.init={alpha / 10:g}), a lower outer rate (--set outer.lr={lr / 10:g}) "
+        f"or {clipping} (--set outer.clip_norm={1 if clip is None else clip / 10:g})"
+    )

@@ -61,6 +61,9 @@ def parse(text: str) -> Document:
         # A tree of aliases can be exponentially large, so that a text that has any is not looked into.
         safe = _check_events(text, faults)
         node = yaml.compose(text, Loader=yaml.SafeLoader) if safe else None
+        value = _value(node, (), places, faults) if node is not None else None
+    except RecursionError:
+        return Document(None, {}, [Fault(Mark(1, 1), "nested too deeply to be a config")])
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         return Document(None, {}, [Fault(_at(mark), f"not valid YAML: {error.problem or error.context}")])
@@ -68,7 +71,6 @@ def parse(text: str) -> Document:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
         return Document(None, {}, [Fault(Mark(line, column), f"not valid YAML: {error.reason}")])
-    value = _value(node, (), places, faults) if node is not None else None
     return Document(value, places, faults)
 
 

@@ -148,7 +148,10 @@ def test_diverging_is_exit_5_with_advice(cli: Cli) -> None:
     assert result.code == 5
     first, advice, kept = result.err.splitlines()
     assert first.startswith("diverged at outer step 1: ") and first.endswith("is not finite")
-    assert advice == "try a lower alpha (--set inner.alpha.init=100000) or clipping (--set outer.clip_norm=1)"
+    assert advice == (
+        "try a lower alpha (--set inner.alpha.init=100000), a lower outer rate (--set outer.lr=0.0001) "
+        "or clipping (--set outer.clip_norm=1)"
+    )
     assert kept == "the last good checkpoint is outputs/smoke/checkpoints/step-00000000.pt"
     assert cli("eval", "--checkpoint", "outputs/smoke", "--tasks", "3").code == 0
 
@@ -284,7 +287,7 @@ def test_a_damaged_checkpoint_is_exit_4_and_names_the_newest_good_one(cli: Cli, 
         (["train", "--resume", "nowhere"], 3, "nowhere: no such run or checkpoint"),
         (["eval", "--checkpoint", "nowhere"], 3, "nowhere: no such run or checkpoint"),
         (["eval"], 2, "--checkpoint"),
-        (["eval", "--checkpoint", "x", "--shots", "5;10"], 2, "give whole numbers from 1, such as"),
+        (["eval", "--checkpoint", "x", "--shots", "5;10"], 2, "give whole numbers from 1 to 100000"),
         (["eval", "--checkpoint", "x", "--tasks", "1"], 2, "--tasks"),
         (["plot", "--checkpoint", "x", "--kind", "pie"], 2, "pie"),
         (["presets", "show", "nothing"], 2, "nothing: no such preset"),

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from maml_cli.signals import catch_stop
 from maml_cli.tasks import SineFamily, generator
 from maml_cli.train import start, train
 from tests.conftest import Cli, Tiny
+
+ROOT = Path(__file__).parent.parent
 
 
 def _config(**sections: dict[str, Any]) -> Config:
@@ -313,14 +317,30 @@ def test_training_runs_with_the_threads_of_the_config(cli: Cli, monkeypatch: pyt
     assert seen == [2, 1]
 
 
-def test_a_second_signal_interrupts_at_once_and_handlers_are_put_back() -> None:
+def test_a_signal_again_interrupts_at_once_but_not_while_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), catch_stop() as stop:
+    with catch_stop() as stop:
         assert not stop()
+        signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
-        assert stop() and stop.exit_code == 130
+        assert stop() and stop.exit_code == 143
+    monkeypatch.setattr("maml_cli.signals.SECONDS_TO_SAVE", 0.0)
+    with pytest.raises(KeyboardInterrupt), catch_stop():
+        signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_stop_without_a_save_says_so(cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def impatient(*args: object, **kwargs: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "train", impatient)
+    result = cli("train", "--resume", trained, "-q")
+    assert result.code == 143
+    advice = f"go on from its newest checkpoint with: maml train --resume {trained}"
+    assert result.err == f"stopped before it could save; {advice}\n"
 
 
 def test_resume_auto_takes_the_newest_of_several(cli: Cli) -> None:
@@ -345,3 +365,110 @@ def test_numbers_beyond_reason_are_refused_before_anything_is_allocated(cli: Cli
     for key in "tasks.num_support", "tasks.num_query", "outer.tasks_per_step", "outer.steps", "run.eval_tasks":
         result = cli("train", "-c", "smoke", "-s", f"{key}=100000000000000000000")
         assert result.code == 2 and f"{key} must be at most" in result.err
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_over(cli: Cli, trained: str) -> None:
+    expected = {name: (Path(trained) / name).read_bytes() for name in ("metrics.jsonl", "last.json")}
+    for file in [*(Path(trained) / "checkpoints").iterdir(), Path(trained) / "last.json"]:
+        file.unlink()
+    result = cli("train", "--resume", trained)
+    assert result.code == 0 and "goes on from step 0" in result.err
+    assert {name: (Path(trained) / name).read_bytes() for name in expected} == expected
+
+
+def test_resume_takes_a_run_as_it_began(cli: Cli, trained: str) -> None:
+    written = Path(trained) / "config.yaml"
+    text = written.read_text()
+    for changed in text.replace("steps: 12", "steps: 13"), "\0", "x: [":
+        written.write_text(changed)
+        result = cli("train", "--resume", trained, "-q")
+        assert result.code == 2 and "not the config of its checkpoints" in result.err
+    written.unlink()
+    assert cli("train", "--resume", trained, "-q").code == 0 and written.read_text() == text
+
+
+def test_lines_that_are_missing_from_the_log_are_said_to_be(cli: Cli, trained: str) -> None:
+    metrics = Path(trained) / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:1]) + "{}\nfoo\n[1]\n")
+    assert cli("plot", "--checkpoint", trained, "--kind", "curve").code == 0
+    result = cli("train", "--resume", trained, "-q")
+    assert result.code == 0
+    assert result.err == f"{metrics}: 2 lines from before step 12 are missing, and stay so\n"
+
+
+def test_a_newest_checkpoint_that_is_gone_is_noted(cli: Cli, trained: str) -> None:
+    (Path(trained) / "checkpoints" / "step-00000012.pt").unlink()
+    note = f"{trained}/checkpoints/step-00000012.pt is missing: taking step-00000008.pt, the newest there is"
+    assert note in cli("eval", "--checkpoint", trained, "--tasks", "3").err
+    assert note in cli("plot", "--checkpoint", trained, "--kind", "fit").err
+    assert note in cli("train", "--resume", trained, "-q").err
+    (Path(trained) / "last.json").write_text("[1]")
+    assert "last.json cannot be read: taking step-00000012.pt" in cli("eval", "--checkpoint", trained).err
+
+
+def test_resume_auto_with_out_can_be_repeated(cli: Cli) -> None:
+    options = ["-c", "smoke", *Tiny, "-q", "--resume", "auto", "--out", "job"]
+    for _ in range(3):
+        result = cli("train", *options)
+        assert (result.code, result.out) == (0, "job\n")
+    assert cli("train", *options, "-s", "run.seed=1").code == 3
+
+
+def test_a_dry_run_names_what_would_be_made_and_refuses_what_would_be(cli: Cli, trained: str) -> None:
+    assert cli("train", "-c", "smoke", "--dry-run").out.startswith("outputs/smoke-2: nothing written")
+    assert cli("train", "-c", "smoke", "--dry-run", "--out", trained).code == 3
+    found = json.loads(cli("train", "-c", "smoke", "--dry-run", "--json").out)
+    assert found["run"] == "outputs/smoke-2" and found["config"]["outer"]["steps"] == 200
+    assert not Path("outputs/smoke-2").exists()
+
+
+def test_more_than_the_memory_of_the_machine_is_refused(cli: Cli) -> None:
+    result = cli("train", "-c", "smoke", "-s", "outer.tasks_per_step=1000000", "-s", "tasks.num_support=100000")
+    assert result.code == 2 and "GiB, this machine has" in result.err and not Path("outputs").exists()
+
+
+def test_an_alpha_beyond_float32_is_refused_there(cli: Cli) -> None:
+    result = cli("train", "-c", "smoke", "-s", "inner.alpha.init=1e308")
+    assert result.code == 2 and "inner.alpha.init must be at most 3e38" in result.err
+    assert cli("config", "check", "smoke", "-s", "inner.alpha.init=1e308", "-s", "run.dtype=float64").code == 0
+
+
+def _shell(command: str, where: Path) -> "subprocess.CompletedProcess[str]":
+    maml = f"{sys.executable} -m maml_cli"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    script = f"set -o pipefail; {command.replace('maml', maml)}"
+    return subprocess.run(
+        ["bash", "-c", script], cwd=where, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_nobody_reading_stops_no_training_and_is_no_failure(cli: Cli, trained: str, tmp_path: Path) -> None:
+    options = "-c smoke -s outer.steps=12 -s run.eval_tasks=4"
+    for redirection in "2>&-", "2>/dev/full":
+        done = _shell(f"maml train {options} {redirection}", tmp_path)
+        assert done.returncode == 0 and done.stdout.startswith("outputs/smoke-") and done.stdout.count("\n") == 1
+    done = _shell(f"maml eval --checkpoint {trained} --tasks 5 | head -1", tmp_path)
+    assert done.returncode in (0, 141) and "Traceback" not in done.stderr
+    assert (tmp_path / trained / "eval.json").exists()
+
+
+def test_a_config_may_come_through_a_pipe(cli: Cli, tmp_path: Path) -> None:
+    done = _shell("echo 'inner: {step: 1}' | maml config check /dev/stdin", tmp_path)
+    assert done.returncode == 2 and "inner.step: unknown key" in done.stderr
+    assert _shell("echo 'inner: {steps: 1}' | maml config check /dev/stdin", tmp_path).returncode == 0
+
+
+def test_hostile_configs_are_one_message(cli: Cli) -> None:
+    Path("deep.yaml").write_text("model:\n  hidden: " + "[" * 3000 + "]" * 3000)
+    assert cli("config", "check", "deep.yaml").err == "deep.yaml:1:1: nested too deeply to be a config\n"
+    Path("many.yaml").write_text("".join(f"key{i}: 1\n" for i in range(300)))
+    assert cli("config", "check", "many.yaml").err.endswith("... and 200 more\n")
+    Path("escape.yaml").write_text('"\\e[31mX": 1\n')
+    assert "\x1b" not in cli("config", "check", "escape.yaml").err
+    assert "at most 16 items, has 17" in cli("config", "check", "smoke", "-s", f"model.hidden={[1] * 17}").err
+
+
+def test_no_number_and_no_verdict_is_cut(cli: Cli, trained: str) -> None:
+    assert "…" not in cli("eval", "--checkpoint", trained, "--tasks", "3", "--set", "tasks.amplitude=1e18").out
+    out = cli("check", "--set", "inner.alpha.init=1e-300").out
+    assert "…" not in out and [line.split()[0] for line in out.splitlines()[1:-1]].count("ok") == 47
