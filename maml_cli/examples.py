@@ -184,7 +184,7 @@ def _outer_step(
     batch = TaskBatch(support, query, Sinusoids(nothing, nothing, nothing, nothing))
     losses, gradients = learner.meta_grad(meta, batch, 0)
     optimizers = {"params": Learned(OPTIMIZERS["sgd"](list(meta.params.values()), lr), lr)}
-    state = TrainState(meta, optimizers, [], 0, torch.zeros(1, dtype=torch.float64))
+    state = TrainState(meta, optimizers, [], 0, torch.zeros(1), torch.zeros(1))
     outer_step(state, lambda generators: batch, learner.meta_grad)
     return losses, gradients, state.meta.params
 

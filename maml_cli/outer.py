@@ -37,18 +37,20 @@ class Learned(NamedTuple):
 
 @dataclass
 class TrainState:
-    """Everything that training changes. `loss_sum` (R,) adds up the query losses since the last line of the log."""
+    """Everything that training changes. `loss_sum` and `left_out`, both (R,), add up the query losses, and count the
+    tasks left out, since the last line of the log."""
 
     meta: Meta
     optimizers: dict[str, Learned]
     generators: list[Generator]
     step: int
     loss_sum: Tensor
+    left_out: Tensor
 
 
 class Outcome(NamedTuple):
     """What an outer step found, for each run: mean query loss and norm of the meta-gradient, (R,) both, before
-    clipping; and the meta-gradient itself, (R, ...), as the optimisers got it."""
+    `clip_norm`; and the meta-gradient itself, (R, ...), as the optimisers got it."""
 
     loss: Tensor
     grad_norm: Tensor
@@ -62,16 +64,23 @@ def outer_step(
     *,
     lr_scale: float = 1.0,
     clip_norm: float | None = None,
+    clip_task_norm: float | None = None,
 ) -> Outcome:
     """One step of the outer loop (Finn et al. 2017, Algorithm 1, line 8); mutates `state`, and only it.
 
-    Raises DivergedError, before anything is updated, if a loss or a gradient is not finite.
+    `clip_task_norm` bounds the gradient of each task before the mean, `clip_norm` that of each run after it. Raises
+    DivergedError, before anything is updated, if a loss or a gradient is not finite; with `clip_task_norm`, tasks
+    of which that is true are left out and counted, and it is raised when no task remains.
     """
     losses, slopes = meta_grad(state.meta, sample(state.generators), state.step)
+    kept = torch.ones_like(losses, dtype=torch.bool)
+    if clip_task_norm is not None:
+        slopes, kept = clip_tasks(losses, slopes, clip_task_norm)
     # Mean over tasks here, outside; inside, the losses of tasks were summed.
     gradients = _map(lambda value: value.mean(dim=1), slopes)
     norms = run_norms(gradients)
-    loss, grad_norm = torch.stack([losses.mean(dim=1), norms]).cpu().double()
+    mean_losses = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
+    loss, grad_norm = torch.stack([mean_losses, norms]).cpu().double()
     if not (loss.isfinite().all() and grad_norm.isfinite().all()):
         raise DivergedError(f"diverged at outer step {state.step + 1}: {_diagnosis(losses, slopes)}")
     if clip_norm is not None:
@@ -85,7 +94,25 @@ def outer_step(
         learned.optimizer.step()
     state.step += 1
     state.loss_sum += loss
+    state.left_out += (~kept).sum(dim=1).cpu()
     return Outcome(loss, grad_norm, gradients)
+
+
+def clip_tasks(losses: Tensor, slopes: Meta, limit: float) -> tuple[Meta, Tensor]:
+    """Per-task gradients (R, B, ...) of norm at most `limit`, and which tasks (R, B) are kept.
+
+    A clipped mean is no better than its worst task: one that is not finite makes it so. Such tasks count as zero.
+    """
+    parts = torch.stack([torch.linalg.vector_norm(value.flatten(2), dim=2) for value in tensors(slopes)])
+    norms = torch.linalg.vector_norm(parts, dim=0)
+    kept = norms.isfinite() & losses.isfinite()
+    scale = (limit / norms).clamp(max=1)
+
+    def clipped(value: Tensor) -> Tensor:
+        shape = (*norms.shape, *[1] * (value.dim() - 2))
+        return torch.where(kept.view(shape), value * scale.view(shape), 0.0)
+
+    return _map(clipped, slopes), kept
 
 
 def run_norms(gradients: Meta) -> Tensor:

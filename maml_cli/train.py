@@ -60,6 +60,7 @@ def train(
                 experiment.algorithm.meta_grad,
                 lr_scale=lr_scale,
                 clip_norm=outer.clip_norm,
+                clip_task_norm=outer.clip_task_norm,
             )
         except DivergedError as error:
             raise DivergedError(f"{error}\n{_advice(config)}\nthe last good checkpoint is {file}") from None
@@ -83,7 +84,8 @@ def start(config: Config, experiment: Experiment) -> TrainState:
     seeds = [config.run.seed]
     meta = experiment.init_meta(seeds)
     streams = [generator(seed, "tasks") for seed in seeds]
-    return TrainState(meta, _optimizers(config, meta), streams, 0, torch.zeros(len(seeds), dtype=torch.float64))
+    none = torch.zeros(len(seeds), dtype=torch.int64)
+    return TrainState(meta, _optimizers(config, meta), streams, 0, none.double(), none)
 
 
 def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
         "optimizers": {name: learned.optimizer.state_dict() for name, learned in state.optimizers.items()},
         "generators": [stream.get_state() for stream in state.generators],
         "loss_sum": state.loss_sum,
+        "left_out": state.left_out,
         "versions": {"maml": __version__, "torch": torch.__version__},
     }
 
@@ -109,9 +112,10 @@ def restore(config: Config, experiment: Experiment, contents: dict[str, Any]) ->
         streams = [torch.Generator() for _ in contents["generators"]]
         for stream, saved in zip(streams, contents["generators"], strict=True):
             stream.set_state(saved)
+        sums = [contents[name].clone() for name in ("loss_sum", "left_out")]
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"its optimiser or generator state does not fit its config: {error}") from None
-    return TrainState(meta, optimizers, streams, contents["step"], contents["loss_sum"].clone())
+    return TrainState(meta, optimizers, streams, contents["step"], *sums)
 
 
 def _optimizers(config: Config, meta: Meta) -> dict[str, Learned]:
@@ -132,12 +136,15 @@ def _log_step(config: Config, state: TrainState, outcome: Outcome, run: Path, *,
         "loss": (state.loss_sum / since)[0].item(),
         "grad_norm": outcome.grad_norm[0].item(),
     }
+    if config.outer.clip_task_norm is not None:
+        record["left_out"] = int(state.left_out[0])
     if config.inner.alpha.learned:
         record |= {"alpha": _by_step(state.meta.rule), "alpha_grad": _by_step(outcome.gradients.rule)}
     append_line(run / "metrics.jsonl", record)
     rate = steps / seconds
     append_line(run / "timing.jsonl", {"step": state.step, "seconds": seconds, "outer_steps_per_second": rate})
     state.loss_sum.zero_()
+    state.left_out.zero_()
 
 
 def _by_step(rule: Params) -> dict[str, list[float]]:

@@ -25,7 +25,7 @@ def _state(optimizer: str = "sgd", lr: float = 0.5, alpha_lr: float = 0.25) -> T
         "params": Learned(OPTIMIZERS[optimizer]([meta.params["w"]], lr), lr),
         "rule": Learned(OPTIMIZERS["sgd"]([meta.rule["alpha"]], alpha_lr), alpha_lr),
     }
-    return TrainState(meta, learned, [], 0, torch.zeros(2, dtype=torch.float64))
+    return TrainState(meta, learned, [], 0, torch.zeros(2, dtype=torch.float64), torch.zeros(2))
 
 
 def _step(state: TrainState, losses: Tensor = LOSSES, slopes: Meta = SLOPES, **options: Any) -> Outcome:
@@ -61,6 +61,34 @@ def test_clipping_scales_the_whole_gradient_of_a_run_that_is_too_long() -> None:
     state = _state()
     _step(state, clip_norm=4.5)
     assert _values(state)[0] == pytest.approx([-0.5 * 3 * 0.9, -2.0])
+
+
+def test_clipping_each_task_bounds_what_one_task_can_do() -> None:
+    """Tasks of run 0 have gradients (1, 0), (2, 0), (3, 4): with limit 2.5 the last is halved, to (1.5, 2)."""
+    slopes = Meta(
+        {"w": torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]).reshape(2, 3, 1, 1)},
+        {"alpha": torch.tensor([[0.0, 0.0, 4.0], [0.0, 0.0, 0.0]]).reshape(2, 3, 1, 1, 1)},
+    )
+    state = _state(lr=1.0, alpha_lr=1.0)
+    outcome = _step(state, slopes=slopes, clip_task_norm=2.5)
+    assert _values(state)[0] == pytest.approx([-(1 + 2 + 1.5) / 3, -1.0])
+    assert _values(state)[1] == pytest.approx([-2 / 3, 0.0])
+    assert outcome.loss.tolist() == [2.0, 5.0] and state.left_out.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["loss", "w", "alpha"])
+def test_clipping_each_task_leaves_out_what_is_not_finite(bad: float, where: str) -> None:
+    """Without task 2 of run 1 its gradients are 0, 0 and its losses 4, 4; run 0 is as it was."""
+    losses, slopes = LOSSES.clone(), Meta(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
+    {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule["alpha"]}[where][1, 2] = bad
+    state = _state()
+    outcome = _step(state, losses, slopes, clip_task_norm=100.0)
+    assert _values(state)[0] == pytest.approx([-1.5, 0.0]) and _values(state)[1] == pytest.approx([-1.0, -0.25 / 3])
+    assert outcome.loss.tolist() == [2.0, 4.0] and state.left_out.tolist() == [0, 1]
+    slopes.params["w"][1] = bad
+    with pytest.raises(DivergedError, match="diverged at outer step 2"):
+        _step(state, losses, slopes, clip_task_norm=100.0)
 
 
 def test_norm_is_of_parameters_and_alpha_together() -> None:

@@ -51,7 +51,7 @@ EVERYTHING = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "everything": EVERYTHING,
-    "float32": {"run": {"dtype": "float32"}},
+    "float32": {"run": {"dtype": "float32"}, "outer": {"clip_task_norm": 0.1, "multi_step_until": 8}},
     "momentum and adamw": {
         "outer": {"optimizer": "momentum"},
         "inner": {"order": "first", "alpha": {"learned": True, "optimizer": "adamw"}},
@@ -226,7 +226,7 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     learner = maml(loss, groups=groups, init_rule=init_rule, learns_rule=False, steps=1)
     meta = learner.init({"theta": torch.ones(1, 1, 1, dtype=torch.float64)})
     optimizer = Learned(torch.optim.SGD([meta.params["theta"]], lr=1.0), 1.0)
-    state = TrainState(meta, {"params": optimizer}, [], 0, torch.zeros(1, dtype=torch.float64))
+    state = TrainState(meta, {"params": optimizer}, [], 0, torch.zeros(1), torch.zeros(1))
     batch = TaskBatch(Split(*points), Split(*query), Sinusoids(*[torch.empty(0)] * 4))
     with pytest.raises(DivergedError, match="diverged at outer step"):
         for _ in range(100):
