@@ -29,6 +29,15 @@ MetaGrad = Callable[[Meta, TaskBatch, int], tuple[Tensor, Meta]]
 Weights = Callable[[int], Sequence[float]]
 """Outer step -> the weight of the query loss after each inner step 0..S; that of the last is not zero."""
 
+Beyond = Callable[[int], float]
+"""How many steps past the last alpha -> the factor on it."""
+
+BEYOND: dict[str, Beyond] = {
+    "hold": lambda excess: 1.0,
+    "decay": lambda excess: 0.5**excess,
+    "stop": lambda excess: 0.0,
+}
+
 
 class Algorithm(NamedTuple):
     """A learner as three pure functions.
@@ -55,6 +64,7 @@ def maml(
     first_order: bool = False,
     first_order_until: int = 0,
     weights: Weights | None = None,
+    beyond: Beyond = BEYOND["hold"],
 ) -> Algorithm:
     """Model-agnostic meta-learning (Finn et al. 2017, arXiv:1703.03400).
 
@@ -63,7 +73,7 @@ def maml(
     `first_order_until` outer steps are first order (derivative-order annealing), and `weights` spread what is
     minimised over the inner steps (multi-step loss), both of MAML++ (Antoniou et al. 2018, arXiv:1810.09502).
     """
-    update = scaled_gradient(groups)
+    update = scaled_gradient(groups, beyond=beyond)
 
     def adapt(meta: Meta, support: Split, steps: int, first_order: bool = first_order) -> Iterator[Params]:
         return inner.unroll(
@@ -89,14 +99,19 @@ def maml(
     )
 
 
-def scaled_gradient(groups: Mapping[str, str]) -> UpdateRule:
+def scaled_gradient(groups: Mapping[str, str], *, beyond: Beyond = BEYOND["hold"]) -> UpdateRule:
     """Gradient descent with the step size alpha of each parameter's group: alpha * gradient.
 
-    Beyond the last step that has an alpha of its own, the last one holds.
+    After the last step that has an alpha of its own, that alpha goes on, times `beyond(1)`, `beyond(2)`, ...
     """
 
     def update(rule: Params, gradients: Params, step: int) -> Params:
-        alphas = {group: alpha.select(-3, min(step, alpha.shape[-3] - 1)) for group, alpha in rule.items()}
+        alphas = {}
+        for group, alpha in rule.items():
+            count = alpha.shape[-3]
+            alphas[group] = alpha.select(-3, min(step, count - 1))
+            if count > 1 and step >= count:
+                alphas[group] = alphas[group] * beyond(step - count + 1)
         return {key: alphas[groups[key]] * gradient for key, gradient in gradients.items()}
 
     return update

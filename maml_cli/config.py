@@ -83,6 +83,9 @@ class Alpha(Section):
         "scalar", description="one alpha for all, for each layer, tensor or parameter (Meta-SGD)"
     )
     per_step: bool = Field(False, description="whether each inner step has alphas of its own")
+    beyond: Literal["hold", "decay", "stop"] = Field(
+        "hold", description="after the last alpha of its own: it holds, halves at every step, or nothing moves any more"
+    )
     optimizer: Optimizer | None = Field(None, description="the outer optimiser of alpha; null: outer.optimizer")
     lr: float | None = Field(None, gt=0, description="its outer learning rate; null: outer.lr")
 
@@ -91,6 +94,8 @@ class Alpha(Section):
         for key in ("optimizer", "lr"):
             if not self.learned and getattr(self, key) is not None:
                 raise PydanticCustomError(f"at:{key}", "has no effect: alpha.learned is false")
+        if self.beyond != "hold" and not self.per_step:
+            raise PydanticCustomError("at:beyond", "has no effect: alpha.per_step is false")
         return self
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Generator
 
 from maml_cli import algorithms, devices
-from maml_cli.algorithms import Algorithm, Meta, annealed_to_last
+from maml_cli.algorithms import BEYOND, Algorithm, Meta, annealed_to_last
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError
 from maml_cli.losses import LOSSES, TaskLoss, mean_loss
@@ -88,6 +88,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
             steps=inner.steps,
             first_order=inner.order == "first",
             first_order_until=inner.first_order_until,
+            beyond=BEYOND[alpha.beyond],
             weights=annealed_to_last(inner.steps, until=until) if until else None,
         ),
         hidden=config.model.hidden,

@@ -132,6 +132,7 @@ run:
         ("tasks: {x: 1}\n", "mine.yaml:1:12: tasks.x must be [low, high] with low below high"),
         ("tasks: {phase: [0, .inf]}\n", "mine.yaml:1:16: tasks.phase must be a number or [low, high], got [0, inf]"),
         ("run: {device: mps, dtype: float64}\n", "mine.yaml:1:27: run.dtype must be float32 on mps"),
+        ("inner: {alpha: {beyond: stop}}\n", "mine.yaml:1:25: inner.alpha.beyond has no effect: alpha.per_step is"),
         ("run: {seed: -1}\n", "mine.yaml:1:13: run.seed must be at least 0, got -1"),
         ("x: \x07\n", "mine.yaml:1:4: not valid YAML: special characters are not allowed"),
     ],

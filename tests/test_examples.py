@@ -88,7 +88,7 @@ def test_first_order_by_accident_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_alpha_that_is_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong_rule(groups):  # type: ignore[no-untyped-def]
+    def wrong_rule(groups, **options):  # type: ignore[no-untyped-def]
         return lambda rule, slopes, step: {key: 1.01 * rule[groups[key]][..., 0, :, :] * g for key, g in slopes.items()}
 
     monkeypatch.setattr(algorithms, "scaled_gradient", wrong_rule)

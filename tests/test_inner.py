@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from maml_cli import inner
-from maml_cli.algorithms import scaled_gradient
+from maml_cli.algorithms import BEYOND, scaled_gradient
 from maml_cli.losses import mean_loss, squared
 from maml_cli.model import Params, init_mlp, mlp
 from maml_cli.tasks import Split, generator
@@ -121,11 +121,27 @@ def test_nothing_given_is_changed() -> None:
     assert all(torch.equal(value, before[key]) and not value.requires_grad for key, value in params.items())
 
 
-def test_an_alpha_of_its_own_for_each_step_and_the_last_one_beyond() -> None:
-    """With loss (w - y)^2 a step takes w to w - 2 alpha (w - y): here by halves, quarters, and quarters again."""
+@pytest.mark.parametrize(
+    ("beyond", "places"),
+    [
+        ("hold", [0.0, 4.0, 5.0, 5.75, 6.3125]),  # a quarter of what is left, again and again
+        ("decay", [0.0, 4.0, 5.0, 5.375, 5.5390625]),  # then an eighth, then a sixteenth
+        ("stop", [0.0, 4.0, 5.0, 5.0, 5.0]),
+    ],
+)
+def test_an_alpha_of_its_own_for_each_step_and_what_comes_beyond(beyond: str, places: list[float]) -> None:
+    """With loss (w - 8)^2 a step goes 2 alpha of the way: here one half, then a quarter, then as `beyond` says."""
     params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
     support = Split(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
     loss = mean_loss(lambda p, x: p["w"], squared)
     rule = {"alpha": torch.tensor([0.25, 0.125], dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
-    steps = inner.unroll(loss, params, rule, scaled_gradient({"w": "alpha"}), support, steps=4)
-    assert [adapted["w"].item() for adapted in steps] == [0.0, 4.0, 5.0, 5.75, 6.3125]
+    update = scaled_gradient({"w": "alpha"}, beyond=BEYOND[beyond])
+    steps = inner.unroll(loss, params, rule, update, support, steps=4)
+    assert [adapted["w"].item() for adapted in steps] == places
+
+
+def test_an_alpha_that_all_steps_share_has_no_beyond() -> None:
+    params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
+    rule = {"alpha": torch.full((1, 1, 1, 1, 1), 0.25, dtype=torch.float64)}
+    moved = scaled_gradient({"w": "alpha"}, beyond=BEYOND["stop"])(rule, {"w": torch.ones_like(params["w"])}, 7)
+    assert moved["w"].item() == 0.25

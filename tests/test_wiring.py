@@ -91,6 +91,18 @@ def test_the_loss_is_that_of_the_config_inside_and_outside(loss: str, formula: A
     assert found[0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
+def test_beyond_the_trained_steps_is_as_the_config_says() -> None:
+    found = {}
+    for beyond in "hold", "stop":
+        alpha = {"per_step": True, "learned": True, "beyond": beyond}
+        experiment = build(_config(inner={"steps": 2, "alpha": alpha}))
+        meta = per_task(experiment.init_meta([0]), 3)
+        found[beyond] = list(experiment.algorithm.unroll(meta, experiment.sample([generator(0, "x")]).support, 3))
+    assert torch.equal(found["stop"][3]["head.w"], found["stop"][2]["head.w"])
+    assert torch.equal(found["hold"][2]["head.w"], found["stop"][2]["head.w"])
+    assert not torch.equal(found["hold"][3]["head.w"], found["hold"][2]["head.w"])
+
+
 def test_the_schedule_and_the_clip_act_in_training(tmp_path: Path) -> None:
     """With SGD of rate 1 a step moves by the clipped norm times the schedule: (1 + cos(pi t / 6)) / 2 * 1e-3."""
     outer = {"optimizer": "sgd", "lr": 1.0, "clip_norm": 1e-3, "schedule": "cosine"}
