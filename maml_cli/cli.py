@@ -79,7 +79,7 @@ def train(
     from maml_cli.report import plan_dict, to_json, train_dict
 
     planned = plan(config, overrides or [], out=out, resume=resume, device=device)
-    choice = choose_device(planned.config)
+    choice = choose_device(planned.config, planned.device)
     if dry_run:
         text = "\n".join([f"{planned.where}: nothing written (--dry-run)", *describe(planned, choice)])
         typer.echo(to_json(plan_dict(planned, choice)) if as_json else text)

@@ -98,9 +98,11 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
     )
 
 
-def choose_device(config: Config) -> devices.Choice:
-    """The device for training `config`, and why; raises ConfigError if it is not here."""
-    return devices.choose(config.run.device, work=outer_step_work(config), needs_float64=config.run.dtype == "float64")
+def choose_device(config: Config, requested: str | None = None) -> devices.Choice:
+    """The device for `config`, or the one that is `requested` in its place; raises ConfigError if it is not here."""
+    return devices.choose(
+        requested or config.run.device, work=outer_step_work(config), needs_float64=config.run.dtype == "float64"
+    )
 
 
 def outer_step_work(config: Config) -> int:

@@ -15,7 +15,7 @@ from maml_cli.devices import Choice
 from maml_cli.errors import CheckpointError, ConfigError, InterruptedRun
 from maml_cli.experiment import Experiment, build
 from maml_cli.files import read_lines
-from maml_cli.loading import load_config, override
+from maml_cli.loading import load_config
 from maml_cli.outer import TrainState
 from maml_cli.progress import progress, tell
 from maml_cli.rundir import Checkpoint
@@ -28,13 +28,17 @@ Say = Callable[[str], None]
 
 
 class Plan(NamedTuple):
-    """What is to be trained: a config, where a new run goes or which one goes on, and from which checkpoint."""
+    """What is to be trained: a config, where a new run goes or which one goes on, and from which checkpoint.
+
+    `device` is asked for in place of the config's, which a run that goes on keeps.
+    """
 
     config: Config
     name: str
     out: Path | None = None
     run: Path | None = None
     resumed: Checkpoint | None = None
+    device: str | None = None
 
     @property
     def where(self) -> str:
@@ -61,11 +65,11 @@ def plan(
 
     `resume` is a run or checkpoint, or `auto`: the newest unfinished run of the same config, or else a new one.
     """
-    on_device = [f"run.device={device}"] if device else []
     if resume is not None and resume != "auto":
         if source is not None or overrides or out is not None:
             raise ConfigError("--resume goes on with a run as it is: leave out --config, --set and --out")
-        return _plan_resumed(Path(resume), on_device)
+        return _plan_resumed(Path(resume), device)
+    on_device = [f"run.device={device}"] if device else []
     loaded = load_config(source or "quickstart", [*overrides, *on_device])
     found = _same_config(loaded.config, out) if resume else None
     return Plan(loaded.config, loaded.name, out, found.run if found else None, found)
@@ -128,6 +132,8 @@ def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
         assert stop.received is not None
         # Said even when quiet: whoever stopped it needs to know.
         tell(f"stopped by {stop.received.name}; saved. Go on with: maml train --resume {run}")
+    else:
+        say(f"next: maml eval --checkpoint {run}")
     return Launched(run, trained, config, choice.device.type, stop.exit_code if trained.interrupted else 0)
 
 
@@ -138,10 +144,10 @@ def _restored(checkpoint: Checkpoint, experiment: Experiment) -> TrainState:
         raise CheckpointError(f"{checkpoint.file}: {error}") from None
 
 
-def _plan_resumed(path: Path, on_device: Sequence[str]) -> Plan:
+def _plan_resumed(path: Path, device: str | None) -> Plan:
     if path.is_dir() and not any(path.glob("checkpoints/step-*.pt")) and (config := rundir.config_of(path)):
         # It died before its first checkpoint: from the beginning, then.
-        return Plan(override(config, on_device, label="--device"), path.name, run=path)
+        return Plan(config, path.name, run=path, device=device)
     found = rundir.open_checkpoint(path)
     if found.run is None:
         raise ConfigError(f"{path}: not in a run directory; --resume takes a run, or a checkpoint inside one")
@@ -151,7 +157,7 @@ def _plan_resumed(path: Path, on_device: Sequence[str]) -> Plan:
             f"{written}: not the config of its checkpoints, and a run goes on as it began; put it right, or delete it "
             f"to have it written again, or start a new run with --config"
         )
-    return Plan(override(found.config, on_device, label="--device"), found.label, run=found.run, resumed=found)
+    return Plan(found.config, found.label, run=found.run, resumed=found, device=device)
 
 
 def _same_config(config: Config, out: Path | None) -> Checkpoint | None:

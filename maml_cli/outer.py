@@ -73,13 +73,14 @@ def outer_step(
     of which that is true are left out and counted, and it is raised when no task remains.
     """
     losses, slopes = meta_grad(state.meta, sample(state.generators), state.step)
-    kept = torch.ones_like(losses, dtype=torch.bool)
+    taken, mean_losses, left_out = slopes, losses.mean(dim=1), torch.tensor(0)
     if clip_task_norm is not None:
-        slopes, kept = clip_tasks(losses, slopes, clip_task_norm)
+        taken, kept = clip_tasks(losses, slopes, clip_task_norm)
+        mean_losses = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
+        left_out = (~kept).sum(dim=1).cpu()
     # Mean over tasks here, outside; inside, the losses of tasks were summed.
-    gradients = _map(lambda value: value.mean(dim=1), slopes)
+    gradients = _map(lambda value: value.mean(dim=1), taken)
     norms = run_norms(gradients)
-    mean_losses = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
     loss, grad_norm = torch.stack([mean_losses, norms]).cpu().double()
     if not (loss.isfinite().all() and grad_norm.isfinite().all()):
         raise DivergedError(f"diverged at outer step {state.step + 1}: {_diagnosis(losses, slopes)}")
@@ -94,7 +95,7 @@ def outer_step(
         learned.optimizer.step()
     state.step += 1
     state.loss_sum += loss
-    state.left_out += (~kept).sum(dim=1).cpu()
+    state.left_out += left_out
     return Outcome(loss, grad_norm, gradients)
 
 

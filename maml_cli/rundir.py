@@ -53,11 +53,8 @@ class Checkpoint(NamedTuple):
 def create(path: Path | None, *, name: str, config: Config, parent: Path = Path("outputs")) -> Path:
     """Make a new run directory at `path`, or at `parent`/`name`, `name`-2, ...: never one that holds a run."""
     if path is not None:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise FileError(f"{path}: a file; --out takes a directory") from None
         check_empty(path)
+        path.mkdir(parents=True, exist_ok=True)
         run = path
     else:
         parent.mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,7 @@ def test_train_prints_the_run_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None
         "tasks/s",
     ):
         assert words in result.err
+    assert result.err.endswith("next: maml eval --checkpoint outputs/smoke\n")
     again = cli("train", "-c", "smoke", *Tiny, "--quiet")
     assert again.out == "outputs/smoke-2\n" and again.err == ""
 

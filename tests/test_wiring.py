@@ -388,6 +388,19 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_over(cli: Cli, train
     assert {name: (Path(trained) / name).read_bytes() for name in expected} == expected
 
 
+def test_another_device_for_the_rest_of_a_run_is_not_another_config(cli: Cli) -> None:
+    options = ["-c", "quickstart", *Tiny, "-q", "-s", "run.checkpoint_every=4"]
+    whole, run = (Path(cli("train", *options).out.strip()) for _ in range(2))
+    for step, later in ((4, (8, 12)), (8, (12,))):
+        for number in later:
+            (run / "checkpoints" / f"step-{number:08d}.pt").unlink(missing_ok=True)
+        result = cli("train", "--resume", run / "checkpoints" / f"step-{step:08d}.pt", "--device", "cpu", "-q")
+        assert result.code == 0, result.err
+    assert cli("train", "--resume", run, "-q").code == 0
+    for name in "last.json", "config.yaml", "metrics.jsonl", "checkpoints/step-00000012.pt":
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_resume_takes_a_run_as_it_began(cli: Cli, trained: str) -> None:
     written = Path(trained) / "config.yaml"
     text = written.read_text()
