@@ -1,10 +1,6 @@
-"""Learners as compositions of small functions: what adapts, by which update, and where the meta-gradient comes from.
+"""Learners as compositions of small functions: what adapts, by which update, and where the meta-gradient comes from."""
 
-Shapes: everything in a `Meta` has the leading axis R (runs); broadcast to tasks it has R, B. An alpha is
-(R, S, 1, 1) or (R, S, in, out), where S is 1 (shared by all inner steps) or the number of inner steps.
-"""
-
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,30 +9,12 @@ from torch import Tensor
 from maml_cli import inner
 from maml_cli.inner import UpdateRule
 from maml_cli.losses import TaskLoss
-from maml_cli.model import Params
-from maml_cli.tasks import Split, TaskBatch
-
-
-class Meta(NamedTuple):
-    """All that the outer loop may learn: initial parameters, and how gradients become updates."""
-
-    params: Params
-    rule: Params
-
+from maml_cli.meta import Meta
+from maml_cli.meta_gradients import Adapt, MetaGrad
+from maml_cli.model import CONTEXT, Params
+from maml_cli.tasks import Split
 
 Unroll = Callable[[Meta, Split, int], Iterator[Params]]
-MetaGrad = Callable[[Meta, TaskBatch, int], tuple[Tensor, Meta]]
-Weights = Callable[[int], Sequence[float]]
-"""Outer step -> the weight of the query loss after each inner step 0..S; that of the last is not zero."""
-
-Beyond = Callable[[int], float]
-"""How many steps past the last alpha -> the factor on it."""
-
-BEYOND: dict[str, Beyond] = {
-    "hold": lambda excess: 1.0,
-    "decay": lambda excess: 0.5**excess,
-    "stop": lambda excess: 0.0,
-}
 
 
 class Algorithm(NamedTuple):
@@ -54,154 +32,68 @@ class Algorithm(NamedTuple):
     meta_grad: MetaGrad
 
 
-def maml(
-    loss: TaskLoss,
-    *,
-    groups: Mapping[str, str],
-    init_rule: Callable[[Params], Params],
-    learns_rule: bool,
-    steps: int,
-    first_order: bool = False,
-    first_order_until: int = 0,
-    weights: Weights | None = None,
-    beyond: Beyond = BEYOND["hold"],
-) -> Algorithm:
-    """Model-agnostic meta-learning (Finn et al. 2017, arXiv:1703.03400).
+class Descent(NamedTuple):
+    """An inner loop: model-agnostic meta-learning (Finn et al. 2017, arXiv:1703.03400) adapts by gradient descent.
 
-    `groups` names the parameters that adapt, each with the alpha it goes by. With `learns_rule` the alphas are
-    learned too (Meta-SGD, Li et al. 2017, arXiv:1707.09835, when there is one for each parameter). The first
-    `first_order_until` outer steps are first order (derivative-order annealing), and `weights` spread what is
-    minimised over the inner steps (multi-step loss), both of MAML++ (Antoniou et al. 2018, arXiv:1810.09502).
+    `adapted` names the parameters that adapt, `update` what their gradients become, and `fresh` adds what each task
+    starts anew with. With `proximal` lambda > 0 it descends L(phi) + lambda / 2 |phi - theta|^2 in place of L.
     """
-    update = scaled_gradient(groups, beyond=beyond)
 
-    def adapt(meta: Meta, support: Split, steps: int, first_order: bool = first_order) -> Iterator[Params]:
+    loss: TaskLoss
+    update: UpdateRule
+    adapted: Collection[str]
+    fresh: Callable[[Params], Params] = lambda params: params
+    proximal: float = 0.0
+
+    def unroll(
+        self, meta: Meta, support: Split | Sequence[Split], steps: int, *, first_order: bool = False
+    ) -> Iterator[Params]:
+        """The parameters after 0, 1, ..., `steps` inner steps from `meta`, which is broadcast to tasks."""
+        start = self.fresh(meta.params)
+        loss = _held(self.loss, {key: start[key] for key in self.adapted}, self.proximal)
         return inner.unroll(
             loss,
-            meta.params,
+            start,
             meta.rule,
-            update,
+            self.update,
             support,
             steps=steps,
-            adapted=groups.keys(),
+            adapted=self.adapted,
             first_order=first_order,
         )
 
-    return Algorithm(
-        init=lambda params: Meta(params, init_rule(params)),
-        unroll=adapt,
-        meta_grad=query_gradient(
-            lambda meta, support, step: adapt(meta, support, steps, first_order or step < first_order_until),
-            loss,
-            learns_rule=learns_rule,
-            weights=weights or last_step(steps),
-        ),
-    )
+    def for_training(self, steps: int, *, first_order_until: float = 0) -> Adapt:
+        """`unroll` by `steps`, first order before outer step `first_order_until`: derivative-order annealing.
+
+        MAML++ (Antoniou et al. 2018, arXiv:1810.09502, section 4). FOMAML is first order for ever.
+        """
+        return lambda meta, support, step: self.unroll(meta, support, steps, first_order=step < first_order_until)
 
 
-def scaled_gradient(groups: Mapping[str, str], *, beyond: Beyond = BEYOND["hold"]) -> UpdateRule:
-    """Gradient descent with the step size alpha of each parameter's group: alpha * gradient.
+def _held(loss: TaskLoss, anchor: Params, strength: float) -> TaskLoss:
+    """`loss` and strength / 2 |phi - anchor|^2 (implicit MAML, Rajeswaran et al. 2019, arXiv:1909.04630, eq. 3)."""
+    if not strength:
+        return loss
 
-    After the last step that has an alpha of its own, that alpha goes on, times `beyond(1)`, `beyond(2)`, ...
+    def held(params: Params, split: Split) -> Tensor:
+        ways = [(params[key] - value).square().sum(dim=(-2, -1)) for key, value in anchor.items()]
+        return loss(params, split) + strength / 2 * torch.stack(ways).sum(dim=0)
+
+    return held
+
+
+def with_context(params: Params, *, num_context: int) -> Params:
+    """`params` and context inputs, zero where each task starts (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642).
+
+    (..., 1, num_context) under the key `context`, never learned by the outer loop; none for 0.
     """
-
-    def update(rule: Params, gradients: Params, step: int) -> Params:
-        alphas = {}
-        for group, alpha in rule.items():
-            count = alpha.shape[-3]
-            alphas[group] = alpha.select(-3, min(step, count - 1))
-            if count > 1 and step >= count:
-                alphas[group] = alphas[group] * beyond(step - count + 1)
-        return {key: alphas[groups[key]] * gradient for key, gradient in gradients.items()}
-
-    return update
-
-
-def query_gradient(
-    adapt: Callable[[Meta, Split, int], Iterator[Params]], loss: TaskLoss, *, learns_rule: bool, weights: Weights
-) -> MetaGrad:
-    """The gradient of the query loss after the inner steps, weighted: sum over s of w_s loss(phi_s, query).
-
-    With all weight on the last step this is MAML's (Finn et al. 2017, eq. 1), else the multi-step loss of MAML++
-    (Antoniou et al. 2018, eq. 4). `adapt` is (meta, support, outer step) -> phi_0, ..., phi_S.
-    """
-
-    def meta_grad(meta: Meta, batch: TaskBatch, step: int) -> tuple[Tensor, Meta]:
-        leaves = per_task(meta, num_tasks(batch.support))
-        learned = Meta(leaves.params, leaves.rule if learns_rule else {})
-        for leaf in tensors(learned):
-            leaf.requires_grad_()
-        objective = losses = torch.zeros(())
-        for weight, adapted in zip(weights(step), adapt(leaves, batch.support, step), strict=True):
-            if weight:
-                losses = loss(adapted, batch.query)
-                objective = losses if weight == 1 else objective + weight * losses
-        gradients = iter(torch.autograd.grad(objective.sum(), tensors(learned)))
-        return losses.detach(), Meta(*({key: next(gradients) for key in part} for part in learned))
-
-    return meta_grad
-
-
-def last_step(steps: int) -> Weights:
-    """All weight on the query loss after the last of `steps` inner steps."""
-    weights = [0.0] * steps + [1.0]
-    return lambda step: weights
-
-
-def annealed_to_last(steps: int, *, until: int) -> Weights:
-    """Equal weights on inner steps 1..`steps`, moving linearly to all weight on the last at outer step `until`."""
-
-    def weights(step: int) -> list[float]:
-        share = max(0.0, 1 - step / until) / steps
-        return [0.0, *[share] * (steps - 1), 1 - (steps - 1) * share]
-
-    return weights
-
-
-def alpha_groups(params: Collection[str], *, per: str) -> dict[str, str]:
-    """Which alpha each of the parameters `params` goes by: one for all, one a layer, one a tensor or more."""
-    name: dict[str, Callable[[str], str]] = {
-        "scalar": lambda key: "alpha",
-        "layer": lambda key: key.rpartition(".")[0],
-        "tensor": lambda key: key,
-        "parameter": lambda key: key,
-    }
-    return {key: name[per](key) for key in params}
-
-
-def init_alphas(
-    params: Params, groups: Mapping[str, str], *, value: float, per_parameter: bool, num_alphas: int
-) -> Params:
-    """Alphas that all start at `value`: (R, num_alphas, 1, 1), or of the shape of their parameter."""
-    alphas = {}
-    for key, group in groups.items():
-        runs, *shape = params[key].shape
-        size = shape if per_parameter else [1, 1]
-        alphas[group] = params[key].new_full((runs, num_alphas, *size), value)
-    return alphas
+    bias = params["head.b"]
+    return params | {CONTEXT: bias.new_zeros(*bias.shape[:-1], num_context)} if num_context else params
 
 
 def adapted_keys(params: Collection[str], *, subset: str) -> list[str]:
-    """The parameters that adapt: `all`, the `head` (ANIL, arXiv:1909.09157) or the `body` (BOIL, arXiv:2008.08882)."""
+    """The parameters that adapt: `all`, the `head` (ANIL, Raghu et al. 2019, arXiv:1909.09157), the `body` (BOIL, Oh et
+    al. 2020, arXiv:2008.08882) or the `context` (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642)."""
     head = {key for key in params if key.startswith("head.")}
-    return [key for key in params if subset == "all" or (key in head) == (subset == "head")]
-
-
-def num_tasks(split: Split) -> int:
-    """B, the number of tasks in each run."""
-    return split.x.shape[-3]
-
-
-def per_task(meta: Meta, num_tasks: int) -> Meta:
-    """`meta` with an axis of tasks after the axis of runs, (R, ...) -> (R, B, ...), cut from its graph."""
-    return Meta(
-        *(
-            {key: value.detach().unsqueeze(1).expand(-1, num_tasks, *value.shape[1:]) for key, value in part.items()}
-            for part in meta
-        )
-    )
-
-
-def tensors(meta: Meta) -> list[Tensor]:
-    """All tensors of `meta`, the parameters first."""
-    return [*meta.params.values(), *meta.rule.values()]
+    chosen = {"all": {*params}, "head": head, "body": {*params} - head - {CONTEXT}, "context": {CONTEXT} & {*params}}
+    return [key for key in params if key in chosen[subset]]

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import torch
 
-from maml_cli.algorithms import Meta, per_task
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.evaluate import Evaluation, evaluate, make_bank
 from maml_cli.experiment import Experiment, build, choose_device
 from maml_cli.files import write_atomic
 from maml_cli.loading import override
+from maml_cli.meta import Meta, per_task
 from maml_cli.rundir import Checkpoint, open_checkpoint
 from maml_cli.tasks import Split
 
@@ -86,6 +86,7 @@ def evaluate_run(
             experiment.predict,
             opened.meta,
             family=experiment.family,
+            inputs=experiment.inputs,
             random_params=experiment.init_params,
             num_shots=num_shots,
             num_tasks=num_tasks,
@@ -104,10 +105,10 @@ def fits(opened: Opened, *, num_tasks: int, num_shots: int, steps: int, seed: in
     bank = make_bank(experiment.family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
     x = torch.linspace(*experiment.family.x, num_points, dtype=torch.float64)
     points = x.reshape(num_points, 1).expand(1, num_tasks, num_points, 1)
-    placed = points.to(experiment.device, experiment.dtype)
-    support = Split(*(part.to(experiment.device, experiment.dtype) for part in bank.support))
+    seen = [experiment.inputs(split, bank.truth) for split in (bank.support, Split(points, points))]
+    support, placed = (Split(*(part.to(experiment.device, experiment.dtype) for part in split)) for split in seen)
     adapted = experiment.algorithm.unroll(per_task(opened.meta, num_tasks), support, steps)
-    predictions = torch.stack([experiment.predict(params, placed)[0, ..., 0] for params in adapted]).cpu().double()
+    predictions = torch.stack([experiment.predict(params, placed.x)[0, ..., 0] for params in adapted]).cpu().double()
     truth = bank.truth(points)[0, ..., 0]
     return [
         Fit(x, truth[i], predictions[:, i], bank.support.x[0, i, :, 0], bank.support.y[0, i, :, 0])

@@ -1,27 +1,25 @@
 """Self-checks that prove the gradients on the user's machine: is it really second order?
 
 The worked examples, then the configured learner, smooth and in float64, against finite differences and against an
-independent implementation: one task at a time, with torch.func. That shares the network, the loss and the names of
-parameters and alphas with the inner loop, but neither its steps nor how they are differentiated.
+independent implementation with torch.func.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
 
-from maml_cli.algorithms import Meta, adapted_keys, alpha_groups, per_task, tensors
+from maml_cli import independent
 from maml_cli.config import Config
 from maml_cli.examples import Case, worked_examples
 from maml_cli.experiment import Experiment, build
 from maml_cli.loading import override
+from maml_cli.meta import Meta, per_task, tensors
 from maml_cli.model import Params
 from maml_cli.tasks import Split, TaskBatch, generator
 
 NUM_TASKS = 5
-ALL_SECOND_ORDER = 10**9  # an outer step at which nothing is annealed any more
+LATE = 10**9  # an outer step at which nothing is annealed any more
 
 
 def check(config: Config) -> list[Case]:
@@ -32,36 +30,58 @@ def check(config: Config) -> list[Case]:
 
 def check_learner(config: Config) -> Iterator[Case]:
     """The meta-gradient of `config`, which must be smooth, at its initial parameters on a few of its tasks."""
-    second = build(override(config, ["inner.order=second", "inner.alpha.learned=true"], label="check"))
-    first = build(override(config, ["inner.order=first", "inner.alpha.learned=true"], label="check"))
-    meta = second.init_meta([config.run.seed])
-    batch = second.family.sample(
-        [generator(config.run.seed, "check")],
-        num_tasks=NUM_TASKS,
-        num_support=config.tasks.num_support,
-        num_query=config.tasks.num_query,
-        dtype=second.dtype,
-    )
-    gradients = {
-        "second": second.algorithm.meta_grad(meta, batch, ALL_SECOND_ORDER)[1],
-        "first": first.algorithm.meta_grad(meta, batch, ALL_SECOND_ORDER)[1],
-    }
-    references = {order: _reference(config, second, meta, batch, order=order) for order in gradients}
+    kind = config.outer.meta_gradient if config.inner.order != "implicit" else "implicit"
+    yield from {"query": _check_orders, "joint": _check_joint}.get(kind, _check_distance)(config)
+    experiment, meta, batch = _at_start(config)
+    yield Case("network: change in a task without the others", 0.0, _alone(experiment, meta, batch))
 
-    for part in ("params", "rule"):
-        named = "params" if part == "params" else "alpha"
-        expected = _finite_difference(second, meta, batch, part=part)
-        obtained = _along(getattr(gradients["second"], part), _direction(meta, part))
-        tolerance = 1e-6 * max(1.0, abs(expected))
-        yield Case(f"network: slope in {named}, finite differences", expected, obtained, tolerance)
-    for order, gradient in gradients.items():
-        distance = _relative_distance(gradient, references[order])
+
+def _check_orders(config: Config) -> Iterator[Case]:
+    """Both orders, with alpha learned; the two must differ by as much as they do in the independent implementation."""
+    found, expected = {}, {}
+    for order in ("second", "first"):
+        changes = [f"inner.order={order}", "inner.alpha.learned=true", "inner.first_order_until=0"]
+        changed = override(config, changes, label="check")
+        experiment, meta, batch = _at_start(changed)
+        found[order] = experiment.algorithm.meta_grad(meta, batch, LATE)[1]
+        expected[order] = independent.meta_gradient(changed, experiment, meta, batch, LATE)
+        if order == "second":
+            yield from _check_slopes(experiment, meta, batch, ("params", "rule"))
+    for order, gradient in found.items():
+        distance = _relative_distance(gradient, expected[order])
         yield Case(f"network: {order} order, distance to torch.func", 0.0, distance)
-    # The two orders must differ by as much as they do in the reference: equal gradients would mean first order.
-    expected = _relative_distance(references["first"], references["second"])
-    obtained = _relative_distance(gradients["first"], gradients["second"])
-    yield Case("network: distance of first to second order", expected, obtained)
-    yield Case("network: change in a task without the others", 0.0, _alone(second, meta, batch))
+    # Equal gradients would mean that both are first order.
+    apart, as_expected = (_relative_distance(both["first"], both["second"]) for both in (found, expected))
+    yield Case("network: distance of first to second order", as_expected, apart)
+
+
+def _check_joint(config: Config) -> Iterator[Case]:
+    yield from _check_slopes(*_at_start(config), parts=("params",))
+    yield from _check_distance(config)
+
+
+def _check_distance(config: Config) -> Iterator[Case]:
+    """Reptile's is the gradient of no function, and the minimum of an implicit one is reached but nearly."""
+    experiment, meta, batch = _at_start(config)
+    found = experiment.algorithm.meta_grad(meta, batch, LATE)[1]
+    distance = _relative_distance(found, independent.meta_gradient(config, experiment, meta, batch, LATE))
+    yield Case("network: meta-gradient, distance to torch.func", 0.0, distance)
+
+
+def _check_slopes(experiment: Experiment, meta: Meta, batch: TaskBatch, parts: Sequence[str]) -> Iterator[Case]:
+    gradient = experiment.algorithm.meta_grad(meta, batch, LATE)[1]
+    for part in parts:
+        expected = _finite_difference(experiment, meta, batch, part=part)
+        obtained = _along(getattr(gradient, part), _direction(meta, part))
+        tolerance = 1e-6 * max(1.0, abs(expected))
+        named = "params" if part == "params" else "alpha" if not experiment.learned["curvature"] else "rule"
+        yield Case(f"network: slope in {named}, finite differences", expected, obtained, tolerance)
+
+
+def _at_start(config: Config) -> tuple[Experiment, Meta, TaskBatch]:
+    """The learner, its initial Meta, and a few tasks."""
+    experiment = build(override(config, [f"outer.tasks_per_step={NUM_TASKS}"], label="check"))
+    return experiment, experiment.init_meta([config.run.seed]), experiment.sample([generator(config.run.seed, "check")])
 
 
 def _smooth(config: Config) -> Config:
@@ -71,11 +91,14 @@ def _smooth(config: Config) -> Config:
         changes.append("model.activation=tanh")
     if config.inner.loss == "l1":
         changes.append("inner.loss=mse")
+    if config.inner.order == "implicit":
+        # Small enough for its whole Hessian, and solved to the end.
+        changes += [f"model.hidden={[min(width, 8) for width in config.model.hidden]}", "inner.cg_steps=500"]
     return override(config, changes, label="check")
 
 
 def _mean_query_loss(experiment: Experiment, meta: Meta, batch: TaskBatch) -> Tensor:
-    return experiment.algorithm.meta_grad(meta, batch, ALL_SECOND_ORDER)[0].mean()
+    return experiment.algorithm.meta_grad(meta, batch, LATE)[0].mean()
 
 
 def _finite_difference(
@@ -122,29 +145,3 @@ def _alone(experiment: Experiment, meta: Meta, batch: TaskBatch) -> float:
 
     together, single = adapted(batch.support), adapted(Split(*(part[:, -1:] for part in batch.support)))
     return max((together[key][:, -1:] - value).abs().max().item() for key, value in single.items())
-
-
-def _reference(config: Config, experiment: Experiment, meta: Meta, batch: TaskBatch, *, order: str) -> Meta:
-    """Per-task meta-gradients by torch.func: vmap over tasks of grad of a plain loop over inner steps."""
-    keys = adapted_keys(meta.params, subset=config.inner.adapt)
-    groups = alpha_groups(keys, per=config.inner.alpha.per)
-
-    def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        return experiment.loss(params, Split(x, y))
-
-    def query_loss(parts: dict[str, Params], x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
-        params = parts["params"]
-        for step in range(config.inner.steps):
-            slopes = _cut(grad(loss)(params, x, y), order)
-            alphas = {key: parts["rule"][groups[key]][step if config.inner.alpha.per_step else 0] for key in keys}
-            params = params | {key: params[key] - alphas[key] * slopes[key] for key in keys}
-        return loss(params, query_x, query_y)
-
-    one_run: dict[str, Any] = {name: {k: v[0] for k, v in part.items()} for name, part in meta._asdict().items()}
-    points = [*(part[0] for part in batch.support), *(part[0] for part in batch.query)]
-    found: dict[str, Params] = vmap(grad(query_loss), in_dims=(None, 0, 0, 0, 0))(one_run, *points)
-    return Meta(*({key: value.unsqueeze(0) for key, value in found[name].items()} for name in Meta._fields))
-
-
-def _cut(gradients: Params, order: str) -> Params:
-    return {key: value.detach() if order == "first" else value for key, value in gradients.items()}

@@ -63,7 +63,7 @@ class Tasks(Section):
 
 
 class Model(Section):
-    """The network, a multilayer perceptron from one input to one output."""
+    """The network, a multilayer perceptron from x to y."""
 
     hidden: list[Width] = Field([40, 40], max_length=16, description="width of each hidden layer")
     activation: Activation = Field("relu", description="after each hidden layer")
@@ -71,6 +71,10 @@ class Model(Section):
         "lecun_normal",
         description="of the weights: normal or uniform by fan-in (lecun, he, glorot; uniform is "
         "U(+-1/sqrt(fan_in))), torch.nn.Linear's (torch: biases too), or normal with deviation 0.01 (Finn's code)",
+    )
+    context: int = Field(0, ge=0, le=8192, description="more inputs, zero where each task starts: what CAVIA adapts")
+    oracle: bool = Field(
+        False, description="whether the network is told amplitude, frequency and phase, as three more inputs"
     )
 
 
@@ -82,9 +86,14 @@ class Alpha(Section):
     per: Literal["scalar", "layer", "tensor", "parameter"] = Field(
         "scalar", description="one alpha for all, for each layer, tensor or parameter (Meta-SGD)"
     )
-    per_step: bool = Field(False, description="whether each inner step has alphas of its own")
-    beyond: Literal["hold", "decay", "stop"] = Field(
-        "hold", description="after the last alpha of its own: it holds, halves at every step, or nothing moves any more"
+    per_step: bool = Field(False, description="whether each inner step has alphas of its own (with layer: LSLR)")
+    beyond: Literal["hold", "decay", "stop"] | None = Field(
+        None,
+        description="after the last alpha of its own: it holds, halves at every step, or nothing moves any more; "
+        "null: there are no more steps",
+    )
+    sign: Literal["free", "positive"] = Field(
+        "free", description="a learned alpha may become negative, or stays positive: its logarithm is learned"
     )
     optimizer: Optimizer | None = Field(None, description="the outer optimiser of alpha; null: outer.optimizer")
     lr: float | None = Field(None, gt=0, description="its outer learning rate; null: outer.lr")
@@ -94,8 +103,10 @@ class Alpha(Section):
         for key in ("optimizer", "lr"):
             if not self.learned and getattr(self, key) is not None:
                 raise PydanticCustomError(f"at:{key}", "has no effect: alpha.learned is false")
-        if self.beyond != "hold" and not self.per_step:
+        if self.beyond and not self.per_step:
             raise PydanticCustomError("at:beyond", "has no effect: alpha.per_step is false")
+        if self.sign == "positive" and not self.learned:
+            raise PydanticCustomError("at:sign", "has no effect: alpha.learned is false")
         return self
 
 
@@ -104,12 +115,25 @@ class Inner(Section):
 
     steps: int = Field(1, ge=1, le=1000, description="inner gradient steps in training")
     loss: Literal["mse", "l1", "huber"] = Field("mse", description="on the support and on the query points")
-    adapt: Literal["all", "head", "body"] = Field(
-        "all", description="what adapts: all, the last layer (ANIL) or all but the last layer (BOIL)"
+    adapt: Literal["all", "head", "body", "context"] = Field(
+        "all",
+        description="what adapts: all, the last layer (ANIL), all but the last layer (BOIL) or model.context (CAVIA)",
     )
-    order: Literal["second", "first"] = Field(
-        "second", description="derivatives through the inner loop: second (MAML) or first (FOMAML)"
+    optimizer: Literal["sgd", "adam"] = Field(
+        "sgd", description="of the inner steps: the gradient, or Adam without momentum, as Reptile's; alpha is its rate"
     )
+    curvature: Literal["none", "kronecker"] = Field(
+        "none", description="learned matrices M_in G M_out around each gradient, from the identity (Meta-Curvature)"
+    )
+    proximal: float = Field(
+        0.0, ge=0, description="lambda: the inner loss has lambda / 2 |phi - theta|^2 added, which implicit needs"
+    )
+    order: Literal["second", "first", "implicit"] = Field(
+        "second",
+        description="derivatives through the inner loop: second (MAML), first (FOMAML), or those of its minimum "
+        "(implicit MAML)",
+    )
+    cg_steps: int = Field(5, ge=1, le=1000, description="steps of conjugate gradients, if order is implicit")
     first_order_until: int = Field(
         0, ge=0, le=99_999_999, description="outer steps that are first order before it goes second (MAML++)"
     )
@@ -117,8 +141,20 @@ class Inner(Section):
 
     @model_validator(mode="after")
     def _order_can_change(self) -> "Inner":
-        if self.order == "first" and self.first_order_until:
-            raise PydanticCustomError("at:first_order_until", "has no effect: inner.order is first")
+        if self.order != "second" and self.first_order_until:
+            raise PydanticCustomError("at:first_order_until", f"has no effect: inner.order is {self.order}")
+        return self
+
+    @model_validator(mode="after")
+    def _minimum_exists(self) -> "Inner":
+        if self.order == "implicit":
+            if not self.proximal:
+                raise PydanticCustomError("at:proximal", "must be greater than 0: inner.order is implicit")
+            if self.alpha.learned or self.curvature != "none":
+                raise PydanticCustomError(
+                    "at:order",
+                    "implicit learns neither alpha nor curvature: a minimum does not depend on the way to it",
+                )
         return self
 
 
@@ -129,8 +165,13 @@ class Outer(Section):
     tasks_per_step: int = Field(25, ge=1, le=1_000_000, description="tasks in each outer step, the meta-batch")
     optimizer: Optimizer = Field("adam", description="outer optimiser; momentum is SGD with momentum 0.9")
     lr: float = Field(1e-3, gt=0, description="outer learning rate")
-    schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="of the outer learning rates; cosine falls to 0 at the last step"
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="of the outer learning rates; linear and cosine fall to 0 at the last step"
+    )
+    meta_gradient: Literal["query", "reptile", "joint"] = Field(
+        "query",
+        description="what is descended: the query loss after adapting, the way back from the adapted parameters "
+        "(Reptile), or the loss on all points without adapting (joint training)",
     )
     multi_step_until: int = Field(
         0,
@@ -180,8 +221,37 @@ class Config(Section):
     def _makes_sense(self) -> "Config":
         if self.inner.adapt == "body" and not self.model.hidden:
             raise PydanticCustomError("at:inner.adapt", "body has nothing to adapt: model.hidden is empty")
+        self._check_context()
+        self._check_meta_gradient()
         if self.run.dtype == "float32" and self.inner.alpha.init > 3e38:
             raise PydanticCustomError("at:inner.alpha.init", "must be at most 3e38, the range of float32")
         if self.run.device == "mps" and self.run.dtype == "float64":
             raise PydanticCustomError("at:run.dtype", "must be float32 on mps, which has no float64")
         return self
+
+    def _check_context(self) -> None:
+        adapt, context = self.inner.adapt, self.model.context
+        if adapt == "context" and not context:
+            raise PydanticCustomError("at:inner.adapt", "context has nothing to adapt: model.context is 0")
+        if context and adapt not in ("all", "context"):
+            raise PydanticCustomError("at:model.context", f"has no effect: only the {adapt} adapts, and it stays zero")
+
+    def _check_meta_gradient(self) -> None:
+        inner, outer = self.inner, self.outer
+        if outer.multi_step_until and inner.order == "implicit":
+            raise PydanticCustomError("at:outer.multi_step_until", "has no effect: inner.order is implicit")
+        if outer.meta_gradient == "query":
+            return
+        name = "Reptile" if outer.meta_gradient == "reptile" else "joint training"
+        if inner.order == "implicit":
+            raise PydanticCustomError("at:inner.order", f"must be second or first: {name} takes no implicit gradient")
+        if outer.multi_step_until or inner.first_order_until:
+            key = "outer.multi_step_until" if outer.multi_step_until else "inner.first_order_until"
+            raise PydanticCustomError(f"at:{key}", f"has no effect: {name} does not differentiate the inner loop")
+        if inner.alpha.learned or inner.curvature != "none":
+            key = "inner.alpha.learned" if inner.alpha.learned else "inner.curvature"
+            raise PydanticCustomError(f"at:{key}", f"cannot be learned: {name} does not differentiate the inner loop")
+        if outer.meta_gradient == "reptile" and inner.adapt != "all":
+            raise PydanticCustomError("at:inner.adapt", "must be all: Reptile learns only what adapts")
+        if outer.meta_gradient == "joint" and self.model.context:
+            raise PydanticCustomError("at:model.context", "has no effect: without adapting, a context stays zero")

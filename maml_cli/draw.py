@@ -84,7 +84,8 @@ def _steps(opened: Opened, num_shots: int, steps: int | None, num_tasks: int, se
 
 def _alpha(opened: Opened) -> Figure:
     alpha = opened.checkpoint.config.inner.alpha
-    now = {key: value[0].mean(dim=(-2, -1)).tolist() for key, value in opened.meta.rule.items()}
+    alphas = opened.experiment.alphas(opened.meta.rule)
+    now = {key: value[0].mean(dim=(-2, -1)).tolist() for key, value in alphas.items()}
     trace: dict[str, list[tuple[int, list[float]]]] = {key: [(0, [alpha.init] * len(v))] for key, v in now.items()}
     if alpha.learned:
         for record in _metrics(opened):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from maml_cli import baselines
-from maml_cli.algorithms import Algorithm, Meta, per_task
+from maml_cli.algorithms import Algorithm
 from maml_cli.baselines import Answer
 from maml_cli.losses import residual
+from maml_cli.meta import Meta, per_task
 from maml_cli.model import Params, Predict
 from maml_cli.tasks import SineFamily, Sinusoids, Split, generator
 
@@ -73,6 +74,11 @@ class Bank(NamedTuple):
     points: dict[str, Split]
     truth: Sinusoids
 
+    def with_inputs(self, inputs: Callable[[Split, Sinusoids], Split]) -> "Bank":
+        """The same tasks as a network sees them of which `inputs` makes the inputs."""
+        points = {name: inputs(split, self.truth) for name, split in self.points.items()}
+        return Bank(inputs(self.support, self.truth), points, self.truth)
+
 
 def make_bank(family: SineFamily, *, seed: int, purpose: str, num_tasks: int, num_shots: int) -> Bank:
     """A bank of `num_tasks` tasks with K = `num_shots` support points, the same for the same arguments.
@@ -122,6 +128,7 @@ def evaluate(
     meta: Meta,
     *,
     family: SineFamily,
+    inputs: Callable[[Split, Sinusoids], Split],
     random_params: Callable[[torch.Generator, int], Params],
     num_shots: int,
     num_tasks: int,
@@ -142,8 +149,9 @@ def evaluate(
         params = {key: value.unsqueeze(0) for key, value in random_params(stream, count).items()}
         return Meta(params, per_task(meta, count).rule)
 
-    learned = adapted_errors(algorithm, predict, bank, lambda count: per_task(meta, count), steps=steps, like=like)
-    random = adapted_errors(algorithm, predict, bank, untrained, steps=steps, like=like)
+    seen = bank.with_inputs(inputs)
+    learned = adapted_errors(algorithm, predict, seen, lambda count: per_task(meta, count), steps=steps, like=like)
+    random = adapted_errors(algorithm, predict, seen, untrained, steps=steps, like=like)
     return Evaluation(
         num_shots,
         num_tasks,

@@ -4,15 +4,16 @@ All in float64, with one run and one-by-one parameters: (1, B, 1, 1).
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from maml_cli import algorithms, inner
-from maml_cli.algorithms import Meta, init_alphas, maml
+from maml_cli import inner, rules
+from maml_cli.algorithms import Descent
 from maml_cli.losses import TaskLoss, absolute, mean_loss
+from maml_cli.meta import Meta, per_task
+from maml_cli.meta_gradients import implicit_gradient, last_step, query_gradient
 from maml_cli.model import Params
 from maml_cli.outer import OPTIMIZERS, Learned, TrainState, outer_step
 from maml_cli.tasks import Sinusoids, Split, TaskBatch
@@ -148,12 +149,29 @@ def single_neuron() -> Iterator[Case]:
                     gradient,
                     found.rule["alpha"][0, task].item(),
                 )
+    yield from _implicit_neuron(loss, support, query)
+
+
+def _implicit_neuron(loss: TaskLoss, support: Split, query: Split) -> Iterator[Case]:
+    """The same neuron with (theta' - theta)^2 in its inner loss, at the minimum and not after one step.
+
+    The minimum is (2 sum(x y) + 2 theta) / (2 sum(x^2) + 2): 24 / 28 and 32 / 124; its derivative in theta is
+    2 / 28 and 2 / 124, and the meta-gradient that times the query gradient 2 x (theta' x - y).
+    """
+    descent, meta = _descent(loss, {"theta": 1.0}, alpha=0.01, proximal=2.0)
+    adapt = descent.for_training(100)
+    *_, optimum = adapt(per_task(meta, 2), support, 0)
+    meta_grad = implicit_gradient(adapt, loss, adapted=["theta"], proximal=2.0, cg_steps=1)
+    _, found = meta_grad(meta, _batch(support, query), 0)
+    for task, (weight, slope) in enumerate([(6 / 7, -8 / 49), (8 / 31, 4 / 961)]):
+        yield Case(f"neuron: proximal minimum of D{task + 1}", weight, optimum["theta"][0, task].item())
+        yield Case(f"neuron: implicit meta-gradient of D{task + 1}", slope, found.params["theta"][0, task].item())
 
 
 def _descend(
     loss: TaskLoss, params: Params, alpha: Tensor, support: Split, *, steps: int, first_order: bool = False
 ) -> Iterator[Params]:
-    update = algorithms.scaled_gradient(dict.fromkeys(params, "alpha"))
+    update = rules.scaled_gradient(dict.fromkeys(params, "alpha"))
     return inner.unroll(
         loss,
         params,
@@ -176,17 +194,28 @@ def _outer_step(
     order: str,
 ) -> tuple[Tensor, Meta, Params]:
     """Query losses, per-task gradients of parameters and alpha, and the parameters after an outer SGD step."""
-    groups = dict.fromkeys(start, "alpha")
-    init_rule = partial(init_alphas, groups=groups, value=alpha, per_parameter=False, num_alphas=1)
-    learner = maml(loss, groups=groups, init_rule=init_rule, learns_rule=True, steps=1, first_order=order == "first")
-    meta = learner.init({key: _scalar(value)[0] for key, value in start.items()})
-    nothing = torch.empty(0)
-    batch = TaskBatch(support, query, Sinusoids(nothing, nothing, nothing, nothing))
-    losses, gradients = learner.meta_grad(meta, batch, 0)
+    descent, meta = _descent(loss, start, alpha=alpha)
+    adapt = descent.for_training(1, first_order_until=1 if order == "first" else 0)
+    meta_grad = query_gradient(adapt, loss, learned=["alpha"], weights=last_step(1))
+    batch = _batch(support, query)
+    losses, gradients = meta_grad(meta, batch, 0)
     optimizers = {"params": Learned(OPTIMIZERS["sgd"](list(meta.params.values()), lr), lr)}
     state = TrainState(meta, optimizers, [], 0, torch.zeros(1), torch.zeros(1))
-    outer_step(state, lambda generators: batch, learner.meta_grad)
+    outer_step(state, lambda generators: batch, meta_grad)
     return losses, gradients, state.meta.params
+
+
+def _descent(loss: TaskLoss, start: dict[str, float], *, alpha: float, proximal: float = 0.0) -> tuple[Descent, Meta]:
+    """Gradient descent with one alpha on all parameters, and what it starts from."""
+    groups = dict.fromkeys(start, "alpha")
+    params = {key: _scalar(value)[0] for key, value in start.items()}
+    rule = rules.init_alphas(params, groups, value=alpha, per_parameter=False, num_alphas=1)
+    return Descent(loss, rules.scaled_gradient(groups), list(start), proximal=proximal), Meta(params, rule)
+
+
+def _batch(support: Split, query: Split) -> TaskBatch:
+    nothing = torch.empty(0)
+    return TaskBatch(support, query, Sinusoids(nothing, nothing, nothing, nothing))
 
 
 def _scalar(value: float) -> Tensor:

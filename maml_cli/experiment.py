@@ -1,6 +1,7 @@
 """The composition root: from a Config to the functions and the distribution that a run is made of."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -8,31 +9,40 @@ from typing import NamedTuple
 import torch
 from torch import Generator
 
-from maml_cli import algorithms, devices
-from maml_cli.algorithms import BEYOND, Algorithm, Meta, annealed_to_last
+from maml_cli import devices, meta_gradients, rules
+from maml_cli.algorithms import Algorithm, Descent, adapted_keys, with_context
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError
+from maml_cli.inner import UpdateRule
 from maml_cli.losses import LOSSES, TaskLoss, mean_loss
-from maml_cli.model import ACTIVATIONS, Params, Predict, init_mlp, mlp
-from maml_cli.tasks import SineFamily, TaskBatch, generator
+from maml_cli.meta import Meta
+from maml_cli.meta_gradients import MetaGrad
+from maml_cli.model import ACTIVATIONS, CONTEXT, Params, Predict, init_mlp, mlp
+from maml_cli.tasks import SineFamily, Sinusoids, Split, TaskBatch, generator, revealed
 
 
 class Experiment(NamedTuple):
-    """Everything that a config means, ready to compute on `device` in `dtype`."""
+    """Everything that a config means, ready to compute on `device` in `dtype`.
+
+    `inputs` makes of a task's points, and the truth behind them, what the network sees. `learned` names the keys of
+    the rule that the outer loop learns, `alpha` and `curvature` apart, and `alphas` makes step sizes of them.
+    """
 
     family: SineFamily
     sample: Callable[[Sequence[Generator]], TaskBatch]
+    inputs: Callable[[Split, Sinusoids], Split]
     predict: Predict
     loss: TaskLoss
     algorithm: Algorithm
-    hidden: Sequence[int]
-    init: str
+    learned: Mapping[str, Sequence[str]]
+    alphas: Callable[[Params], Params]
+    init_network: Callable[..., Params]
     device: torch.device
     dtype: torch.dtype
 
     def init_params(self, generator: Generator, *batch: int) -> Params:
         """Random parameters of the network, (*batch, in, out) and (*batch, 1, out)."""
-        params = init_mlp(generator, hidden=self.hidden, init=self.init, batch=batch)
+        params = self.init_network(generator, batch=batch)
         return {key: value.to(self.device, self.dtype) for key, value in params.items()}
 
     def init_meta(self, seeds: Sequence[int]) -> Meta:
@@ -54,48 +64,84 @@ class Experiment(NamedTuple):
 
 def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
     """The experiment that `config` describes, on `device`."""
-    inner, alpha, until = config.inner, config.inner.alpha, config.outer.multi_step_until
-    keys = _param_keys(len(config.model.hidden))
-    groups = algorithms.alpha_groups(algorithms.adapted_keys(keys, subset=inner.adapt), per=alpha.per)
-    predict = partial(mlp, activation=ACTIVATIONS[config.model.activation])
-    loss = mean_loss(predict, LOSSES[inner.loss])
-    init_rule = partial(
-        algorithms.init_alphas,
-        groups=groups,
-        value=alpha.init,
-        per_parameter=alpha.per == "parameter",
-        num_alphas=inner.steps if alpha.per_step else 1,
+    model, tasks, alpha, dtype = config.model, config.tasks, config.inner.alpha, getattr(torch, config.run.dtype)
+    family = SineFamily(**{name: getattr(tasks, name) for name in SineFamily._fields})
+    predict = partial(mlp, activation=ACTIVATIONS[model.activation])
+    loss = mean_loss(predict, LOSSES[config.inner.loss])
+    draw = partial(
+        family.sample,
+        num_tasks=config.outer.tasks_per_step,
+        num_support=tasks.num_support,
+        num_query=tasks.num_query,
+        dtype=dtype,
+        device=device,
     )
-    dtype = getattr(torch, config.run.dtype)
-    family = SineFamily(**{name: getattr(config.tasks, name) for name in SineFamily._fields})
+    adapted = adapted_keys(_param_keys(config), subset=config.inner.adapt)
+    groups = rules.alpha_groups(adapted, per=alpha.per)
+    curved = rules.kronecker_keys(adapted) if config.inner.curvature == "kronecker" else []
+    learned = {"alpha": [*dict.fromkeys(groups.values())] if alpha.learned else [], "curvature": curved}
+    descent = Descent(
+        loss,
+        _update(config, groups),
+        adapted,
+        fresh=partial(with_context, num_context=model.context),
+        proximal=config.inner.proximal,
+    )
     return Experiment(
         family=family,
-        sample=partial(
-            family.sample,
-            num_tasks=config.outer.tasks_per_step,
-            num_support=config.tasks.num_support,
-            num_query=config.tasks.num_query,
-            dtype=dtype,
-            device=device,
-        ),
+        sample=(lambda generators: draw(generators).with_inputs(revealed)) if model.oracle else draw,
+        inputs=revealed if model.oracle else lambda split, truth: split,
         predict=predict,
         loss=loss,
-        algorithm=algorithms.maml(
-            loss,
-            groups=groups,
-            init_rule=init_rule,
-            learns_rule=alpha.learned,
-            steps=inner.steps,
-            first_order=inner.order == "first",
-            first_order_until=inner.first_order_until,
-            beyond=BEYOND[alpha.beyond],
-            weights=annealed_to_last(inner.steps, until=until) if until else None,
+        algorithm=Algorithm(
+            init=partial(_init, config, descent.fresh, groups),
+            unroll=partial(descent.unroll, first_order=config.inner.order == "first"),
+            meta_grad=_meta_grad(config, descent, [*learned["alpha"], *learned["curvature"]]),
         ),
-        hidden=config.model.hidden,
-        init=config.model.init,
+        learned=learned,
+        alphas=partial(rules.alphas, groups=groups, positive=alpha.sign == "positive"),
+        init_network=partial(init_mlp, hidden=model.hidden, init=model.init, num_inputs=num_inputs(config)),
         device=torch.device(device),
         dtype=dtype,
     )
+
+
+def _update(config: Config, groups: Mapping[str, str]) -> UpdateRule:
+    inner, alpha = config.inner, config.inner.alpha
+    return rules.chain(
+        *([rules.kronecker] if inner.curvature == "kronecker" else []),
+        *([rules.scaled_by_rms()] if inner.optimizer == "adam" else []),
+        rules.scaled_gradient(groups, beyond=rules.BEYOND[alpha.beyond or "hold"], positive=alpha.sign == "positive"),
+    )
+
+
+def _init(config: Config, fresh: Callable[[Params], Params], groups: Mapping[str, str], params: Params) -> Meta:
+    alpha, start = config.inner.alpha, fresh(params)
+    rule = rules.init_alphas(
+        start,
+        groups,
+        value=math.log(alpha.init) if alpha.sign == "positive" else alpha.init,
+        per_parameter=alpha.per == "parameter",
+        num_alphas=config.inner.steps if alpha.per_step else 1,
+    )
+    curved = groups if config.inner.curvature == "kronecker" else []
+    return Meta(params, rule | rules.init_kronecker(start, curved))
+
+
+def _meta_grad(config: Config, descent: Descent, learned: Collection[str]) -> MetaGrad:
+    inner, steps, until = config.inner, config.inner.steps, config.outer.multi_step_until
+    first_order_until = math.inf if inner.order == "first" else inner.first_order_until
+    adapt = descent.for_training(steps, first_order_until=first_order_until)
+    if config.outer.meta_gradient == "reptile":
+        return meta_gradients.toward_adapted(adapt, descent.loss, steps=steps)
+    if config.outer.meta_gradient == "joint":
+        return meta_gradients.joint_gradient(descent.loss)
+    if inner.order == "implicit":
+        return meta_gradients.implicit_gradient(
+            adapt, descent.loss, adapted=descent.adapted, proximal=inner.proximal, cg_steps=inner.cg_steps
+        )
+    weights = meta_gradients.annealed_to_last(steps, until=until) if until else meta_gradients.last_step(steps)
+    return meta_gradients.query_gradient(adapt, descent.loss, learned=learned, weights=weights)
 
 
 def choose_device(config: Config, requested: str | None = None) -> devices.Choice:
@@ -106,14 +152,25 @@ def choose_device(config: Config, requested: str | None = None) -> devices.Choic
 
 
 def outer_step_work(config: Config) -> int:
-    """Multiply-adds of one outer step: 3 passes over the query, 3 or (through two derivatives) 9 a support step."""
-    sizes = [1, *config.model.hidden, 1]
+    """Multiply-adds of one outer step: 3 passes over the query, and for each inner step over the support 3, or 9
+    through two derivatives; implicit has 6 more for each step of conjugate gradients."""
+    inner, tasks = config.inner, config.tasks
+    sizes = [num_inputs(config), *config.model.hidden, 1]
     weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
-    passes = 9 if config.inner.order == "second" else 3
-    points = config.tasks.num_support * config.inner.steps * passes + config.tasks.num_query * 3
-    return config.outer.tasks_per_step * points * weights
+    passes = inner.steps * (9 if inner.order == "second" and config.outer.meta_gradient == "query" else 3)
+    if inner.order == "implicit":
+        passes += 6 * inner.cg_steps
+    if config.outer.meta_gradient == "joint":
+        passes = 3
+    return config.outer.tasks_per_step * (tasks.num_support * passes + tasks.num_query * 3) * weights
 
 
-def _param_keys(num_hidden: int) -> list[str]:
-    names = [*(f"hidden{layer}" for layer in range(num_hidden)), "head"]
-    return [f"{name}.{part}" for name in names for part in ("w", "b")]
+def num_inputs(config: Config) -> int:
+    """How many inputs the network has: x, what an oracle is told, and the context."""
+    return 1 + (3 if config.model.oracle else 0) + config.model.context
+
+
+def _param_keys(config: Config) -> list[str]:
+    names = [*(f"hidden{layer}" for layer in range(len(config.model.hidden))), "head"]
+    keys = [f"{name}.{part}" for name in names for part in ("w", "b")]
+    return [*keys, CONTEXT] if config.model.context else keys

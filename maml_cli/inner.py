@@ -3,7 +3,7 @@
 Everything that adapts in this project, in training, evaluation and the self-checks, goes through `unroll`.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 
@@ -11,8 +11,9 @@ from maml_cli.losses import TaskLoss
 from maml_cli.model import Params
 from maml_cli.tasks import Split
 
-UpdateRule = Callable[[Params, Params, int], Params]
-"""(rule, gradients, inner step) -> what is subtracted from the parameters, under the keys of the gradients."""
+UpdateRule = Callable[[Params, Params, int, Params], tuple[Params, Params]]
+"""(rule, gradients, inner step, state) -> what is subtracted from the parameters, under the keys of the gradients;
+and what the next step gets as its state, which is empty at the first."""
 
 
 def unroll(
@@ -20,7 +21,7 @@ def unroll(
     params: Params,
     rule: Params,
     update: UpdateRule,
-    support: Split,
+    support: Split | Sequence[Split],
     *,
     steps: int,
     first_order: bool = False,
@@ -29,7 +30,8 @@ def unroll(
     """The parameters after 0, 1, ..., `steps` inner steps: `steps + 1` dictionaries.
 
     Each step is phi <- phi - update(rule, d loss(phi, support) / d phi, step) on the keys in `adapted`, by
-    default all; the other parameters stay (Finn et al. 2017, arXiv:1703.03400, Algorithm 1, line 6).
+    default all; the other parameters stay (Finn et al. 2017, arXiv:1703.03400, Algorithm 1, line 6). `support` is the
+    same for every step, or a sequence of one for each.
 
     The steps stay differentiable in everything they were computed from: the initial parameters, the rule and
     the support points. With `first_order` the gradients count as constants (FOMAML, ibid. section 5.2), and
@@ -38,10 +40,12 @@ def unroll(
     `params` have the leading axes of the loss: parameters that tasks share must be expanded, not broadcast,
     or the gradient of one would be the sum over all.
     """
+    state: Params = {}
     yield params
     for step in range(steps):
-        gradients = _support_gradients(loss, params, support, params if adapted is None else adapted, first_order)
-        updates = update(rule, gradients, step)
+        points = support if isinstance(support, Split) else support[step]
+        gradients = _support_gradients(loss, params, points, params if adapted is None else adapted, first_order)
+        updates, state = update(rule, gradients, step, state)
         params = params | {key: params[key] - updates[key] for key in gradients}
         yield params
 

@@ -1,7 +1,7 @@
 """The network: a multilayer perceptron as a pure function of a dictionary of tensors.
 
 Shapes: weights are (..., in, out), biases (..., 1, out), points (..., K, features). Leading axes are batches
-(runs, tasks). Keys are named by role: `hidden0.w`, `hidden0.b`, ..., `head.w`, `head.b`.
+(runs, tasks). Keys are named by role: `hidden0.w`, `hidden0.b`, ..., `head.w`, `head.b`; and `context`, (..., 1, C).
 """
 
 import math
@@ -15,6 +15,8 @@ Params = dict[str, Tensor]
 Activation = Callable[[Tensor], Tensor]
 Predict = Callable[[Params, Tensor], Tensor]
 
+CONTEXT = "context"
+
 ACTIVATIONS: dict[str, Activation] = {
     "relu": torch.relu,
     "tanh": torch.tanh,
@@ -27,7 +29,12 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
-    """The network's output (..., K, out) at the points `x` (..., K, in)."""
+    """The network's output (..., K, out) at the points `x` (..., K, in).
+
+    A `context` among the parameters, (..., 1, C), is C more inputs, the same at every point.
+    """
+    if CONTEXT in params:
+        x = torch.cat([x, params[CONTEXT].expand(*x.shape[:-1], -1)], dim=-1)
     num_hidden = sum(key.endswith(".w") for key in params) - 1
     for layer in range(num_hidden):
         x = activation(x @ params[f"hidden{layer}.w"] + params[f"hidden{layer}.b"])

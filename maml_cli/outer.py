@@ -12,8 +12,9 @@ import torch
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from maml_cli.algorithms import Meta, MetaGrad, tensors
 from maml_cli.errors import DivergedError
+from maml_cli.meta import Meta, map_meta, tensors
+from maml_cli.meta_gradients import MetaGrad
 from maml_cli.tasks import TaskBatch
 
 MakeOptimizer = Callable[[Sequence[Tensor], float], Optimizer]
@@ -79,17 +80,18 @@ def outer_step(
         mean_losses = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
         left_out = (~kept).sum(dim=1).cpu()
     # Mean over tasks here, outside; inside, the losses of tasks were summed.
-    gradients = _map(lambda value: value.mean(dim=1), taken)
+    gradients = map_meta(lambda value: value.mean(dim=1), taken)
     norms = run_norms(gradients)
     loss, grad_norm = torch.stack([mean_losses, norms]).cpu().double()
     if not (loss.isfinite().all() and grad_norm.isfinite().all()):
         raise DivergedError(f"diverged at outer step {state.step + 1}: {_diagnosis(losses, slopes)}")
     if clip_norm is not None:
         scale = (clip_norm / norms).clamp(max=1)
-        gradients = _map(lambda value: value * scale.view(-1, *[1] * (value.dim() - 1)), gradients)
-    for name, learned in state.optimizers.items():
-        for key, leaf in getattr(state.meta, name).items():
-            leaf.grad = getattr(gradients, name)[key]
+        gradients = map_meta(lambda value: value * scale.view(-1, *[1] * (value.dim() - 1)), gradients)
+    for part, slope in zip(state.meta, gradients, strict=True):
+        for key, leaf in part.items():
+            leaf.grad = slope.get(key)
+    for learned in state.optimizers.values():
         for group in learned.optimizer.param_groups:
             group["lr"] = learned.lr * lr_scale
         learned.optimizer.step()
@@ -113,7 +115,7 @@ def clip_tasks(losses: Tensor, slopes: Meta, limit: float) -> tuple[Meta, Tensor
         shape = (*norms.shape, *[1] * (value.dim() - 2))
         return torch.where(kept.view(shape), value * scale.view(shape), 0.0)
 
-    return _map(clipped, slopes), kept
+    return map_meta(clipped, slopes), kept
 
 
 def run_norms(gradients: Meta) -> Tensor:
@@ -122,13 +124,12 @@ def run_norms(gradients: Meta) -> Tensor:
     return torch.stack(squares).sum(dim=0).sqrt()
 
 
-def cosine(step: int, steps: int) -> float:
-    """The factor on a learning rate at outer step `step` of `steps`, from 1 at step 0 down to 0 at the end."""
-    return 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def _map(change: Callable[[Tensor], Tensor], meta: Meta) -> Meta:
-    return Meta(*({key: change(value) for key, value in part.items()} for part in meta))
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+}
+"""The part of all outer steps that is done -> the factor on every outer learning rate."""
 
 
 def _diagnosis(losses: Tensor, slopes: Meta) -> str:

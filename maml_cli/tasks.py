@@ -1,10 +1,11 @@
 """Tasks: sinusoids drawn from a family, and the support and query points that a learner sees of them.
 
-Shapes: R runs, B tasks, K points. Points x and y are (R, B, K, 1), a task's parameters (R, B, 1, 1).
+Shapes: R runs, B tasks, K points. Points x and y are (R, B, K, 1), a task's parameters (R, B, 1, 1); what an oracle
+network sees as x is (R, B, K, 4).
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,10 @@ class TaskBatch(NamedTuple):
     support: Split
     query: Split
     truth: Sinusoids
+
+    def with_inputs(self, inputs: Callable[[Split, Sinusoids], Split]) -> "TaskBatch":
+        """The same tasks as a network sees them of which `inputs` makes the inputs."""
+        return self._replace(support=inputs(self.support, self.truth), query=inputs(self.query, self.truth))
 
 
 class SineFamily(NamedTuple):
@@ -86,6 +91,12 @@ class SineFamily(NamedTuple):
     def _functions(self, uniform: Tensor) -> Sinusoids:
         ranges = (self.amplitude, self.frequency, self.phase, self.offset)
         return Sinusoids(*(_scaled(uniform[:, :, i], limits) for i, limits in enumerate(ranges)))
+
+
+def revealed(split: Split, truth: Sinusoids) -> Split:
+    """`split` with the task's amplitude, frequency and phase as three more inputs: x is (R, B, K, 4)."""
+    told = (value.to(split.x).expand_as(split.x) for value in (truth.amplitude, truth.frequency, truth.phase))
+    return split._replace(x=torch.cat([split.x, *told], dim=-1))
 
 
 def generator(seed: int, purpose: str) -> Generator:

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import torch
 
 from maml_cli import __version__
-from maml_cli.algorithms import Meta, per_task
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.evaluate import adapted_errors, finite, make_bank, summarise
 from maml_cli.experiment import Experiment
 from maml_cli.files import append_line
 from maml_cli.loading import to_dict
+from maml_cli.meta import Meta, per_task
 from maml_cli.model import Params
-from maml_cli.outer import OPTIMIZERS, Learned, Outcome, TrainState, cosine, outer_step
+from maml_cli.outer import OPTIMIZERS, SCHEDULES, Learned, Outcome, TrainState, outer_step
 from maml_cli.rundir import save_checkpoint
 from maml_cli.tasks import generator
 
@@ -52,13 +52,12 @@ def train(
         _log_evaluation(config, experiment, state, run)
         file = save_checkpoint(run, 0, snapshot(config, state))
     while state.step < outer.steps and not interrupted():
-        lr_scale = cosine(state.step, outer.steps) if outer.schedule == "cosine" else 1.0
         try:
             outcome = outer_step(
                 state,
                 experiment.sample,
                 experiment.algorithm.meta_grad,
-                lr_scale=lr_scale,
+                lr_scale=SCHEDULES[outer.schedule](state.step / outer.steps),
                 clip_norm=outer.clip_norm,
                 clip_task_norm=outer.clip_task_norm,
             )
@@ -67,7 +66,9 @@ def train(
         step = state.step
         last = step == outer.steps
         if last or step % config.run.log_every == 0:
-            _log_step(config, state, outcome, run, seconds=time.perf_counter() - started, steps=step - first_step)
+            _log_step(
+                config, experiment, state, outcome, run, seconds=time.perf_counter() - started, steps=step - first_step
+            )
         if config.run.eval_every and (last or step % config.run.eval_every == 0):
             _log_evaluation(config, experiment, state, run)
         if last or step % config.run.checkpoint_every == 0:
@@ -85,7 +86,7 @@ def start(config: Config, experiment: Experiment) -> TrainState:
     meta = experiment.init_meta(seeds)
     streams = [generator(seed, "tasks") for seed in seeds]
     none = torch.zeros(len(seeds), dtype=torch.int64)
-    return TrainState(meta, _optimizers(config, meta), streams, 0, none.double(), none)
+    return TrainState(meta, _optimizers(config, experiment, meta), streams, 0, none.double(), none)
 
 
 def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
 def restore(config: Config, experiment: Experiment, contents: dict[str, Any]) -> TrainState:
     """The state that `snapshot` described; raises CheckpointError if it does not fit `config`."""
     meta = experiment.load_meta(contents["meta"])
-    optimizers = _optimizers(config, meta)
+    optimizers = _optimizers(config, experiment, meta)
     try:
         for name, learned in optimizers.items():
             learned.optimizer.load_state_dict(contents["optimizers"][name])
@@ -118,18 +119,26 @@ def restore(config: Config, experiment: Experiment, contents: dict[str, Any]) ->
     return TrainState(meta, optimizers, streams, contents["step"], *sums)
 
 
-def _optimizers(config: Config, meta: Meta) -> dict[str, Learned]:
+def _optimizers(config: Config, experiment: Experiment, meta: Meta) -> dict[str, Learned]:
     outer, alpha = config.outer, config.inner.alpha
-    choices = {"params": (outer.optimizer, outer.lr)}
-    if alpha.learned:
-        choices["rule"] = (alpha.optimizer or outer.optimizer, alpha.lr or outer.lr)
-    return {
-        part: Learned(OPTIMIZERS[name](list(getattr(meta, part).values()), lr), lr)
-        for part, (name, lr) in choices.items()
-    }
+    leaves = {"params": [*meta.params.values()]}
+    leaves |= {name: [meta.rule[key] for key in keys] for name, keys in experiment.learned.items() if keys}
+    choices = dict.fromkeys(leaves, (outer.optimizer, outer.lr))
+    if "alpha" in leaves:
+        choices["alpha"] = (alpha.optimizer or outer.optimizer, alpha.lr or outer.lr)
+    return {name: Learned(OPTIMIZERS[kind](leaves[name], lr), lr) for name, (kind, lr) in choices.items()}
 
 
-def _log_step(config: Config, state: TrainState, outcome: Outcome, run: Path, *, seconds: float, steps: int) -> None:
+def _log_step(
+    config: Config,
+    experiment: Experiment,
+    state: TrainState,
+    outcome: Outcome,
+    run: Path,
+    *,
+    seconds: float,
+    steps: int,
+) -> None:
     since = (state.step - 1) % config.run.log_every + 1
     record: dict[str, Any] = {
         "step": state.step,
@@ -139,7 +148,8 @@ def _log_step(config: Config, state: TrainState, outcome: Outcome, run: Path, *,
     if config.outer.clip_task_norm is not None:
         record["left_out"] = int(state.left_out[0])
     if config.inner.alpha.learned:
-        record |= {"alpha": _by_step(state.meta.rule), "alpha_grad": _by_step(outcome.gradients.rule)}
+        slopes = {key: outcome.gradients.rule[key] for key in experiment.learned["alpha"]}
+        record |= {"alpha": _by_step(experiment.alphas(state.meta.rule)), "alpha_grad": _by_step(slopes)}
     append_line(run / "metrics.jsonl", record)
     rate = steps / seconds
     append_line(run / "timing.jsonl", {"step": state.step, "seconds": seconds, "outer_steps_per_second": rate})
@@ -147,9 +157,9 @@ def _log_step(config: Config, state: TrainState, outcome: Outcome, run: Path, *,
     state.left_out.zero_()
 
 
-def _by_step(rule: Params) -> dict[str, list[float]]:
-    """The mean of each alpha, one for each inner step that has its own."""
-    return {key: value[0].mean(dim=(-2, -1)).tolist() for key, value in rule.items()}
+def _by_step(alphas: Params) -> dict[str, list[float]]:
+    """The mean of each alpha, or of its gradient, one for each inner step that has its own."""
+    return {key: value[0].mean(dim=(-2, -1)).tolist() for key, value in alphas.items()}
 
 
 def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, run: Path) -> None:
@@ -163,7 +173,7 @@ def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, r
         purpose="validation",
         num_tasks=config.run.eval_tasks,
         num_shots=shots,
-    )
+    ).with_inputs(experiment.inputs)
     errors = adapted_errors(
         experiment.algorithm,
         experiment.predict,

@@ -1,24 +1,27 @@
 """Every combination of the axes, against an independent implementation; and relations that hold between them."""
 
 import itertools
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from maml_cli import check
-from maml_cli.algorithms import Meta, adapted_keys, alpha_groups, per_task, tensors
+from maml_cli import check, independent
+from maml_cli.algorithms import adapted_keys
 from maml_cli.config import Config
 from maml_cli.experiment import Experiment, build
+from maml_cli.meta import Meta, map_meta, per_task, tensors
+from maml_cli.rules import alpha_groups
 from maml_cli.tasks import Split, TaskBatch, generator
 
 KEYS = ["hidden0.w", "hidden0.b", "hidden1.w", "hidden1.b", "head.w", "head.b"]
 
 
 def _config(**inner: Any) -> Config:
-    activation, outer = inner.pop("activation", "tanh"), inner.pop("outer", {})
-    model = {"hidden": [5, 4], "activation": activation}
+    activation, outer, model = inner.pop("activation", "tanh"), inner.pop("outer", {}), inner.pop("model", {})
+    model = {"hidden": [5, 4], "activation": activation} | model
     return Config.model_validate({"model": model, "inner": inner, "outer": outer, "run": {"dtype": "float64"}})
 
 
@@ -28,47 +31,107 @@ def _batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_tasks: int
     )
 
 
-COMBINATIONS = [
-    {
-        "adapt": adapt,
-        "order": order,
-        "steps": steps,
-        "loss": loss,
-        "alpha": {"per": per, "per_step": own, "learned": True},
-    }
-    for adapt, order, (steps, own), per, loss in itertools.product(
-        ["all", "head", "body"],
-        ["second", "first"],
-        [(1, False), (3, False), (3, True)],
-        ["scalar", "layer", "tensor", "parameter"],
-        ["mse", "huber"],
+ADAPT = [("all", 0), ("all", 2), ("head", 0), ("body", 0), ("context", 2)]
+RULES: dict[str, dict[str, Any]] = {
+    "one alpha": {"alpha": {"learned": True}},
+    "LSLR": {"alpha": {"per": "layer", "per_step": True, "learned": True}},
+    "alpha per tensor": {"alpha": {"per": "tensor", "learned": True}},
+    "Meta-SGD": {"alpha": {"per": "parameter", "learned": True}},
+    "alpha per parameter and step": {"alpha": {"per": "parameter", "per_step": True, "learned": True}},
+    "positive": {"alpha": {"per": "tensor", "per_step": True, "learned": True, "sign": "positive"}},
+    "Meta-Curvature": {"curvature": "kronecker"},
+    "Meta-Curvature of Adam, Meta-SGD": {
+        "curvature": "kronecker",
+        "optimizer": "adam",
+        "alpha": {"per": "parameter", "learned": True},
+    },
+}
+GRADIENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "second": {},
+    "first": {"inner": {"order": "first"}},
+    "annealed, still first": {"inner": {"first_order_until": 5}},
+    "annealed, now second": {"inner": {"first_order_until": 4}},
+    "multi-step": {"outer": {"multi_step_until": 10}},
+    "multi-step, first": {"outer": {"multi_step_until": 10}, "inner": {"order": "first"}},
+    "proximal": {"inner": {"proximal": 0.3}},
+    "huber": {"inner": {"loss": "huber"}},
+}
+OTHERS: dict[str, dict[str, dict[str, Any]]] = {
+    "implicit": {"inner": {"order": "implicit", "proximal": 2.0, "cg_steps": 60, "steps": 200}},
+    "reptile": {"outer": {"meta_gradient": "reptile"}},
+    "joint": {"outer": {"meta_gradient": "joint"}},
+}
+STEP = 4
+
+
+def _crossed() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """What adapts x by which update x how that is differentiated and where the meta-gradient comes from."""
+    for (adapt, context), (rule, update), (kind, gradient) in itertools.product(
+        ADAPT, RULES.items(), GRADIENTS.items()
+    ):
+        inner = {"adapt": adapt, "steps": 3} | update | gradient.get("inner", {})
+        sections = {"model": {"context": context}, "inner": inner, "outer": gradient.get("outer", {})}
+        yield f"{adapt}{context or ''}-{rule}-{kind}", sections
+    for (adapt, context), optimizer, (kind, gradient) in itertools.product(ADAPT, ["sgd", "adam"], OTHERS.items()):
+        if (kind == "reptile" and adapt != "all") or (kind == "joint" and context):
+            continue
+        if kind == "implicit" and optimizer == "adam":  # which goes around a minimum, and not into it
+            continue
+        inner = {"adapt": adapt, "optimizer": optimizer, "steps": 3, "alpha": {"init": 0.05, "per": "layer"}}
+        sections = {
+            "model": {"context": context},
+            "inner": inner | gradient.get("inner", {}),
+            "outer": gradient.get("outer", {}),
+        }
+        yield f"{adapt}{context or ''}-{optimizer}-{kind}", sections
+
+
+CROSSED = dict(_crossed())
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_meta_gradient_is_that_of_torch_func(name: str) -> None:
+    """An implementation that shares no code with the inner loop, to 1e-10; the same twice; nothing given changes."""
+    sections = CROSSED[name]
+    config = Config.model_validate(
+        {
+            "model": {"hidden": [4, 3], "activation": "tanh"} | sections["model"],
+            "inner": sections["inner"],
+            "outer": sections["outer"],
+            "run": {"dtype": "float64"},
+        }
     )
-]
-
-
-@pytest.mark.parametrize("inner", COMBINATIONS, ids=lambda inner: "-".join(map(str, (*inner.values(),)[:4])))
-def test_meta_gradient_is_that_of_torch_func(inner: dict[str, Any]) -> None:
-    """vmap(grad) of a plain loop over inner steps, to 1e-10; the same twice; nothing given is changed."""
-    config = _config(**inner)
     experiment = build(config)
-    meta, batch = experiment.init_meta([0]), _batch(experiment)
+    meta, batch = _scattered(experiment.init_meta([0])), _batch(experiment, num_tasks=3)
     before = [value.clone() for value in tensors(meta)]
-    losses, found = experiment.algorithm.meta_grad(meta, batch, 0)
-    reference = check._reference(config, experiment, meta, batch, order=config.inner.order)
-    for mine, other in zip(tensors(found), tensors(reference), strict=True):
-        assert mine.shape == other.shape
-        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
-    again, same = experiment.algorithm.meta_grad(meta, batch, 0)
+    losses, found = experiment.algorithm.meta_grad(meta, batch, STEP)
+    reference = independent.meta_gradient(config, experiment, meta, batch, STEP)
+    assert losses.shape == (1, 3) and losses.isfinite().all() and not losses.requires_grad
+    learned = {key for keys in experiment.learned.values() for key in keys}
+    assert found.params.keys() == meta.params.keys() and found.rule.keys() == learned
+    assert reference.params.keys() == meta.params.keys() and reference.rule.keys() == learned
+    for start, mine, other in zip(meta, found, reference, strict=True):
+        for key, value in mine.items():
+            assert value.shape == (1, 3, *start[key].shape[1:])
+            torch.testing.assert_close(value, other[key], rtol=1e-10, atol=1e-12)
+    again, same = experiment.algorithm.meta_grad(meta, batch, STEP)
     assert torch.equal(losses, again)
     assert all(torch.equal(a, b) for a, b in zip(tensors(found), tensors(same), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(before, tensors(meta), strict=True))
+    assert all(torch.equal(a, b) and not b.requires_grad for a, b in zip(before, tensors(meta), strict=True))
 
 
-@pytest.mark.parametrize("inner", [c for c in COMBINATIONS if c["order"] == "second" and c["loss"] == "mse"][::3])
+def _scattered(meta: Meta) -> Meta:
+    """Everything a little off where it starts, so that no two alphas are alike and no curvature is the identity."""
+    stream = generator(7, "x")
+    return map_meta(lambda value: value + 0.02 * torch.randn(value.shape, generator=stream, dtype=value.dtype), meta)
+
+
+@pytest.mark.parametrize("name", ["all-LSLR-second", "head-Meta-SGD-second", "context2-Meta-Curvature-second"])
 @pytest.mark.parametrize("part", ["params", "rule"])
-def test_meta_gradient_is_the_slope_of_the_query_loss(inner: dict[str, Any], part: str) -> None:
+def test_meta_gradient_is_the_slope_of_the_query_loss(name: str, part: str) -> None:
     """Along a random direction, by finite differences of order four."""
-    experiment = build(_config(**inner))
+    sections = CROSSED[name]
+    experiment = build(_config(**sections["inner"], model=sections["model"]))
     meta, batch = experiment.init_meta([0]), _batch(experiment)
     slope = check._along(getattr(experiment.algorithm.meta_grad(meta, batch, 0)[1], part), check._direction(meta, part))
     assert slope == pytest.approx(check._finite_difference(experiment, meta, batch, part=part), abs=1e-9, rel=1e-7)

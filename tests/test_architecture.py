@@ -11,10 +11,34 @@ PACKAGE = Path(__file__).parent.parent / "maml_cli"
 # From the top down, one layer a line.
 ROOMS = [
     *("__main__", "cli", "config_cli", "options"),
-    *("draw", "plots", "report", "launch", "progress", "signals", "assess", "check", "machine", "reference"),
+    *(
+        "draw",
+        "plots",
+        "report",
+        "launch",
+        "progress",
+        "signals",
+        "assess",
+        "check",
+        "independent",
+        "machine",
+        "reference",
+    ),
     *("train", "evaluate", "rundir", "checkpoint", "files"),
     *("experiment", "devices", "loading", "presets", "complaints", "yamlfile", "config"),
-    *("examples", "baselines", "outer", "algorithms", "inner", "losses", "model", "tasks"),
+    *(
+        "examples",
+        "baselines",
+        "outer",
+        "algorithms",
+        "meta_gradients",
+        "rules",
+        "inner",
+        "losses",
+        "meta",
+        "model",
+        "tasks",
+    ),
     *("errors", "__init__"),
 ]
 CORE = set(ROOMS[ROOMS.index("examples") :])

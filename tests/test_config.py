@@ -99,14 +99,14 @@ run:
         "mine.yaml:6:3: inner.step: unknown key; did you mean inner.steps?",
         "mine.yaml:7:3: inner.lr: unknown key; did you mean inner.alpha.lr?",
         "mine.yaml:8:10: inner.adapt body has nothing to adapt: model.hidden is empty",
-        "mine.yaml:9:10: inner.order must be second or first, got 'frist'; did you mean first?",
+        "mine.yaml:9:10: inner.order must be second, first or implicit, got 'frist'; did you mean first?",
         "mine.yaml:11:11: inner.alpha.init must be greater than 0, got -0.01",
         "mine.yaml:12:14: inner.alpha.learned must be true or false, got 'on'",
         "mine.yaml:13:16: inner.alpha.optimizer has no effect: alpha.learned is false",
         "mine.yaml:17:7: outer.lr must be a finite number, got nan",
         "mine.yaml:18:10: outer.steps must be a whole number, got 1000.0",
         "mine.yaml:19:3: outer.wheel: unknown key; known here: "
-        "steps, tasks_per_step, optimizer, lr, schedule, multi_step_until, clip_task_norm, clip_norm",
+        "steps, tasks_per_step, optimizer, lr, schedule, meta_gradient, multi_step_until, clip_task_norm, clip_norm",
         "mine.yaml:21:9: run.seed must be a whole number, got 1.5",
         "mine.yaml:22:11: run.device must be auto, cpu, cuda or mps, got ['cpu']; did you mean cpu?",
     ]

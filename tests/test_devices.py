@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from maml_cli import devices
-from maml_cli.algorithms import per_task, tensors
 from maml_cli.config import Config
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import build, choose_device, outer_step_work
+from maml_cli.meta import per_task, tensors
 from maml_cli.tasks import generator
 from tests.conftest import Cli
 

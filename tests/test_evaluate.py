@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from maml_cli import evaluate as evaluation
-from maml_cli.algorithms import per_task
 from maml_cli.config import Config
 from maml_cli.evaluate import Evaluation, PointErrors, adapted_errors, evaluate, make_bank, statistic
 from maml_cli.experiment import Experiment, build
+from maml_cli.meta import per_task
 
 CONFIG = Config.model_validate(
     {
@@ -23,13 +23,14 @@ EXPERIMENT = build(CONFIG)
 
 
 def _evaluate(experiment: Experiment = EXPERIMENT, **changes: int) -> Evaluation:
-    options = {"num_shots": 5, "num_tasks": 30, "seed": 0, "steps": 4, "trained_steps": 2} | changes
+    options: dict[str, int] = {"num_shots": 5, "num_tasks": 30, "seed": 0, "steps": 4, "trained_steps": 2} | changes
     meta = experiment.init_meta([0])
     return evaluate(
         experiment.algorithm,
         experiment.predict,
         meta,
         family=experiment.family,
+        inputs=experiment.inputs,
         random_params=experiment.init_params,
         **options,
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from maml_cli import algorithms, check, inner
+from maml_cli import check, inner, rules
 from maml_cli.config import Config
 from maml_cli.examples import TOLERANCE, Case, worked_examples
 
@@ -51,6 +51,10 @@ EXACT = {
     "neuron: theta after an outer step, first order": 1 - 0.5 * (-2.8 - 270.4),
     "neuron: meta-gradient of alpha, D1": 11.2,
     "neuron: meta-gradient of alpha, D2": 24876.8,
+    "neuron: proximal minimum of D1": 6 / 7,
+    "neuron: proximal minimum of D2": 0.25806451612903225,
+    "neuron: implicit meta-gradient of D1": -16 / 7 / 14,
+    "neuron: implicit meta-gradient of D2": 8 / 31 / 62,
 }
 
 
@@ -89,9 +93,12 @@ def test_first_order_by_accident_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_alpha_that_is_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong_rule(groups, **options):  # type: ignore[no-untyped-def]
-        return lambda rule, slopes, step: {key: 1.01 * rule[groups[key]][..., 0, :, :] * g for key, g in slopes.items()}
+        def update(rule, slopes, step, state):  # type: ignore[no-untyped-def]
+            return {key: 1.01 * rule[groups[key]][..., 0, :, :] * g for key, g in slopes.items()}, state
 
-    monkeypatch.setattr(algorithms, "scaled_gradient", wrong_rule)
+        return update
+
+    monkeypatch.setattr(rules, "scaled_gradient", wrong_rule)
     wrong = {case.name for case in check.check(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed}
     assert {"neuron: adapted weight of D1", "network: second order, distance to torch.func"} <= wrong
 

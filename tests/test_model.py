@@ -7,11 +7,11 @@ from typing import get_args
 import pytest
 import torch
 
-from maml_cli.algorithms import BEYOND
-from maml_cli.config import Activation, Alpha, Init, Inner, Optimizer
+from maml_cli.config import Activation, Alpha, Init, Inner, Optimizer, Outer
 from maml_cli.losses import LOSSES, mean_loss
 from maml_cli.model import ACTIVATIONS, INITS, init_mlp, mlp
-from maml_cli.outer import OPTIMIZERS
+from maml_cli.outer import OPTIMIZERS, SCHEDULES
+from maml_cli.rules import BEYOND
 from maml_cli.tasks import Split, generator
 
 
@@ -84,5 +84,6 @@ def test_the_schema_names_what_the_core_has() -> None:
     assert set(get_args(Activation)) == set(ACTIVATIONS)
     assert set(get_args(Init)) == set(INITS)
     assert set(get_args(Optimizer)) == set(OPTIMIZERS)
-    assert set(get_args(Alpha.model_fields["beyond"].annotation)) == set(BEYOND)
+    assert set(get_args(get_args(Alpha.model_fields["beyond"].annotation)[0])) == set(BEYOND)
+    assert set(get_args(Outer.model_fields["schedule"].annotation)) == set(SCHEDULES)
     assert set(get_args(Inner.model_fields["loss"].annotation)) == set(LOSSES)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.algorithms import Meta
 from maml_cli.errors import DivergedError
-from maml_cli.outer import OPTIMIZERS, Learned, Outcome, TrainState, cosine, outer_step, run_norms
+from maml_cli.meta import Meta
+from maml_cli.outer import OPTIMIZERS, SCHEDULES, Learned, Outcome, TrainState, outer_step, run_norms
 
 # Two runs, three tasks, one weight and one alpha.
 LOSSES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 4.0, 7.0]])
@@ -108,8 +108,9 @@ def test_adam_is_adam() -> None:
     assert _values(state)[0] == pytest.approx([w, w], rel=1e-6)
 
 
-def test_cosine_goes_from_one_to_zero() -> None:
-    assert [cosine(step, 4) for step in range(5)] == pytest.approx(
+def test_schedules_go_from_one_to_zero() -> None:
+    assert [SCHEDULES["linear"](step / 4) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [SCHEDULES["cosine"](step / 4) for step in range(5)] == pytest.approx(
         [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0]
     )
 

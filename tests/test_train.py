@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,16 @@ import pytest
 import torch
 
 from maml_cli import rundir
-from maml_cli.algorithms import init_alphas, maml
+from maml_cli.algorithms import Descent
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.experiment import build
 from maml_cli.files import read_lines
 from maml_cli.losses import TaskLoss
+from maml_cli.meta import Meta
+from maml_cli.meta_gradients import last_step, query_gradient
 from maml_cli.outer import Learned, TrainState, outer_step
+from maml_cli.rules import init_alphas, scaled_gradient
 from maml_cli.tasks import Sinusoids, Split, TaskBatch, generator
 from maml_cli.train import Trained, restore, start, train
 
@@ -52,6 +54,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "everything": EVERYTHING,
     "float32": {"run": {"dtype": "float32"}, "outer": {"clip_task_norm": 0.1, "multi_step_until": 8}},
+    "curvature, context and implicit": {
+        "model": {"context": 2},
+        "inner": {"adapt": "context", "order": "implicit", "proximal": 1.0, "steps": 2},
+        "outer": {"schedule": "linear"},
+    },
+    "a curvature and a positive alpha": {
+        "model": {"oracle": True},
+        "inner": {"curvature": "kronecker", "optimizer": "adam", "alpha": {"learned": True, "sign": "positive"}},
+    },
     "momentum and adamw": {
         "outer": {"optimizer": "momentum"},
         "inner": {"order": "first", "alpha": {"learned": True, "optimizer": "adamw"}},
@@ -222,15 +233,16 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     points = torch.tensor([[[2, 3], [5, 6]], [[4, 1], [3, 0]]], dtype=torch.float64).reshape(2, 1, 2, 2, 1)
     query = torch.tensor([[1, 4], [2, 1]], dtype=torch.float64).reshape(2, 1, 2, 1, 1)
     groups = {"theta": "alpha"}
-    init_rule = partial(init_alphas, groups=groups, value=0.1, per_parameter=False, num_alphas=1)
-    learner = maml(loss, groups=groups, init_rule=init_rule, learns_rule=False, steps=1)
-    meta = learner.init({"theta": torch.ones(1, 1, 1, dtype=torch.float64)})
+    theta = {"theta": torch.ones(1, 1, 1, dtype=torch.float64)}
+    meta = Meta(theta, init_alphas(theta, groups, value=0.1, per_parameter=False, num_alphas=1))
+    adapt = Descent(loss, scaled_gradient(groups), ["theta"]).for_training(1)
+    meta_grad = query_gradient(adapt, loss, learned=[], weights=last_step(1))
     optimizer = Learned(torch.optim.SGD([meta.params["theta"]], lr=1.0), 1.0)
     state = TrainState(meta, {"params": optimizer}, [], 0, torch.zeros(1), torch.zeros(1))
     batch = TaskBatch(Split(*points), Split(*query), Sinusoids(*[torch.empty(0)] * 4))
     with pytest.raises(DivergedError, match="diverged at outer step"):
         for _ in range(100):
-            outer_step(state, lambda generators: batch, learner.meta_grad)
+            outer_step(state, lambda generators: batch, meta_grad)
     assert 40 <= state.step <= 50
     assert meta.params["theta"].isfinite().all() and meta.params["theta"].abs().item() > 1e140
 

@@ -1,0 +1,132 @@
+"""Update rules: how the gradients of an inner step become what is subtracted from the parameters.
+
+A rule is a chain of links, each a pure function of what is learned, the gradients so far, the inner step and what
+the earlier steps left. The keys of a rule: `alpha`, or the name of the layer or tensor that an alpha is for; and
+`hidden0.w.in`, `hidden0.w.out` for the factors of a curvature.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+
+import torch
+
+from maml_cli.inner import UpdateRule
+from maml_cli.model import Params
+
+Beyond = Callable[[int], float]
+"""How many steps past the last alpha -> the factor on it."""
+
+BEYOND: dict[str, Beyond] = {
+    "hold": lambda excess: 1.0,
+    "decay": lambda excess: 0.5**excess,
+    "stop": lambda excess: 0.0,
+}
+
+
+def chain(*links: UpdateRule) -> UpdateRule:
+    """One rule after the other: the updates of the first are the gradients of the next."""
+
+    def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        for link in links:
+            gradients, state = link(rule, gradients, step, state)
+        return gradients, state
+
+    return update
+
+
+def scaled_gradient(
+    groups: Mapping[str, str], *, beyond: Beyond = BEYOND["hold"], positive: bool = False
+) -> UpdateRule:
+    """The step size alpha of each parameter's group: alpha * gradient.
+
+    One alpha for each parameter is Meta-SGD (Li et al. 2017, arXiv:1707.09835), one for each layer and inner step the
+    LSLR of MAML++ (Antoniou et al. 2018, arXiv:1810.09502). After the last step that has an alpha of its own, that
+    alpha goes on, times `beyond(1)`, `beyond(2)`, ... With `positive`, what the rule holds is log(alpha).
+    """
+
+    def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        alphas = {}
+        for group in dict.fromkeys(groups.values()):
+            count = rule[group].shape[-3]
+            alpha = rule[group].select(-3, min(step, count - 1))
+            alphas[group] = alpha.exp() if positive else alpha
+            if count > 1 and step >= count:
+                alphas[group] = alphas[group] * beyond(step - count + 1)
+        return {key: alphas[groups[key]] * gradient for key, gradient in gradients.items()}, state
+
+    return update
+
+
+def kronecker(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+    """Meta-Curvature (Park and Oliva 2019, arXiv:1902.03356, eq. 10): M_in G M_out for the gradient G of a weight.
+
+    The whole matrix that multiplies the flattened gradient is the Kronecker product of the two factors. A bias, or
+    a context, has one axis and one factor: g M_out.
+    """
+    curved = {}
+    for key, gradient in gradients.items():
+        turned = gradient @ rule[f"{key}.out"]
+        curved[key] = rule[f"{key}.in"] @ turned if f"{key}.in" in rule else turned
+    return curved, state
+
+
+def scaled_by_rms(*, decay: float = 0.999, eps: float = 1e-8) -> UpdateRule:
+    """Adam without momentum (Kingma and Ba 2015, with beta1 = 0): g / sqrt(v + eps^2), v the running mean of g^2.
+
+    The inner optimiser of Reptile (Nichol et al. 2018, arXiv:1803.02999, section 6). eps stands inside the root, so
+    that the derivative at a gradient of zero, as that of a ReLU which is off, is finite.
+    """
+
+    def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        squares = {key: (1 - decay) * gradient * gradient for key, gradient in gradients.items()}
+        if step:
+            squares = {key: square + decay * state[key] for key, square in squares.items()}
+        correction = 1 - decay ** (step + 1)
+        updates = {key: g / (squares[key] / correction + eps * eps).sqrt() for key, g in gradients.items()}
+        return updates, state | squares
+
+    return update
+
+
+def alphas(rule: Params, *, groups: Mapping[str, str], positive: bool) -> Params:
+    """The step sizes that `rule` holds, by the names of their groups."""
+    held = {group: rule[group] for group in dict.fromkeys(groups.values())}
+    return {group: value.exp() for group, value in held.items()} if positive else held
+
+
+def alpha_groups(params: Collection[str], *, per: str) -> dict[str, str]:
+    """Which alpha each of the parameters `params` goes by: one for all, one a layer, one a tensor or more."""
+    name: dict[str, Callable[[str], str]] = {
+        "scalar": lambda key: "alpha",
+        "layer": lambda key: key.rpartition(".")[0] or key,
+        "tensor": lambda key: key,
+        "parameter": lambda key: key,
+    }
+    return {key: name[per](key) for key in params}
+
+
+def init_alphas(
+    params: Params, groups: Mapping[str, str], *, value: float, per_parameter: bool, num_alphas: int
+) -> Params:
+    """What the rule holds where every alpha starts: (R, num_alphas, 1, 1), or of the shape of their parameter."""
+    alphas = {}
+    for key, group in groups.items():
+        runs, *shape = params[key].shape
+        size = shape if per_parameter else [1, 1]
+        alphas[group] = params[key].new_full((runs, num_alphas, *size), value)
+    return alphas
+
+
+def init_kronecker(params: Params, keys: Collection[str]) -> Params:
+    """The identity for each factor of the curvature of the parameters `keys`: it starts as gradient descent."""
+    factors = {}
+    for name in kronecker_keys(keys):
+        key, _, side = name.rpartition(".")
+        runs, fan_in, fan_out = params[key].shape
+        eye = torch.eye(fan_in if side == "in" else fan_out, dtype=params[key].dtype, device=params[key].device)
+        factors[name] = eye.repeat(runs, 1, 1)
+    return factors
+
+
+def kronecker_keys(keys: Collection[str]) -> list[str]:
+    """The names of the factors: two for each weight among the parameters `keys`, one for a bias or a context."""
+    return [f"{key}.{side}" for key in keys for side in (("in", "out") if key.endswith(".w") else ("out",))]
