@@ -32,6 +32,23 @@ class Opened(NamedTuple):
         return f"{self.checkpoint.label} at outer step {self.checkpoint.step:,} of {of:,}"
 
     @property
+    def max_steps(self) -> int | None:
+        """How many inner steps there are alphas for, if they end."""
+        inner = self.config.inner
+        return inner.steps if inner.steps_differ and inner.alpha.beyond is None else None
+
+    def checked_steps(self, steps: int | None, default: int) -> int:
+        """`steps`, or else as near to `default` as there are alphas for; raises ConfigError if `steps` are too many."""
+        if steps is None:
+            return min(default, self.max_steps or default)
+        if self.max_steps and steps > self.max_steps:
+            raise ConfigError(
+                f"--steps {steps}: {self.checkpoint.label} has alphas for {self.max_steps} inner steps and no rule for "
+                f"the rest; say what follows with --set inner.alpha.beyond=stop (or hold, or decay)"
+            )
+        return steps
+
+    @property
     def measure(self) -> str:
         """The error to look at first: the mean absolute one for a learner of it, else the mean squared one."""
         return "mae" if self.config.inner.loss == "l1" else "mse"
@@ -51,16 +68,24 @@ class Fit(NamedTuple):
 
 
 def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = None) -> Opened:
-    """Open the run or checkpoint at `path` and replace keys of `tasks` by `overrides`, to leave the trained family."""
+    """Open the run or checkpoint at `path`; `overrides` give it other tasks, or another end of its alphas.
+
+    Sets the number of threads of this process to that of the run.
+    """
     checkpoint = open_checkpoint(path)
     for text in overrides:
-        if not text.strip().startswith("tasks."):
-            raise ConfigError(f"--set {text}: a trained run takes other tasks only, such as tasks.phase=[0,1]")
+        if not text.strip().startswith(("tasks.", "inner.alpha.beyond")):
+            raise ConfigError(
+                f"--set {text}: a trained run takes other tasks, such as tasks.phase=[0,1], and another "
+                f"inner.alpha.beyond, but nothing else"
+            )
         if text.strip().startswith("tasks.num_query"):
             raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
     # Not the device it was trained on: a run moves between machines.
     changes = [*overrides, f"run.device={device or 'auto'}"]
     config = override(checkpoint.config, changes, label=str(checkpoint.file))
+    # More threads than free cores wait for one another: on a busy machine, ten times as long as one thread.
+    torch.set_num_threads(config.run.threads)
     experiment = build(config, choose_device(config).device)
     try:
         meta = experiment.load_meta(checkpoint.contents["meta"])
@@ -77,8 +102,12 @@ def evaluate_run(
     num_tasks: int = 10_000,
     seed: int = 0,
 ) -> list[Evaluation]:
-    """One evaluation for each K in `shots` (by default the trained K), to `steps` or to max(10, trained steps)."""
+    """One evaluation for each K in `shots` (by default the trained K), to `steps` or to max(10, trained steps).
+
+    Where alphas end after the trained steps, so does it by default.
+    """
     trained_steps = opened.config.inner.steps
+    last_step = opened.checked_steps(steps, max(10, trained_steps))
     experiment = opened.experiment
     return [
         evaluate(
@@ -91,7 +120,7 @@ def evaluate_run(
             num_shots=num_shots,
             num_tasks=num_tasks,
             seed=seed,
-            steps=max(10, trained_steps) if steps is None else steps,
+            steps=last_step,
             trained_steps=trained_steps,
         )
         for num_shots in shots or [opened.config.tasks.num_support]

@@ -3,6 +3,7 @@
 Shapes: R runs, B tasks, K points; everything in float64.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -59,21 +60,60 @@ def unadapted_error(family: SineFamily, measure: str, *, num_draws: int = 4096, 
     return (_quasi_random(family, num_draws)(x) - answer(x)).abs().pow(power).mean().item()
 
 
-def least_squares(family: SineFamily, support: Split, truth: Sinusoids) -> Answer:
-    """The sinusoid of each task's true frequency that fits its support points best.
+def least_squares(family: SineFamily, support: Split, frequency: Tensor) -> Answer:
+    """The sinusoid of the given frequency (R, B, 1, 1) that fits each task's support points best.
 
-    Linear in amplitude * cos(phase), amplitude * sin(phase) and, where it varies, the offset: an exact oracle from
-    as many noise-free points as unknowns, and the fit of least norm from fewer.
+    Linear in amplitude * cos(phase), amplitude * sin(phase) and, where it varies, the offset: with the true frequency
+    an exact oracle from as many noise-free points as unknowns, and the fit of least norm from fewer.
     """
-    fixed_offset = _middle(family.offset) if _width(family.offset) == 0 else None
+    features, targets = _linear_problem(family, support)
+    weights = torch.linalg.lstsq(features(support.x, frequency), targets, driver="gelsd").solution
+    return lambda x: features(x, frequency) @ weights + _fixed_offset(family)
 
-    def features(x: Tensor) -> Tensor:
-        waves = [torch.sin(truth.frequency * x), torch.cos(truth.frequency * x)]
-        return torch.cat(waves if fixed_offset is not None else [*waves, torch.ones_like(x)], dim=-1)
 
-    targets = support.y - (fixed_offset or 0.0)
-    weights = torch.linalg.lstsq(features(support.x), targets, driver="gelsd").solution
-    return lambda x: features(x) @ weights + (fixed_offset or 0.0)
+def best_frequency(family: SineFamily, support: Split, *, num_grid: int = 64, num_halvings: int = 60) -> Tensor:
+    """The frequency (R, B, 1, 1) in the family's range at which least squares leaves the least of the support points.
+
+    The best of a grid, then golden-section search between its neighbours; amplitude and phase are solved for at each
+    frequency (variable projection, Golub and Pereyra 1973). With few points several frequencies may fit alike.
+    """
+    features, targets = _linear_problem(family, support)
+
+    def left_over(frequency: Tensor) -> Tensor:
+        """(..., R, B, 1, 1), from the normal equations: enough to compare by."""
+        matrix = features(support.x, frequency)
+        gram = matrix.mT @ matrix
+        ridge = 1e-12 * torch.eye(gram.shape[-1], dtype=gram.dtype) * support.x.shape[-2]
+        weights = torch.linalg.solve(gram + ridge, matrix.mT @ targets)
+        errors: Tensor = targets - matrix @ weights
+        return errors.square().sum(dim=-2, keepdim=True)
+
+    low, high = family.frequency
+    grid = torch.linspace(low, high, num_grid, dtype=support.x.dtype).reshape(-1, 1, 1, 1, 1)
+    errors = torch.cat([left_over(frequency) for frequency in grid.unbind(0)], dim=-1)
+    best = errors.argmin(dim=-1, keepdim=True)
+    a, b = (grid.flatten()[(best + side).clamp(0, num_grid - 1)] for side in (-1, 1))
+    shrink = (math.sqrt(5) - 1) / 2
+    for _ in range(num_halvings):
+        near, far = b - shrink * (b - a), a + shrink * (b - a)
+        left = left_over(near) < left_over(far)
+        a, b = torch.where(left, a, near), torch.where(left, far, b)
+    return (a + b) / 2
+
+
+def _linear_problem(family: SineFamily, support: Split) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
+    """The functions (points, frequency) -> (..., K, unknowns) that a sinusoid is a sum of, and the targets."""
+    offset_varies = _width(family.offset) > 0
+
+    def features(x: Tensor, frequency: Tensor) -> Tensor:
+        waves = [torch.sin(frequency * x), torch.cos(frequency * x)]
+        return torch.cat([*waves, torch.ones_like(x)] if offset_varies else waves, dim=-1)
+
+    return features, support.y - _fixed_offset(family)
+
+
+def _fixed_offset(family: SineFamily) -> float:
+    return 0.0 if _width(family.offset) > 0 else _middle(family.offset)
 
 
 def _quasi_random(family: SineFamily, num_draws: int) -> Sinusoids:

@@ -71,8 +71,9 @@ def _check_distance(config: Config) -> Iterator[Case]:
 def _check_slopes(experiment: Experiment, meta: Meta, batch: TaskBatch, parts: Sequence[str]) -> Iterator[Case]:
     gradient = experiment.algorithm.meta_grad(meta, batch, LATE)[1]
     for part in parts:
-        expected = _finite_difference(experiment, meta, batch, part=part)
-        obtained = _along(getattr(gradient, part), _direction(meta, part))
+        direction = _direction(getattr(gradient, part))
+        expected = _finite_difference(experiment, meta, batch, direction, part=part)
+        obtained = _along(getattr(gradient, part), direction)
         tolerance = 1e-6 * max(1.0, abs(expected))
         named = "params" if part == "params" else "alpha" if not experiment.learned["curvature"] else "rule"
         yield Case(f"network: slope in {named}, finite differences", expected, obtained, tolerance)
@@ -102,25 +103,25 @@ def _mean_query_loss(experiment: Experiment, meta: Meta, batch: TaskBatch) -> Te
 
 
 def _finite_difference(
-    experiment: Experiment, meta: Meta, batch: TaskBatch, *, part: str, width: float = 1e-4
+    experiment: Experiment, meta: Meta, batch: TaskBatch, direction: Params, *, part: str, width: float = 1e-4
 ) -> float:
-    """The slope of the mean query loss along `_direction`, from four points: the error is of order width^4."""
-    direction = _direction(meta, part)
+    """The slope of the mean query loss along `direction`, from four points: the error is of order width^4."""
 
     def loss_at(distance: float) -> float:
-        moved = {key: value + distance * direction[key] for key, value in getattr(meta, part).items()}
-        return _mean_query_loss(experiment, meta._replace(**{part: moved}), batch).item()
+        start: Params = getattr(meta, part)
+        moved = {key: start[key] + distance * value for key, value in direction.items()}
+        return _mean_query_loss(experiment, meta._replace(**{part: start | moved}), batch).item()
 
     near, far = (loss_at(h) - loss_at(-h) for h in (width, 2 * width))
     return (8 * near - far) / (12 * width)
 
 
-def _direction(meta: Meta, part: str) -> Params:
-    """A fixed random direction of unit length in the parameters or in the rule."""
+def _direction(per_task_gradient: Params) -> Params:
+    """A fixed random direction of unit length in what has gradients."""
     stream = generator(0, "direction")
     values = {
-        key: torch.randn(value.shape, generator=stream, dtype=torch.float64)
-        for key, value in getattr(meta, part).items()
+        key: torch.randn(value[:, 0].shape, generator=stream, dtype=torch.float64)
+        for key, value in per_task_gradient.items()
     }
     length = torch.stack([value.square().sum() for value in values.values()]).sum().sqrt()
     return {key: value / length for key, value in values.items()}

@@ -54,6 +54,9 @@ class Tasks(Section):
     noise: float = Field(0.0, ge=0, description="standard deviation of Gaussian noise on the targets")
     num_support: int = Field(10, ge=1, le=100_000, description="K: points that a task adapts on")
     num_query: int = Field(10, ge=1, le=100_000, description="points that the adapted network is judged by in training")
+    query: Literal["uniform", "stratified"] = Field(
+        "uniform", description="where query points lie: anywhere, or one in each of num_query equal parts of the range"
+    )
 
     @model_validator(mode="after")
     def _spans_inputs(self) -> "Tasks":
@@ -72,6 +75,7 @@ class Model(Section):
         description="of the weights: normal or uniform by fan-in (lecun, he, glorot; uniform is "
         "U(+-1/sqrt(fan_in))), torch.nn.Linear's (torch: biases too), or normal with deviation 0.01 (Finn's code)",
     )
+    init_gain: float = Field(1.0, gt=0, le=1e6, description="factor on the initial weights, not on the biases")
     context: int = Field(0, ge=0, le=8192, description="more inputs, zero where each task starts: what CAVIA adapts")
     oracle: bool = Field(
         False, description="whether the network is told amplitude, frequency and phase, as three more inputs"
@@ -103,8 +107,6 @@ class Alpha(Section):
         for key in ("optimizer", "lr"):
             if not self.learned and getattr(self, key) is not None:
                 raise PydanticCustomError(f"at:{key}", "has no effect: alpha.learned is false")
-        if self.beyond and not self.per_step:
-            raise PydanticCustomError("at:beyond", "has no effect: alpha.per_step is false")
         if self.sign == "positive" and not self.learned:
             raise PydanticCustomError("at:sign", "has no effect: alpha.learned is false")
         return self
@@ -125,6 +127,7 @@ class Inner(Section):
     curvature: Literal["none", "kronecker"] = Field(
         "none", description="learned matrices M_in G M_out around each gradient, from the identity (Meta-Curvature)"
     )
+    curvature_per_step: bool = Field(False, description="whether each inner step has matrices of its own")
     proximal: float = Field(
         0.0, ge=0, description="lambda: the inner loss has lambda / 2 |phi - theta|^2 added, which implicit needs"
     )
@@ -143,6 +146,19 @@ class Inner(Section):
     def _order_can_change(self) -> "Inner":
         if self.order != "second" and self.first_order_until:
             raise PydanticCustomError("at:first_order_until", f"has no effect: inner.order is {self.order}")
+        return self
+
+    @property
+    def steps_differ(self) -> bool:
+        """Whether inner steps have something of their own, which ends with them."""
+        return self.steps > 1 and (self.alpha.per_step or self.curvature_per_step)
+
+    @model_validator(mode="after")
+    def _ends(self) -> "Inner":
+        if self.curvature_per_step and self.curvature == "none":
+            raise PydanticCustomError("at:curvature_per_step", "has no effect: inner.curvature is none")
+        if self.alpha.beyond not in (None, "hold") and not (self.alpha.per_step or self.curvature_per_step):
+            raise PydanticCustomError("at:alpha.beyond", "has no effect: alpha.per_step is false")
         return self
 
     @model_validator(mode="after")
@@ -197,7 +213,7 @@ class Run(Section):
         "auto", description="auto takes an accelerator only for work that is large enough to gain from one"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and points")
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads in training; small networks gain from one")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads; small networks do not gain from more")
     log_every: int = Field(100, ge=1, le=99_999_999, description="outer steps between lines of metrics.jsonl")
     eval_every: int = Field(
         1000, ge=0, le=99_999_999, description="outer steps between evaluations in training; 0: none"

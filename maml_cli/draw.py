@@ -57,7 +57,7 @@ def draw(
 
 
 def _fit(opened: Opened, num_shots: int, steps: int | None, seed: int) -> Figure:
-    last = opened.config.inner.steps if steps is None else steps
+    last = opened.checked_steps(steps, opened.config.inner.steps)
     title = f"{_name(opened)}: six test tasks, K = {num_shots}, {_counted(last, 'inner step')}"
     found = fits(opened, num_tasks=NUM_FITS, num_shots=num_shots, steps=last, seed=seed)
     return plots.fit_figure(found, measure=opened.measure, title=title)

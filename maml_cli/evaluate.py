@@ -48,12 +48,17 @@ class PointErrors(NamedTuple):
 
 
 class Baselines(NamedTuple):
-    """What the same tasks cost without meta-learning; `random_init` holds one entry for each inner step."""
+    """What the same tasks cost without meta-learning; `random_init` holds one entry for each inner step.
+
+    `least_squares` is told the frequency of each task; `least_squares_any_frequency` has to find it, and is None where
+    all tasks have the same.
+    """
 
     zero: PointErrors
     best_unadapted: PointErrors
     random_init: list[PointErrors]
     least_squares: PointErrors
+    least_squares_any_frequency: PointErrors | None
 
 
 class Evaluation(NamedTuple):
@@ -149,7 +154,11 @@ def evaluate(
         params = {key: value.unsqueeze(0) for key, value in random_params(stream, count).items()}
         return Meta(params, per_task(meta, count).rule)
 
-    seen = bank.with_inputs(inputs)
+    def fitted(frequency: Tensor) -> PointErrors:
+        answer = baselines.least_squares(family, bank.support, frequency)
+        return _answer_errors(bank, answer, answer)
+
+    seen, varies = bank.with_inputs(inputs), family.frequency[0] < family.frequency[1]
     learned = adapted_errors(algorithm, predict, seen, lambda count: per_task(meta, count), steps=steps, like=like)
     random = adapted_errors(algorithm, predict, seen, untrained, steps=steps, like=like)
     return Evaluation(
@@ -164,7 +173,8 @@ def evaluate(
                 bank, baselines.conditional_mean(family), baselines.conditional_median(family)
             ),
             random_init=[summarise(errors) for errors in random],
-            least_squares=_answer_errors(bank, *[baselines.least_squares(family, bank.support, bank.truth)] * 2),
+            least_squares=fitted(bank.truth.frequency),
+            least_squares_any_frequency=fitted(baselines.best_frequency(family, bank.support)) if varies else None,
         ),
     )
 

@@ -73,6 +73,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
         num_tasks=config.outer.tasks_per_step,
         num_support=tasks.num_support,
         num_query=tasks.num_query,
+        stratified=tasks.query == "stratified",
         dtype=dtype,
         device=device,
     )
@@ -100,7 +101,9 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
         ),
         learned=learned,
         alphas=partial(rules.alphas, groups=groups, positive=alpha.sign == "positive"),
-        init_network=partial(init_mlp, hidden=model.hidden, init=model.init, num_inputs=num_inputs(config)),
+        init_network=partial(
+            init_mlp, hidden=model.hidden, init=model.init, gain=model.init_gain, num_inputs=num_inputs(config)
+        ),
         device=torch.device(device),
         dtype=dtype,
     )
@@ -108,11 +111,14 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
 
 def _update(config: Config, groups: Mapping[str, str]) -> UpdateRule:
     inner, alpha = config.inner, config.inner.alpha
-    return rules.chain(
-        *([rules.kronecker] if inner.curvature == "kronecker" else []),
-        *([rules.scaled_by_rms()] if inner.optimizer == "adam" else []),
-        rules.scaled_gradient(groups, beyond=rules.BEYOND[alpha.beyond or "hold"], positive=alpha.sign == "positive"),
-    )
+    links = [rules.scaled_gradient(groups, positive=alpha.sign == "positive")]
+    if inner.optimizer == "adam":
+        links.insert(0, rules.scaled_by_rms())
+    if inner.curvature == "kronecker":
+        links.insert(0, rules.kronecker)
+    if inner.steps_differ:
+        links.append(rules.after_steps(inner.steps, rules.BEYOND[alpha.beyond] if alpha.beyond else None))
+    return rules.chain(*links)
 
 
 def _init(config: Config, fresh: Callable[[Params], Params], groups: Mapping[str, str], params: Params) -> Meta:
@@ -125,7 +131,8 @@ def _init(config: Config, fresh: Callable[[Params], Params], groups: Mapping[str
         num_alphas=config.inner.steps if alpha.per_step else 1,
     )
     curved = groups if config.inner.curvature == "kronecker" else []
-    return Meta(params, rule | rules.init_kronecker(start, curved))
+    num_steps = config.inner.steps if config.inner.curvature_per_step else 1
+    return Meta(params, rule | rules.init_kronecker(start, curved, num_steps=num_steps))
 
 
 def _meta_grad(config: Config, descent: Descent, learned: Collection[str]) -> MetaGrad:

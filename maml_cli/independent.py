@@ -65,8 +65,9 @@ class Learner(NamedTuple):
         """What is subtracted from a parameter; `squares` has the sums that Adam needs, and is changed."""
         inner = self.config.inner
         if inner.curvature == "kronecker":
-            left = rule.get(f"{key}.in", torch.eye(len(slope), dtype=slope.dtype))
-            slope = torch.einsum("ij,jk,kl->il", left, slope, rule[f"{key}.out"])
+            place = step if inner.curvature_per_step else 0
+            left = rule[f"{key}.in"][place] if key.endswith(".w") else torch.ones(1, 1, dtype=slope.dtype)
+            slope = torch.einsum("ij,jk,kl->il", left, slope, rule[f"{key}.out"][place])
         if inner.optimizer == "adam":
             squares[key] = 0.999 * squares[key] + 0.001 * slope**2
             slope = slope / torch.sqrt(squares[key] / (1 - 0.999 ** (step + 1)) + 1e-16)

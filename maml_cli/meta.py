@@ -2,7 +2,7 @@
 
 Shapes: everything in a `Meta` has the leading axis R (runs); broadcast to tasks it has R, B. An alpha is
 (R, S, 1, 1) or (R, S, in, out), where S is 1 (shared by all inner steps) or the number of inner steps; a factor of a
-curvature is (R, in, in) or (R, out, out).
+curvature is (R, S, in, in) or (R, S, out, out).
 """
 
 from collections.abc import Callable

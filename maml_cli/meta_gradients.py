@@ -166,7 +166,7 @@ def _flat(values: Sequence[Tensor]) -> Tensor:
 
 def _split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     parts = torch.split(vector, [value[0, 0].numel() for value in like], dim=2)
-    return [part.view_as(value) for part, value in zip(parts, like, strict=True)]
+    return [part.reshape(value.shape) for part, value in zip(parts, like, strict=True)]
 
 
 def _gradients(objective: Tensor, leaves: Meta) -> Meta:

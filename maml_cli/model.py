@@ -46,16 +46,20 @@ def init_mlp(
     *,
     hidden: Sequence[int],
     init: str,
+    gain: float = 1.0,
     batch: Sequence[int] = (),
     num_inputs: int = 1,
     num_outputs: int = 1,
 ) -> Params:
-    """Initial parameters, drawn in float64 on the CPU, independently along the leading axes `batch`."""
+    """Initial parameters, drawn in float64 on the CPU, independently along the leading axes `batch`.
+
+    `gain` is a factor on the weights, not on the biases.
+    """
     sizes = [num_inputs, *hidden, num_outputs]
     names = [*(f"hidden{layer}" for layer in range(len(hidden))), "head"]
     params = {}
     for name, (fan_in, fan_out) in zip(names, pairwise(sizes), strict=True):
-        params[f"{name}.w"] = INITS[init](generator, (*batch, fan_in, fan_out))
+        params[f"{name}.w"] = gain * INITS[init](generator, (*batch, fan_in, fan_out))
         if init == "torch":
             params[f"{name}.b"] = _uniform(generator, (*batch, 1, fan_out), 1 / math.sqrt(fan_in))
         else:

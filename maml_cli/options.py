@@ -43,7 +43,13 @@ SetOpt = Annotated[
 ]
 TaskSetOpt = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="tasks.KEY=VALUE", help="Other tasks than the trained ones; may be repeated."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Other tasks than the trained ones (tasks.KEY), or what follows the last alpha of its own "
+        "(inner.alpha.beyond); may be repeated.",
+    ),
 ]
 CheckpointOpt = Annotated[
     Path,

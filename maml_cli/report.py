@@ -11,7 +11,7 @@ from rich.table import Table
 
 from maml_cli.assess import Opened
 from maml_cli.devices import Choice
-from maml_cli.evaluate import Baselines, Evaluation, PointErrors, Statistic
+from maml_cli.evaluate import Evaluation, PointErrors, Statistic
 from maml_cli.examples import Case
 from maml_cli.launch import ENGINE, Launched, Plan
 from maml_cli.loading import to_dict
@@ -117,10 +117,15 @@ def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
         mark = "*" if step == evaluation.trained_steps else " "
         table.add_row(f"{step}{mark}", *_cells(errors, measure), _number(getattr(random.grid, measure).mean))
     table.add_section()
-    names = {"zero": "predict zero", "best_unadapted": "best unadapted", "least_squares": "least squares"}
-    for name in Baselines._fields:
-        if name in names:
-            table.add_row(names[name], *_cells(getattr(evaluation.baselines, name), measure), "")
+    names = {
+        "zero": "predict zero",
+        "best_unadapted": "best unadapted",
+        "least_squares": "least squares",
+        "least_squares_any_frequency": "- any frequency",
+    }
+    for name, words in names.items():
+        if (found := getattr(evaluation.baselines, name)) is not None:
+            table.add_row(words, *_cells(found, measure), "")
     return table
 
 

@@ -8,12 +8,13 @@ the earlier steps left. The keys of a rule: `alpha`, or the name of the layer or
 from collections.abc import Callable, Collection, Mapping
 
 import torch
+from torch import Tensor
 
 from maml_cli.inner import UpdateRule
 from maml_cli.model import Params
 
 Beyond = Callable[[int], float]
-"""How many steps past the last alpha -> the factor on it."""
+"""How many steps past the last that has an alpha of its own -> the factor on its update."""
 
 BEYOND: dict[str, Beyond] = {
     "hold": lambda excess: 1.0,
@@ -33,25 +34,35 @@ def chain(*links: UpdateRule) -> UpdateRule:
     return update
 
 
-def scaled_gradient(
-    groups: Mapping[str, str], *, beyond: Beyond = BEYOND["hold"], positive: bool = False
-) -> UpdateRule:
+def scaled_gradient(groups: Mapping[str, str], *, positive: bool = False) -> UpdateRule:
     """The step size alpha of each parameter's group: alpha * gradient.
 
     One alpha for each parameter is Meta-SGD (Li et al. 2017, arXiv:1707.09835), one for each layer and inner step the
     LSLR of MAML++ (Antoniou et al. 2018, arXiv:1810.09502). After the last step that has an alpha of its own, that
-    alpha goes on, times `beyond(1)`, `beyond(2)`, ... With `positive`, what the rule holds is log(alpha).
+    alpha goes on. With `positive`, what the rule holds is log(alpha).
     """
 
     def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-        alphas = {}
-        for group in dict.fromkeys(groups.values()):
-            count = rule[group].shape[-3]
-            alpha = rule[group].select(-3, min(step, count - 1))
-            alphas[group] = alpha.exp() if positive else alpha
-            if count > 1 and step >= count:
-                alphas[group] = alphas[group] * beyond(step - count + 1)
+        held = {group: _at_step(rule[group], step) for group in dict.fromkeys(groups.values())}
+        alphas = {group: alpha.exp() for group, alpha in held.items()} if positive else held
         return {key: alphas[groups[key]] * gradient for key, gradient in gradients.items()}, state
+
+    return update
+
+
+def after_steps(num_steps: int, beyond: Beyond | None) -> UpdateRule:
+    """What becomes of updates after `num_steps`, when no step has anything of its own any more.
+
+    They are multiplied by `beyond(1)`, `beyond(2)`, ...; without `beyond`, ValueError is raised there.
+    """
+
+    def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        if step < num_steps:
+            return gradients, state
+        if beyond is None:
+            raise ValueError(f"no alpha for inner step {step + 1}: there are {num_steps}, and no rule for the rest")
+        factor = beyond(step - num_steps + 1)
+        return {key: factor * gradient for key, gradient in gradients.items()}, state
 
     return update
 
@@ -60,12 +71,13 @@ def kronecker(rule: Params, gradients: Params, step: int, state: Params) -> tupl
     """Meta-Curvature (Park and Oliva 2019, arXiv:1902.03356, eq. 10): M_in G M_out for the gradient G of a weight.
 
     The whole matrix that multiplies the flattened gradient is the Kronecker product of the two factors. A bias, or
-    a context, has one axis and one factor: g M_out.
+    a context, has one axis and one factor: g M_out. Factors of their own for each inner step are used in turn, the
+    last goes on.
     """
     curved = {}
     for key, gradient in gradients.items():
-        turned = gradient @ rule[f"{key}.out"]
-        curved[key] = rule[f"{key}.in"] @ turned if f"{key}.in" in rule else turned
+        turned = gradient @ _at_step(rule[f"{key}.out"], step)
+        curved[key] = _at_step(rule[f"{key}.in"], step) @ turned if f"{key}.in" in rule else turned
     return curved, state
 
 
@@ -116,17 +128,25 @@ def init_alphas(
     return alphas
 
 
-def init_kronecker(params: Params, keys: Collection[str]) -> Params:
-    """The identity for each factor of the curvature of the parameters `keys`: it starts as gradient descent."""
+def init_kronecker(params: Params, keys: Collection[str], *, num_steps: int) -> Params:
+    """The identity for each factor of the curvature of the parameters `keys`: it starts as gradient descent.
+
+    (R, num_steps, n, n), where num_steps is 1 for factors that all inner steps share.
+    """
     factors = {}
     for name in kronecker_keys(keys):
         key, _, side = name.rpartition(".")
         runs, fan_in, fan_out = params[key].shape
         eye = torch.eye(fan_in if side == "in" else fan_out, dtype=params[key].dtype, device=params[key].device)
-        factors[name] = eye.repeat(runs, 1, 1)
+        factors[name] = eye.repeat(runs, num_steps, 1, 1)
     return factors
 
 
 def kronecker_keys(keys: Collection[str]) -> list[str]:
     """The names of the factors: two for each weight among the parameters `keys`, one for a bias or a context."""
     return [f"{key}.{side}" for key in keys for side in (("in", "out") if key.endswith(".w") else ("out",))]
+
+
+def _at_step(values: Tensor, step: int) -> Tensor:
+    """What is for inner step `step` of (..., S, n, m): (..., n, m), the last of them beyond S."""
+    return values.select(-3, min(step, values.shape[-3] - 1))

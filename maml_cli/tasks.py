@@ -65,19 +65,25 @@ class SineFamily(NamedTuple):
         num_tasks: int,
         num_support: int,
         num_query: int,
+        stratified: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> TaskBatch:
         """Draw `num_tasks` tasks for each run, one generator a run.
 
         Drawn in float64 on the CPU whatever `dtype` and `device`, so that both change the arithmetic but not
-        the tasks; and the functions before the points, so that K changes the points but not the functions.
+        the tasks; and the functions before the points, so that K changes the points but not the functions. With
+        `stratified`, the range of x is cut into `num_query` equal parts, with a query point somewhere in each.
         """
         points = num_support + num_query
         uniform = torch.stack([_uniform(g, num_tasks * (4 + points)) for g in generators])
         functions, x = uniform[:, : num_tasks * 4], uniform[:, num_tasks * 4 :]
         truth = self._functions(functions.reshape(-1, num_tasks, 4, 1, 1))
-        x = _scaled(x.reshape(-1, num_tasks, points, 1), self.x)
+        x = x.reshape(-1, num_tasks, points, 1)
+        if stratified:
+            part = torch.arange(num_query, dtype=x.dtype).reshape(-1, 1)
+            x = torch.cat([x[..., :num_support, :], (x[..., num_support:, :] + part) / num_query], dim=-2)
+        x = _scaled(x, self.x)
         y = truth(x)
         if self.noise:
             y = y + self.noise * torch.stack([_normal(g, y.shape[1:]) for g in generators])

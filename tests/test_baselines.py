@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from maml_cli.baselines import conditional_mean, conditional_median, least_squares, unadapted_error
+from maml_cli.baselines import best_frequency, conditional_mean, conditional_median, least_squares, unadapted_error
 from maml_cli.tasks import SineFamily, Split, generator
 
 FAMILY = SineFamily((0.5, 2.0), (0.7, 1.9), (-0.4, 2.0), (-1.0, 3.0), (-4.0, 6.0))
@@ -64,14 +64,14 @@ def test_least_squares_is_exact_from_as_many_points_as_unknowns(offset: tuple[fl
     family = FAMILY._replace(offset=offset)
     num_support = 2 if offset[0] == offset[1] else 3
     batch = family.sample([generator(0, "x")], num_tasks=50, num_support=num_support, num_query=20, dtype=torch.float64)
-    answer = least_squares(family, batch.support, batch.truth)
+    answer = least_squares(family, batch.support, batch.truth.frequency)
     assert (answer(batch.query.x) - batch.query.y).abs().median().item() < 1e-12
 
 
 def test_least_squares_agrees_with_numpy_when_noisy() -> None:
     family = FAMILY._replace(offset=(0.0, 0.0), noise=0.5)
     batch = family.sample([generator(0, "x")], num_tasks=3, num_support=8, num_query=4, dtype=torch.float64)
-    found = least_squares(family, batch.support, batch.truth)(batch.query.x)
+    found = least_squares(family, batch.support, batch.truth.frequency)(batch.query.x)
     for task in range(3):
         w, x, y = (
             batch.truth.frequency[0, task].item(),
@@ -90,5 +90,32 @@ def test_least_squares_from_one_point_passes_through_it_with_the_least_norm() ->
     family = FAMILY._replace(offset=(0.0, 0.0), frequency=(1.0, 1.0))
     batch = family.sample([generator(0, "x")], num_tasks=5, num_support=1, num_query=4, dtype=torch.float64)
     expected = batch.support.y * torch.cos(batch.query.x - batch.support.x)
-    found = least_squares(family, Split(*batch.support), batch.truth)(batch.query.x)
+    found = least_squares(family, Split(*batch.support), batch.truth.frequency)(batch.query.x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [(0.5, 0.5), (-1.0, 3.0)])
+def test_the_best_frequency_leaves_no_more_than_any_of_a_fine_grid(offset: tuple[float, float]) -> None:
+    """With noise; against numpy's least squares at each of 2,001 frequencies."""
+    family = FAMILY._replace(offset=offset, frequency=(0.8, 1.2), noise=0.3)
+    support = family.sample([generator(0, "x")], num_tasks=6, num_support=8, num_query=1, dtype=torch.float64).support
+    found = best_frequency(family, support)
+    assert found.shape == (1, 6, 1, 1) and bool(((found >= 0.8) & (found <= 1.2)).all())
+
+    def left_over(w: float, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> float:
+        columns = [np.sin(w * x), np.cos(w * x)] + ([np.ones_like(x)] if offset[0] < offset[1] else [])
+        y = y if offset[0] < offset[1] else y - 0.5
+        matrix = np.hstack(columns)
+        return float(((y - matrix @ np.linalg.lstsq(matrix, y, rcond=None)[0]) ** 2).sum())
+
+    for task in range(6):
+        x, y = support.x[0, task].numpy(), support.y[0, task].numpy()
+        least = min(left_over(w, x, y) for w in np.linspace(0.8, 1.2, 2001))
+        assert left_over(found[0, task].item(), x, y) <= least + 1e-9
+
+
+def test_the_frequency_is_found_from_points_without_noise() -> None:
+    family = FAMILY._replace(offset=(0.0, 0.0), frequency=(0.8, 1.2), amplitude=(1.0, 5.0))
+    batch = family.sample([generator(0, "x")], num_tasks=200, num_support=10, num_query=1, dtype=torch.float64)
+    distance = (best_frequency(family, batch.support) - batch.truth.frequency).abs()
+    assert distance.median().item() < 1e-6 and (distance > 1e-3).sum() <= 2

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import examples, launch
+from maml_cli import launch, rules
 from maml_cli.files import read_lines
 from tests.conftest import Cli, Tiny
 
@@ -178,7 +178,14 @@ def test_eval_json(cli: Cli, trained: str) -> None:
     for one in found["results"]:
         assert one.keys() == {"shots", "num_tasks", "seed", "trained_steps", "steps", "baselines"}
         assert (one["num_tasks"], one["seed"], one["trained_steps"]) == (20, 7, 1)
-        assert one["baselines"].keys() == {"zero", "best_unadapted", "random_init", "least_squares"}
+        assert one["baselines"].keys() == {
+            "zero",
+            "best_unadapted",
+            "random_init",
+            "least_squares",
+            "least_squares_any_frequency",
+        }
+        assert one["baselines"]["least_squares_any_frequency"] is None
         assert (
             [step["step"] for step in one["steps"]]
             == [step["step"] for step in one["baselines"]["random_init"]]
@@ -215,7 +222,7 @@ def test_eval_outside_the_family_and_only_there(cli: Cli, trained: str) -> None:
     assert zero[1] == pytest.approx(4.5, rel=0.2) and zero[0] != zero[1]
     for text in "inner.steps=3", "model.hidden=[3]":
         result = cli("eval", "--checkpoint", trained, "--set", text)
-        assert result.code == 2 and "takes other tasks only" in result.err
+        assert result.code == 2 and "takes other tasks, such as" in result.err
     assert "did you mean tasks.phase?" in cli("eval", "--checkpoint", trained, "--set", "tasks.phas=1").err
 
 
@@ -319,15 +326,15 @@ def test_running_out_of_memory_is_a_message(cli: Cli, monkeypatch: pytest.Monkey
 
 def test_check_passes_and_reports(cli: Cli) -> None:
     result = cli("check")
-    assert result.code == 0 and "47 of 47 checks passed" in result.out
+    assert result.code == 0 and "51 of 51 checks passed" in result.out
     assert max(map(len, result.out.splitlines())) <= 80
     found = _json(cli("check", "-c", "lab-learned-alpha", "-s", "inner.alpha.per=layer", "--json").out)
-    assert found["passed"] is True and len(found["cases"]) == 47
+    assert found["passed"] is True and len(found["cases"]) == 51
     assert all(case.keys() == {"name", "expected", "obtained", "tolerance", "passed"} for case in found["cases"])
 
 
 def test_check_fails_when_anything_is_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "init_alphas", lambda *a, **k: {"alpha": torch.full((1, 1, 1, 1), 0.3).double()})
+    monkeypatch.setattr(rules, "init_alphas", lambda *a, **k: {"alpha": torch.full((1, 1, 1, 1), 0.3).double()})
     result = cli("check")
     assert result.code == 1 and "WRONG" in result.out
     result = cli("check", "--json")

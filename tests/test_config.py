@@ -133,6 +133,50 @@ run:
         ("tasks: {phase: [0, .inf]}\n", "mine.yaml:1:16: tasks.phase must be a number or [low, high], got [0, inf]"),
         ("run: {device: mps, dtype: float64}\n", "mine.yaml:1:27: run.dtype must be float32 on mps"),
         ("inner: {alpha: {beyond: stop}}\n", "mine.yaml:1:25: inner.alpha.beyond has no effect: alpha.per_step is"),
+        ("inner: {adapt: context}\n", "mine.yaml:1:16: inner.adapt context has nothing to adapt: model.context is 0"),
+        (
+            "model: {context: 2}\ninner: {adapt: head}\n",
+            "mine.yaml:1:18: model.context has no effect: only the head adapts, and it stays zero",
+        ),
+        (
+            "outer: {meta_gradient: reptile}\ninner: {order: implicit, proximal: 1}\n",
+            "mine.yaml:2:16: inner.order must be second or first: Reptile takes no implicit gradient",
+        ),
+        (
+            "outer: {meta_gradient: reptile}\ninner: {adapt: head}\n",
+            "mine.yaml:2:16: inner.adapt must be all: Reptile learns only what adapts",
+        ),
+        (
+            "outer: {meta_gradient: reptile}\ninner: {alpha: {learned: true}}\n",
+            "mine.yaml:2:26: inner.alpha.learned cannot be learned: Reptile does not differentiate the inner loop",
+        ),
+        (
+            "outer: {meta_gradient: joint}\ninner: {curvature: kronecker}\n",
+            "mine.yaml:2:20: inner.curvature cannot be learned: joint training does not differentiate the inner loop",
+        ),
+        (
+            "outer: {meta_gradient: joint, multi_step_until: 5}\n",
+            "mine.yaml:1:49: outer.multi_step_until has no effect: joint training does not differentiate",
+        ),
+        (
+            "outer: {meta_gradient: joint}\nmodel: {context: 3}\n",
+            "mine.yaml:2:18: model.context has no effect: without adapting, a context stays zero",
+        ),
+        ("inner: {order: implicit}\n", "mine.yaml:1:8: inner.proximal must be greater than 0: inner.order is"),
+        (
+            "inner: {order: implicit, proximal: 1, alpha: {learned: true}}\n",
+            "mine.yaml:1:16: inner.order implicit learns neither alpha nor curvature: a minimum does not depend on",
+        ),
+        (
+            "inner: {order: implicit, proximal: 1, first_order_until: 3}\n",
+            "mine.yaml:1:58: inner.first_order_until has no effect: inner.order is implicit",
+        ),
+        (
+            "inner: {order: implicit, proximal: 1}\nouter: {multi_step_until: 3}\n",
+            "mine.yaml:2:27: outer.multi_step_until has no effect: inner.order is implicit",
+        ),
+        ("inner: {curvature_per_step: true}\n", "mine.yaml:1:29: inner.curvature_per_step has no effect: inner.curv"),
+        ("inner: {alpha: {sign: positive}}\n", "mine.yaml:1:23: inner.alpha.sign has no effect: alpha.learned is"),
         ("run: {seed: -1}\n", "mine.yaml:1:13: run.seed must be at least 0, got -1"),
         ("x: \x07\n", "mine.yaml:1:4: not valid YAML: special characters are not allowed"),
     ],

@@ -15,7 +15,10 @@ from maml_cli.meta import per_task
 CONFIG = Config.model_validate(
     {
         "model": {"hidden": [6, 5]},
-        "inner": {"steps": 2, "alpha": {"init": 0.02, "per": "tensor", "per_step": True, "learned": True}},
+        "inner": {
+            "steps": 2,
+            "alpha": {"init": 0.02, "per": "tensor", "per_step": True, "learned": True, "beyond": "hold"},
+        },
         "run": {"dtype": "float64"},
     }
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 from maml_cli import inner
 from maml_cli.losses import mean_loss, squared
 from maml_cli.model import Params, init_mlp, mlp
-from maml_cli.rules import BEYOND, scaled_gradient
+from maml_cli.rules import BEYOND, after_steps, chain, scaled_gradient
 from maml_cli.tasks import Split, generator
 
 LOSS = mean_loss(partial(mlp, activation=torch.tanh), squared)
@@ -135,13 +135,6 @@ def test_an_alpha_of_its_own_for_each_step_and_what_comes_beyond(beyond: str, pl
     support = Split(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
     loss = mean_loss(lambda p, x: p["w"], squared)
     rule = {"alpha": torch.tensor([0.25, 0.125], dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
-    update = scaled_gradient({"w": "alpha"}, beyond=BEYOND[beyond])
+    update = chain(scaled_gradient({"w": "alpha"}), after_steps(2, BEYOND[beyond]))
     steps = inner.unroll(loss, params, rule, update, support, steps=4)
     assert [adapted["w"].item() for adapted in steps] == places
-
-
-def test_an_alpha_that_all_steps_share_has_no_beyond() -> None:
-    params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
-    rule = {"alpha": torch.full((1, 1, 1, 1, 1), 0.25, dtype=torch.float64)}
-    moved, _ = scaled_gradient({"w": "alpha"}, beyond=BEYOND["stop"])(rule, {"w": torch.ones_like(params["w"])}, 7, {})
-    assert moved["w"].item() == 0.25

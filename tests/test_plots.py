@@ -24,7 +24,7 @@ def _errors(mean: float, ci95: float = 0.1) -> PointErrors:
 
 def _evaluation(means: list[float]) -> Evaluation:
     random = [_errors(5.0)] * len(means)
-    baselines = Baselines(_errors(4.25), _errors(3.0), random, _errors(1e-30))
+    baselines = Baselines(_errors(4.25), _errors(3.0), random, _errors(1e-30), None)
     return Evaluation(10, 1000, 0, 1, [_errors(mean) for mean in means], baselines)
 
 

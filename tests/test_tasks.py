@@ -91,3 +91,15 @@ def test_streams_depend_on_seed_and_purpose() -> None:
     ]
     assert len({tuple(draw) for draw in draws}) == 9
     assert torch.rand(3, generator=generator(0, "tasks")).tolist() == draws[0]
+
+
+def test_stratified_query_points_are_one_in_each_part_and_the_support_stays_as_it_was() -> None:
+    options = {"num_tasks": 50, "num_support": 3, "num_query": 4, "dtype": torch.float64}
+    plain, spread = (FINN.sample([generator(0, "x")], stratified=s, **options) for s in (False, True))  # type: ignore[arg-type]
+    assert torch.equal(plain.support.x, spread.support.x)
+    low, high = FINN.x
+    parts = ((spread.query.x - low) / (high - low) * 4).floor()[..., 0]
+    assert torch.equal(parts, torch.arange(4.0, dtype=torch.float64).expand(1, 50, 4))
+    torch.testing.assert_close(spread.query.y, spread.truth(spread.query.x))
+    within = (spread.query.x - low) / (high - low) * 4 - parts.unsqueeze(-1)
+    assert 0.4 < within.mean() < 0.6 and within.std() > 0.2

@@ -101,6 +101,25 @@ def test_beyond_the_trained_steps_is_as_the_config_says() -> None:
     assert torch.equal(found["stop"][3]["head.w"], found["stop"][2]["head.w"])
     assert torch.equal(found["hold"][2]["head.w"], found["stop"][2]["head.w"])
     assert not torch.equal(found["hold"][3]["head.w"], found["hold"][2]["head.w"])
+    experiment = build(_config(inner={"steps": 2, "alpha": {"per_step": True, "learned": True}}))
+    with pytest.raises(ValueError, match="no alpha for inner step 3: there are 2, and no rule for the rest"):
+        list(experiment.algorithm.unroll(meta, experiment.sample([generator(0, "x")]).support, 3))
+
+
+def test_more_steps_than_alphas_are_refused_unless_it_is_said_what_follows(cli: Cli) -> None:
+    changes = ["inner.steps=2", "inner.alpha.per_step=true", "inner.alpha.learned=true"]
+    run = cli("train", "-c", "smoke", *Tiny, "-q", *(word for change in changes for word in ("-s", change))).out.strip()
+    ended = json.loads(cli("eval", "--checkpoint", run, "--tasks", 3, "--json").out)["results"][0]
+    assert [step["step"] for step in ended["steps"]] == [0, 1, 2]
+    for command in ("eval", "--steps", 3), ("plot", "--kind", "fit", "--steps", 3):
+        refused = cli(command[0], "--checkpoint", run, "--tasks", 3, *command[1:])
+        assert refused.code == 2 and refused.out == ""
+        assert refused.err.startswith(
+            "--steps 3: smoke has alphas for 2 inner steps and no rule for the rest; say what"
+        )
+    going_on = ["--steps", 3, "--tasks", 3, "--set", "inner.alpha.beyond=stop", "--json"]
+    stopped = json.loads(cli("eval", "--checkpoint", run, *going_on).out)["results"][0]["steps"]
+    assert stopped[3]["grid"] == stopped[2]["grid"] == ended["steps"][2]["grid"]
 
 
 def test_the_schedule_and_the_clip_act_in_training(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Update rules, by hand: every number here is derived in the docstring above it."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from maml_cli import inner
+from maml_cli.losses import mean_loss, squared
+from maml_cli.rules import (
+    alphas,
+    chain,
+    init_kronecker,
+    kronecker,
+    kronecker_keys,
+    scaled_by_rms,
+    scaled_gradient,
+)
+from maml_cli.tasks import Split
+
+
+def _tensor(values: object, *shape: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).reshape(*shape)
+
+
+def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> None:
+    """M_in = [[1, 2], [0, 1]], G = [[1, 0], [0, 3]], M_out = [[1, 0], [4, 1]]: M_in G M_out = [[25, 6], [12, 3]].
+
+    The matrix on the flattened gradient (1, 0, 0, 3) is kron(M_in, M_out^T); a bias (1, 2) becomes (1, 2) M_out =
+    (9, 2).
+    """
+    rule = {
+        "head.w.in": _tensor([[1, 2], [0, 1]], 1, 1, 1, 2, 2),
+        "head.w.out": _tensor([[1, 0], [4, 1]], 1, 1, 1, 2, 2),
+        "head.b.out": _tensor([[1, 0], [4, 1]], 1, 1, 1, 2, 2),
+    }
+    gradients = {"head.w": _tensor([[1, 0], [0, 3]], 1, 1, 2, 2), "head.b": _tensor([1, 2], 1, 1, 1, 2)}
+    found, _ = kronecker(rule, gradients, 0, {})
+    assert found["head.w"].flatten().tolist() == [25.0, 6.0, 12.0, 3.0]
+    whole = torch.kron(rule["head.w.in"][0, 0, 0], rule["head.w.out"][0, 0, 0].T.contiguous())
+    assert torch.equal(whole @ gradients["head.w"].flatten(), found["head.w"].flatten())
+    assert found["head.b"].flatten().tolist() == [9.0, 2.0]
+
+
+def test_factors_of_each_step_are_used_in_turn_and_the_last_goes_on() -> None:
+    rule = {"context.out": _tensor([2, 3], 1, 1, 2, 1, 1)}
+    gradient = {"context": _tensor([1], 1, 1, 1, 1)}
+    assert [kronecker(rule, gradient, step, {})[0]["context"].item() for step in range(4)] == [2.0, 3.0, 3.0, 3.0]
+
+
+def test_a_curvature_starts_as_the_identity() -> None:
+    params = {"hidden0.w": torch.randn(2, 3, 4), "hidden0.b": torch.randn(2, 1, 4)}
+    rule = init_kronecker(params, params, num_steps=5)
+    assert list(rule) == kronecker_keys(params) == ["hidden0.w.in", "hidden0.w.out", "hidden0.b.out"]
+    assert rule["hidden0.w.in"].shape == (2, 5, 3, 3) and rule["hidden0.b.out"].shape == (2, 5, 4, 4)
+    for step in range(5):
+        found, _ = kronecker(rule, params, step, {})
+        assert all(torch.equal(found[key], params[key]) for key in params)
+
+
+def test_adam_without_momentum_by_hand() -> None:
+    """Kingma and Ba 2015, Algorithm 1 with beta1 = 0: after gradients 3 and 1, v = 0.001 (0.999 * 9 + 1).
+
+    The first update is 3 / sqrt(9) = 1, the second 1 / sqrt((0.999 * 9 + 1) / 1.999), as 1 - 0.999^2 = 0.001 * 1.999.
+    """
+    rule, update, state = {}, scaled_by_rms(), {}  # type: ignore[var-annotated]
+    found = []
+    for step, slope in enumerate((3.0, 1.0)):
+        updates, state = update(rule, {"w": _tensor([slope], 1, 1, 1, 1)}, step, state)
+        found.append(updates["w"].item())
+    assert found == pytest.approx([1.0, 1 / math.sqrt((0.999 * 9 + 1) / 1.999)], rel=1e-12)
+
+
+def test_adam_has_a_derivative_where_the_gradient_is_zero() -> None:
+    """d/dg of g / sqrt(g^2 + eps^2) is 1 / eps at g = 0: large, and finite."""
+    slope = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+    updates, _ = scaled_by_rms(eps=1e-3)({}, {"w": slope}, 0, {})
+    assert torch.autograd.grad(updates["w"].sum(), slope)[0].item() == pytest.approx(1000.0)
+
+
+def test_each_unroll_starts_with_an_empty_state() -> None:
+    """The loss (w - 8)^2 with a step of size alpha whatever the gradient: 0 -> 0.5 -> 0.5 + 0.5 * 15 / sqrt(v)."""
+    params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
+    support = Split(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
+    loss = mean_loss(lambda p, x: p["w"], squared)
+    update = chain(scaled_by_rms(), scaled_gradient({"w": "alpha"}))
+    rule = {"alpha": _tensor([0.5], 1, 1, 1, 1, 1)}
+    second = 0.5 + 0.5 * 15 / math.sqrt((0.999 * 256 + 225) / 1.999)
+    for _ in range(2):
+        steps = inner.unroll(loss, params, rule, update, support, steps=2)
+        assert [adapted["w"].item() for adapted in steps] == pytest.approx([0.0, 0.5, second], rel=1e-12)
+
+
+def test_a_chain_applies_its_links_from_left_to_right() -> None:
+    """Adam first: the sign times alpha times 5. The curvature first: the sign of 5 g, times alpha."""
+    rule = {"alpha": _tensor([0.1], 1, 1, 1, 1, 1), "w.out": _tensor([5], 1, 1, 1, 1, 1)}
+    slope, scale = {"w": _tensor([-3], 1, 1, 1, 1)}, scaled_gradient({"w": "alpha"})
+    after, _ = chain(scaled_by_rms(), kronecker, scale)(rule, slope, 0, {})
+    before, _ = chain(kronecker, scaled_by_rms(), scale)(rule, slope, 0, {})
+    assert after["w"].item() == pytest.approx(-0.5) and before["w"].item() == pytest.approx(-0.1)
+
+
+def test_a_positive_alpha_is_the_exponential_of_what_is_learned() -> None:
+    """d(alpha g)/d(log alpha) = alpha g: its gradient never pushes alpha through zero."""
+    log = _tensor([math.log(0.2), math.log(0.3)], 1, 1, 2, 1, 1).requires_grad_()
+    update = scaled_gradient({"w": "w"}, positive=True)
+    slope = {"w": _tensor([-4], 1, 1, 1, 1)}
+    for step, alpha in enumerate((0.2, 0.3)):
+        moved = update({"w": log}, slope, step, {})[0]["w"]
+        assert moved.item() == pytest.approx(-4 * alpha)
+        assert torch.autograd.grad(moved.sum(), log)[0].flatten()[step].item() == pytest.approx(-4 * alpha)
+    found = alphas({"w": log, "w.out": log}, groups={"w": "w"}, positive=True)
+    assert found.keys() == {"w"} and found["w"].flatten().tolist() == pytest.approx([0.2, 0.3])
