@@ -3,15 +3,19 @@
 Everything that adapts in this project, in training, evaluation and the self-checks, goes through `unroll`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from maml_cli.losses import TaskLoss
 from maml_cli.model import Params
 from maml_cli.tasks import Split
 
-UpdateRule = Callable[[Params, Params, int, Params], tuple[Params, Params]]
+Steps = Mapping[str, Sequence[Tensor]]
+"""What a rule holds, by inner step; one entry where all steps share it."""
+
+UpdateRule = Callable[[Steps, Params, int, Params], tuple[Params, Params]]
 """(rule, gradients, inner step, state) -> what is subtracted from the parameters, under the keys of the gradients;
 and what the next step gets as its state, which is empty at the first."""
 
@@ -31,7 +35,8 @@ def unroll(
 
     Each step is phi <- phi - update(rule, d loss(phi, support) / d phi, step) on the keys in `adapted`, by
     default all; the other parameters stay (Finn et al. 2017, arXiv:1703.03400, Algorithm 1, line 6). `support` is the
-    same for every step, or a sequence of one for each.
+    same for every step, or a sequence of one for each. What the `rule` holds is (..., S, n, m), S the number of steps
+    that have something of their own, or 1.
 
     The steps stay differentiable in everything they were computed from: the initial parameters, the rule and
     the support points. With `first_order` the gradients count as constants (FOMAML, ibid. section 5.2), and
@@ -40,12 +45,14 @@ def unroll(
     `params` have the leading axes of the loss: parameters that tasks share must be expanded, not broadcast,
     or the gradient of one would be the sum over all.
     """
+    # Taken apart once: the derivative of each single part would be as large as the whole.
+    by_step = {key: value.unbind(-3) for key, value in rule.items()}
     state: Params = {}
     yield params
     for step in range(steps):
         points = support if isinstance(support, Split) else support[step]
         gradients = _support_gradients(loss, params, points, params if adapted is None else adapted, first_order)
-        updates, state = update(rule, gradients, step, state)
+        updates, state = update(by_step, gradients, step, state)
         params = params | {key: params[key] - updates[key] for key in gradients}
         yield params
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from maml_cli import inner
+from maml_cli.inner import Steps
 from maml_cli.losses import TaskLoss
 from maml_cli.meta import Meta, num_tasks, per_task, tensors
 from maml_cli.model import Params
@@ -174,7 +175,7 @@ def _gradients(objective: Tensor, leaves: Meta) -> Meta:
     return Meta(*({key: next(found) for key in part} for part in leaves))
 
 
-def _as_it_is(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+def _as_it_is(rule: Steps, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
     return gradients, state
 
 

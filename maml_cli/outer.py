@@ -74,13 +74,13 @@ def outer_step(
     of which that is true are left out and counted, and it is raised when no task remains.
     """
     losses, slopes = meta_grad(state.meta, sample(state.generators), state.step)
-    taken, mean_losses, left_out = slopes, losses.mean(dim=1), torch.tensor(0)
-    if clip_task_norm is not None:
-        taken, kept = clip_tasks(losses, slopes, clip_task_norm)
+    # Mean over tasks here, outside; inside, the losses of tasks were summed.
+    if clip_task_norm is None:
+        gradients, mean_losses, left_out = map_meta(_mean, slopes), losses.mean(dim=1), torch.tensor(0)
+    else:
+        gradients, kept = mean_of_clipped(losses, slopes, clip_task_norm)
         mean_losses = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
         left_out = (~kept).sum(dim=1).cpu()
-    # Mean over tasks here, outside; inside, the losses of tasks were summed.
-    gradients = map_meta(lambda value: value.mean(dim=1), taken)
     norms = run_norms(gradients)
     loss, grad_norm = torch.stack([mean_losses, norms]).cpu().double()
     if not (loss.isfinite().all() and grad_norm.isfinite().all()):
@@ -101,21 +101,18 @@ def outer_step(
     return Outcome(loss, grad_norm, gradients)
 
 
-def clip_tasks(losses: Tensor, slopes: Meta, limit: float) -> tuple[Meta, Tensor]:
-    """Per-task gradients (R, B, ...) of norm at most `limit`, and which tasks (R, B) are kept.
+def mean_of_clipped(losses: Tensor, slopes: Meta, limit: float) -> tuple[Meta, Tensor]:
+    """The mean over tasks of their gradients, each scaled to a norm of at most `limit`; and which tasks (R, B) count.
 
     A clipped mean is no better than its worst task: one that is not finite makes it so. Such tasks count as zero.
     """
     parts = torch.stack([torch.linalg.vector_norm(value.flatten(2), dim=2) for value in tensors(slopes)])
     norms = torch.linalg.vector_norm(parts, dim=0)
     kept = norms.isfinite() & losses.isfinite()
-    scale = (limit / norms).clamp(max=1)
-
-    def clipped(value: Tensor) -> Tensor:
-        shape = (*norms.shape, *[1] * (value.dim() - 2))
-        return torch.where(kept.view(shape), value * scale.view(shape), 0.0)
-
-    return map_meta(clipped, slopes), kept
+    if not kept.all():
+        slopes = map_meta(lambda value: value.where(kept.view(*kept.shape, *[1] * (value.dim() - 2)), 0.0), slopes)
+    weights = ((limit / norms).clamp(max=1).where(kept, 0.0) / norms.shape[1]).unsqueeze(1)
+    return map_meta(lambda value: (weights @ value.flatten(2)).view(-1, *value.shape[2:]), slopes), kept
 
 
 def run_norms(gradients: Meta) -> Tensor:
@@ -130,6 +127,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
 }
 """The part of all outer steps that is done -> the factor on every outer learning rate."""
+
+
+def _mean(value: Tensor) -> Tensor:
+    return value.mean(dim=1)
 
 
 def _diagnosis(losses: Tensor, slopes: Meta) -> str:

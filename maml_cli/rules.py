@@ -5,12 +5,12 @@ the earlier steps left. The keys of a rule: `alpha`, or the name of the layer or
 `hidden0.w.in`, `hidden0.w.out` for the factors of a curvature.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from maml_cli.inner import UpdateRule
+from maml_cli.inner import Steps, UpdateRule
 from maml_cli.model import Params
 
 Beyond = Callable[[int], float]
@@ -26,7 +26,7 @@ BEYOND: dict[str, Beyond] = {
 def chain(*links: UpdateRule) -> UpdateRule:
     """One rule after the other: the updates of the first are the gradients of the next."""
 
-    def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+    def update(rule: Steps, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
         for link in links:
             gradients, state = link(rule, gradients, step, state)
         return gradients, state
@@ -42,7 +42,7 @@ def scaled_gradient(groups: Mapping[str, str], *, positive: bool = False) -> Upd
     alpha goes on. With `positive`, what the rule holds is log(alpha).
     """
 
-    def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+    def update(rule: Steps, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
         held = {group: _at_step(rule[group], step) for group in dict.fromkeys(groups.values())}
         alphas = {group: alpha.exp() for group, alpha in held.items()} if positive else held
         return {key: alphas[groups[key]] * gradient for key, gradient in gradients.items()}, state
@@ -56,7 +56,7 @@ def after_steps(num_steps: int, beyond: Beyond | None) -> UpdateRule:
     They are multiplied by `beyond(1)`, `beyond(2)`, ...; without `beyond`, ValueError is raised there.
     """
 
-    def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+    def update(rule: Steps, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
         if step < num_steps:
             return gradients, state
         if beyond is None:
@@ -67,7 +67,7 @@ def after_steps(num_steps: int, beyond: Beyond | None) -> UpdateRule:
     return update
 
 
-def kronecker(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+def kronecker(rule: Steps, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
     """Meta-Curvature (Park and Oliva 2019, arXiv:1902.03356, eq. 10): M_in G M_out for the gradient G of a weight.
 
     The whole matrix that multiplies the flattened gradient is the Kronecker product of the two factors. A bias, or
@@ -88,7 +88,7 @@ def scaled_by_rms(*, decay: float = 0.999, eps: float = 1e-8) -> UpdateRule:
     that the derivative at a gradient of zero, as that of a ReLU which is off, is finite.
     """
 
-    def update(rule: Params, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+    def update(rule: Steps, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
         squares = {key: (1 - decay) * gradient * gradient for key, gradient in gradients.items()}
         if step:
             squares = {key: square + decay * state[key] for key, square in squares.items()}
@@ -147,6 +147,6 @@ def kronecker_keys(keys: Collection[str]) -> list[str]:
     return [f"{key}.{side}" for key in keys for side in (("in", "out") if key.endswith(".w") else ("out",))]
 
 
-def _at_step(values: Tensor, step: int) -> Tensor:
-    """What is for inner step `step` of (..., S, n, m): (..., n, m), the last of them beyond S."""
-    return values.select(-3, min(step, values.shape[-3] - 1))
+def _at_step(values: Sequence[Tensor], step: int) -> Tensor:
+    """What is for inner step `step`; beyond the last of them, that."""
+    return values[min(step, len(values) - 1)]

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from maml_cli import inner
+from maml_cli.inner import Steps
 from maml_cli.losses import mean_loss, squared
+from maml_cli.model import Params
 from maml_cli.rules import (
     alphas,
     chain,
@@ -24,6 +26,10 @@ def _tensor(values: object, *shape: int) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(*shape)
 
 
+def _by_step(rule: Params) -> Steps:
+    return {key: value.unbind(-3) for key, value in rule.items()}
+
+
 def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> None:
     """M_in = [[1, 2], [0, 1]], G = [[1, 0], [0, 3]], M_out = [[1, 0], [4, 1]]: M_in G M_out = [[25, 6], [12, 3]].
 
@@ -36,7 +42,7 @@ def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> Non
         "head.b.out": _tensor([[1, 0], [4, 1]], 1, 1, 1, 2, 2),
     }
     gradients = {"head.w": _tensor([[1, 0], [0, 3]], 1, 1, 2, 2), "head.b": _tensor([1, 2], 1, 1, 1, 2)}
-    found, _ = kronecker(rule, gradients, 0, {})
+    found, _ = kronecker(_by_step(rule), gradients, 0, {})
     assert found["head.w"].flatten().tolist() == [25.0, 6.0, 12.0, 3.0]
     whole = torch.kron(rule["head.w.in"][0, 0, 0], rule["head.w.out"][0, 0, 0].T.contiguous())
     assert torch.equal(whole @ gradients["head.w"].flatten(), found["head.w"].flatten())
@@ -46,7 +52,12 @@ def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> Non
 def test_factors_of_each_step_are_used_in_turn_and_the_last_goes_on() -> None:
     rule = {"context.out": _tensor([2, 3], 1, 1, 2, 1, 1)}
     gradient = {"context": _tensor([1], 1, 1, 1, 1)}
-    assert [kronecker(rule, gradient, step, {})[0]["context"].item() for step in range(4)] == [2.0, 3.0, 3.0, 3.0]
+    assert [kronecker(_by_step(rule), gradient, step, {})[0]["context"].item() for step in range(4)] == [
+        2.0,
+        3.0,
+        3.0,
+        3.0,
+    ]
 
 
 def test_a_curvature_starts_as_the_identity() -> None:
@@ -55,7 +66,7 @@ def test_a_curvature_starts_as_the_identity() -> None:
     assert list(rule) == kronecker_keys(params) == ["hidden0.w.in", "hidden0.w.out", "hidden0.b.out"]
     assert rule["hidden0.w.in"].shape == (2, 5, 3, 3) and rule["hidden0.b.out"].shape == (2, 5, 4, 4)
     for step in range(5):
-        found, _ = kronecker(rule, params, step, {})
+        found, _ = kronecker(_by_step(rule), params, step, {})
         assert all(torch.equal(found[key], params[key]) for key in params)
 
 
@@ -96,8 +107,8 @@ def test_a_chain_applies_its_links_from_left_to_right() -> None:
     """Adam first: the sign times alpha times 5. The curvature first: the sign of 5 g, times alpha."""
     rule = {"alpha": _tensor([0.1], 1, 1, 1, 1, 1), "w.out": _tensor([5], 1, 1, 1, 1, 1)}
     slope, scale = {"w": _tensor([-3], 1, 1, 1, 1)}, scaled_gradient({"w": "alpha"})
-    after, _ = chain(scaled_by_rms(), kronecker, scale)(rule, slope, 0, {})
-    before, _ = chain(kronecker, scaled_by_rms(), scale)(rule, slope, 0, {})
+    after, _ = chain(scaled_by_rms(), kronecker, scale)(_by_step(rule), slope, 0, {})
+    before, _ = chain(kronecker, scaled_by_rms(), scale)(_by_step(rule), slope, 0, {})
     assert after["w"].item() == pytest.approx(-0.5) and before["w"].item() == pytest.approx(-0.1)
 
 
@@ -107,7 +118,7 @@ def test_a_positive_alpha_is_the_exponential_of_what_is_learned() -> None:
     update = scaled_gradient({"w": "w"}, positive=True)
     slope = {"w": _tensor([-4], 1, 1, 1, 1)}
     for step, alpha in enumerate((0.2, 0.3)):
-        moved = update({"w": log}, slope, step, {})[0]["w"]
+        moved = update(_by_step({"w": log}), slope, step, {})[0]["w"]
         assert moved.item() == pytest.approx(-4 * alpha)
         assert torch.autograd.grad(moved.sum(), log)[0].flatten()[step].item() == pytest.approx(-4 * alpha)
     found = alphas({"w": log, "w.out": log}, groups={"w": "w"}, positive=True)
