@@ -19,8 +19,10 @@ from maml_cli.options import (
     JsonOpt,
     ResumeOpt,
     RunOpt,
+    RunsArg,
     SeedOpt,
     SetOpt,
+    ShotsOpt,
     StepsOpt,
     TaskSetOpt,
     TasksOpt,
@@ -94,9 +96,7 @@ def train(
 def evaluate(
     checkpoint: CheckpointOpt,
     tasks: TasksOpt = 10_000,
-    shots: Annotated[
-        str | None, typer.Option(metavar="K,K,...", help="Support points, several K one after the other.")
-    ] = None,
+    shots: ShotsOpt = None,
     steps: StepsOpt = None,
     overrides: TaskSetOpt = None,
     seed: SeedOpt = 0,
@@ -181,6 +181,56 @@ def plot(
         typer.echo(f"{left_out}: left out, there is no metrics.jsonl around the checkpoint", err=True)
     for file in draw(opened, kinds=kinds, form=form, out=out, shots=shots, steps=steps, num_tasks=tasks, seed=seed):
         typer.echo(file)
+
+
+@app.command()
+def compare(
+    runs: RunsArg,
+    tasks: TasksOpt = 10_000,
+    shots: ShotsOpt = None,
+    steps: StepsOpt = None,
+    seed: SeedOpt = 0,
+    any_family: Annotated[
+        bool, typer.Option("--any-family", help="Compare runs of different task families, on the tasks of the first.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The figure: .png, .svg or .pdf; with several K, one each.")
+    ] = Path("outputs/compare.png"),
+    device: DeviceOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Compare runs on the same test tasks: errors side by side, and differences task by task.
+
+    Every run adapts to the same points of the same tasks; the difference from the first run is taken on each task, so
+    that its interval says whether it is more than chance. Each is compared after the inner steps it was trained for,
+    or all after --steps.
+
+    [bold]Examples[/]
+
+      maml compare outputs/quickstart outputs/mine
+
+      maml compare outputs/quickstart outputs/mine --shots 5,10 --steps 5 --out compare.pdf
+    """
+    from maml_cli.assess import open_run
+    from maml_cli.compare import compare_runs
+    from maml_cli.draw import draw_comparison
+    from maml_cli.progress import tell
+    from maml_cli.report import comparison_document, print_comparisons, to_json
+
+    if len(runs) < 2:
+        raise typer.BadParameter("give two runs or more.", param_hint="RUN")
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise typer.BadParameter(f"{out}: must end in .png, .svg or .pdf.", param_hint="--out")
+    opened = [open_run(run, device=device) for run in runs]
+    compared = compare_runs(
+        opened, shots=_counts(shots), steps=steps, num_tasks=tasks, seed=seed, any_family=any_family
+    )
+    figures = draw_comparison(compared, out)
+    if as_json:
+        typer.echo(to_json(comparison_document(compared, figures)))
+    else:
+        print_comparisons(compared)
+    tell(f"drawn as {', '.join(map(str, figures))}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The figures of a run, written to files."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from maml_cli import plots
 from maml_cli.assess import Opened, evaluate_run, fits
 from maml_cli.baselines import unadapted_error
+from maml_cli.compare import Comparison
 from maml_cli.errors import FileError
 from maml_cli.files import read_lines
 
@@ -45,15 +47,26 @@ def draw(
     }
     directory = out or (opened.checkpoint.run or opened.checkpoint.file.parent) / "plots"
     directory.mkdir(parents=True, exist_ok=True)
+    return [_save(figures[kind], directory / f"{kind}.{form}") for kind in kinds]
+
+
+def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
+    """One figure for each K: at `out` if there is one, else at `out` with the K in its name."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     files = []
-    with matplotlib.rc_context(plots.STYLE):
-        for kind in kinds:
-            file = directory / f"{kind}.{form}"
-            # No date inside, so that the same figure has the same bytes.
-            undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form, {})
-            figures[kind]().savefig(file, dpi=200, metadata=undated)
-            files.append(file)
+    for one in comparisons:
+        file = out if len(comparisons) == 1 else out.with_stem(f"{out.stem}-{one.shots}shot")
+        title = f"{one.num_tasks:,} test tasks, K = {one.shots}, 95 % intervals"
+        files.append(_save(partial(plots.compare_figure, one, title=title), file))
     return files
+
+
+def _save(figure: Callable[[], Figure], file: Path) -> Path:
+    # No date inside, so that the same figure has the same bytes.
+    undated: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix, {})
+    with matplotlib.rc_context(plots.STYLE):
+        figure().savefig(file, dpi=200, metadata=undated)
+    return file
 
 
 def _fit(opened: Opened, num_shots: int, steps: int | None, seed: int) -> Figure:

@@ -186,7 +186,7 @@ def summarise(errors: Mapping[str, Tensor], *, run: int = 0) -> PointErrors:
 
 def statistic(values: Tensor) -> Statistic:
     """Mean, 1.96 s / sqrt(n) and median of one number for each task; what overflowed counts as infinite."""
-    values = values.double().nan_to_num(nan=math.inf, posinf=math.inf)
+    values = values.double().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
     count, ordered = len(values), values.sort().values
     median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
     return Statistic(values.mean().item(), 1.96 * values.std().item() / math.sqrt(count), median.item())

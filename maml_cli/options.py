@@ -55,6 +55,11 @@ CheckpointOpt = Annotated[
     Path,
     typer.Option("--checkpoint", metavar="RUN|FILE", help="A run directory (its newest checkpoint) or one .pt file."),
 ]
+RunsArg = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN RUN...", help="Run directories or checkpoint files, the first to compare with."),
+]
+ShotsOpt = Annotated[str | None, typer.Option(metavar="K,K,...", help="Support points, several K one after the other.")]
 DeviceOpt = Annotated[
     Device | None,
     typer.Option(help="Where to compute; auto takes an accelerator for work that gains from one."),

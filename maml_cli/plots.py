@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, and steps run through cividis from light to dark: b
 and in grey; lines differ in dash as well.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,9 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from maml_cli.assess import Fit
+from maml_cli.compare import Comparison
 from maml_cli.evaluate import Evaluation, PointErrors, Statistic
 
 BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#767676"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, "#E69F00", "#56B4E9")
 COLUMNS = 3
 
 STYLE: dict[Any, Any] = {
@@ -126,6 +129,29 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     _log_scale(axis)
     # What blows up leaves the figure at the top instead of flattening everything else.
     axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(_grid(baselines.zero, measure).mean, 1e-9)))
+    axis.legend()
+    return figure
+
+
+def compare_figure(comparison: Comparison, *, title: str) -> Figure:
+    """The error of several runs against inner steps, on a log axis, with a mark at the step they are compared at."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    styles = itertools.cycle(itertools.product(("-", "--", ":"), COLOURS))
+    for index, (run, (dash, color)) in enumerate(zip(comparison.runs, styles, strict=False)):
+        marker = "os^Dv<>P"[index % 8]
+        _errors_by_step(
+            axis, run.steps, measure=comparison.measure, color=color, dash=dash, marker=marker, label=run.label
+        )
+        there = _grid(run.steps[run.at], comparison.measure).mean
+        axis.plot([run.at], [_or_nan(there)], marker, ms=9, mfc="none", mec=color, mew=1.4)
+    measure = comparison.measure.upper()
+    axis.set(xlabel="inner steps (ringed: where compared)", ylabel=f"{measure} on the 100-point grid (log scale)")
+    axis.set_title(title)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _log_scale(axis)
+    starts = [_grid(run.steps[0], comparison.measure).mean for run in comparison.runs]
+    axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(start for start in starts if math.isfinite(start))))
     axis.legend()
     return figure
 

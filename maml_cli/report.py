@@ -4,12 +4,14 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from maml_cli.assess import Opened
+from maml_cli.compare import Comparison
 from maml_cli.devices import Choice
 from maml_cli.evaluate import Evaluation, PointErrors, Statistic
 from maml_cli.examples import Case
@@ -80,6 +82,18 @@ def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def comparison_document(comparisons: Sequence[Comparison], figures: Sequence[Path]) -> dict[str, Any]:
+    """Runs side by side, one result for each K, in the documented JSON form."""
+    return {"figures": [str(figure) for figure in figures], "results": [_nested_runs(one) for one in comparisons]}
+
+
+def _nested_runs(comparison: Comparison) -> dict[str, Any]:
+    runs = [
+        run._asdict() | {"steps": _by_step(run.steps), "difference": _nested(run.difference)} for run in comparison.runs
+    ]
+    return comparison._asdict() | {"runs": runs}
+
+
 def case_dict(case: Case) -> dict[str, Any]:
     """A check in the documented JSON form."""
     return case._asdict() | {"passed": case.passed}
@@ -97,6 +111,23 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
         console.print(_evaluation_table(evaluation, measure))
     if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
         console.print("* the number of inner steps that it was trained for")
+
+
+def print_comparisons(comparisons: Sequence[Comparison]) -> None:
+    """One table for each K: a row for each run, and its difference from the first."""
+    console = _console()
+    for one in comparisons:
+        error = f"{_MEASURES[one.measure]} error on the 100-point grid"
+        console.print(f"\nK = {one.shots}, {one.num_tasks:,} test tasks (seed {one.seed}), the same for all; {error}")
+        table = _table("run", "after step", one.measure.upper(), "median", "less the first", "last step")
+        for run in one.runs:
+            there, last = (getattr(run.steps[step].grid, one.measure) for step in (run.at, -1))
+            apart = "" if run.difference is None else _interval(run.difference)
+            after = f"{run.at}{'*' if run.at == run.trained_steps else ' '}"
+            ending = f"{_number(last.mean)} ({len(run.steps) - 1})"
+            table.add_row(run.label, after, _interval(there), _number(there.median), apart, ending)
+        console.print(table)
+    console.print("mean ± 95 % interval, of differences task by task; * as many inner steps as trained")
 
 
 def print_cases(cases: Sequence[Case]) -> None:
@@ -135,18 +166,19 @@ def _cells(errors: PointErrors, measure: str) -> list[str]:
 
 
 def _interval(value: Statistic) -> str:
-    if not math.isfinite(value.ci95) or value.mean < 1e-9:
+    if not math.isfinite(value.ci95) or abs(value.mean) < 1e-9:
         return _number(value.mean)
     return f"{_number(value.mean)} ± {_number(value.ci95)}"
 
 
 def _number(value: float) -> str:
     if not math.isfinite(value):
-        return "inf"
-    if value == 0 or 1e-4 <= value < 10:
+        return "-inf" if value == -math.inf else "inf"
+    size = abs(value)
+    if size == 0 or 1e-4 <= size < 10:
         return f"{value:.4f}"
-    if 10 <= value < 1000:
-        return f"{value:.3f}" if value < 100 else f"{value:.2f}"
+    if 10 <= size < 1000:
+        return f"{value:.3f}" if size < 100 else f"{value:.2f}"
     # 1.2e5 in place of 1.2e+05: a row of such intervals must still fit into 80 columns.
     digits, exponent = f"{value:.1e}".split("e")
     return f"{digits}e{int(exponent)}"

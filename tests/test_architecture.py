@@ -18,6 +18,7 @@ ROOMS = [
         "launch",
         "progress",
         "signals",
+        "compare",
         "assess",
         "check",
         "independent",

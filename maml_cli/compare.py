@@ -1,0 +1,117 @@
+"""Several runs on the same tasks: their errors side by side, and their differences task by task.
+
+Shapes: B tasks of the bank; errors are (B,), one number a task.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from maml_cli.assess import Opened
+from maml_cli.errors import ConfigError
+from maml_cli.evaluate import PointErrors, Statistic, adapted_errors, make_bank, statistic, summarise
+from maml_cli.loading import to_dict
+from maml_cli.meta import per_task
+from maml_cli.tasks import SineFamily
+
+
+class Compared(NamedTuple):
+    """A run among others: its errors after inner steps 0, 1, ..., and those at inner step `at`, where it is compared.
+
+    `difference` is the mean over tasks of its error less that of the first run, each at its own `at`, with the 95 %
+    interval of that mean; None for the first run itself.
+    """
+
+    label: str
+    trained_steps: int
+    at: int
+    steps: list[PointErrors]
+    difference: Statistic | None
+
+
+class Comparison(NamedTuple):
+    """Runs on one bank of tasks at one K; `measure` is the error of the differences, on the grid."""
+
+    shots: int
+    num_tasks: int
+    seed: int
+    measure: str
+    runs: list[Compared]
+
+
+def compare_runs(
+    runs: Sequence[Opened],
+    *,
+    shots: Sequence[int] = (),
+    steps: int | None = None,
+    num_tasks: int = 10_000,
+    seed: int = 0,
+    any_family: bool = False,
+) -> list[Comparison]:
+    """One comparison for each K in `shots`, by default the K that all were trained with; after `steps` inner steps, by
+    default after those each was trained for.
+
+    Raises ConfigError if the families differ, unless with `any_family`, when all are tried on that of the first.
+    """
+    if not any_family:
+        _check_families(runs)
+    measure = runs[0].measure if len({run.measure for run in runs}) == 1 else "mse"
+    family = runs[0].experiment.family
+    return [
+        _compare(runs, family, measure, num_shots=num_shots, steps=steps, num_tasks=num_tasks, seed=seed)
+        for num_shots in shots or [_common_shots(runs)]
+    ]
+
+
+def _compare(
+    runs: Sequence[Opened],
+    family: SineFamily,
+    measure: str,
+    *,
+    num_shots: int,
+    steps: int | None,
+    num_tasks: int,
+    seed: int,
+) -> Comparison:
+    bank = make_bank(family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
+    compared: list[Compared] = []
+    first: Tensor | None = None
+    for run in runs:
+        experiment, meta, trained = run.experiment, run.meta, run.config.inner.steps
+        at = trained if steps is None else steps
+        errors = adapted_errors(
+            experiment.algorithm,
+            experiment.predict,
+            bank.with_inputs(experiment.inputs),
+            lambda count, meta=meta: per_task(meta, count),  # type: ignore[misc]
+            steps=run.checked_steps(steps, max(10, trained)),
+            like=next(iter(meta.params.values())),
+        )
+        there = errors[at]["grid"][0, :, 0 if measure == "mse" else 1].double()
+        difference = None if first is None else statistic(there - first)
+        first = there if first is None else first
+        compared.append(Compared(run.checkpoint.label, trained, at, [summarise(step) for step in errors], difference))
+    return Comparison(num_shots, num_tasks, seed, measure, compared)
+
+
+def _common_shots(runs: Sequence[Opened]) -> int:
+    trained = sorted({run.config.tasks.num_support for run in runs})
+    if len(trained) > 1:
+        raise ConfigError(
+            f"the runs were trained with K = {', '.join(map(str, trained))}; give the K to compare them at, such as "
+            f"--shots {trained[0]}"
+        )
+    return trained[0]
+
+
+def _check_families(runs: Sequence[Opened]) -> None:
+    first, *others = runs
+    for other, key in itertools.product(others, SineFamily._fields):
+        mine, its = (to_dict(run.config)["tasks"][key] for run in (first, other))
+        if mine != its:
+            raise ConfigError(
+                f"{other.checkpoint.label}: another family than {first.checkpoint.label}: tasks.{key} is {its}, not "
+                f"{mine}; with --any-family all are compared on the tasks of the first"
+            )
