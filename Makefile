@@ -1,13 +1,14 @@
 # make train   install what is needed and train the quickstart     make test   everything that must hold
 # make smoke   train, evaluate and plot in seconds                 make check  is it really second order?
-# make format  put the code in shape                               make reference  write the config reference into README.md
+# make results train and evaluate every method, for hours          make reference  write what is generated into README.md
+# make format  put the code in shape
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install install-dev train test smoke check reference format clean
+.PHONY: help install install-dev train test smoke results check reference format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,13 +45,14 @@ smoke: install
 	  $(BIN)/maml eval --checkpoint $$run --tasks 500 && \
 	  $(BIN)/maml plot --checkpoint $$run --tasks 500
 
+results: install
+	@OMP_NUM_THREADS=1 $(BIN)/python -m maml_cli.results
+
 check: install
 	@$(BIN)/maml check
 
 reference: install
-	@$(BIN)/python -c 'import pathlib, re; from maml_cli.reference import markdown; f = pathlib.Path("README.md"); \
-	  f.write_text(re.sub(r"(<!-- from .*? -->\n).*?(<!-- end of reference -->)", \
-	  lambda m: m[1] + markdown() + m[2], f.read_text(), flags=re.S))'
+	@$(BIN)/python -m maml_cli.readme
 
 format: install-dev
 	$(BIN)/ruff format .

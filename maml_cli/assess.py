@@ -18,12 +18,13 @@ from maml_cli.tasks import Split
 
 
 class Opened(NamedTuple):
-    """A checkpoint ready to compute with; `config` has the overrides of this assessment."""
+    """A checkpoint ready to compute with; `config` has the overrides of this assessment, `name` is for tables."""
 
     checkpoint: Checkpoint
     config: Config
     experiment: Experiment
     meta: Meta
+    name: str
 
     @property
     def title(self) -> str:
@@ -91,7 +92,7 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
         meta = experiment.load_meta(checkpoint.contents["meta"])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from None
-    return Opened(checkpoint, config, experiment, meta)
+    return Opened(checkpoint, config, experiment, meta, checkpoint.label)
 
 
 def evaluate_run(

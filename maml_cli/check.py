@@ -93,8 +93,9 @@ def _smooth(config: Config) -> Config:
     if config.inner.loss == "l1":
         changes.append("inner.loss=mse")
     if config.inner.order == "implicit":
-        # Small enough for its whole Hessian, and solved to the end.
+        # Small enough for its whole Hessian, convex, and solved to the end.
         changes += [f"model.hidden={[min(width, 8) for width in config.model.hidden]}", "inner.cg_steps=500"]
+        changes.append(f"inner.proximal={max(config.inner.proximal, 10)}")
     return override(config, changes, label="check")
 
 

@@ -92,7 +92,7 @@ def _compare(
         there = errors[at]["grid"][0, :, 0 if measure == "mse" else 1].double()
         difference = None if first is None else statistic(there - first)
         first = there if first is None else first
-        compared.append(Compared(run.checkpoint.label, trained, at, [summarise(step) for step in errors], difference))
+        compared.append(Compared(run.name, trained, at, [summarise(step) for step in errors], difference))
     return Comparison(num_shots, num_tasks, seed, measure, compared)
 
 

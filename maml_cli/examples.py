@@ -141,7 +141,7 @@ def single_neuron() -> Iterator[Case]:
         for task, gradient in enumerate(gradients):
             name = f"neuron: meta-gradient of D{task + 1}, {order} order"
             yield Case(name, gradient, found.params["theta"][0, task].item())
-        yield Case(f"neuron: theta after an outer step, {order} order", after_step, after["theta"].item())
+        yield Case(f"neuron: theta after outer step, {order} order", after_step, after["theta"].item())
         if order == "second":
             for task, gradient in enumerate([11.2, 24876.8]):
                 yield Case(

@@ -13,7 +13,7 @@ from maml_cli import rundir
 from maml_cli.config import Config
 from maml_cli.devices import Choice
 from maml_cli.errors import CheckpointError, ConfigError, InterruptedRun
-from maml_cli.experiment import Experiment, build
+from maml_cli.experiment import Experiment, build, num_inputs
 from maml_cli.files import read_lines
 from maml_cli.loading import load_config
 from maml_cli.outer import TrainState
@@ -78,27 +78,53 @@ def plan(
 def describe(plan: Plan, choice: Choice) -> list[str]:
     """What will be trained and how, in a few lines."""
     config = plan.config
-    tasks, inner, alpha = config.tasks, config.inner, config.inner.alpha
-    sizes = [1, *config.model.hidden, 1]
+    tasks, inner = config.tasks, config.inner
+    sizes = [num_inputs(config), *config.model.hidden, 1]
     count = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
-    kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
-    order = (
-        "second order: the meta-gradient goes through the inner steps"
-        if inner.order == "second"
-        else "first order (FOMAML): the inner gradients count as constants"
-    )
-    if inner.first_order_until:
-        order = f"first order for {inner.first_order_until:,} outer steps, then {order}"
-    steps = f"{inner.steps} inner step{'s' if inner.steps > 1 else ''}"
     threads = f"{config.run.threads} thread{'s' if config.run.threads > 1 else ''}"
     return [
         f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
         f"{tasks.num_support} support and {tasks.num_query} query points each",
         f"network  {'-'.join(map(str, sizes))} {config.model.activation}, {count:,} parameters, seed {config.run.seed}",
-        f"inner    {steps} on {inner.adapt}, {inner.loss} loss, alpha {kind}{', per step' if alpha.per_step else ''}",
-        f"order    {order}",
+        f"inner    {inner.steps} step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
+        f"{_update_in_words(config)}",
+        f"order    {_order_in_words(config)}",
         f"device   {choice.device.type} ({choice.reason}), {threads}, engine {ENGINE}",
     ]
+
+
+def _update_in_words(config: Config) -> str:
+    inner, alpha = config.inner, config.inner.alpha
+    kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
+    words = [f"alpha {kind}{' and step' if alpha.per_step else ''}"]
+    if inner.curvature != "none":
+        words.append(f"{inner.curvature} curvature learned{' per step' if inner.curvature_per_step else ''}")
+    if inner.optimizer != "sgd":
+        words.append(inner.optimizer)
+    if inner.proximal:
+        words.append(f"proximal {inner.proximal:g}")
+    return ", ".join(words)
+
+
+def _order_in_words(config: Config) -> str:
+    inner, outer = config.inner, config.outer
+    if outer.meta_gradient != "query":
+        kinds = {
+            "reptile": "none (Reptile): outer steps go towards the adapted parameters",
+            "joint": "none (joint training): outer steps descend the loss without adapting",
+        }
+        return kinds[outer.meta_gradient]
+    orders = {
+        "second": "second order: the meta-gradient goes through the inner steps",
+        "first": "first order (FOMAML): the inner gradients count as constants",
+        "implicit": f"implicit (implicit MAML): that of a minimum, by {inner.cg_steps} steps of conjugate gradients",
+    }
+    words = orders[inner.order]
+    if inner.first_order_until:
+        words = f"first order for {inner.first_order_until:,} outer steps, then second"
+    if outer.multi_step_until:
+        words += f"; multi-step loss for {outer.multi_step_until:,} outer steps"
+    return words
 
 
 def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:

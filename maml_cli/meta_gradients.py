@@ -144,10 +144,12 @@ def conjugate_gradient(system: Callable[[Tensor], Tensor], target: Tensor, *, st
     """
     x, residual = torch.zeros_like(target), target
     direction, square = residual, _dot(residual, residual)
+    solved = torch.finfo(target.dtype).eps ** 2 * square
+    going = torch.ones_like(square, dtype=torch.bool)
     for _ in range(steps):
         image = system(direction)
         curvature = _dot(direction, image)
-        going = (curvature > 0) & (square > 0)
+        going = going & (curvature > 0) & (square > solved)
         length = torch.where(going, square / curvature, 0.0)
         x = x + length * direction
         residual = residual - length * image

@@ -25,7 +25,7 @@ _MEASURES = {"mse": "mean squared", "mae": "mean absolute"}
 
 def to_json(document: dict[str, Any]) -> str:
     """One JSON document, with its schema version first and null for what is not a finite number."""
-    return json.dumps(_plain({"schema_version": SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
+    return json.dumps(plain({"schema_version": SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
 
 
 def plan_dict(planned: Plan, choice: Choice) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def print_cases(cases: Sequence[Case]) -> None:
     table = _table("", "check", "expected", "obtained")
     for case in cases:
         verdict = "ok" if case.passed else "[bold red]WRONG[/]"
-        table.add_row(verdict, case.name, f"{case.expected:.8g}", f"{case.obtained:.8g}")
+        table.add_row(verdict, case.name, f"{case.expected:.7g}", f"{case.obtained:.7g}")
     console = _console()
     console.print(table)
     wrong = sum(not case.passed for case in cases)
@@ -207,11 +207,12 @@ def _nested(value: Any) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Plain lists and dictionaries, with None for what is not a finite number."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

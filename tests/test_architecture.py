@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "maml_cli"
 # From the top down, one layer a line.
 ROOMS = [
-    *("__main__", "cli", "config_cli", "options"),
+    *("__main__", "readme", "results", "results_plan", "results_text", "cli", "config_cli", "options"),
     *(
         "draw",
         "plots",

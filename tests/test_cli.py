@@ -343,7 +343,7 @@ def test_check_fails_when_anything_is_off(cli: Cli, monkeypatch: pytest.MonkeyPa
 
 def test_presets_and_config_commands(cli: Cli) -> None:
     assert cli("presets").out == cli("presets", "list").out
-    assert [line.split()[0] for line in cli("presets").out.splitlines()][:2] == ["finn-10shot", "finn-5shot"]
+    assert [line.split()[0] for line in cli("presets").out.splitlines()][:2] == ["alpha-per-step-10shot", "anil-10shot"]
     assert cli("presets", "show", "smoke").out == (ROOT / "configs" / "smoke.yaml").read_text()
     assert cli("presets", "copy", "smoke", "mine.yaml").out == "mine.yaml\n"
     assert cli("presets", "copy", "smoke", "mine.yaml").code == 3
@@ -404,4 +404,4 @@ def test_completion_knows_the_presets() -> None:
     }
     code = "from maml_cli.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["finn-10shot", "finn-5shot"]
+    assert done.stdout.split() == ["alpha-per-step-10shot", "anil-10shot"]

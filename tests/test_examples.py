@@ -45,10 +45,10 @@ EXACT = {
     "neuron: its derivative, D2": 1 - 0.2 * (25 + 36),
     "neuron: meta-gradient of D1, second order": (1 - 0.2 * 13) * 2 * (0.6 - 2),
     "neuron: meta-gradient of D2, second order": (1 - 0.2 * 61) * 8 * (4 * -8.2 - 1),
-    "neuron: theta after an outer step, second order": 1 - 0.5 * (4.48 + 3028.48),
+    "neuron: theta after outer step, second order": 1 - 0.5 * (4.48 + 3028.48),
     "neuron: meta-gradient of D1, first order": -2.8,
     "neuron: meta-gradient of D2, first order": -270.4,
-    "neuron: theta after an outer step, first order": 1 - 0.5 * (-2.8 - 270.4),
+    "neuron: theta after outer step, first order": 1 - 0.5 * (-2.8 - 270.4),
     "neuron: meta-gradient of alpha, D1": 11.2,
     "neuron: meta-gradient of alpha, D2": 24876.8,
     "neuron: proximal minimum of D1": 6 / 7,
@@ -94,7 +94,7 @@ def test_first_order_by_accident_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_alpha_that_is_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong_rule(groups, **options):  # type: ignore[no-untyped-def]
         def update(rule, slopes, step, state):  # type: ignore[no-untyped-def]
-            return {key: 1.01 * rule[groups[key]][..., 0, :, :] * g for key, g in slopes.items()}, state
+            return {key: 1.01 * rule[groups[key]][0] * g for key, g in slopes.items()}, state
 
         return update
 

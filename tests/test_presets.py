@@ -52,12 +52,63 @@ FINN = {
     "outer.tasks_per_step": 25,
     "outer.steps": 70_000,
 }
+METHOD = FINN | {
+    "tasks.num_support": 10,
+    "tasks.num_query": 10,
+    "model.init": "torch",
+    "inner.order": "second",
+    "outer.schedule": "cosine",
+    "outer.clip_norm": 1.0,
+    "outer.clip_task_norm": 10.0,
+    "outer.steps": 30_000,
+}
+FIVE_STEPS = {"inner.steps": 5, "inner.alpha.learned": True, "inner.alpha.per_step": True}
 EXPECTED: dict[str, dict[str, Any]] = {
     "quickstart": {"outer.steps": 20_000},
     "smoke": {"outer.steps": 200},
     "finn-5shot": FINN | {"tasks.num_support": 5, "tasks.num_query": 5, "inner.order": "second"},
     "finn-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "second"},
     "fomaml-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "first"},
+    "anil-10shot": METHOD | {"inner.adapt": "head"},
+    "boil-10shot": METHOD | {"inner.adapt": "body"},
+    "cavia-10shot": METHOD | {"inner.adapt": "context", "model.context": 5, "inner.alpha.init": 1.0},
+    "meta-sgd-10shot": METHOD | {"inner.alpha.learned": True, "inner.alpha.per": "parameter"},
+    "lslr-10shot": METHOD | FIVE_STEPS | {"inner.alpha.per": "layer"},
+    "alpha-per-step-10shot": METHOD | FIVE_STEPS | {"inner.alpha.per": "parameter"},
+    "annealed-10shot": METHOD | {"inner.steps": 5, "inner.first_order_until": 15_000},
+    "multi-step-10shot": METHOD | {"inner.steps": 5, "outer.multi_step_until": 15_000},
+    "maml-plus-plus-10shot": METHOD
+    | FIVE_STEPS
+    | {"inner.alpha.per": "layer", "inner.first_order_until": 5_000, "outer.multi_step_until": 10_000},
+    "meta-curvature-10shot": METHOD | {"inner.curvature": "kronecker", "inner.curvature_per_step": False},
+    "reptile-10shot": METHOD
+    | {
+        "inner.steps": 5,
+        "inner.alpha.init": 0.02,
+        "tasks.num_query": 40,
+        "outer.schedule": "linear",
+        "outer.meta_gradient": "reptile",
+        "outer.clip_norm": None,
+        "outer.clip_task_norm": None,
+    },
+    "imaml-10shot": METHOD | {"inner.steps": 16, "inner.order": "implicit", "inner.proximal": 1.0},
+    "joint-10shot": METHOD | {"outer.meta_gradient": "joint"},
+    "oracle-10shot": METHOD | {"outer.meta_gradient": "joint", "model.oracle": True},
+    **{
+        f"best-{kind}{shots}shot": {
+            "model.hidden": [40, 40],
+            "model.activation": "relu",
+            "tasks.num_support": shots,
+            "tasks.frequency": [0.8, 1.2] if kind == "frequency-" else 1.0,
+            "inner.steps": 1 if kind == "1step-" else 5,
+            "inner.curvature": "kronecker",
+            "inner.curvature_per_step": kind != "1step-",
+            "inner.alpha.per": "parameter",
+            "inner.alpha.per_step": kind != "1step-",
+        }
+        for kind in ("", "1step-", "frequency-")
+        for shots in (5, 10)
+    },
     "lab-fixed-alpha": LAB | {"inner.steps": 3, "inner.alpha.init": 0.03, "inner.alpha.learned": False},
     "lab-learned-alpha": LAB
     | {
@@ -87,12 +138,14 @@ def test_preset_is_what_its_name_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_preset_is_commented_and_trains(name: str, cli: Cli) -> None:
+def test_preset_is_commented_trains_and_has_the_right_gradient(name: str, cli: Cli) -> None:
     text = presets.path(name).read_text()
     assert text.startswith("# ") and len(presets.summary(name)) <= 110
     result = cli("train", "-c", name, "-s", "outer.steps=3", "-s", "run.log_every=1", "-s", "run.eval_tasks=3", "-q")
     assert result.code == 0, result.err
     lines = (Path(result.out.strip()) / "metrics.jsonl").read_text().splitlines()
+    checked = cli("check", "-c", name)
+    assert checked.code == 0 and "WRONG" not in checked.out and max(map(len, checked.out.splitlines())) <= 80
     if name == "lab-learned-alpha":
         assert all(f'"{key}": {{"alpha": [' in lines[1] for key in ("alpha", "alpha_grad"))
 
@@ -100,7 +153,7 @@ def test_preset_is_commented_and_trains(name: str, cli: Cli) -> None:
 def test_a_preset_that_is_not_there_or_a_copy_over_something(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"finn-10: no such preset; did you mean finn-10shot\?"):
         presets.path("finn-10")
-    with pytest.raises(ConfigError, match="zzz: no such preset; there are finn-10shot, finn-5shot"):
+    with pytest.raises(ConfigError, match="zzz: no such preset; there are alpha-per-step-10shot, anil-10shot"):
         presets.path("zzz")
     target = tmp_path / "mine.yaml"
     presets.copy("smoke", target)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maml_cli import presets
-from maml_cli.reference import markdown
+from maml_cli.readme import fill, generated
 from tests.conftest import Cli, Tiny
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +21,7 @@ SHORT = {
     "train": [*Tiny, "-s", "run.checkpoint_every=4", "-s", "run.device=cpu"],
     "eval": ["--tasks", "10"],
     "plot": ["--tasks", "10"],
+    "compare": ["--tasks", "10"],
 }
 
 
@@ -38,15 +39,18 @@ def test_every_maml_command_runs_in_the_order_of_the_readme(cli: Cli) -> None:
 def test_every_make_target_exists() -> None:
     targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
     makefile = (ROOT / "Makefile").read_text()
-    assert targets == {"train", "test"}
+    assert targets == {"train", "test", "results"}
     assert all(f"\n{target}: install" in makefile for target in {*targets, "smoke"})
     assert all(command.split()[0] in {"make", "maml"} for command in COMMANDS)
 
 
-def test_the_config_reference_is_current() -> None:
+def test_what_is_generated_is_current() -> None:
     """If this fails: make reference."""
-    (found,) = re.findall(r"<!-- from .*? -->\n(.*?)<!-- end of reference -->", README, flags=re.S)
-    assert found == markdown()
+    parts = generated(ROOT / "outputs" / "reference" / "results.json")
+    for name, text in parts.items():
+        (found,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", README, flags=re.S)
+        assert found == text, name
+    assert fill(README, parts) == README
 
 
 def test_the_presets_are_all_listed_in_their_own_words() -> None:
@@ -59,7 +63,7 @@ def test_links_and_pictures_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "plot", "check", "info", "presets", "config"])
+@pytest.mark.parametrize("command", ["train", "eval", "plot", "compare", "check", "info", "presets", "config"])
 def test_every_command_is_in_the_readme(command: str) -> None:
     assert f"$ maml {command}" in README
 

@@ -1,0 +1,205 @@
+"""The published results: every method trained, evaluated and written down, so that anyone can repeat them.
+
+`make results` runs this. What is trained already is not trained again, and what was interrupted goes on.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from maml_cli.files import read_lines, write_atomic
+from maml_cli.results_plan import Entry, plan
+from maml_cli.results_text import HEAD, markdown
+
+RUNS = Path("outputs/results")
+SHOWN = {
+    "MAML": "finn-{K}shot",
+    "CAVIA": "cavia-{K}shot",
+    "Meta-SGD": "meta-sgd-{K}shot",
+    "MAML++": "maml-plus-plus-{K}shot",
+    "best, one step": "best-1step-{K}shot",
+    "best, five steps": "best-{K}shot",
+}
+REFERENCE = Path("outputs/reference")
+
+
+class Work(NamedTuple):
+    """One training and its evaluation: what a process is given."""
+
+    entry: Entry
+    seed: int
+    run: str
+    changes: tuple[str, ...]
+    num_tasks: int
+
+
+def measure(work: Work) -> dict[str, Any]:
+    """Train what `work` says, or go on with it, and evaluate it: plain values, ready for JSON."""
+    import torch
+
+    from maml_cli.assess import open_run
+    from maml_cli.evaluate import adapted_errors, make_bank, statistic
+    from maml_cli.experiment import choose_device
+    from maml_cli.launch import launch
+    from maml_cli.launch import plan as plan_training
+    from maml_cli.meta import per_task
+
+    torch.set_num_threads(1)
+    run, entry = Path(work.run), work.entry
+    changes = [*entry.changes, f"run.seed={work.seed}", *work.changes]
+    planned = plan_training(entry.preset, changes, out=run, resume="auto", device=None)
+    launched = launch(planned, choose_device(planned.config), quiet=True)
+    if launched.exit_code:
+        raise KeyboardInterrupt
+    opened = open_run(run)
+    found = []
+    for shots in entry.shots:
+        bank = make_bank(opened.experiment.family, seed=0, purpose="test", num_tasks=work.num_tasks, num_shots=shots)
+        errors = adapted_errors(
+            opened.experiment.algorithm,
+            opened.experiment.predict,
+            bank.with_inputs(opened.experiment.inputs),
+            lambda count: per_task(opened.meta, count),
+            steps=max(entry.steps),
+            like=next(iter(opened.meta.params.values())),
+        )
+        grid = [step["grid"][0, :, 0] for step in errors]
+        by_step = [statistic(values)._asdict() | {"max": values.max().item()} for values in grid]
+        found.append({"shots": shots, "steps": by_step})
+    return {
+        "seed": work.seed,
+        "outer_steps": opened.config.outer.steps,
+        "seconds": training_seconds(run),
+        "results": found,
+    }
+
+
+def training_seconds(run: Path) -> float:
+    """The time that a training took, in all of its parts if it was resumed."""
+    times = [float(record["seconds"]) for record in read_lines(run / "timing.jsonl")]
+    return sum(now for now, after in zip(times, [*times[1:], 0.0], strict=True) if after < now)
+
+
+def run_all(
+    entries: Sequence[Entry],
+    *,
+    jobs: int,
+    changes: Sequence[str],
+    num_tasks: int,
+    runs: Path,
+    say: Callable[[str], None],
+) -> dict[str, list[dict[str, Any]]]:
+    """All trainings, `jobs` at a time; by the names of their entries, in the order of their seeds."""
+    todo = [
+        Work(entry, seed, str(runs / f"{entry.name}-seed{seed}"), tuple(changes), num_tasks)
+        for entry in entries
+        for seed in entry.seeds
+    ]
+    found: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry in entries}
+    started = time.perf_counter()
+    # A fresh process each, so that a training finds the machine as `maml train` does.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(measure, work): work for work in todo}
+        for count, done in enumerate(as_completed(waiting), start=1):
+            work = waiting[done]
+            found[work.entry.name].append(done.result())
+            minutes = (time.perf_counter() - started) / 60
+            say(f"{count} of {len(todo)}: {work.run}, {minutes:.1f} min")
+    return {name: sorted(results, key=lambda one: one["seed"]) for name, results in found.items()}
+
+
+def document(entries: Sequence[Entry], found: dict[str, list[dict[str, Any]]], num_tasks: int) -> dict[str, Any]:
+    """What results.json holds."""
+    described = [
+        {
+            "name": entry.name,
+            "preset": entry.preset,
+            "changes": list(entry.changes),
+            "title": entry.title,
+            "label": entry.label,
+            "beside": entry.beside,
+            "report_steps": list(entry.steps),
+            "goals": [goal._asdict() for goal in entry.goals],
+            "runs": found[entry.name],
+        }
+        for entry in entries
+    ]
+    return {"schema_version": 1, "num_tasks": num_tasks, "entries": described}
+
+
+def keep_reference(entry: Entry, runs: Path, out: Path) -> None:
+    """Copy the runs behind a goal: config, metrics, and the final checkpoint without what only training needs."""
+    from maml_cli.rundir import open_checkpoint, save_checkpoint, write_config
+
+    for seed in entry.seeds:
+        source = runs / f"{entry.name}-seed{seed}"
+        target = out / (entry.name if seed == 0 else f"{entry.name}-seed{seed}")
+        found = open_checkpoint(source)
+        shutil.rmtree(target, ignore_errors=True)
+        (target / "checkpoints").mkdir(parents=True)
+        write_config(target, found.config)
+        shutil.copyfile(source / "metrics.jsonl", target / "metrics.jsonl")
+        left_out = {"optimizers", "generators"}
+        save_checkpoint(target, found.step, {key: v for key, v in found.contents.items() if key not in left_out})
+
+
+def draw_figures(entries: Sequence[Entry], runs: Path, out: Path, num_tasks: int) -> None:
+    """The figures of the README: the quickstart's fits and errors, and the learners beside one another at each K."""
+    from maml_cli.assess import open_run
+    from maml_cli.compare import compare_runs
+    from maml_cli.draw import draw, draw_comparison
+
+    trained = {entry.name: runs / f"{entry.name}-seed0" for entry in entries}
+    if "quickstart" in trained:
+        opened = open_run(trained["quickstart"])
+        for file in draw(opened, kinds=["fit", "steps"], form="png", out=out, num_tasks=num_tasks):
+            file.replace(out / f"quickstart-{file.name}")
+    for shots in (5, 10):
+        shown = {words: name.format(K=shots) for words, name in SHOWN.items() if name.format(K=shots) in trained}
+        if len(shown) > 1:
+            opened_runs = [open_run(trained[name])._replace(name=words) for words, name in shown.items()]
+            compared = compare_runs(opened_runs, shots=[shots], num_tasks=num_tasks, any_family=True)
+            draw_comparison(compared, out / f"results-{shots}shot.png")
+
+
+def main(
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = os.cpu_count() or 1,
+    only: Annotated[list[str] | None, typer.Option(help="Only entries whose name begins like that.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", "-s", help="Replace one key of every config.")] = None,
+    tasks: Annotated[int, typer.Option(min=2, help="Number of test tasks.")] = 10_000,
+    runs: Annotated[Path, typer.Option(help="Where the runs are.")] = RUNS,
+    out: Annotated[Path, typer.Option(help="Where the results go.")] = REFERENCE,
+) -> None:
+    """Train and evaluate every method, and write RESULTS.md, results.json, figures and reference runs."""
+    from maml_cli.report import plain
+
+    entries = [entry for entry in plan() if not only or entry.name.startswith(tuple(only))]
+    found = run_all(
+        entries,
+        jobs=jobs,
+        changes=changes or [],
+        num_tasks=tasks,
+        runs=runs,
+        say=lambda text: typer.echo(text, err=True),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    draw_figures(entries, runs, out, tasks)
+    results = plain(document(entries, found, tasks))
+    write_atomic(out / "results.json", f"{json.dumps(results, indent=1, allow_nan=False)}\n".encode())
+    write_atomic(out / "RESULTS.md", f"{HEAD}\n{markdown(results)}".encode())
+    for entry in entries:
+        if entry.label:
+            keep_reference(entry, runs, out)
+    typer.echo(out / "RESULTS.md")
+
+
+if __name__ == "__main__":
+    typer.run(main)
