@@ -195,6 +195,9 @@ class Outer(Section):
         le=99_999_999,
         description="outer steps in which the loss moves from all inner steps alike to the last (MAML++); 0: the last",
     )
+    weight_noise: float = Field(
+        0.0, ge=0, le=1e6, description="standard deviation of noise on the parameters, other in each outer step"
+    )
     clip_task_norm: float | None = Field(
         None, gt=0, description="largest norm of each task's gradient; one that is not finite is left out; null: none"
     )

@@ -66,14 +66,18 @@ def outer_step(
     lr_scale: float = 1.0,
     clip_norm: float | None = None,
     clip_task_norm: float | None = None,
+    weight_noise: float = 0.0,
 ) -> Outcome:
     """One step of the outer loop (Finn et al. 2017, Algorithm 1, line 8); mutates `state`, and only it.
 
     `clip_task_norm` bounds the gradient of each task before the mean, `clip_norm` that of each run after it. Raises
     DivergedError, before anything is updated, if a loss or a gradient is not finite; with `clip_task_norm`, tasks
-    of which that is true are left out and counted, and it is raised when no task remains.
+    of which that is true are left out and counted, and it is raised when no task remains. With `weight_noise`, its
+    standard deviation, the gradients are those at parameters with noise.
     """
-    losses, slopes = meta_grad(state.meta, sample(state.generators), state.step)
+    batch = sample(state.generators)
+    start = noisy(state.meta, state.generators, weight_noise) if weight_noise else state.meta
+    losses, slopes = meta_grad(start, batch, state.step)
     # Mean over tasks here, outside; inside, the losses of tasks were summed.
     if clip_task_norm is None:
         gradients, mean_losses, left_out = map_meta(_mean, slopes), losses.mean(dim=1), torch.tensor(0)
@@ -99,6 +103,19 @@ def outer_step(
     state.loss_sum += loss
     state.left_out += left_out
     return Outcome(loss, grad_norm, gradients)
+
+
+def noisy(meta: Meta, generators: Sequence[Generator], std: float) -> Meta:
+    """`meta` with uniform noise of deviation `std` on every parameter, one generator a run; its rule stays as it is.
+
+    What is learned so is good on average around the parameters, and adapts without running away from where it is.
+    """
+    width = std * math.sqrt(3)
+    moved = {}
+    for key, value in meta.params.items():
+        noise = [torch.rand(value.shape[1:], generator=g, dtype=torch.float64) for g in generators]
+        moved[key] = value.detach() + (2 * torch.stack(noise) - 1).mul_(width).to(value)
+    return Meta(moved, meta.rule)
 
 
 def mean_of_clipped(losses: Tensor, slopes: Meta, limit: float) -> tuple[Meta, Tensor]:

@@ -60,6 +60,7 @@ def train(
                 lr_scale=SCHEDULES[outer.schedule](state.step / outer.steps),
                 clip_norm=outer.clip_norm,
                 clip_task_norm=outer.clip_task_norm,
+                weight_noise=outer.weight_noise,
             )
         except DivergedError as error:
             raise DivergedError(f"{error}\n{_advice(config)}\nthe last good checkpoint is {file}") from None

@@ -57,7 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "curvature, context and implicit": {
         "model": {"context": 2},
         "inner": {"adapt": "context", "order": "implicit", "proximal": 1.0, "steps": 2},
-        "outer": {"schedule": "linear"},
+        "outer": {"schedule": "linear", "weight_noise": 0.01},
     },
     "a curvature and a positive alpha": {
         "model": {"oracle": True},
