@@ -1,7 +1,6 @@
 """The figures of a run, written to files."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from maml_cli.baselines import unadapted_error
 from maml_cli.compare import Comparison
 from maml_cli.errors import FileError
 from maml_cli.files import read_lines
+from maml_cli.plots import Curve
 
 KINDS = ("fit", "curve", "steps", "alpha")
 NUM_FITS = 6
@@ -52,13 +52,19 @@ def draw(
 
 def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
     """One figure for each K: at `out` if there is one, else at `out` with the K in its name."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     files = []
     for one in comparisons:
         file = out if len(comparisons) == 1 else out.with_stem(f"{out.stem}-{one.shots}shot")
+        curves = [Curve(run.label, [getattr(step.grid, one.measure) for step in run.steps], run.at) for run in one.runs]
         title = f"{one.num_tasks:,} test tasks, K = {one.shots}, 95 % intervals"
-        files.append(_save(partial(plots.compare_figure, one, title=title), file))
+        files.append(draw_curves(curves, file, measure=one.measure, title=title))
     return files
+
+
+def draw_curves(curves: Sequence[Curve], file: Path, *, measure: str, title: str) -> Path:
+    """Draw the errors of several learners against inner steps to `file`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return _save(lambda: plots.curves_figure(curves, measure=measure, title=title), file)
 
 
 def _save(figure: Callable[[], Figure], file: Path) -> Path:

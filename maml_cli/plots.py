@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from maml_cli.assess import Fit
-from maml_cli.compare import Comparison
 from maml_cli.evaluate import Evaluation, PointErrors, Statistic
 
 BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#767676"
@@ -108,9 +107,9 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
     baselines = evaluation.baselines
-    by_step = partial(_errors_by_step, axis, measure=measure)
-    by_step(baselines.random_init, color=ORANGE, dash="--", marker="s", label="random initialisation")
-    by_step(evaluation.steps, color=BLUE, dash="-", marker="o", label="meta-trained")
+    by_step = partial(_errors_by_step, axis)
+    by_step(_grids(baselines.random_init, measure), color=ORANGE, dash="--", marker="s", label="random initialisation")
+    by_step(_grids(evaluation.steps, measure), color=BLUE, dash="-", marker="o", label="meta-trained")
     for name, color, dash in (("zero", GREY, ":"), ("best_unadapted", PURPLE, "-.")):
         value = _grid(getattr(baselines, name), measure).mean
         words = "predict zero" if name == "zero" else "best without adapting"
@@ -133,24 +132,30 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     return figure
 
 
-def compare_figure(comparison: Comparison, *, title: str) -> Figure:
-    """The error of several runs against inner steps, on a log axis, with a mark at the step they are compared at."""
+class Curve(NamedTuple):
+    """The error of a learner after inner steps 0, 1, ..., and the step to look at."""
+
+    label: str
+    values: Sequence[Statistic]
+    at: int
+
+
+def curves_figure(curves: Sequence[Curve], *, measure: str, title: str) -> Figure:
+    """The errors of several learners against inner steps, on a log axis, ringed at the step to look at."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
     styles = itertools.cycle(itertools.product(("-", "--", ":"), COLOURS))
-    for index, (run, (dash, color)) in enumerate(zip(comparison.runs, styles, strict=False)):
+    for index, (curve, (dash, color)) in enumerate(zip(curves, styles, strict=False)):
         marker = "os^Dv<>P"[index % 8]
-        _errors_by_step(
-            axis, run.steps, measure=comparison.measure, color=color, dash=dash, marker=marker, label=run.label
-        )
-        there = _grid(run.steps[run.at], comparison.measure).mean
-        axis.plot([run.at], [_or_nan(there)], marker, ms=9, mfc="none", mec=color, mew=1.4)
-    measure = comparison.measure.upper()
-    axis.set(xlabel="inner steps (ringed: where compared)", ylabel=f"{measure} on the 100-point grid (log scale)")
+        _errors_by_step(axis, curve.values, color=color, dash=dash, marker=marker, label=curve.label)
+        axis.plot([curve.at], [_or_nan(curve.values[curve.at].mean)], marker, ms=9, mfc="none", mec=color, mew=1.4)
+    axis.set(
+        xlabel="inner steps (ringed: where compared)", ylabel=f"{measure.upper()} on the 100-point grid (log scale)"
+    )
     axis.set_title(title)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _log_scale(axis)
-    starts = [_grid(run.steps[0], comparison.measure).mean for run in comparison.runs]
+    starts = [curve.values[0].mean for curve in curves]
     axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(start for start in starts if math.isfinite(start))))
     axis.legend()
     return figure
@@ -183,10 +188,7 @@ def alpha_figure(trace: Mapping[str, Sequence[tuple[int, Sequence[float]]]], *, 
     return figure
 
 
-def _errors_by_step(
-    axis: Axes, steps: Sequence[PointErrors], *, measure: str, color: str, dash: str, marker: str, label: str
-) -> None:
-    values = [_grid(errors, measure) for errors in steps]
+def _errors_by_step(axis: Axes, values: Sequence[Statistic], *, color: str, dash: str, marker: str, label: str) -> None:
     means = [_or_nan(value.mean) for value in values]
     low = [max(value.mean - value.ci95, value.mean / 100) for value in values]
     high = [value.mean + value.ci95 for value in values]
@@ -199,6 +201,10 @@ def _errors_by_step(
 def _grid(errors: PointErrors, measure: str) -> Statistic:
     found: Statistic = getattr(errors.grid, measure)
     return found
+
+
+def _grids(steps: Sequence[PointErrors], measure: str) -> list[Statistic]:
+    return [_grid(errors, measure) for errors in steps]
 
 
 def _log_scale(axis: Axes) -> None:

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import shutil
 import time
@@ -135,6 +136,19 @@ def document(entries: Sequence[Entry], found: dict[str, list[dict[str, Any]]], n
     return {"schema_version": 1, "num_tasks": num_tasks, "entries": described}
 
 
+def _kept(file: Path, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """What `file` has of lines that were not made again, so that --only makes a part of the results."""
+    made = {entry.name for entry in entries}
+    before = json.loads(file.read_text(encoding="utf-8"))["entries"] if file.exists() else []
+    return [entry for entry in before if entry["name"] not in made]
+
+
+def _in_order(described: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In the order of the plan; what is not in it any more is left out."""
+    places = {entry.name: place for place, entry in enumerate(plan())}
+    return sorted((entry for entry in described if entry["name"] in places), key=lambda entry: places[entry["name"]])
+
+
 def keep_reference(entry: Entry, runs: Path, out: Path) -> None:
     """Copy the runs behind a goal: config, metrics, and the final checkpoint without what only training needs."""
     from maml_cli.rundir import open_checkpoint, save_checkpoint, write_config
@@ -151,23 +165,33 @@ def keep_reference(entry: Entry, runs: Path, out: Path) -> None:
         save_checkpoint(target, found.step, {key: v for key, v in found.contents.items() if key not in left_out})
 
 
-def draw_figures(entries: Sequence[Entry], runs: Path, out: Path, num_tasks: int) -> None:
-    """The figures of the README: the quickstart's fits and errors, and the learners beside one another at each K."""
+def draw_figures(results: dict[str, Any], runs: Path, out: Path) -> None:
+    """The figures of the README: the learners beside one another at each K, and the quickstart, where it is new."""
     from maml_cli.assess import open_run
-    from maml_cli.compare import compare_runs
-    from maml_cli.draw import draw, draw_comparison
+    from maml_cli.draw import draw, draw_curves
+    from maml_cli.evaluate import Statistic
+    from maml_cli.plots import Curve
 
-    trained = {entry.name: runs / f"{entry.name}-seed0" for entry in entries}
-    if "quickstart" in trained:
-        opened = open_run(trained["quickstart"])
-        for file in draw(opened, kinds=["fit", "steps"], form="png", out=out, num_tasks=num_tasks):
-            file.replace(out / f"quickstart-{file.name}")
+    entries = {entry["name"]: entry for entry in results["entries"]}
     for shots in (5, 10):
-        shown = {words: name.format(K=shots) for words, name in SHOWN.items() if name.format(K=shots) in trained}
-        if len(shown) > 1:
-            opened_runs = [open_run(trained[name])._replace(name=words) for words, name in shown.items()]
-            compared = compare_runs(opened_runs, shots=[shots], num_tasks=num_tasks, any_family=True)
-            draw_comparison(compared, out / f"results-{shots}shot.png")
+        curves = []
+        for words, name in SHOWN.items():
+            if (entry := entries.get(name.format(K=shots))) is not None:
+                (found,) = [one for one in entry["runs"][0]["results"] if one["shots"] == shots]
+                values = [Statistic(*(_or_inf(one[key]) for key in Statistic._fields)) for one in found["steps"]]
+                curves.append(Curve(words, values, entry["report_steps"][0]))
+        if curves:
+            title = f"{results['num_tasks']:,} test tasks, K = {shots}, 95 % intervals"
+            draw_curves(curves, out / f"results-{shots}shot.png", measure="mse", title=title)
+    if (runs / "quickstart-seed0").exists():
+        opened = open_run(runs / "quickstart-seed0")
+        for file in draw(opened, kinds=["fit", "steps"], form="png", out=out, num_tasks=results["num_tasks"]):
+            file.replace(out / f"quickstart-{file.name}")
+
+
+def _or_inf(value: float | None) -> float:
+    """What is null in JSON overflowed."""
+    return math.inf if value is None else value
 
 
 def main(
@@ -191,10 +215,11 @@ def main(
         say=lambda text: typer.echo(text, err=True),
     )
     out.mkdir(parents=True, exist_ok=True)
-    draw_figures(entries, runs, out, tasks)
     results = plain(document(entries, found, tasks))
+    results["entries"] = _in_order([*_kept(out / "results.json", entries), *results["entries"]])
     write_atomic(out / "results.json", f"{json.dumps(results, indent=1, allow_nan=False)}\n".encode())
     write_atomic(out / "RESULTS.md", f"{HEAD}\n{markdown(results)}".encode())
+    draw_figures(results, runs, out)
     for entry in entries:
         if entry.label:
             keep_reference(entry, runs, out)

@@ -57,7 +57,7 @@ def _method_table(results: dict[str, Any]) -> str:
     ]
     methods: dict[str, dict[int, dict[str, Any]]] = {}
     for entry in results["entries"]:
-        if entry["label"] in ("", "G1"):
+        if entry["label"] in ("", "G1") and entry["name"] != "quickstart":
             methods.setdefault(entry["title"], {})[entry["runs"][0]["results"][-1]["shots"]] = entry
     for title, by_shots in methods.items():
         any_entry = by_shots[max(by_shots)]

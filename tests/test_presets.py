@@ -60,7 +60,7 @@ METHOD = FINN | {
     "outer.schedule": "cosine",
     "outer.clip_norm": 1.0,
     "outer.clip_task_norm": 10.0,
-    "outer.steps": 30_000,
+    "outer.steps": 20_000,
 }
 FIVE_STEPS = {"inner.steps": 5, "inner.alpha.learned": True, "inner.alpha.per_step": True}
 EXPECTED: dict[str, dict[str, Any]] = {
@@ -69,14 +69,23 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "finn-5shot": FINN | {"tasks.num_support": 5, "tasks.num_query": 5, "inner.order": "second"},
     "finn-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "second"},
     "fomaml-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "first"},
+    "finn-10shot-noise": FINN
+    | {
+        "tasks.num_support": 10,
+        "tasks.num_query": 10,
+        "model.init": "torch",
+        "outer.schedule": "cosine",
+        "outer.clip_norm": 1.0,
+        "outer.weight_noise": 0.025,
+    },
     "anil-10shot": METHOD | {"inner.adapt": "head"},
     "boil-10shot": METHOD | {"inner.adapt": "body"},
     "cavia-10shot": METHOD | {"inner.adapt": "context", "model.context": 5, "inner.alpha.init": 1.0},
     "meta-sgd-10shot": METHOD | {"inner.alpha.learned": True, "inner.alpha.per": "parameter"},
     "lslr-10shot": METHOD | FIVE_STEPS | {"inner.alpha.per": "layer"},
     "alpha-per-step-10shot": METHOD | FIVE_STEPS | {"inner.alpha.per": "parameter"},
-    "annealed-10shot": METHOD | {"inner.steps": 5, "inner.first_order_until": 15_000},
-    "multi-step-10shot": METHOD | {"inner.steps": 5, "outer.multi_step_until": 15_000},
+    "annealed-10shot": METHOD | {"inner.steps": 5, "inner.first_order_until": 10_000},
+    "multi-step-10shot": METHOD | {"inner.steps": 5, "outer.multi_step_until": 10_000},
     "maml-plus-plus-10shot": METHOD
     | FIVE_STEPS
     | {"inner.alpha.per": "layer", "inner.first_order_until": 5_000, "outer.multi_step_until": 10_000},

@@ -1,6 +1,7 @@
 """The results: made by one command, resumable; and what is committed of them is what `maml eval` finds."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,19 @@ def test_every_line_of_the_plan_is_a_preset_that_can_be_trained_so() -> None:
     assert len({entry.name for entry in entries}) == len(entries)
     for entry in entries:
         config = load_config(entry.preset, entry.changes).config
-        if entry.name != "finn-10shot":
+        if entry.label[:2] != "G1":
             assert (config.tasks.num_support,) == entry.shots
         assert not config.inner.steps_differ or max(entry.steps) <= config.inner.steps or config.inner.alpha.beyond
     methods = {entry.preset for entry in entries}
-    assert methods >= {name for name in presets.names() if name.endswith("shot")}
+    assert methods >= {name for name in presets.names() if "shot" in name}
 
 
 def test_the_goals_are_those_of_the_project() -> None:
-    found = {(entry.label, goal.shots, goal.step): goal.bound for entry in plan() for goal in entry.goals}
+    found = {
+        (entry.label.removesuffix(", noise"), goal.shots, goal.step): goal.bound
+        for entry in plan()
+        for goal in entry.goals
+    }
     assert found == {
         ("G1", 5, 1): 0.70,
         ("G1", 5, 10): 0.35,
@@ -59,7 +64,7 @@ def test_it_trains_evaluates_draws_and_keeps_and_trains_nothing_twice(
     first = json.loads((out / "results.json").read_text())
     names = {"best-1step-5shot": 3, "cavia-5shot": 1, "quickstart": 1}
     assert {entry["name"]: len(entry["runs"]) for entry in first["entries"]} == names
-    assert (out / "RESULTS.md").read_text().count("\n| ") == 6
+    assert (out / "RESULTS.md").read_text().count("\n| ") == 4
     assert {file.name for file in out.glob("*.png")} == {
         "quickstart-fit.png",
         "quickstart-steps.png",
@@ -74,6 +79,9 @@ def test_it_trains_evaluates_draws_and_keeps_and_trains_nothing_twice(
     results.main(runs=runs, out=out, **arguments)  # type: ignore[arg-type]
     assert json.loads((out / "results.json").read_text()) == first
     assert {file: file.stat().st_mtime_ns for file in runs.rglob("*.pt")} == checkpoints
+    results.main(runs=runs, out=out, **arguments | {"only": ["joint-10"]})  # type: ignore[arg-type]
+    last = json.loads((out / "results.json").read_text())["entries"]
+    assert [entry["name"] for entry in last] == ["best-1step-5shot", "cavia-5shot", "joint-10shot", "quickstart"]
 
 
 def test_the_time_of_a_resumed_training_is_that_of_all_its_parts(tmp_path: Path) -> None:
@@ -136,7 +144,8 @@ def test_eval_of_a_committed_run_gives_the_published_number(name: str, cli: Cli)
     (entry,) = (entry for entry in COMMITTED["entries"] if entry["name"] == name)
     step = entry["goals"][0]["step"]
     published = entry["runs"][0]["results"][0]["steps"][step]
-    shown = cli("eval", "--checkpoint", REFERENCE / name, "--steps", step, "--json").out
+    shutil.copytree(REFERENCE / name, name)  # eval leaves its result in the run
+    shown = cli("eval", "--checkpoint", name, "--steps", step, "--json").out
     found = json.loads(shown)["results"][0]["steps"][step]["grid"]["mse"]
     assert found["mean"] == pytest.approx(published["mean"], rel=0.02)
     assert found["median"] == pytest.approx(published["median"], rel=0.02)
