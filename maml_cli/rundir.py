@@ -160,7 +160,7 @@ def _read(file: Path, run: Path | None) -> Checkpoint:
     except OSError as error:
         raise FileError(f"{file}: cannot be read: {error.strerror}") from None
     contents = checkpoint.decode(data, sha256=_sums(run).get(file.name) if run else None)
-    if not {"step", "config", "meta", "optimizers", "generators"} <= contents.keys():
+    if not {"step", "config", "meta"} <= contents.keys():
         raise CheckpointError("not a checkpoint of maml")
     try:
         config = from_dict(contents["config"], label="its config")

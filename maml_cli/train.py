@@ -106,6 +106,8 @@ def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
 
 def restore(config: Config, experiment: Experiment, contents: dict[str, Any]) -> TrainState:
     """The state that `snapshot` described; raises CheckpointError if it does not fit `config`."""
+    if not {"optimizers", "generators"} <= contents.keys():
+        raise CheckpointError("kept to be evaluated: it has no optimiser state, so that training cannot go on from it")
     meta = experiment.load_meta(contents["meta"])
     optimizers = _optimizers(config, experiment, meta)
     try:

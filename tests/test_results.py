@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from maml_cli import presets, results
+from maml_cli.errors import CheckpointError
+from maml_cli.experiment import build
 from maml_cli.files import read_lines
 from maml_cli.loading import load_config
 from maml_cli.results_plan import Goal, plan
 from maml_cli.results_text import markdown
 from maml_cli.rundir import open_checkpoint
+from maml_cli.train import restore
 from tests.conftest import Cli
 
 REFERENCE = Path(__file__).parent.parent / "outputs" / "reference"
@@ -72,6 +75,8 @@ def test_it_trains_evaluates_draws_and_keeps_and_trains_nothing_twice(
     }
     kept = open_checkpoint(out / "best-1step-5shot-seed2")
     assert kept.step == 6 and kept.config.run.seed == 2 and "optimizers" not in kept.contents
+    with pytest.raises(CheckpointError, match="it has no optimiser state, so that training cannot go on from it"):
+        restore(kept.config, build(kept.config), kept.contents)
     assert read_lines(out / "best-1step-5shot" / "metrics.jsonl") == read_lines(
         runs / "best-1step-5shot-seed0" / "metrics.jsonl"
     )
