@@ -122,6 +122,47 @@ def test_more_steps_than_alphas_are_refused_unless_it_is_said_what_follows(cli: 
     assert stopped[3]["grid"] == stopped[2]["grid"] == ended["steps"][2]["grid"]
 
 
+def test_gain_query_points_and_oracle_are_those_of_the_config() -> None:
+    plain, other = build(_config()), build(_config(model={"init_gain": 0.5, "oracle": True}))
+    for experiment, factor, inputs in ((plain, 1.0, 1), (other, 0.5, 4)):
+        params = experiment.init_meta([0]).params
+        assert params["hidden0.w"].shape == (1, inputs, 4) and experiment.sample([generator(0, "x")]).query.x.shape[
+            -1
+        ] == (inputs)
+        assert params["hidden0.w"].abs().max() <= 4 * factor / inputs**0.5
+    halved = build(_config(model={"init_gain": 0.5})).init_meta([0]).params
+    for key, value in plain.init_meta([0]).params.items():
+        assert torch.equal(halved[key], value * (0.5 if key.endswith(".w") else 1.0))
+    x = build(_config(tasks={"query": "stratified", "num_query": 4})).sample([generator(0, "x")]).query.x
+    assert torch.equal(((x + 5) / 2.5).floor().flatten(), torch.arange(4.0, dtype=torch.float64).repeat(3))
+
+
+def test_weight_noise_acts_in_training(tmp_path: Path) -> None:
+    """The tasks of the first step are the same; its loss, at parameters with noise, is not."""
+    found = {}
+    for noise in (0.0, 0.1):
+        _, records = _train(_config(outer={"weight_noise": noise}), tmp_path / str(noise))
+        found[noise] = next(record["loss"] for record in records if "loss" in record)
+    assert found[0.0] != found[0.1] and found[0.1] == pytest.approx(found[0.0], rel=0.5)
+
+
+@pytest.mark.parametrize("preset", ["oracle-10shot", "cavia-10shot", "reptile-10shot", "imaml-10shot", "best-5shot"])
+def test_every_kind_of_learner_is_evaluated_and_drawn(cli: Cli, preset: str) -> None:
+    run = cli("train", "-c", preset, "-s", "outer.steps=2", "-s", "run.log_every=1", "-s", "run.eval_tasks=2", "-q").out
+    result = cli("eval", "--checkpoint", run.strip(), "--tasks", 4, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["results"][0]["steps"][0]["grid"]["mse"]["mean"] > 0
+    drawn = cli("plot", "--checkpoint", run.strip(), "--tasks", 4)
+    assert drawn.code == 0 and len(drawn.out.split()) == 4, drawn.err
+
+
+def test_a_positive_alpha_is_logged_and_drawn_as_alpha_and_not_as_its_logarithm(tmp_path: Path) -> None:
+    alpha = {"init": 0.05, "learned": True, "sign": "positive"}
+    meta, records = _train(_config(inner={"alpha": alpha}), tmp_path / "run")
+    logged = [record["alpha"]["alpha"][0] for record in records if "alpha" in record]
+    assert logged[-1] == pytest.approx(meta.rule["alpha"].exp().item()) and 0.04 < logged[0] < 0.06
+
+
 def test_the_schedule_and_the_clip_act_in_training(tmp_path: Path) -> None:
     """With SGD of rate 1 a step moves by the clipped norm times the schedule: (1 + cos(pi t / 6)) / 2 * 1e-3."""
     outer = {"optimizer": "sgd", "lr": 1.0, "clip_norm": 1e-3, "schedule": "cosine"}
