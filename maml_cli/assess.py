@@ -45,7 +45,7 @@ class Opened(NamedTuple):
         if self.max_steps and steps > self.max_steps:
             raise ConfigError(
                 f"--steps {steps}: {self.checkpoint.label} has alphas for {self.max_steps} inner steps and no rule for "
-                f"the rest; say what follows with --set inner.alpha.beyond=stop (or hold, or decay)"
+                f"the rest; give at most that many, or to eval and plot --set inner.alpha.beyond=stop (hold, decay)"
             )
         return steps
 
@@ -80,7 +80,7 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
                 f"--set {text}: a trained run takes other tasks, such as tasks.phase=[0,1], and another "
                 f"inner.alpha.beyond, but nothing else"
             )
-        if text.strip().startswith("tasks.num_query"):
+        if text.strip().startswith(("tasks.num_query", "tasks.query")):
             raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
     # Not the device it was trained on: a run moves between machines.
     changes = [*overrides, f"run.device={device or 'auto'}"]
@@ -107,22 +107,16 @@ def evaluate_run(
 
     Where alphas end after the trained steps, so does it by default.
     """
-    trained_steps = opened.config.inner.steps
-    last_step = opened.checked_steps(steps, max(10, trained_steps))
-    experiment = opened.experiment
+    last_step = opened.checked_steps(steps, max(10, opened.config.inner.steps))
     return [
         evaluate(
-            experiment.algorithm,
-            experiment.predict,
+            opened.experiment,
             opened.meta,
-            family=experiment.family,
-            inputs=experiment.inputs,
-            random_params=experiment.init_params,
             num_shots=num_shots,
             num_tasks=num_tasks,
             seed=seed,
             steps=last_step,
-            trained_steps=trained_steps,
+            trained_steps=opened.config.trained_steps,
         )
         for num_shots in shots or [opened.config.tasks.num_support]
     ]

@@ -1,9 +1,11 @@
 """The command line: each command parses, calls one function, and prints. Heavy imports wait inside the commands."""
 
+import contextlib
 import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -222,6 +224,8 @@ def compare(
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise typer.BadParameter(f"{out}: must end in .png, .svg or .pdf.", param_hint="--out")
     opened = [open_run(run, device=device) for run in runs]
+    for note in [one.checkpoint.note for one in opened if one.checkpoint.note]:
+        tell(note)
     compared = compare_runs(
         opened, shots=_counts(shots), steps=steps, num_tasks=tasks, seed=seed, any_family=any_family
     )
@@ -251,8 +255,8 @@ def check(
     """Prove the gradients on this machine: is it really second order?
 
     Worked examples solved by hand, computed through the same inner loop as training; then the configured learner
-    (in float64, with tanh for relu and mse for l1) against finite differences and against an independent
-    implementation with torch.func. Exits with 1 if anything is off.
+    (in float64, with tanh for relu and mse for l1; for implicit gradients narrower and convex) against finite
+    differences and against an independent implementation with torch.func. Exits with 1 if anything is off.
 
     [bold]Examples[/]
 
@@ -296,8 +300,15 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± or arrows shows ? for them
-    try:
+    with one_message():
         app(arguments, prog_name="maml")
+
+
+@contextlib.contextmanager
+def one_message() -> Iterator[None]:
+    """Every mistake of the user's becomes a message on stderr and an exit code."""
+    try:
+        yield
     except UserError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:

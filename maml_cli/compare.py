@@ -11,9 +11,8 @@ from torch import Tensor
 
 from maml_cli.assess import Opened
 from maml_cli.errors import ConfigError
-from maml_cli.evaluate import PointErrors, Statistic, adapted_errors, make_bank, statistic, summarise
+from maml_cli.evaluate import PointErrors, Statistic, learner_errors, make_bank, statistic, summarise
 from maml_cli.loading import to_dict
-from maml_cli.meta import per_task
 from maml_cli.tasks import SineFamily
 
 
@@ -79,16 +78,10 @@ def _compare(
     compared: list[Compared] = []
     first: Tensor | None = None
     for run in runs:
-        experiment, meta, trained = run.experiment, run.meta, run.config.inner.steps
+        trained = run.config.trained_steps
         at = trained if steps is None else steps
-        errors = adapted_errors(
-            experiment.algorithm,
-            experiment.predict,
-            bank.with_inputs(experiment.inputs),
-            lambda count, meta=meta: per_task(meta, count),  # type: ignore[misc]
-            steps=run.checked_steps(steps, max(10, trained)),
-            like=next(iter(meta.params.values())),
-        )
+        last_step = run.checked_steps(steps, max(10, run.config.inner.steps))
+        errors = learner_errors(run.experiment, run.meta, bank, steps=last_step)
         there = errors[at]["grid"][0, :, 0 if measure == "mse" else 1].double()
         difference = None if first is None else statistic(there - first)
         first = there if first is None else first

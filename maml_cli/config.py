@@ -107,8 +107,9 @@ class Alpha(Section):
         for key in ("optimizer", "lr"):
             if not self.learned and getattr(self, key) is not None:
                 raise PydanticCustomError(f"at:{key}", "has no effect: alpha.learned is false")
-        if self.sign == "positive" and not self.learned:
-            raise PydanticCustomError("at:sign", "has no effect: alpha.learned is false")
+        for key in ("sign", "per_step"):
+            if not self.learned and getattr(self, key) in ("positive", True):
+                raise PydanticCustomError(f"at:{key}", "has no effect: alpha.learned is false")
         return self
 
 
@@ -151,7 +152,7 @@ class Inner(Section):
     @property
     def steps_differ(self) -> bool:
         """Whether inner steps have something of their own, which ends with them."""
-        return self.steps > 1 and (self.alpha.per_step or self.curvature_per_step)
+        return self.alpha.per_step or self.curvature_per_step
 
     @model_validator(mode="after")
     def _ends(self) -> "Inner":
@@ -166,6 +167,14 @@ class Inner(Section):
         if self.order == "implicit":
             if not self.proximal:
                 raise PydanticCustomError("at:proximal", "must be greater than 0: inner.order is implicit")
+            if self.proximal * self.alpha.init >= 2:
+                raise PydanticCustomError(
+                    "at:order", "implicit needs proximal * alpha.init below 2, or no step descends"
+                )
+            if self.optimizer == "adam":
+                raise PydanticCustomError("at:optimizer", "must be sgd: Adam goes around a minimum, and not into it")
+            if self.loss == "l1":
+                raise PydanticCustomError("at:loss", "must be mse or huber: an implicit gradient needs curvature")
             if self.alpha.learned or self.curvature != "none":
                 raise PydanticCustomError(
                     "at:order",
@@ -248,22 +257,32 @@ class Config(Section):
             raise PydanticCustomError("at:run.dtype", "must be float32 on mps, which has no float64")
         return self
 
+    @property
+    def trained_steps(self) -> int:
+        """The inner steps that training takes: none in joint training, where only evaluation adapts."""
+        return 0 if self.outer.meta_gradient == "joint" else self.inner.steps
+
     def _check_context(self) -> None:
         adapt, context = self.inner.adapt, self.model.context
         if adapt == "context" and not context:
             raise PydanticCustomError("at:inner.adapt", "context has nothing to adapt: model.context is 0")
         if context and adapt not in ("all", "context"):
             raise PydanticCustomError("at:model.context", f"has no effect: only the {adapt} adapts, and it stays zero")
+        if self.model.oracle and self.tasks.offset[0] < self.tasks.offset[1]:
+            raise PydanticCustomError(
+                "at:model.oracle", "must be false where tasks.offset varies: it is told amplitude, frequency and phase"
+            )
 
     def _check_meta_gradient(self) -> None:
         inner, outer = self.inner, self.outer
-        if outer.multi_step_until and inner.order == "implicit":
-            raise PydanticCustomError("at:outer.multi_step_until", "has no effect: inner.order is implicit")
+        if outer.multi_step_until and (inner.order == "implicit" or inner.steps == 1):
+            reason = "inner.order is implicit" if inner.order == "implicit" else "inner.steps is 1"
+            raise PydanticCustomError("at:outer.multi_step_until", f"has no effect: {reason}")
         if outer.meta_gradient == "query":
             return
         name = "Reptile" if outer.meta_gradient == "reptile" else "joint training"
-        if inner.order == "implicit":
-            raise PydanticCustomError("at:inner.order", f"must be second or first: {name} takes no implicit gradient")
+        if inner.order != "second":
+            raise PydanticCustomError("at:inner.order", f"has no effect: {name} does not differentiate the inner loop")
         if outer.multi_step_until or inner.first_order_until:
             key = "outer.multi_step_until" if outer.multi_step_until else "inner.first_order_until"
             raise PydanticCustomError(f"at:{key}", f"has no effect: {name} does not differentiate the inner loop")

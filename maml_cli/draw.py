@@ -88,9 +88,19 @@ def _curve(opened: Opened) -> Figure:
     losses = [(record["step"], record["loss"]) for record in records if "loss" in record]
     found = [(record["step"], record["eval"][f"grid_{opened.measure}"]) for record in records if "eval" in record]
     floor = unadapted_error(opened.experiment.family, opened.measure)
+    kind = {
+        "query": "query loss",
+        "reptile": "loss on the query points, which adapting saw",
+        "joint": "loss on all points, without adapting",
+    }[trained.outer.meta_gradient]
     title = f"{_name(opened)}: training, K = {trained.tasks.num_support}, {_counted(trained.inner.steps, 'inner step')}"
     return plots.curve_figure(
-        losses, found, loss_name=trained.inner.loss, measure=opened.measure, floor=floor, title=title
+        losses,
+        found,
+        loss_label=f"meta-training {kind} ({trained.inner.loss})",
+        measure=opened.measure,
+        floor=floor,
+        title=title,
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from maml_cli import baselines
 from maml_cli.algorithms import Algorithm
 from maml_cli.baselines import Answer
+from maml_cli.experiment import Experiment
 from maml_cli.losses import residual
 from maml_cli.meta import Meta, per_task
 from maml_cli.model import Params, Predict
@@ -127,46 +128,52 @@ def adapted_errors(
     ]
 
 
+def learner_errors(experiment: Experiment, meta: Meta, bank: Bank, *, steps: int) -> list[dict[str, Tensor]]:
+    """Errors of what `experiment` learned after 0, 1, ..., `steps` inner steps on the tasks of `bank`."""
+    return adapted_errors(
+        experiment.algorithm,
+        experiment.predict,
+        bank.with_inputs(experiment.inputs),
+        lambda count: per_task(meta, count),
+        steps=steps,
+        like=next(iter(meta.params.values())),
+    )
+
+
 def evaluate(
-    algorithm: Algorithm,
-    predict: Predict,
-    meta: Meta,
-    *,
-    family: SineFamily,
-    inputs: Callable[[Split, Sinusoids], Split],
-    random_params: Callable[[torch.Generator, int], Params],
-    num_shots: int,
-    num_tasks: int,
-    seed: int,
-    steps: int,
-    trained_steps: int,
+    experiment: Experiment, meta: Meta, *, num_shots: int, num_tasks: int, seed: int, steps: int, trained_steps: int
 ) -> Evaluation:
     """Adapt to the test bank of `seed` and report errors after every step 0..`steps`, with the baselines beside.
 
-    `random_params(generator, count)` gives untrained parameters (count, ...): the baseline `random_init` adapts a
-    fresh one for each task by the same rule.
+    The baseline `random_init` adapts fresh untrained parameters for each task by the same rule.
     """
+    family = experiment.family
     bank = make_bank(family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
-    like = next(iter(meta.params.values()))
     stream = generator(seed, "random-init")
 
     def untrained(count: int) -> Meta:
-        params = {key: value.unsqueeze(0) for key, value in random_params(stream, count).items()}
+        params = {key: value.unsqueeze(0) for key, value in experiment.init_params(stream, count).items()}
         return Meta(params, per_task(meta, count).rule)
 
     def fitted(frequency: Tensor) -> PointErrors:
         answer = baselines.least_squares(family, bank.support, frequency)
         return _answer_errors(bank, answer, answer)
 
-    seen, varies = bank.with_inputs(inputs), family.frequency[0] < family.frequency[1]
-    learned = adapted_errors(algorithm, predict, seen, lambda count: per_task(meta, count), steps=steps, like=like)
-    random = adapted_errors(algorithm, predict, seen, untrained, steps=steps, like=like)
+    random = adapted_errors(
+        experiment.algorithm,
+        experiment.predict,
+        bank.with_inputs(experiment.inputs),
+        untrained,
+        steps=steps,
+        like=next(iter(meta.params.values())),
+    )
+    varies = family.frequency[0] < family.frequency[1]
     return Evaluation(
         num_shots,
         num_tasks,
         seed,
         trained_steps,
-        steps=[summarise(errors) for errors in learned],
+        steps=[summarise(errors) for errors in learner_errors(experiment, meta, bank, steps=steps)],
         baselines=Baselines(
             zero=_answer_errors(bank, baselines.zero, baselines.zero),
             best_unadapted=_answer_errors(

@@ -89,6 +89,7 @@ def describe(plan: Plan, choice: Choice) -> list[str]:
         f"inner    {inner.steps} step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
         f"{_update_in_words(config)}",
         f"order    {_order_in_words(config)}",
+        f"outer    {_outer_in_words(config)}",
         f"device   {choice.device.type} ({choice.reason}), {threads}, engine {ENGINE}",
     ]
 
@@ -103,6 +104,18 @@ def _update_in_words(config: Config) -> str:
         words.append(inner.optimizer)
     if inner.proximal:
         words.append(f"proximal {inner.proximal:g}")
+    return ", ".join(words)
+
+
+def _outer_in_words(config: Config) -> str:
+    outer = config.outer
+    words = [f"{outer.optimizer} at {outer.lr:g}", f"{outer.schedule} rate"]
+    if outer.clip_task_norm is not None:
+        words.append(f"each task's gradient clipped at {outer.clip_task_norm:g}")
+    if outer.clip_norm is not None:
+        words.append(f"the whole at {outer.clip_norm:g}" if outer.clip_task_norm else f"clipped at {outer.clip_norm:g}")
+    if outer.weight_noise:
+        words.append(f"noise of {outer.weight_noise:g} on the weights")
     return ", ".join(words)
 
 
@@ -122,6 +135,8 @@ def _order_in_words(config: Config) -> str:
     words = orders[inner.order]
     if inner.first_order_until:
         words = f"first order for {inner.first_order_until:,} outer steps, then second"
+        if inner.first_order_until >= outer.steps:
+            words = "first order in all outer steps: inner.first_order_until is not reached"
     if outer.multi_step_until:
         words += f"; multi-step loss for {outer.multi_step_until:,} outer steps"
     return words

@@ -17,7 +17,8 @@ from maml_cli.model import Params
 from maml_cli.tasks import Split, TaskBatch
 
 MetaGrad = Callable[[Meta, TaskBatch, int], tuple[Tensor, Meta]]
-"""(meta, batch, outer step) -> query losses (R, B), and gradients, task by task, of what is minimised."""
+"""(meta, batch, outer step) -> losses (R, B), on the query points after the last inner step unless it is said
+otherwise; and gradients, task by task, of what is minimised."""
 
 Adapt = Callable[[Meta, Split | Sequence[Split], int], Iterator[Params]]
 """(meta broadcast to tasks, support points, outer step) -> the parameters after 0, 1, ..., S inner steps."""
@@ -95,7 +96,8 @@ def toward_adapted(adapt: Adapt, loss: TaskLoss, *, steps: int) -> MetaGrad:
     """Reptile (Nichol et al. 2018, arXiv:1803.02999, eq. 2): theta - phi, to be descended.
 
     Each of the `steps` inner steps sees another K of all the points that the task has, K the number of its support
-    points: the support points first, then the query points, and round again.
+    points: the support points first, then the query points, and round again. The query loss is thus one of points that
+    adapting saw.
     """
 
     def meta_grad(meta: Meta, batch: TaskBatch, step: int) -> tuple[Tensor, Meta]:
@@ -109,7 +111,10 @@ def toward_adapted(adapt: Adapt, loss: TaskLoss, *, steps: int) -> MetaGrad:
 
 
 def joint_gradient(loss: TaskLoss) -> MetaGrad:
-    """Joint training: the gradient of the loss on all points of a task, support and query, without adapting."""
+    """Joint training: the gradient of the loss on all points of a task, support and query, without adapting.
+
+    That loss is what it returns.
+    """
 
     def meta_grad(meta: Meta, batch: TaskBatch, step: int) -> tuple[Tensor, Meta]:
         leaves = Meta(per_task(meta, num_tasks(batch.support)).params, {})
@@ -151,8 +156,8 @@ def conjugate_gradient(system: Callable[[Tensor], Tensor], target: Tensor, *, st
         curvature = _dot(direction, image)
         going = going & (curvature > 0) & (square > solved)
         length = torch.where(going, square / curvature, 0.0)
-        x = x + length * direction
-        residual = residual - length * image
+        x = torch.where(going, x + length * direction, x)
+        residual = torch.where(going, residual - length * image, residual)
         after = _dot(residual, residual)
         direction = residual + torch.where(going, after / square, 0.0) * direction
         square = after

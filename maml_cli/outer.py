@@ -5,7 +5,7 @@ Shapes: gradients come as (R, B, ...), one for each run and task, and are reduce
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -39,7 +39,8 @@ class Learned(NamedTuple):
 @dataclass
 class TrainState:
     """Everything that training changes. `loss_sum` and `left_out`, both (R,), add up the query losses, and count the
-    tasks left out, since the last line of the log."""
+    tasks left out, since the last line of the log. The generators of tasks, and of noise where there is any, are one
+    for each run."""
 
     meta: Meta
     optimizers: dict[str, Learned]
@@ -47,6 +48,7 @@ class TrainState:
     step: int
     loss_sum: Tensor
     left_out: Tensor
+    noise_generators: list[Generator] = field(default_factory=list)
 
 
 class Outcome(NamedTuple):
@@ -76,7 +78,7 @@ def outer_step(
     standard deviation, the gradients are those at parameters with noise.
     """
     batch = sample(state.generators)
-    start = noisy(state.meta, state.generators, weight_noise) if weight_noise else state.meta
+    start = noisy(state.meta, state.noise_generators, weight_noise) if weight_noise else state.meta
     losses, slopes = meta_grad(start, batch, state.step)
     # Mean over tasks here, outside; inside, the losses of tasks were summed.
     if clip_task_norm is None:

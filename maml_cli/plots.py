@@ -75,7 +75,7 @@ def curve_figure(
     losses: Sequence[tuple[int, float]],
     evaluations: Sequence[tuple[int, Sequence[float | None]]],
     *,
-    loss_name: str,
+    loss_label: str,
     measure: str,
     floor: float | None,
     title: str,
@@ -84,7 +84,7 @@ def curve_figure(
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = figure.subplots()
     if losses:
-        axis.plot(*zip(*losses, strict=True), color=GREY, lw=0.9, label=f"meta-training query loss ({loss_name})")
+        axis.plot(*zip(*losses, strict=True), color=GREY, lw=0.9, label=loss_label)
     if evaluations:
         steps = [step for step, _ in evaluations]
         last = len(evaluations[0][1]) - 1
@@ -155,8 +155,9 @@ def curves_figure(curves: Sequence[Curve], *, measure: str, title: str) -> Figur
     axis.set_title(title)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _log_scale(axis)
-    starts = [curve.values[0].mean for curve in curves]
-    axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(start for start in starts if math.isfinite(start))))
+    starts = [curve.values[0].mean for curve in curves if math.isfinite(curve.values[0].mean)]
+    if starts:
+        axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(starts)))
     axis.legend()
     return figure
 

@@ -118,16 +118,16 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     console = _console()
     for one in comparisons:
         error = f"{_MEASURES[one.measure]} error on the 100-point grid"
-        console.print(f"\nK = {one.shots}, {one.num_tasks:,} test tasks (seed {one.seed}), the same for all; {error}")
-        table = _table("run", "after step", one.measure.upper(), "median", "less the first", "last step")
+        console.print(f"\nK = {one.shots}, the same {one.num_tasks:,} test tasks (seed {one.seed}) for all")
+        console.print(error)
+        table = _table("run", "step", one.measure.upper(), "median", "less the first")
         for run in one.runs:
-            there, last = (getattr(run.steps[step].grid, one.measure) for step in (run.at, -1))
+            there = getattr(run.steps[run.at].grid, one.measure)
             apart = "" if run.difference is None else _interval(run.difference)
             after = f"{run.at}{'*' if run.at == run.trained_steps else ' '}"
-            ending = f"{_number(last.mean)} ({len(run.steps) - 1})"
-            table.add_row(run.label, after, _interval(there), _number(there.median), apart, ending)
+            table.add_row(run.label, after, _interval(there), _number(there.median), apart)
         console.print(table)
-    console.print("mean ± 95 % interval, of differences task by task; * as many inner steps as trained")
+    console.print("mean ± 95 % interval, of differences task by task; * as many steps as trained")
 
 
 def print_cases(cases: Sequence[Case]) -> None:

@@ -16,9 +16,12 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from maml_cli.cli import one_message
+from maml_cli.errors import DivergedError, UserError
 from maml_cli.files import read_lines, write_atomic
+from maml_cli.loading import load_config
 from maml_cli.results_plan import Entry, plan
-from maml_cli.results_text import HEAD, markdown
+from maml_cli.results_text import head, markdown
 
 RUNS = Path("outputs/results")
 SHOWN = {
@@ -47,11 +50,10 @@ def measure(work: Work) -> dict[str, Any]:
     import torch
 
     from maml_cli.assess import open_run
-    from maml_cli.evaluate import adapted_errors, make_bank, statistic
+    from maml_cli.evaluate import learner_errors, make_bank, statistic
     from maml_cli.experiment import choose_device
     from maml_cli.launch import launch
     from maml_cli.launch import plan as plan_training
-    from maml_cli.meta import per_task
 
     torch.set_num_threads(1)
     run, entry = Path(work.run), work.entry
@@ -64,14 +66,7 @@ def measure(work: Work) -> dict[str, Any]:
     found = []
     for shots in entry.shots:
         bank = make_bank(opened.experiment.family, seed=0, purpose="test", num_tasks=work.num_tasks, num_shots=shots)
-        errors = adapted_errors(
-            opened.experiment.algorithm,
-            opened.experiment.predict,
-            bank.with_inputs(opened.experiment.inputs),
-            lambda count: per_task(opened.meta, count),
-            steps=max(entry.steps),
-            like=next(iter(opened.meta.params.values())),
-        )
+        errors = learner_errors(opened.experiment, opened.meta, bank, steps=max(entry.steps))
         grid = [step["grid"][0, :, 0] for step in errors]
         by_step = [statistic(values)._asdict() | {"max": values.max().item()} for values in grid]
         found.append({"shots": shots, "steps": by_step})
@@ -98,7 +93,10 @@ def run_all(
     runs: Path,
     say: Callable[[str], None],
 ) -> dict[str, list[dict[str, Any]]]:
-    """All trainings, `jobs` at a time; by the names of their entries, in the order of their seeds."""
+    """All trainings, `jobs` at a time; by the names of their entries, in the order of their seeds.
+
+    An entry of which one training failed is left out.
+    """
     todo = [
         Work(entry, seed, str(runs / f"{entry.name}-seed{seed}"), tuple(changes), num_tasks)
         for entry in entries
@@ -110,43 +108,50 @@ def run_all(
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         waiting = {pool.submit(measure, work): work for work in todo}
         for count, done in enumerate(as_completed(waiting), start=1):
-            work = waiting[done]
-            found[work.entry.name].append(done.result())
-            minutes = (time.perf_counter() - started) / 60
-            say(f"{count} of {len(todo)}: {work.run}, {minutes:.1f} min")
-    return {name: sorted(results, key=lambda one: one["seed"]) for name, results in found.items()}
+            work, minutes = waiting[done], (time.perf_counter() - started) / 60
+            try:
+                found[work.entry.name].append(done.result())
+                say(f"{count} of {len(todo)}: {work.run}, {minutes:.1f} min")
+            except UserError as error:
+                say(f"{count} of {len(todo)}: {work.run} failed: {error}")
+    complete = {entry.name for entry in entries if len(found[entry.name]) == len(entry.seeds)}
+    return {name: sorted(found[name], key=lambda one: one["seed"]) for name in found if name in complete}
 
 
-def document(entries: Sequence[Entry], found: dict[str, list[dict[str, Any]]], num_tasks: int) -> dict[str, Any]:
-    """What results.json holds."""
-    described = [
+def described(
+    entries: Sequence[Entry], found: dict[str, list[dict[str, Any]]], changes: Sequence[str], num_tasks: int
+) -> list[dict[str, Any]]:
+    """The lines of results.json."""
+    return [
         {
             "name": entry.name,
             "preset": entry.preset,
-            "changes": list(entry.changes),
+            "changes": [*entry.changes, *changes],
+            "num_tasks": num_tasks,
             "title": entry.title,
             "label": entry.label,
+            "beyond": load_config(entry.preset, entry.changes).config.inner.alpha.beyond,
             "beside": entry.beside,
             "report_steps": list(entry.steps),
             "goals": [goal._asdict() for goal in entry.goals],
             "runs": found[entry.name],
         }
         for entry in entries
+        if entry.name in found
     ]
-    return {"schema_version": 1, "num_tasks": num_tasks, "entries": described}
 
 
-def _kept(file: Path, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def _kept(file: Path, made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What `file` has of lines that were not made again, so that --only makes a part of the results."""
-    made = {entry.name for entry in entries}
+    names = {line["name"] for line in made}
     before = json.loads(file.read_text(encoding="utf-8"))["entries"] if file.exists() else []
-    return [entry for entry in before if entry["name"] not in made]
+    return [line for line in before if line["name"] not in names]
 
 
-def _in_order(described: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _in_order(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """In the order of the plan; what is not in it any more is left out."""
     places = {entry.name: place for place, entry in enumerate(plan())}
-    return sorted((entry for entry in described if entry["name"] in places), key=lambda entry: places[entry["name"]])
+    return sorted((line for line in lines if line["name"] in places), key=lambda line: places[line["name"]])
 
 
 def keep_reference(entry: Entry, runs: Path, out: Path) -> None:
@@ -161,7 +166,7 @@ def keep_reference(entry: Entry, runs: Path, out: Path) -> None:
         (target / "checkpoints").mkdir(parents=True)
         write_config(target, found.config)
         shutil.copyfile(source / "metrics.jsonl", target / "metrics.jsonl")
-        left_out = {"optimizers", "generators"}
+        left_out = {"optimizers", "generators", "noise_generators"}
         save_checkpoint(target, found.step, {key: v for key, v in found.contents.items() if key not in left_out})
 
 
@@ -181,11 +186,11 @@ def draw_figures(results: dict[str, Any], runs: Path, out: Path) -> None:
                 values = [Statistic(*(_or_inf(one[key]) for key in Statistic._fields)) for one in found["steps"]]
                 curves.append(Curve(words, values, entry["report_steps"][0]))
         if curves:
-            title = f"{results['num_tasks']:,} test tasks, K = {shots}, 95 % intervals"
+            title = f"finn's sinusoids, K = {shots}, 95 % intervals"
             draw_curves(curves, out / f"results-{shots}shot.png", measure="mse", title=title)
     if (runs / "quickstart-seed0").exists():
         opened = open_run(runs / "quickstart-seed0")
-        for file in draw(opened, kinds=["fit", "steps"], form="png", out=out, num_tasks=results["num_tasks"]):
+        for file in draw(opened, kinds=["fit", "steps"], form="png", out=out):
             file.replace(out / f"quickstart-{file.name}")
 
 
@@ -215,16 +220,20 @@ def main(
         say=lambda text: typer.echo(text, err=True),
     )
     out.mkdir(parents=True, exist_ok=True)
-    results = plain(document(entries, found, tasks))
-    results["entries"] = _in_order([*_kept(out / "results.json", entries), *results["entries"]])
+    made = described(entries, found, changes or [], tasks)
+    lines = _in_order([*_kept(out / "results.json", made), *made])
+    results = plain({"schema_version": 1, "entries": lines})
     write_atomic(out / "results.json", f"{json.dumps(results, indent=1, allow_nan=False)}\n".encode())
-    write_atomic(out / "RESULTS.md", f"{HEAD}\n{markdown(results)}".encode())
+    write_atomic(out / "RESULTS.md", f"{head(results)}\n{markdown(results)}".encode())
     draw_figures(results, runs, out)
     for entry in entries:
-        if entry.label:
+        if entry.label and entry.name in found:
             keep_reference(entry, runs, out)
     typer.echo(out / "RESULTS.md")
+    if len(found) < len(entries):
+        raise typer.Exit(DivergedError.exit_code)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

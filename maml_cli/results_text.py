@@ -1,16 +1,21 @@
 """The results in words: tables in Markdown, from what results.json holds."""
 
+import math
 from typing import Any
 
 LIMIT = 1.2  # no seed may be worse than a goal by more
 
-HEAD = """# Results
+
+def head(results: dict[str, Any]) -> str:
+    """What RESULTS.md begins with: the protocol."""
+    counts = ", ".join(f"{count:,}" for count in sorted({entry["num_tasks"] for entry in results["entries"]}))
+    return f"""# Results
 
 Made by `make results`; `results.json` has the same numbers in full, each with its median and its worst task.
 
-Mean squared error on the 100-point grid over 10,000 test tasks (seed 0) that training never sees, noise-free, K = the
+Mean squared error on the 100-point grid over {counts} test tasks (seed 0) that training never sees, noise-free, K = the
 trained K but for G1; the final checkpoint, never the best one. In the second table ± is 1.96 s / √n over the tasks, of
-seed 0. Training times are of one thread, with as many trainings side by side as there are cores.
+seed 0. Training times are those of one thread, while another training ran beside it.
 """
 
 
@@ -46,7 +51,12 @@ def _twice_the_steps(entry: dict[str, Any]) -> str:
     met = worst <= 100 and all(twice["mean"] <= 1.5 * once["mean"] for once, twice in pairs)
     each = f"{', '.join(map(_short, means))}; worst task {_short(worst)}"
     cells = ["G5", f"`{entry['preset']}`", shots, 2 * step, f"**{_short(sum(means) / len(means))}**", each]
-    cells += [f"1.5 times step {step}, no task above 100", "yes" if met else "**no**", "", ""]
+    cells += [
+        f"1.5 times step {step} (by `beyond: {entry['beyond']}`), no task above 100",
+        "yes" if met else "**no**",
+        "",
+        "",
+    ]
     return f"| {' | '.join(map(str, cells))} |"
 
 
@@ -85,7 +95,7 @@ def _at(run: dict[str, Any], shots: int, step: int) -> dict[str, float]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}" if value < 1e4 else "overflow"
+    return f"{value:.3g}" if math.isfinite(value) else "overflow"
 
 
 def _minutes(entry: dict[str, Any]) -> str:

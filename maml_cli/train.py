@@ -10,11 +10,11 @@ import torch
 from maml_cli import __version__
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError, DivergedError
-from maml_cli.evaluate import adapted_errors, finite, make_bank, summarise
+from maml_cli.evaluate import finite, learner_errors, make_bank, summarise
 from maml_cli.experiment import Experiment
 from maml_cli.files import append_line
 from maml_cli.loading import to_dict
-from maml_cli.meta import Meta, per_task
+from maml_cli.meta import Meta
 from maml_cli.model import Params
 from maml_cli.outer import OPTIMIZERS, SCHEDULES, Learned, Outcome, TrainState, outer_step
 from maml_cli.rundir import save_checkpoint
@@ -87,7 +87,8 @@ def start(config: Config, experiment: Experiment) -> TrainState:
     meta = experiment.init_meta(seeds)
     streams = [generator(seed, "tasks") for seed in seeds]
     none = torch.zeros(len(seeds), dtype=torch.int64)
-    return TrainState(meta, _optimizers(config, experiment, meta), streams, 0, none.double(), none)
+    noise = [generator(seed, "noise") for seed in seeds] if config.outer.weight_noise else []
+    return TrainState(meta, _optimizers(config, experiment, meta), streams, 0, none.double(), none, noise)
 
 
 def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
@@ -98,6 +99,7 @@ def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
         "meta": state.meta._asdict(),
         "optimizers": {name: learned.optimizer.state_dict() for name, learned in state.optimizers.items()},
         "generators": [stream.get_state() for stream in state.generators],
+        "noise_generators": [stream.get_state() for stream in state.noise_generators],
         "loss_sum": state.loss_sum,
         "left_out": state.left_out,
         "versions": {"maml": __version__, "torch": torch.__version__},
@@ -113,13 +115,18 @@ def restore(config: Config, experiment: Experiment, contents: dict[str, Any]) ->
     try:
         for name, learned in optimizers.items():
             learned.optimizer.load_state_dict(contents["optimizers"][name])
-        streams = [torch.Generator() for _ in contents["generators"]]
-        for stream, saved in zip(streams, contents["generators"], strict=True):
-            stream.set_state(saved)
+        streams, noise = (_generators(contents.get(name, [])) for name in ("generators", "noise_generators"))
         sums = [contents[name].clone() for name in ("loss_sum", "left_out")]
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"its optimiser or generator state does not fit its config: {error}") from None
-    return TrainState(meta, optimizers, streams, contents["step"], *sums)
+    return TrainState(meta, optimizers, streams, contents["step"], sums[0], sums[1], noise)
+
+
+def _generators(states: list[torch.Tensor]) -> list[torch.Generator]:
+    streams = [torch.Generator() for _ in states]
+    for stream, saved in zip(streams, states, strict=True):
+        stream.set_state(saved)
+    return streams
 
 
 def _optimizers(config: Config, experiment: Experiment, meta: Meta) -> dict[str, Learned]:
@@ -176,15 +183,8 @@ def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, r
         purpose="validation",
         num_tasks=config.run.eval_tasks,
         num_shots=shots,
-    ).with_inputs(experiment.inputs)
-    errors = adapted_errors(
-        experiment.algorithm,
-        experiment.predict,
-        bank,
-        lambda count: per_task(state.meta, count),
-        steps=config.inner.steps,
-        like=next(iter(state.meta.params.values())),
     )
+    errors = learner_errors(experiment, state.meta, bank, steps=config.inner.steps)
     found = [summarise(step) for step in errors]
     record: dict[str, Any] = {"shots": shots, "num_tasks": config.run.eval_tasks}
     for name in ("grid", "query"):

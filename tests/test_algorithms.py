@@ -26,9 +26,10 @@ def _config(**inner: Any) -> Config:
 
 
 def _batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_tasks: int = 4) -> TaskBatch:
-    return experiment.family.sample(
+    batch = experiment.family.sample(
         [generator(seed, "x") for seed in seeds], num_tasks=num_tasks, num_support=6, num_query=5, dtype=torch.float64
     )
+    return batch.with_inputs(experiment.inputs)
 
 
 ADAPT = [("all", 0), ("all", 2), ("head", 0), ("body", 0), ("context", 2)]
@@ -55,6 +56,7 @@ GRADIENTS: dict[str, dict[str, dict[str, Any]]] = {
     "multi-step": {"outer": {"multi_step_until": 10}},
     "multi-step, first": {"outer": {"multi_step_until": 10}, "inner": {"order": "first"}},
     "proximal": {"inner": {"proximal": 0.3}},
+    "proximal, first": {"inner": {"proximal": 0.3, "order": "first"}},
     "huber": {"inner": {"loss": "huber"}},
 }
 OTHERS: dict[str, dict[str, dict[str, Any]]] = {
@@ -73,6 +75,9 @@ def _crossed() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         inner = {"adapt": adapt, "steps": 3} | update | gradient.get("inner", {})
         sections = {"model": {"context": context}, "inner": inner, "outer": gradient.get("outer", {})}
         yield f"{adapt}{context or ''}-{rule}-{kind}", sections
+    for kind, gradient in (GRADIENTS | OTHERS).items():
+        inner = {"steps": 3, "alpha": {"init": 0.03}} | gradient.get("inner", {})
+        yield f"oracle-{kind}", {"model": {"oracle": True}, "inner": inner, "outer": gradient.get("outer", {})}
     for (adapt, context), optimizer, (kind, gradient) in itertools.product(ADAPT, ["sgd", "adam"], OTHERS.items()):
         if (kind == "reptile" and adapt != "all") or (kind == "joint" and context):
             continue
@@ -224,7 +229,9 @@ def test_what_adapts_and_what_stays() -> None:
 def test_groups_and_shapes_of_alpha() -> None:
     assert set(alpha_groups(KEYS, per="scalar").values()) == {"alpha"}
     assert list(dict.fromkeys(alpha_groups(KEYS, per="layer").values())) == ["hidden0", "hidden1", "head"]
-    meta: Meta = build(_config(steps=3, alpha={"per": "parameter", "per_step": True})).init_meta([0, 1])
+    meta: Meta = build(_config(steps=3, alpha={"per": "parameter", "per_step": True, "learned": True})).init_meta(
+        [0, 1]
+    )
     assert {key: tuple(value.shape) for key, value in meta.rule.items()} == {
         key: (2, 3, *value.shape[1:]) for key, value in meta.params.items()
     }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import launch, rules
+from maml_cli import launch, meta_gradients, rules
 from maml_cli.files import read_lines
 from tests.conftest import Cli, Tiny
 
@@ -70,7 +70,7 @@ def test_train_prints_the_run_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None
 def test_train_says_when_it_is_first_order(cli: Cli) -> None:
     assert "order    first order (FOMAML)" in cli("train", "-c", "fomaml-10shot", *Tiny).err
     annealed = cli("train", "-c", "smoke", *Tiny, "-s", "inner.first_order_until=6").err
-    assert "order    first order for 6 outer steps, then second order" in annealed
+    assert "order    first order for 6 outer steps, then second" in annealed
 
 
 def test_train_json(cli: Cli) -> None:
@@ -333,6 +333,29 @@ def test_check_passes_and_reports(cli: Cli) -> None:
     assert all(case.keys() == {"name", "expected", "obtained", "tolerance", "passed"} for case in found["cases"])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["inner.optimizer=adam", "inner.steps=3"],
+        ["model.context=2", "inner.adapt=context", "inner.curvature=kronecker", "inner.optimizer=adam"],
+        ["outer.multi_step_until=5", "inner.steps=2", "inner.first_order_until=3"],
+        ["inner.order=implicit", "inner.proximal=1", "inner.adapt=head", "inner.steps=3"],
+        ["outer.meta_gradient=reptile", "inner.optimizer=adam"],
+        ["model.hidden=[]", "tasks.num_support=1", "inner.loss=huber"],
+    ],
+)
+def test_check_passes_for_every_kind_of_learner(cli: Cli, changes: list[str]) -> None:
+    result = cli("check", "-s", "model.hidden=[6,5]", *(word for change in changes for word in ("-s", change)))
+    assert result.code == 0 and "WRONG" not in result.out, result.out[-600:]
+    assert ("first outer step" in result.out) == ("outer.multi_step_until=5" in changes)
+
+
+def test_check_notices_wrong_weights_of_the_multi_step_loss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meta_gradients, "annealed_to_last", lambda steps, until: lambda step: [0.0, 0.1, 0.9])
+    changes = ["model.hidden=[4]", "outer.multi_step_until=5", "inner.steps=2"]
+    assert cli("check", *(word for change in changes for word in ("-s", change))).code == 1
+
+
 def test_check_fails_when_anything_is_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "init_alphas", lambda *a, **k: {"alpha": torch.full((1, 1, 1, 1), 0.3).double()})
     result = cli("check")
@@ -404,4 +427,4 @@ def test_completion_knows_the_presets() -> None:
     }
     code = "from maml_cli.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["alpha-per-step-10shot", "anil-10shot"]
+    assert done.stdout.split() == ["finn-10shot", "finn-10shot-noise", "finn-5shot"]

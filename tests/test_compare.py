@@ -87,7 +87,7 @@ def test_different_families_and_different_k_are_refused_unless_told(cli: Cli, tw
 def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli, two: list[Opened]) -> None:
     runs = [str(run.checkpoint.label) for run in two]
     result = cli("compare", *runs, "--shots", "5,10", "--tasks", 10, "--out", "here/c.svg")
-    assert result.code == 0 and max(map(len, result.out.splitlines())) <= 90
+    assert result.code == 0 and max(map(len, result.out.splitlines())) <= 80
     assert all(result.out.count(text) == 2 for text in ("outputs/smoke ", "outputs/smoke-2 ", "less the first"))
     assert result.err == "drawn as here/c-5shot.svg, here/c-10shot.svg\n"
     first = Path("here/c-5shot.svg").read_bytes()
@@ -99,6 +99,21 @@ def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli
     assert document["results"][0]["runs"][0]["difference"] is None
     assert document["results"][0]["runs"][1]["difference"].keys() == {"mean", "ci95", "median"}
     assert Path("here/c-5shot.svg").read_bytes() == first
+
+
+def test_runs_that_overflow_are_drawn_and_joint_training_is_compared_before_adapting(cli: Cli) -> None:
+    assert cli("train", "-c", "smoke", *QUICK, "-s", "tasks.amplitude=1e30").code == 5
+    result = cli("compare", "outputs/smoke", "outputs/smoke", "--tasks", 4)
+    assert result.code == 0, result.err
+    joint = cli("train", "-c", "joint-10shot", *QUICK).out.strip()
+    found = json.loads(cli("compare", joint, joint, "--tasks", 4, "--json").out)["results"][0]["runs"][0]
+    assert (found["trained_steps"], found["at"]) == (0, 0)
+
+
+def test_an_odd_run_is_said_to_be_odd(cli: Cli, two: list[Opened]) -> None:
+    (Path("outputs/smoke/checkpoints") / "step-00000012.pt").unlink()
+    result = cli("compare", "outputs/smoke", "outputs/smoke", "--tasks", 4)
+    assert result.code == 0 and "step-00000012.pt is missing: taking step-00000006.pt" in " ".join(result.err.split())
 
 
 @pytest.mark.parametrize(

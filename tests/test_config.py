@@ -141,7 +141,7 @@ run:
         ),
         (
             "outer: {meta_gradient: reptile}\ninner: {order: implicit, proximal: 1}\n",
-            "mine.yaml:2:16: inner.order must be second or first: Reptile takes no implicit gradient",
+            "mine.yaml:2:16: inner.order has no effect: Reptile does not differentiate the inner loop",
         ),
         (
             "outer: {meta_gradient: reptile}\ninner: {adapt: head}\n",
@@ -156,7 +156,7 @@ run:
             "mine.yaml:2:20: inner.curvature cannot be learned: joint training does not differentiate the inner loop",
         ),
         (
-            "outer: {meta_gradient: joint, multi_step_until: 5}\n",
+            "outer: {meta_gradient: joint, multi_step_until: 5}\ninner: {steps: 2}\n",
             "mine.yaml:1:49: outer.multi_step_until has no effect: joint training does not differentiate",
         ),
         (
@@ -175,6 +175,18 @@ run:
         (
             "inner: {order: implicit, proximal: 1}\nouter: {multi_step_until: 3}\n",
             "mine.yaml:2:27: outer.multi_step_until has no effect: inner.order is implicit",
+        ),
+        ("inner: {order: implicit, proximal: 200}\n", "mine.yaml:1:16: inner.order implicit needs proximal * alpha"),
+        (
+            "inner: {order: implicit, proximal: 1, optimizer: adam}\n",
+            "mine.yaml:1:50: inner.optimizer must be sgd: Adam goes around a minimum, and not into it",
+        ),
+        ("inner: {order: implicit, proximal: 1, loss: l1}\n", "mine.yaml:1:45: inner.loss must be mse or huber: an"),
+        ("outer: {multi_step_until: 5}\n", "mine.yaml:1:27: outer.multi_step_until has no effect: inner.steps is 1"),
+        ("inner: {alpha: {per_step: true}}\n", "mine.yaml:1:27: inner.alpha.per_step has no effect: alpha.learned"),
+        (
+            "model: {oracle: true}\ntasks: {offset: [0, 1]}\n",
+            "mine.yaml:1:17: model.oracle must be false where tasks.offset varies",
         ),
         ("inner: {curvature_per_step: true}\n", "mine.yaml:1:29: inner.curvature_per_step has no effect: inner.curv"),
         ("inner: {alpha: {sign: positive}}\n", "mine.yaml:1:23: inner.alpha.sign has no effect: alpha.learned is"),

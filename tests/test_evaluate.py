@@ -11,6 +11,7 @@ from maml_cli.config import Config
 from maml_cli.evaluate import Evaluation, PointErrors, adapted_errors, evaluate, make_bank, statistic
 from maml_cli.experiment import Experiment, build
 from maml_cli.meta import per_task
+from maml_cli.model import Params
 
 CONFIG = Config.model_validate(
     {
@@ -28,15 +29,7 @@ EXPERIMENT = build(CONFIG)
 def _evaluate(experiment: Experiment = EXPERIMENT, **changes: int) -> Evaluation:
     options: dict[str, int] = {"num_shots": 5, "num_tasks": 30, "seed": 0, "steps": 4, "trained_steps": 2} | changes
     meta = experiment.init_meta([0])
-    return evaluate(
-        experiment.algorithm,
-        experiment.predict,
-        meta,
-        family=experiment.family,
-        inputs=experiment.inputs,
-        random_params=experiment.init_params,
-        **options,
-    )
+    return evaluate(experiment, meta, **options)
 
 
 def test_errors_are_those_of_a_plain_loop_over_tasks_and_steps() -> None:
@@ -171,3 +164,25 @@ def test_baselines_stand_in_order_on_finn() -> None:
 def test_ten_thousand_tasks_take_seconds_and_no_graph(tmp_path: Path) -> None:
     found = _evaluate(build(Config.model_validate({"model": {"hidden": [6]}})), num_tasks=10_000, steps=2)
     assert found.num_tasks == 10_000 and found.steps[2].grid.mse.ci95 < 0.1 * found.steps[2].grid.mse.mean
+
+
+def test_an_oracle_is_told_the_truth_of_each_task_on_all_points() -> None:
+    """A network put in its place that computes amplitude * sin(frequency * x - phase) of its inputs makes no error."""
+    config = {"model": {"oracle": True}, "tasks": {"frequency": [0.5, 2.0]}, "run": {"dtype": "float64"}}
+    experiment = build(Config.model_validate(config))
+
+    def exact(params: Params, inputs: torch.Tensor) -> torch.Tensor:
+        x, amplitude, frequency, phase = inputs.split(1, dim=-1)  # type: ignore[no-untyped-call]
+        return amplitude * torch.sin(frequency * x - phase)  # type: ignore[no-any-return]
+
+    found = evaluate(
+        experiment._replace(predict=exact),
+        experiment.init_meta([0]),
+        num_shots=5,
+        num_tasks=150,
+        seed=0,
+        steps=0,
+        trained_steps=0,
+    )
+    for points in found.steps[0]:
+        assert points.mse.mean < 1e-28

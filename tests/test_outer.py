@@ -100,7 +100,8 @@ def test_weight_noise_moves_where_gradients_are_taken_and_nothing_else() -> None
     """
     meta = Meta({"w": torch.full((2, 50, 40), 3.0)}, {"alpha": torch.ones(2, 1, 1, 1)})
     learned = {"params": Learned(OPTIMIZERS["sgd"]([meta.params["w"]], 1.0), 1.0)}
-    state = TrainState(meta, learned, [generator(0, "x"), generator(1, "x")], 0, torch.zeros(2), torch.zeros(2))
+    state = TrainState(meta, learned, [], 0, torch.zeros(2), torch.zeros(2))
+    state.noise_generators = [generator(0, "x"), generator(1, "x")]
 
     def meta_grad(start: Meta, batch: object, step: int) -> tuple[Tensor, Meta]:
         assert torch.equal(start.rule["alpha"], torch.ones(2, 1, 1, 1))

@@ -59,7 +59,12 @@ def test_what_overflows_does_not_flatten_the_rest() -> None:
         (axis,) = plots.steps_figure(_evaluation([3.0, 0.5, bad]), measure="mse", title="").axes
         assert axis.get_ylim()[1] <= 30 * 4.25
     (axis,) = plots.curve_figure(
-        [(1, 2.0)], [(0, [3.0, None]), (1, [3.0, 1.0])], loss_name="mse", measure="mse", floor=3.0, title=""
+        [(1, 2.0)],
+        [(0, [3.0, None]), (1, [3.0, 1.0])],
+        loss_label="query loss (mse)",
+        measure="mse",
+        floor=3.0,
+        title="",
     ).axes
     lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axis.lines}
     adapted = lines["validation MSE, after 1 step"]

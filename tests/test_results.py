@@ -108,6 +108,8 @@ def _entry(means: list[float], goal: Goal, *, label: str = "G3", worst: float = 
         "name": "x",
         "preset": "x",
         "label": label,
+        "beyond": "stop",
+        "num_tasks": 10,
         "title": "X",
         "beside": "0.5",
         "report_steps": [1],

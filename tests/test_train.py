@@ -53,8 +53,12 @@ EVERYTHING = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "everything": EVERYTHING,
-    "float32": {"run": {"dtype": "float32"}, "outer": {"clip_task_norm": 0.1, "multi_step_until": 8}},
-    "curvature, context and implicit": {
+    "float32": {
+        "run": {"dtype": "float32"},
+        "inner": {"steps": 2},
+        "outer": {"clip_task_norm": 0.1, "multi_step_until": 8},
+    },
+    "context and implicit": {
         "model": {"context": 2},
         "inner": {"adapt": "context", "order": "implicit", "proximal": 1.0, "steps": 2},
         "outer": {"schedule": "linear", "weight_noise": 0.01},

@@ -115,7 +115,7 @@ def test_more_steps_than_alphas_are_refused_unless_it_is_said_what_follows(cli: 
         refused = cli(command[0], "--checkpoint", run, "--tasks", 3, *command[1:])
         assert refused.code == 2 and refused.out == ""
         assert refused.err.startswith(
-            "--steps 3: smoke has alphas for 2 inner steps and no rule for the rest; say what"
+            "--steps 3: outputs/smoke has alphas for 2 inner steps and no rule for the rest; give at"
         )
     going_on = ["--steps", 3, "--tasks", 3, "--set", "inner.alpha.beyond=stop", "--json"]
     stopped = json.loads(cli("eval", "--checkpoint", run, *going_on).out)["results"][0]["steps"]
