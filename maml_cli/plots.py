@@ -154,9 +154,9 @@ def curves_figure(curves: Sequence[Curve], *, measure: str, title: str) -> Figur
     )
     axis.set_title(title)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _log_scale(axis)
-    starts = [curve.values[0].mean for curve in curves if math.isfinite(curve.values[0].mean)]
+    starts = [curve.values[0].mean for curve in curves if 0 < curve.values[0].mean < math.inf]
     if starts:
+        _log_scale(axis)
         axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(starts)))
     axis.legend()
     return figure

@@ -76,7 +76,9 @@ def _crossed() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         sections = {"model": {"context": context}, "inner": inner, "outer": gradient.get("outer", {})}
         yield f"{adapt}{context or ''}-{rule}-{kind}", sections
     for kind, gradient in (GRADIENTS | OTHERS).items():
-        inner = {"steps": 3, "alpha": {"init": 0.03}} | gradient.get("inner", {})
+        inner = {"steps": 3, "alpha": {"init": 0.01}} | gradient.get("inner", {})
+        if kind == "implicit":  # with inputs as large as an amplitude it takes more to be convex
+            inner |= {"proximal": 50.0, "steps": 400}
         yield f"oracle-{kind}", {"model": {"oracle": True}, "inner": inner, "outer": gradient.get("outer", {})}
     for (adapt, context), optimizer, (kind, gradient) in itertools.product(ADAPT, ["sgd", "adam"], OTHERS.items()):
         if (kind == "reptile" and adapt != "all") or (kind == "joint" and context):
