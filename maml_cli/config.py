@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
+from maml_cli import nonsense
+
 SCHEMA_VERSION = 1
 
 
@@ -58,12 +60,6 @@ class Tasks(Section):
         "uniform", description="where query points lie: anywhere, or one in each of num_query equal parts of the range"
     )
 
-    @model_validator(mode="after")
-    def _spans_inputs(self) -> "Tasks":
-        if self.x[0] == self.x[1]:
-            raise PydanticCustomError("at:x", "must be [low, high] with low below high")
-        return self
-
 
 class Model(Section):
     """The network, a multilayer perceptron from x to y."""
@@ -102,16 +98,6 @@ class Alpha(Section):
     optimizer: Optimizer | None = Field(None, description="the outer optimiser of alpha; null: outer.optimizer")
     lr: float | None = Field(None, gt=0, description="its outer learning rate; null: outer.lr")
 
-    @model_validator(mode="after")
-    def _settings_have_effect(self) -> "Alpha":
-        for key in ("optimizer", "lr"):
-            if not self.learned and getattr(self, key) is not None:
-                raise PydanticCustomError(f"at:{key}", "has no effect: alpha.learned is false")
-        for key in ("sign", "per_step"):
-            if not self.learned and getattr(self, key) in ("positive", True):
-                raise PydanticCustomError(f"at:{key}", "has no effect: alpha.learned is false")
-        return self
-
 
 class Inner(Section):
     """The inner loop: gradient descent on the support points of a task."""
@@ -143,44 +129,10 @@ class Inner(Section):
     )
     alpha: Alpha = Field(Alpha(), description="the inner learning rate")
 
-    @model_validator(mode="after")
-    def _order_can_change(self) -> "Inner":
-        if self.order != "second" and self.first_order_until:
-            raise PydanticCustomError("at:first_order_until", f"has no effect: inner.order is {self.order}")
-        return self
-
     @property
     def steps_differ(self) -> bool:
         """Whether inner steps have something of their own, which ends with them."""
         return self.alpha.per_step or self.curvature_per_step
-
-    @model_validator(mode="after")
-    def _ends(self) -> "Inner":
-        if self.curvature_per_step and self.curvature == "none":
-            raise PydanticCustomError("at:curvature_per_step", "has no effect: inner.curvature is none")
-        if self.alpha.beyond not in (None, "hold") and not (self.alpha.per_step or self.curvature_per_step):
-            raise PydanticCustomError("at:alpha.beyond", "has no effect: alpha.per_step is false")
-        return self
-
-    @model_validator(mode="after")
-    def _minimum_exists(self) -> "Inner":
-        if self.order == "implicit":
-            if not self.proximal:
-                raise PydanticCustomError("at:proximal", "must be greater than 0: inner.order is implicit")
-            if self.proximal * self.alpha.init >= 2:
-                raise PydanticCustomError(
-                    "at:order", "implicit needs proximal * alpha.init below 2, or no step descends"
-                )
-            if self.optimizer == "adam":
-                raise PydanticCustomError("at:optimizer", "must be sgd: Adam goes around a minimum, and not into it")
-            if self.loss == "l1":
-                raise PydanticCustomError("at:loss", "must be mse or huber: an implicit gradient needs curvature")
-            if self.alpha.learned or self.curvature != "none":
-                raise PydanticCustomError(
-                    "at:order",
-                    "implicit learns neither alpha nor curvature: a minimum does not depend on the way to it",
-                )
-        return self
 
 
 class Outer(Section):
@@ -247,49 +199,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Config":
-        if self.inner.adapt == "body" and not self.model.hidden:
-            raise PydanticCustomError("at:inner.adapt", "body has nothing to adapt: model.hidden is empty")
-        self._check_context()
-        self._check_meta_gradient()
-        if self.run.dtype == "float32" and self.inner.alpha.init > 3e38:
-            raise PydanticCustomError("at:inner.alpha.init", "must be at most 3e38, the range of float32")
-        if self.run.device == "mps" and self.run.dtype == "float64":
-            raise PydanticCustomError("at:run.dtype", "must be float32 on mps, which has no float64")
+        for key, reason in nonsense.found(self):
+            raise PydanticCustomError(f"at:{key}", reason)
         return self
 
     @property
     def trained_steps(self) -> int:
         """The inner steps that training takes: none in joint training, where only evaluation adapts."""
         return 0 if self.outer.meta_gradient == "joint" else self.inner.steps
-
-    def _check_context(self) -> None:
-        adapt, context = self.inner.adapt, self.model.context
-        if adapt == "context" and not context:
-            raise PydanticCustomError("at:inner.adapt", "context has nothing to adapt: model.context is 0")
-        if context and adapt not in ("all", "context"):
-            raise PydanticCustomError("at:model.context", f"has no effect: only the {adapt} adapts, and it stays zero")
-        if self.model.oracle and self.tasks.offset[0] < self.tasks.offset[1]:
-            raise PydanticCustomError(
-                "at:model.oracle", "must be false where tasks.offset varies: it is told amplitude, frequency and phase"
-            )
-
-    def _check_meta_gradient(self) -> None:
-        inner, outer = self.inner, self.outer
-        if outer.multi_step_until and (inner.order == "implicit" or inner.steps == 1):
-            reason = "inner.order is implicit" if inner.order == "implicit" else "inner.steps is 1"
-            raise PydanticCustomError("at:outer.multi_step_until", f"has no effect: {reason}")
-        if outer.meta_gradient == "query":
-            return
-        name = "Reptile" if outer.meta_gradient == "reptile" else "joint training"
-        if inner.order != "second":
-            raise PydanticCustomError("at:inner.order", f"has no effect: {name} does not differentiate the inner loop")
-        if outer.multi_step_until or inner.first_order_until:
-            key = "outer.multi_step_until" if outer.multi_step_until else "inner.first_order_until"
-            raise PydanticCustomError(f"at:{key}", f"has no effect: {name} does not differentiate the inner loop")
-        if inner.alpha.learned or inner.curvature != "none":
-            key = "inner.alpha.learned" if inner.alpha.learned else "inner.curvature"
-            raise PydanticCustomError(f"at:{key}", f"cannot be learned: {name} does not differentiate the inner loop")
-        if outer.meta_gradient == "reptile" and inner.adapt != "all":
-            raise PydanticCustomError("at:inner.adapt", "must be all: Reptile learns only what adapts")
-        if outer.meta_gradient == "joint" and self.model.context:
-            raise PydanticCustomError("at:model.context", "has no effect: without adapting, a context stays zero")

@@ -26,7 +26,7 @@ ROOMS = [
         "reference",
     ),
     *("train", "evaluate", "rundir", "checkpoint", "files"),
-    *("experiment", "devices", "loading", "presets", "complaints", "yamlfile", "config"),
+    *("experiment", "devices", "loading", "presets", "complaints", "yamlfile", "config", "nonsense"),
     *(
         "examples",
         "baselines",

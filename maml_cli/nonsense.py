@@ -1,0 +1,151 @@
+"""Combinations of settings that make no sense, each at the key to blame and with the reason.
+
+What cannot be tells why it must be otherwise; what is merely without effect is refused as well, so that nobody takes
+it for a result.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Config = Any  # that of maml_cli.config, which asks this module whether it makes sense
+
+Rule = tuple[str, Callable[[Config], bool], str]
+
+
+def found(config: Config) -> Iterator[tuple[str, str]]:
+    """The key and the reason of each combination in `config` that makes no sense."""
+    for key, applies, reason in RULES:
+        if applies(config):
+            yield key, reason
+
+
+def _undifferentiated(config: Config) -> bool:
+    """Whether no derivative is taken through the inner loop."""
+    return bool(config.outer.meta_gradient != "query")
+
+
+def _implicit(config: Config) -> bool:
+    return bool(config.inner.order == "implicit")
+
+
+UNLEARNED = "has no effect: alpha.learned is false"
+NO_INNER = "the meta-gradient of Reptile and of joint training does not differentiate the inner loop"
+
+RULES: list[Rule] = [
+    ("tasks.x", lambda c: c.tasks.x[0] == c.tasks.x[1], "must be [low, high] with low below high"),
+    *(
+        (
+            f"inner.alpha.{key}",
+            lambda c, key=key: not c.inner.alpha.learned and bool(getattr(c.inner.alpha, key)),
+            UNLEARNED,
+        )
+        for key in ("optimizer", "lr", "per_step")
+    ),
+    ("inner.alpha.sign", lambda c: c.inner.alpha.sign == "positive" and not c.inner.alpha.learned, UNLEARNED),
+    (
+        "inner.alpha.beyond",
+        lambda c: c.inner.alpha.beyond not in (None, "hold") and not c.inner.steps_differ,
+        "has no effect: no inner step has an alpha or a curvature of its own",
+    ),
+    (
+        "inner.curvature_per_step",
+        lambda c: c.inner.curvature_per_step and c.inner.curvature == "none",
+        "has no effect: inner.curvature is none",
+    ),
+    (
+        "inner.adapt",
+        lambda c: c.inner.adapt == "body" and not c.model.hidden,
+        "body has nothing to adapt: model.hidden is empty",
+    ),
+    (
+        "inner.adapt",
+        lambda c: c.inner.adapt == "context" and not c.model.context,
+        "context has nothing to adapt: model.context is 0",
+    ),
+    (
+        "model.context",
+        lambda c: c.model.context > 0 and c.inner.adapt in ("head", "body"),
+        "has no effect: it does not adapt (inner.adapt), and stays zero",
+    ),
+    (
+        "model.oracle",
+        lambda c: c.model.oracle and c.tasks.offset[0] < c.tasks.offset[1],
+        "must be false where tasks.offset varies: it is told amplitude, frequency and phase",
+    ),
+    (
+        "inner.first_order_until",
+        lambda c: c.inner.first_order_until > 0 and c.inner.order != "second",
+        "has no effect: inner.order is not second",
+    ),
+    (
+        "outer.multi_step_until",
+        lambda c: c.outer.multi_step_until > 0 and c.inner.steps == 1,
+        "has no effect: inner.steps is 1",
+    ),
+    # A minimum, and its derivative.
+    (
+        "inner.proximal",
+        lambda c: _implicit(c) and not c.inner.proximal,
+        "must be greater than 0: inner.order is implicit",
+    ),
+    (
+        "inner.order",
+        lambda c: _implicit(c) and c.inner.proximal * c.inner.alpha.init >= 2,
+        "implicit needs proximal * alpha.init below 2, or no step descends",
+    ),
+    (
+        "inner.optimizer",
+        lambda c: _implicit(c) and c.inner.optimizer == "adam",
+        "must be sgd where inner.order is implicit: Adam goes around a minimum, and not into it",
+    ),
+    (
+        "inner.loss",
+        lambda c: _implicit(c) and c.inner.loss == "l1",
+        "must be mse or huber where inner.order is implicit: an implicit gradient needs curvature",
+    ),
+    (
+        "inner.order",
+        lambda c: _implicit(c) and (c.inner.alpha.learned or c.inner.curvature != "none"),
+        "implicit learns neither alpha nor curvature: a minimum does not depend on the way to it",
+    ),
+    (
+        "outer.multi_step_until",
+        lambda c: _implicit(c) and c.outer.multi_step_until > 0,
+        "has no effect: inner.order is implicit",
+    ),
+    # Reptile and joint training.
+    ("inner.order", lambda c: _undifferentiated(c) and c.inner.order != "second", f"has no effect: {NO_INNER}"),
+    (
+        "outer.multi_step_until",
+        lambda c: _undifferentiated(c) and c.outer.multi_step_until > 0,
+        f"has no effect: {NO_INNER}",
+    ),
+    (
+        "inner.first_order_until",
+        lambda c: _undifferentiated(c) and c.inner.first_order_until > 0,
+        f"has no effect: {NO_INNER}",
+    ),
+    ("inner.alpha.learned", lambda c: _undifferentiated(c) and c.inner.alpha.learned, f"must be false: {NO_INNER}"),
+    ("inner.curvature", lambda c: _undifferentiated(c) and c.inner.curvature != "none", f"must be none: {NO_INNER}"),
+    (
+        "inner.adapt",
+        lambda c: c.outer.meta_gradient == "reptile" and c.inner.adapt != "all",
+        "must be all: Reptile learns only what adapts",
+    ),
+    (
+        "model.context",
+        lambda c: c.outer.meta_gradient == "joint" and c.model.context > 0,
+        "has no effect: without adapting, in joint training, a context stays zero",
+    ),
+    # What a number can hold.
+    (
+        "inner.alpha.init",
+        lambda c: c.run.dtype == "float32" and c.inner.alpha.init > 3e38,
+        "must be at most 3e38, the range of float32",
+    ),
+    (
+        "run.dtype",
+        lambda c: c.run.device == "mps" and c.run.dtype == "float64",
+        "must be float32 on mps, which has no float64",
+    ),
+]
