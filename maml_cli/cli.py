@@ -1,11 +1,9 @@
 """The command line: each command parses, calls one function, and prints. Heavy imports wait inside the commands."""
 
-import contextlib
 import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +11,7 @@ import typer
 
 from maml_cli import __version__
 from maml_cli.config_cli import config_app, presets_app
-from maml_cli.errors import ConfigError, FileError, UserError
+from maml_cli.failures import one_message
 from maml_cli.options import (
     CheckpointOpt,
     ConfigOpt,
@@ -78,14 +76,15 @@ def train(
 
     Ctrl-C saves a checkpoint first. A run that was interrupted and resumed ends with the same bytes.
     """
+    from maml_cli.describe import describe
     from maml_cli.experiment import choose_device
-    from maml_cli.launch import describe, launch, plan
+    from maml_cli.launch import launch, plan
     from maml_cli.report import plan_dict, to_json, train_dict
 
     planned = plan(config, overrides or [], out=out, resume=resume, device=device)
     choice = choose_device(planned.config, planned.device)
     if dry_run:
-        text = "\n".join([f"{planned.where}: nothing written (--dry-run)", *describe(planned, choice)])
+        text = "\n".join([f"{planned.where}: nothing written (--dry-run)", *describe(planned.config, choice)])
         typer.echo(to_json(plan_dict(planned, choice)) if as_json else text)
         return
     launched = launch(planned, choice, quiet=quiet)
@@ -302,30 +301,6 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a terminal without ± or arrows shows ? for them
     with one_message():
         app(arguments, prog_name="maml")
-
-
-@contextlib.contextmanager
-def one_message() -> Iterator[None]:
-    """Every mistake of the user's becomes a message on stderr and an exit code."""
-    try:
-        yield
-    except UserError as error:
-        _fail(str(error), error.exit_code)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", FileError.exit_code)
-    except (MemoryError, RuntimeError) as error:
-        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        if not out_of_memory and "can't allocate memory" not in str(error):
-            raise
-        _fail("out of memory; try fewer tasks, points or steps, or a smaller network", ConfigError.exit_code)
-
-
-def _fail(message: str, exit_code: int) -> None:
-    # No escape sequence of a hostile file reaches the terminal.
-    plain = "".join(character if character.isprintable() or character == "\n" else "?" for character in message)
-    typer.echo(plain, err=True)
-    sys.exit(exit_code)
 
 
 def _counts(text: str | None) -> list[int]:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +10,10 @@ import torch
 
 from maml_cli import rundir
 from maml_cli.config import Config
+from maml_cli.describe import describe
 from maml_cli.devices import Choice
 from maml_cli.errors import CheckpointError, ConfigError, InterruptedRun
-from maml_cli.experiment import Experiment, build, num_inputs
+from maml_cli.experiment import Experiment, build
 from maml_cli.files import read_lines
 from maml_cli.loading import load_config
 from maml_cli.outer import TrainState
@@ -22,7 +22,6 @@ from maml_cli.rundir import Checkpoint
 from maml_cli.signals import Stop, catch_stop
 from maml_cli.train import Trained, restore, start, train
 
-ENGINE = "eager"
 OUTPUTS = Path("outputs")
 Say = Callable[[str], None]
 
@@ -75,73 +74,6 @@ def plan(
     return Plan(loaded.config, loaded.name, out, found.run if found else None, found)
 
 
-def describe(plan: Plan, choice: Choice) -> list[str]:
-    """What will be trained and how, in a few lines."""
-    config = plan.config
-    tasks, inner = config.tasks, config.inner
-    sizes = [num_inputs(config), *config.model.hidden, 1]
-    count = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
-    threads = f"{config.run.threads} thread{'s' if config.run.threads > 1 else ''}"
-    return [
-        f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
-        f"{tasks.num_support} support and {tasks.num_query} query points each",
-        f"network  {'-'.join(map(str, sizes))} {config.model.activation}, {count:,} parameters, seed {config.run.seed}",
-        f"inner    {inner.steps} step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
-        f"{_update_in_words(config)}",
-        f"order    {_order_in_words(config)}",
-        f"outer    {_outer_in_words(config)}",
-        f"device   {choice.device.type} ({choice.reason}), {threads}, engine {ENGINE}",
-    ]
-
-
-def _update_in_words(config: Config) -> str:
-    inner, alpha = config.inner, config.inner.alpha
-    kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
-    words = [f"alpha {kind}{' and step' if alpha.per_step else ''}"]
-    if inner.curvature != "none":
-        words.append(f"{inner.curvature} curvature learned{' per step' if inner.curvature_per_step else ''}")
-    if inner.optimizer != "sgd":
-        words.append(inner.optimizer)
-    if inner.proximal:
-        words.append(f"proximal {inner.proximal:g}")
-    return ", ".join(words)
-
-
-def _outer_in_words(config: Config) -> str:
-    outer = config.outer
-    words = [f"{outer.optimizer} at {outer.lr:g}", f"{outer.schedule} rate"]
-    if outer.clip_task_norm is not None:
-        words.append(f"each task's gradient clipped at {outer.clip_task_norm:g}")
-    if outer.clip_norm is not None:
-        words.append(f"the whole at {outer.clip_norm:g}" if outer.clip_task_norm else f"clipped at {outer.clip_norm:g}")
-    if outer.weight_noise:
-        words.append(f"noise of {outer.weight_noise:g} on the weights")
-    return ", ".join(words)
-
-
-def _order_in_words(config: Config) -> str:
-    inner, outer = config.inner, config.outer
-    if outer.meta_gradient != "query":
-        kinds = {
-            "reptile": "none (Reptile): outer steps go towards the adapted parameters",
-            "joint": "none (joint training): outer steps descend the loss without adapting",
-        }
-        return kinds[outer.meta_gradient]
-    orders = {
-        "second": "second order: the meta-gradient goes through the inner steps",
-        "first": "first order (FOMAML): the inner gradients count as constants",
-        "implicit": f"implicit (implicit MAML): that of a minimum, by {inner.cg_steps} steps of conjugate gradients",
-    }
-    words = orders[inner.order]
-    if inner.first_order_until:
-        words = f"first order for {inner.first_order_until:,} outer steps, then second"
-        if inner.first_order_until >= outer.steps:
-            words = "first order in all outer steps: inner.first_order_until is not reached"
-    if outer.multi_step_until:
-        words += f"; multi-step loss for {outer.multi_step_until:,} outer steps"
-    return words
-
-
 def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
     """Train what is planned; a first Ctrl-C or SIGTERM saves and stops."""
     say: Say = (lambda text: None) if quiet else tell
@@ -156,7 +88,7 @@ def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
             if plan.run:
                 _reopen(run, config, resumed)
             say(f"{run}: {f'goes on from step {state.step:,}' if plan.run else 'a new run'}")
-            for line in describe(plan, choice):
+            for line in describe(config, choice):
                 say(f"  {line}")
             shown = progress(
                 first_step=state.step,

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from maml_cli.assess import Opened
 from maml_cli.compare import Comparison
+from maml_cli.describe import ENGINE
 from maml_cli.devices import Choice
 from maml_cli.evaluate import Evaluation, PointErrors, Statistic
 from maml_cli.examples import Case
-from maml_cli.launch import ENGINE, Launched, Plan
+from maml_cli.launch import Launched, Plan
 from maml_cli.loading import to_dict
 
 SCHEMA_VERSION = 1

@@ -4,7 +4,6 @@
 """
 
 import json
-import math
 import os
 import shutil
 import time
@@ -16,12 +15,12 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from maml_cli.cli import one_message
 from maml_cli.errors import DivergedError, UserError
+from maml_cli.failures import one_message
 from maml_cli.files import read_lines, write_atomic
 from maml_cli.loading import load_config
 from maml_cli.results_plan import Entry, plan
-from maml_cli.results_text import head, markdown
+from maml_cli.results_text import head, markdown, or_inf
 
 RUNS = Path("outputs/results")
 SHOWN = {
@@ -183,7 +182,7 @@ def draw_figures(results: dict[str, Any], runs: Path, out: Path) -> None:
         for words, name in SHOWN.items():
             if (entry := entries.get(name.format(K=shots))) is not None:
                 (found,) = [one for one in entry["runs"][0]["results"] if one["shots"] == shots]
-                values = [Statistic(*(_or_inf(one[key]) for key in Statistic._fields)) for one in found["steps"]]
+                values = [Statistic(*(or_inf(one[key]) for key in Statistic._fields)) for one in found["steps"]]
                 curves.append(Curve(words, values, entry["report_steps"][0]))
         if curves:
             title = f"finn's sinusoids, K = {shots}, 95 % intervals"
@@ -192,11 +191,6 @@ def draw_figures(results: dict[str, Any], runs: Path, out: Path) -> None:
         opened = open_run(runs / "quickstart-seed0")
         for file in draw(opened, kinds=["fit", "steps"], form="png", out=out):
             file.replace(out / f"quickstart-{file.name}")
-
-
-def _or_inf(value: float | None) -> float:
-    """What is null in JSON overflowed."""
-    return math.inf if value is None else value
 
 
 def main(

@@ -89,9 +89,14 @@ def _cell(entry: dict[str, Any], shots: int) -> str:
 
 
 def _at(run: dict[str, Any], shots: int, step: int) -> dict[str, float]:
-    """The statistics of one run; what is null in JSON overflowed."""
+    """The statistics of one run."""
     (result,) = [result for result in run["results"] if result["shots"] == shots]
-    return {key: float("inf") if value is None else value for key, value in result["steps"][step].items()}
+    return {key: or_inf(value) for key, value in result["steps"][step].items()}
+
+
+def or_inf(value: float | None) -> float:
+    """What is null in JSON overflowed."""
+    return math.inf if value is None else value
 
 
 def _short(value: float) -> str:

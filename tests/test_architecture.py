@@ -10,12 +10,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "maml_cli"
 # From the top down, one layer a line.
 ROOMS = [
-    *("__main__", "readme", "results", "results_plan", "results_text", "cli", "config_cli", "options"),
+    *("__main__", "readme", "results", "results_plan", "results_text", "cli", "config_cli", "options", "failures"),
     *(
         "draw",
         "plots",
         "report",
         "launch",
+        "describe",
         "progress",
         "signals",
         "compare",
