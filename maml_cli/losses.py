@@ -10,6 +10,8 @@ from maml_cli.tasks import Split
 
 TaskLoss = Callable[[Params, Split], Tensor]
 PointLoss = Callable[[Tensor], Tensor]
+Bend = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Errors -> the losses, and their first and second derivatives, all of one shape."""
 
 
 def squared(error: Tensor) -> Tensor:
@@ -28,6 +30,13 @@ def huber(error: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, PointLoss] = {"mse": squared, "l1": absolute, "huber": huber}
+
+BENDS: dict[str, Bend] = {
+    "mse": lambda error: (error * error, 2 * error, torch.full_like(error, 2)),
+    "l1": lambda error: (error.abs(), error.sign(), torch.zeros_like(error)),
+    "huber": lambda error: (huber(error), error.clamp(-1, 1), (error.abs() < 1).to(error.dtype)),
+}
+"""The same with their derivatives."""
 
 
 def mean_loss(predict: Predict, point_loss: PointLoss) -> TaskLoss:

@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 
 Params = dict[str, Tensor]
 Activation = Callable[[Tensor], Tensor]
+Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(z, f(z)) -> f'(z), f''(z); None where that is zero."""
 Predict = Callable[[Params, Tensor], Tensor]
 
 CONTEXT = "context"
@@ -25,6 +27,32 @@ ACTIVATIONS: dict[str, Activation] = {
     "softplus": torch.nn.functional.softplus,
     "sigmoid": torch.sigmoid,
     "sin": torch.sin,
+}
+
+
+def _gelu_slope(z: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    density = (-z * z / 2).exp() / math.sqrt(2 * math.pi)
+    return (1 + (z / math.sqrt(2)).erf()) / 2 + z * density, density * (2 - z * z)
+
+
+def _silu_slope(z: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    part = z.sigmoid()
+    return part + value * (1 - part), part * (1 - part) * (2 + z * (1 - 2 * part))
+
+
+def _softplus_slope(z: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    part = z.sigmoid()
+    return part, part * (1 - part)
+
+
+SLOPES: dict[str, Slope] = {
+    "relu": lambda z, value: (value.sign(), None),
+    "tanh": lambda z, value: (1 - value * value, -2 * value * (1 - value * value)),
+    "silu": _silu_slope,
+    "gelu": _gelu_slope,
+    "softplus": _softplus_slope,
+    "sigmoid": lambda z, value: (value * (1 - value), value * (1 - value) * (1 - 2 * value)),
+    "sin": lambda z, value: (z.cos(), -value),
 }
 
 
