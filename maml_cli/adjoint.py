@@ -106,8 +106,8 @@ def adjoint_gradient(
             if factor:
                 early = _query(network, params, query, factor=factor)[1]
                 found = {key: value + early[key] for key, value in found.items()}
-        by_task = {key: value.unflatten(0, (-1, count)) for key, value in found.items()}
-        return losses.unflatten(0, (-1, count)), Meta(by_task, _gathered(meta.rule, by_step[::-1], rule, count))
+        by_task = {key: _by_run(value, count) for key, value in found.items()}
+        return _by_run(losses, count), Meta(by_task, _gathered(meta.rule, by_step[::-1], rule, count))
 
     return meta_grad
 
@@ -155,6 +155,7 @@ def take_hessian(network: Network, params: Params, ran: Pass, vector: Params, fo
             turn = own if turn is None else own + turn
         turns.append(turn)
         changes.append(None if turn is None or slope is None else turn * slope)
+    assert turns[-1] is not None, "nothing adapts"
     delta = turns[-1] * ran.bend
     for place in range(len(network.layers))[::-1]:
         weight, bias, change = f"{network.layers[place]}.w", f"{network.layers[place]}.b", changes[place]
@@ -180,7 +181,9 @@ def _query(network: Network, params: Params, query: Split, *, factor: float) -> 
 
 def _moved(params: Params, rule: Rule, values: Params, slopes: Params, count: int) -> Params:
     """Where an inner step leads: phi - alpha * (M_in g M_out)."""
-    starts = {key: _for_tasks(params[key], count) if len(params[key]) < len(slopes[key]) else params[key] for key in slopes}
+    starts = {
+        key: _for_tasks(params[key], count) if len(params[key]) < len(slopes[key]) else params[key] for key in slopes
+    }
     return {
         key: torch.addcmul(starts[key], values[rule.groups[key]], _curved(rule, values, key, slope)[-1], value=-1)
         for key, slope in slopes.items()
@@ -231,7 +234,7 @@ def _gathered(rule: Params, by_step: Sequence[Params], about: Rule, count: int) 
     found = {}
     for key in about.learned:
         parts = torch.stack([slopes[key] for slopes in by_step], dim=1)
-        found[key] = (parts if rule[key].shape[1] > 1 else parts.sum(dim=1, keepdim=True)).unflatten(0, (-1, count))
+        found[key] = _by_run(parts if rule[key].shape[1] > 1 else parts.sum(dim=1, keepdim=True), count)
     return found
 
 
@@ -241,6 +244,11 @@ def _at_step(about: Rule, rule: Params, step: int, count: int) -> Params:
     if about.positive:
         values |= {group: values[group].exp() for group in dict.fromkeys(about.groups.values())}
     return values
+
+
+def _by_run(value: Tensor, count: int) -> Tensor:
+    """(N, ...) -> (R, B, ...)."""
+    return value.view(-1, count, *value.shape[1:])
 
 
 def _for_tasks(value: Tensor, count: int) -> Tensor:

@@ -77,17 +77,19 @@ def train(
     Ctrl-C saves a checkpoint first. A run that was interrupted and resumed ends with the same bytes.
     """
     from maml_cli.describe import describe
+    from maml_cli.engines import choose as choose_engine
     from maml_cli.experiment import choose_device
     from maml_cli.launch import launch, plan
     from maml_cli.report import plan_dict, to_json, train_dict
 
     planned = plan(config, overrides or [], out=out, resume=resume, device=device)
-    choice = choose_device(planned.config, planned.device)
+    where = choose_device(planned.config, planned.device)
+    engine = choose_engine(planned.config, where.device)
     if dry_run:
-        text = "\n".join([f"{planned.where}: nothing written (--dry-run)", *describe(planned.config, choice)])
-        typer.echo(to_json(plan_dict(planned, choice)) if as_json else text)
+        text = "\n".join([f"{planned.where}: nothing written (--dry-run)", *describe(planned.config, where, engine)])
+        typer.echo(to_json(plan_dict(planned, where, engine)) if as_json else text)
         return
-    launched = launch(planned, choice, quiet=quiet)
+    launched = launch(planned, where, engine, quiet=quiet)
     typer.echo(to_json(train_dict(launched)) if as_json else launched.run)
     if launched.exit_code:
         raise typer.Exit(launched.exit_code)

@@ -127,6 +127,10 @@ class Inner(Section):
     first_order_until: int = Field(
         0, ge=0, le=99_999_999, description="outer steps that are first order before it goes second (MAML++)"
     )
+    recompute: bool = Field(
+        False,
+        description="whether what inner steps computed is computed again rather than kept: less memory, more time",
+    )
     alpha: Alpha = Field(Alpha(), description="the inner learning rate")
 
     @property
@@ -175,6 +179,9 @@ class Run(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="of everything random: initial parameters and tasks")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto takes an accelerator only for work that is large enough to gain from one"
+    )
+    engine: Literal["auto", "native", "compiled", "eager", "reference"] = Field(
+        "auto", description="how outer steps are computed; auto takes the fastest that can do it, if compiling it pays"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and points")
     threads: int = Field(1, ge=1, le=1024, description="CPU threads; small networks do not gain from more")

@@ -6,10 +6,8 @@ from maml_cli.config import Config
 from maml_cli.devices import Choice
 from maml_cli.experiment import num_inputs
 
-ENGINE = "eager"
 
-
-def describe(config: Config, choice: Choice) -> list[str]:
+def describe(config: Config, device: Choice, engine: Choice) -> list[str]:
     """What will be trained and how, in a few lines."""
     tasks, inner = config.tasks, config.inner
     sizes = [num_inputs(config), *config.model.hidden, 1]
@@ -23,7 +21,8 @@ def describe(config: Config, choice: Choice) -> list[str]:
         f"{_update_in_words(config)}",
         f"order    {_order_in_words(config)}",
         f"outer    {_outer_in_words(config)}",
-        f"device   {choice.device.type} ({choice.reason}), {threads}, engine {ENGINE}",
+        f"device   {device.name} ({device.reason}), {threads}",
+        f"engine   {engine.name} ({engine.reason})",
     ]
 
 

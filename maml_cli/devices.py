@@ -12,10 +12,15 @@ WORTH_AN_ACCELERATOR = 200_000_000
 
 
 class Choice(NamedTuple):
-    """A device and the reason for it, in words."""
+    """A device, or an engine, by its name; and the reason for it, in words."""
 
-    device: torch.device
+    name: str
     reason: str
+
+    @property
+    def device(self) -> torch.device:
+        """The device of that name."""
+        return torch.device(self.name)
 
 
 def choose(requested: str, *, work: int, needs_float64: bool = False) -> Choice:
@@ -24,14 +29,14 @@ def choose(requested: str, *, work: int, needs_float64: bool = False) -> Choice:
     if requested != "auto":
         if requested not in present:
             raise ConfigError(f"device {requested} is not available here; --device takes auto, {', '.join(present)}")
-        return Choice(torch.device(requested), "as asked")
+        return Choice(requested, "as asked")
     accelerators = [name for name in present if name != "cpu" and not (name == "mps" and needs_float64)]
     if not accelerators:
-        return Choice(torch.device("cpu"), "no accelerator that can run this is present")
+        return Choice("cpu", "no accelerator that can run this is present")
     if work < WORTH_AN_ACCELERATOR:
         reason = f"an outer step of {work / 1e6:.1f} million multiply-adds is too small to gain from {accelerators[0]}"
-        return Choice(torch.device("cpu"), reason)
-    return Choice(torch.device(accelerators[0]), "present, and the work is large enough to gain from it")
+        return Choice("cpu", reason)
+    return Choice(accelerators[0], "present, and the work is large enough to gain from it")
 
 
 def available() -> list[str]:

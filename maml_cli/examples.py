@@ -200,8 +200,8 @@ def _outer_step(
     batch = _batch(support, query)
     losses, gradients = meta_grad(meta, batch, 0)
     optimizers = {"params": Learned(OPTIMIZERS["sgd"](list(meta.params.values()), lr), lr)}
-    state = TrainState(meta, optimizers, [], 0, torch.zeros(1), torch.zeros(1))
-    outer_step(state, lambda generators: batch, meta_grad)
+    state = TrainState(meta, optimizers, [], 0, torch.zeros(1), torch.zeros(1), torch.zeros(1))
+    outer_step(state, batch, meta_grad)
     return losses, gradients, state.meta.params
 
 

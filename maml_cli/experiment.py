@@ -16,7 +16,7 @@ from maml_cli.errors import CheckpointError
 from maml_cli.inner import UpdateRule
 from maml_cli.losses import LOSSES, TaskLoss, mean_loss
 from maml_cli.meta import Meta
-from maml_cli.meta_gradients import MetaGrad
+from maml_cli.meta_gradients import MetaGrad, Weights
 from maml_cli.model import ACTIVATIONS, CONTEXT, Params, Predict, init_mlp, mlp
 from maml_cli.tasks import SineFamily, Sinusoids, Split, TaskBatch, generator, revealed
 
@@ -24,16 +24,18 @@ from maml_cli.tasks import SineFamily, Sinusoids, Split, TaskBatch, generator, r
 class Experiment(NamedTuple):
     """Everything that a config means, ready to compute on `device` in `dtype`.
 
-    `inputs` makes of a task's points, and the truth behind them, what the network sees. `learned` names the keys of
-    the rule that the outer loop learns, `alpha` and `curvature` apart, and `alphas` makes step sizes of them.
+    `inputs` makes of a task's points, and the truth behind them, what the network sees. `groups` names the alpha of
+    each parameter that adapts. `learned` names the keys of the rule that the outer loop learns, `alpha` and `curvature`
+    apart, and `alphas` makes step sizes of them.
     """
 
     family: SineFamily
-    sample: Callable[[Sequence[Generator]], TaskBatch]
+    sample: Callable[..., TaskBatch]
     inputs: Callable[[Split, Sinusoids], Split]
     predict: Predict
     loss: TaskLoss
     algorithm: Algorithm
+    groups: Mapping[str, str]
     learned: Mapping[str, Sequence[str]]
     alphas: Callable[[Params], Params]
     init_network: Callable[..., Params]
@@ -77,7 +79,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
         dtype=dtype,
         device=device,
     )
-    adapted = adapted_keys(_param_keys(config), subset=config.inner.adapt)
+    adapted = adapted_keys(param_keys(config), subset=config.inner.adapt)
     groups = rules.alpha_groups(adapted, per=alpha.per)
     curved = rules.kronecker_keys(adapted) if config.inner.curvature == "kronecker" else []
     learned = {"alpha": [*dict.fromkeys(groups.values())] if alpha.learned else [], "curvature": curved}
@@ -90,7 +92,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
     )
     return Experiment(
         family=family,
-        sample=(lambda generators: draw(generators).with_inputs(revealed)) if model.oracle else draw,
+        sample=(lambda *args, **kwargs: draw(*args, **kwargs).with_inputs(revealed)) if model.oracle else draw,
         inputs=revealed if model.oracle else lambda split, truth: split,
         predict=predict,
         loss=loss,
@@ -99,6 +101,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
             unroll=partial(descent.unroll, first_order=config.inner.order == "first"),
             meta_grad=_meta_grad(config, descent, [*learned["alpha"], *learned["curvature"]]),
         ),
+        groups=groups,
         learned=learned,
         alphas=partial(rules.alphas, groups=groups, positive=alpha.sign == "positive"),
         init_network=partial(
@@ -136,9 +139,8 @@ def _init(config: Config, fresh: Callable[[Params], Params], groups: Mapping[str
 
 
 def _meta_grad(config: Config, descent: Descent, learned: Collection[str]) -> MetaGrad:
-    inner, steps, until = config.inner, config.inner.steps, config.outer.multi_step_until
-    first_order_until = math.inf if inner.order == "first" else inner.first_order_until
-    adapt = descent.for_training(steps, first_order_until=first_order_until)
+    inner, steps = config.inner, config.inner.steps
+    adapt = descent.for_training(steps, first_order_until=first_order_until(config))
     if config.outer.meta_gradient == "reptile":
         return meta_gradients.toward_adapted(adapt, descent.loss, steps=steps)
     if config.outer.meta_gradient == "joint":
@@ -147,8 +149,18 @@ def _meta_grad(config: Config, descent: Descent, learned: Collection[str]) -> Me
         return meta_gradients.implicit_gradient(
             adapt, descent.loss, adapted=descent.adapted, proximal=inner.proximal, cg_steps=inner.cg_steps
         )
-    weights = meta_gradients.annealed_to_last(steps, until=until) if until else meta_gradients.last_step(steps)
-    return meta_gradients.query_gradient(adapt, descent.loss, learned=learned, weights=weights)
+    return meta_gradients.query_gradient(adapt, descent.loss, learned=learned, weights=step_weights(config))
+
+
+def step_weights(config: Config) -> Weights:
+    """The weights of the query losses after each inner step."""
+    steps, until = config.inner.steps, config.outer.multi_step_until
+    return meta_gradients.annealed_to_last(steps, until=until) if until else meta_gradients.last_step(steps)
+
+
+def first_order_until(config: Config) -> float:
+    """The outer step from which the inner loop is differentiated."""
+    return math.inf if config.inner.order == "first" else config.inner.first_order_until
 
 
 def choose_device(config: Config, requested: str | None = None) -> devices.Choice:
@@ -177,7 +189,8 @@ def num_inputs(config: Config) -> int:
     return 1 + (3 if config.model.oracle else 0) + config.model.context
 
 
-def _param_keys(config: Config) -> list[str]:
+def param_keys(config: Config) -> list[str]:
+    """The names of the parameters, and of the context if there is one."""
     names = [*(f"hidden{layer}" for layer in range(len(config.model.hidden))), "head"]
     keys = [f"{name}.{part}" for name in names for part in ("w", "b")]
     return [*keys, CONTEXT] if config.model.context else keys

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from maml_cli import rundir
+from maml_cli import engines, rundir
 from maml_cli.config import Config
 from maml_cli.describe import describe
 from maml_cli.devices import Choice
@@ -16,7 +16,7 @@ from maml_cli.errors import CheckpointError, ConfigError, InterruptedRun
 from maml_cli.experiment import Experiment, build
 from maml_cli.files import read_lines
 from maml_cli.loading import load_config
-from maml_cli.outer import TrainState
+from maml_cli.outer import Advance, TrainState
 from maml_cli.progress import progress, tell
 from maml_cli.rundir import Checkpoint
 from maml_cli.signals import Stop, catch_stop
@@ -54,6 +54,7 @@ class Launched(NamedTuple):
     trained: Trained
     config: Config
     device: str
+    engine: str
     exit_code: int
 
 
@@ -74,7 +75,7 @@ def plan(
     return Plan(loaded.config, loaded.name, out, found.run if found else None, found)
 
 
-def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
+def launch(plan: Plan, choice: Choice, engine: Choice, *, quiet: bool) -> Launched:
     """Train what is planned; a first Ctrl-C or SIGTERM saves and stops."""
     say: Say = (lambda text: None) if quiet else tell
     config, resumed = plan.config, plan.resumed
@@ -83,12 +84,13 @@ def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
     with catch_stop() as stop:
         experiment = build(config, choice.device)
         state = _restored(resumed, experiment) if resumed else start(config, experiment)
+        name, advance = _made(engine, config, experiment, say)
         run = plan.run or rundir.create(plan.out, name=plan.name, config=config, parent=OUTPUTS)
         with rundir.only_trainer(run), _explained(stop, run):
             if plan.run:
                 _reopen(run, config, resumed)
             say(f"{run}: {f'goes on from step {state.step:,}' if plan.run else 'a new run'}")
-            for line in describe(config, choice):
+            for line in describe(config, choice, engine):
                 say(f"  {line}")
             shown = progress(
                 first_step=state.step,
@@ -97,7 +99,7 @@ def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
                 quiet=quiet,
             )
             with shown as on_step:
-                trained = train(config, experiment, state, run, on_step=on_step, interrupted=stop)
+                trained = train(config, experiment, state, run, advance=advance, on_step=on_step, interrupted=stop)
     rate = trained.steps_done / trained.seconds
     done = f"in {trained.seconds:.1f} s, {rate:,.0f} outer steps/s" if trained.steps_done else "nothing left to do"
     say(f"{run}: at step {trained.step:,} of {config.outer.steps:,}, {done}")
@@ -107,7 +109,18 @@ def launch(plan: Plan, choice: Choice, *, quiet: bool) -> Launched:
         tell(f"stopped by {stop.received.name}; saved. Go on with: maml train --resume {run}")
     else:
         say(f"next: maml eval --checkpoint {run}")
-    return Launched(run, trained, config, choice.device.type, stop.exit_code if trained.interrupted else 0)
+    return Launched(run, trained, config, choice.name, name, stop.exit_code if trained.interrupted else 0)
+
+
+def _made(engine: Choice, config: Config, experiment: Experiment, say: Say) -> tuple[str, Advance]:
+    """The engine; and where the one that was chosen for the config does not compile, the one that need not."""
+    try:
+        return engine.name, engines.make(engine.name, config, experiment, say=say)
+    except ConfigError as error:
+        if config.run.engine != "auto":
+            raise
+        tell(f"{error}")
+        return "eager", engines.make("eager", config, experiment)
 
 
 def _restored(checkpoint: Checkpoint, experiment: Experiment) -> TrainState:
@@ -182,7 +195,7 @@ def _check_memory(config: Config, choice: Choice) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not known on this system
         return
-    if choice.device.type == "cpu" and needed > memory:
+    if choice.name == "cpu" and needed > memory:
         raise ConfigError(
             f"one layer of {tasks:,} tasks with {points:,} points needs {needed / 2**30:,.0f} GiB, this machine has "
             f"{memory / 2**30:,.0f}; lower outer.tasks_per_step, tasks.num_support or tasks.num_query"

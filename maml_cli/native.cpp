@@ -458,8 +458,10 @@ struct Block {
   real *held, *first, *second;  // [R][WHOLE], [R][TAUGHT], [R][TAUGHT]: what is learned, and the moments of Adam
   int64_t moments;          // the steps that Adam has made before
   real *gradients;          // [R][TAUGHT], of the last step, as the optimiser got it
-  double *losses, *norms;   // [N][R]
-  int32_t *left_out;        // [N][R]
+  const int32_t *going;     // [R], whether a run takes part
+  double *loss, *norm;      // [R], of the last step
+  double *loss_sum;         // [R], the losses of all steps are added
+  int64_t *left_out;        // [R], and the tasks that were left out
   int64_t *done;            // [R], steps until one was not finite
 };
 
@@ -514,9 +516,9 @@ static void train(const Block &block, int64_t run, Task &task, Start &start, rea
     }
     for (int i = 0; i < TAUGHT; i++) sum[i] /= real(block.num_tasks);
     const double norm = std::sqrt(double(squares(sum.data(), TAUGHT)));
-    block.losses[place] = loss / kept, block.norms[place] = norm;
-    block.left_out[place] = int32_t(block.num_tasks) - kept;
+    block.loss[run] = loss / kept, block.norm[run] = norm;
     if (!kept || !std::isfinite(loss) || !std::isfinite(norm)) break;
+    block.loss_sum[run] += loss / kept, block.left_out[run] += block.num_tasks - kept;
     const real scale = real(std::min(1.0, block.clip_norm / norm));
     for (int i = 0; i < TAUGHT; i++) mean[i] = scale == 1 ? sum[i] : scale * sum[i];
     update(block, n, run);
@@ -530,28 +532,13 @@ void advance(const Block *block) {
     const auto start = std::make_unique<Start>();
     std::vector<real> plain(WHOLE);
     std::memset(static_cast<void *>(task.get()), 0, sizeof(Task));
-    for (int64_t run = first; run < block->num_runs; run += step) train(*block, run, *task, *start, plain.data());
+    for (int64_t run = first; run < block->num_runs; run += step)
+      if (block->going[run]) train(*block, run, *task, *start, plain.data());
   };
   const int64_t count = std::min(block->num_threads, block->num_runs);
   std::vector<std::thread> others;
   for (int64_t i = 1; i < count; i++) others.emplace_back(some, i, count);
   some(0, count);
   for (auto &other : others) other.join();
-}
-
-// For the tests: losses [R][B] and gradients [R][B][TAUGHT] of each task.
-void per_task(const Block *block, real *losses, real *gradients) {
-  const auto task = std::make_unique<Task>();
-  const auto start = std::make_unique<Start>();
-  std::memset(static_cast<void *>(task.get()), 0, sizeof(Task));
-  for (int64_t run = 0; run < block->num_runs; run++) {
-    spread(block->held + run * WHOLE, nullptr, *start);
-    for (int64_t b = 0; b < block->num_tasks; b++) {
-      const int64_t place = run * block->num_tasks + b, points = place * (SUPPORT + QUERY);
-      adapt(*start, block->x + points, block->y + points, block->weights, block->second_order[0], *task);
-      losses[place] = task->query.loss;
-      collect(task->found, task->alphas, gradients + place * TAUGHT);
-    }
-  }
 }
 }

@@ -17,6 +17,8 @@ from maml_cli.meta import Meta, map_meta, tensors
 from maml_cli.meta_gradients import MetaGrad
 from maml_cli.tasks import TaskBatch
 
+Advance = Callable[["TrainState", int], "Outcome"]
+"""(state, count) -> what the last of `count` outer steps found; mutates the state, and only it."""
 MakeOptimizer = Callable[[Sequence[Tensor], float], Optimizer]
 
 # Adam and AdamW run as one fused kernel instead of a dozen operations a tensor: the same formula.
@@ -40,7 +42,8 @@ class Learned(NamedTuple):
 class TrainState:
     """Everything that training changes. `loss_sum` and `left_out`, both (R,), add up the query losses, and count the
     tasks left out, since the last line of the log. The generators of tasks, and of noise where there is any, are one
-    for each run."""
+    for each run. `diverged`, (R,), is the outer step at which a run stopped for a loss or a gradient that was not
+    finite, and 0 where it goes on."""
 
     meta: Meta
     optimizers: dict[str, Learned]
@@ -48,6 +51,7 @@ class TrainState:
     step: int
     loss_sum: Tensor
     left_out: Tensor
+    diverged: Tensor
     noise_generators: list[Generator] = field(default_factory=list)
 
 
@@ -60,40 +64,64 @@ class Outcome(NamedTuple):
     gradients: Meta
 
 
+class Mean(NamedTuple):
+    """Over the tasks of each run: loss, its gradient with the norm of that, and the number of tasks left out."""
+
+    loss: Tensor
+    norm: Tensor
+    gradients: Meta
+    left_out: Tensor
+
+
+MeanGradient = Callable[[MetaGrad, Meta, TaskBatch, int, float | None], Mean]
+"""(per-task meta-gradient, meta, batch, outer step, clip_task_norm) -> its mean over tasks."""
+
+
+def mean_gradient(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip_task_norm: float | None) -> Mean:
+    """The mean over tasks, outside; inside, the losses of tasks were summed."""
+    losses, slopes = meta_grad(meta, batch, step)
+    if clip_task_norm is None:
+        gradients = map_meta(_mean, slopes)
+        return Mean(losses.mean(dim=1), run_norms(gradients), gradients, torch.zeros(len(losses), dtype=torch.int64))
+    gradients, kept = mean_of_clipped(losses, slopes, clip_task_norm)
+    loss = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
+    return Mean(loss, run_norms(gradients), gradients, (~kept).sum(dim=1))
+
+
 def outer_step(
     state: TrainState,
-    sample: Callable[[Sequence[Generator]], TaskBatch],
+    batch: TaskBatch,
     meta_grad: MetaGrad,
     *,
     lr_scale: float = 1.0,
     clip_norm: float | None = None,
     clip_task_norm: float | None = None,
     weight_noise: float = 0.0,
+    mean: MeanGradient = mean_gradient,
 ) -> Outcome:
     """One step of the outer loop (Finn et al. 2017, Algorithm 1, line 8); mutates `state`, and only it.
 
-    `clip_task_norm` bounds the gradient of each task before the mean, `clip_norm` that of each run after it. Raises
-    DivergedError, before anything is updated, if a loss or a gradient is not finite; with `clip_task_norm`, tasks
-    of which that is true are left out and counted, and it is raised when no task remains. With `weight_noise`, its
-    standard deviation, the gradients are those at parameters with noise.
+    `clip_task_norm` bounds the gradient of each task before the mean, `clip_norm` that of each run after it. A run of
+    which a loss or a gradient is not finite stops before it is updated with it, and the others go on; where no run is
+    left, DivergedError is raised. With `clip_task_norm`, tasks that are not finite are left out and counted, and only
+    a run of which no task remains stops. With `weight_noise`, its standard deviation, the gradients are those at
+    parameters with noise.
     """
-    batch = sample(state.generators)
-    start = noisy(state.meta, state.noise_generators, weight_noise) if weight_noise else state.meta
-    losses, slopes = meta_grad(start, batch, state.step)
-    # Mean over tasks here, outside; inside, the losses of tasks were summed.
-    if clip_task_norm is None:
-        gradients, mean_losses, left_out = map_meta(_mean, slopes), losses.mean(dim=1), torch.tensor(0)
-    else:
-        gradients, kept = mean_of_clipped(losses, slopes, clip_task_norm)
-        mean_losses = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
-        left_out = (~kept).sum(dim=1).cpu()
-    norms = run_norms(gradients)
-    loss, grad_norm = torch.stack([mean_losses, norms]).cpu().double()
-    if not (loss.isfinite().all() and grad_norm.isfinite().all()):
-        raise DivergedError(f"diverged at outer step {state.step + 1}: {_diagnosis(losses, slopes)}")
+    start = state.meta
+    if weight_noise:
+        start = noisy(start, draw_noise(start, state.noise_generators, weight_noise)[0])
+    found = mean(meta_grad, start, batch, state.step, clip_task_norm)
+    loss, grad_norm = torch.stack([found.loss, found.norm]).cpu().double()
+    lost = (state.diverged == 0) & ~(loss + grad_norm).isfinite()
+    if lost.any():
+        if (lost | (state.diverged > 0)).all():
+            raise diverged(state.step + 1, *meta_grad(start, batch, state.step))
+        state.diverged = torch.where(lost, state.step + 1, state.diverged)
+    gradients = found.gradients
     if clip_norm is not None:
-        scale = (clip_norm / norms).clamp(max=1)
+        scale = (clip_norm / found.norm).clamp(max=1)
         gradients = map_meta(lambda value: value * scale.view(-1, *[1] * (value.dim() - 1)), gradients)
+    stopped = _stopped(state)
     for part, slope in zip(state.meta, gradients, strict=True):
         for key, leaf in part.items():
             leaf.grad = slope.get(key)
@@ -101,22 +129,45 @@ def outer_step(
         for group in learned.optimizer.param_groups:
             group["lr"] = learned.lr * lr_scale
         learned.optimizer.step()
+    for leaf, where, value in stopped:
+        leaf[where] = value
     state.step += 1
     state.loss_sum += loss
-    state.left_out += left_out
+    state.left_out += found.left_out.cpu()
     return Outcome(loss, grad_norm, gradients)
 
 
-def noisy(meta: Meta, generators: Sequence[Generator], std: float) -> Meta:
-    """`meta` with uniform noise of deviation `std` on every parameter, one generator a run; its rule stays as it is.
+def diverged(step: int, losses: Tensor, slopes: Meta) -> DivergedError:
+    """The error that outer step `step` is, where these are the losses and gradients of its tasks."""
+    return DivergedError(f"diverged at outer step {step}: {_diagnosis(losses, slopes)}")
+
+
+def _stopped(state: TrainState) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """What the runs that diverged hold: in which tensor, at which runs, and the values there."""
+    where = state.diverged > 0
+    if not where.any():
+        return []
+    return [(leaf, where.to(leaf.device), leaf[where.to(leaf.device)].clone()) for leaf in tensors(state.meta)]
+
+
+def draw_noise(meta: Meta, generators: Sequence[Generator], std: float, *, num_steps: int = 1) -> Tensor:
+    """Uniform noise of deviation `std` for every parameter: (steps, R, P), one generator a run, the same however steps
+    are divided."""
+    width, size = std * math.sqrt(3), sum(value[0].numel() for value in meta.params.values())
+    drawn = [torch.rand(num_steps, size, generator=stream, dtype=torch.float64) for stream in generators]
+    like = next(iter(meta.params.values()))
+    return (2 * torch.stack(drawn, dim=1) - 1).mul_(width).to(like)
+
+
+def noisy(meta: Meta, noise: Tensor) -> Meta:
+    """`meta` with `noise` (R, P) on its parameters; its rule stays as it is.
 
     What is learned so is good on average around the parameters, and adapts without running away from where it is.
     """
-    width = std * math.sqrt(3)
-    moved = {}
-    for key, value in meta.params.items():
-        noise = [torch.rand(value.shape[1:], generator=g, dtype=torch.float64) for g in generators]
-        moved[key] = value.detach() + (2 * torch.stack(noise) - 1).mul_(width).to(value)
+    parts = torch.split(noise, [value[0].numel() for value in meta.params.values()], dim=1)
+    moved = {
+        key: value.detach() + part.view_as(value) for (key, value), part in zip(meta.params.items(), parts, strict=True)
+    }
     return Meta(moved, meta.rule)
 
 
@@ -128,8 +179,7 @@ def mean_of_clipped(losses: Tensor, slopes: Meta, limit: float) -> tuple[Meta, T
     parts = torch.stack([torch.linalg.vector_norm(value.flatten(2), dim=2) for value in tensors(slopes)])
     norms = torch.linalg.vector_norm(parts, dim=0)
     kept = norms.isfinite() & losses.isfinite()
-    if not kept.all():
-        slopes = map_meta(lambda value: value.where(kept.view(*kept.shape, *[1] * (value.dim() - 2)), 0.0), slopes)
+    slopes = map_meta(lambda value: value.where(kept.view(*kept.shape, *[1] * (value.dim() - 2)), 0.0), slopes)
     weights = ((limit / norms).clamp(max=1).where(kept, 0.0) / norms.shape[1]).unsqueeze(1)
     return map_meta(lambda value: (weights @ value.flatten(2)).view(-1, *value.shape[2:]), slopes), kept
 

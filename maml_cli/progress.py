@@ -22,7 +22,7 @@ def tell(text: str) -> None:
 
 @contextlib.contextmanager
 def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -> Iterator[OnStep]:
-    """A function to call with each outer step and its loss.
+    """A function to call with outer steps, each or some of them, and their losses.
 
     The loss shown is smoothed over some fifty steps; the rate and the time left are those since the start.
     """
@@ -40,12 +40,12 @@ def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -
         bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {desc}, {remaining} left",
     )
     started = shown = time.monotonic()
-    smooth = float("nan")
+    smooth, seen = float("nan"), first_step
 
     def on_step(step: int, loss: float) -> None:
-        nonlocal shown, smooth
-        smooth = loss if smooth != smooth else smooth + 0.02 * (loss - smooth)
-        now = time.monotonic()
+        nonlocal shown, smooth, seen
+        smooth = loss if smooth != smooth else loss + (smooth - loss) * 0.98 ** (step - seen)
+        seen, now = step, time.monotonic()
         if now - shown < every and step < steps:
             return
         shown = now

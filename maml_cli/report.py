@@ -12,7 +12,6 @@ from rich.table import Table
 
 from maml_cli.assess import Opened
 from maml_cli.compare import Comparison
-from maml_cli.describe import ENGINE
 from maml_cli.devices import Choice
 from maml_cli.evaluate import Evaluation, PointErrors, Statistic
 from maml_cli.examples import Case
@@ -29,13 +28,13 @@ def to_json(document: dict[str, Any]) -> str:
     return json.dumps(plain({"schema_version": SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
 
 
-def plan_dict(planned: Plan, choice: Choice) -> dict[str, Any]:
+def plan_dict(planned: Plan, device: Choice, engine: Choice) -> dict[str, Any]:
     """What a dry run would do, in JSON."""
     return {
         "run": planned.where,
         "step": planned.resumed.step if planned.resumed else 0,
-        "device": choice.device.type,
-        "engine": ENGINE,
+        "device": device.name,
+        "engine": engine.name,
         "config": to_dict(planned.config),
     }
 
@@ -52,7 +51,7 @@ def train_dict(launched: Launched) -> dict[str, Any]:
         "outer_steps_per_second": rate,
         "tasks_per_second": rate * launched.config.outer.tasks_per_step,
         "device": launched.device,
-        "engine": ENGINE,
+        "engine": launched.engine,
         "interrupted": trained.interrupted,
     }
 

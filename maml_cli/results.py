@@ -49,6 +49,7 @@ def measure(work: Work) -> dict[str, Any]:
     import torch
 
     from maml_cli.assess import open_run
+    from maml_cli.engines import choose as choose_engine
     from maml_cli.evaluate import learner_errors, make_bank, statistic
     from maml_cli.experiment import choose_device
     from maml_cli.launch import launch
@@ -58,7 +59,8 @@ def measure(work: Work) -> dict[str, Any]:
     run, entry = Path(work.run), work.entry
     changes = [*entry.changes, f"run.seed={work.seed}", *work.changes]
     planned = plan_training(entry.preset, changes, out=run, resume="auto", device=None)
-    launched = launch(planned, choose_device(planned.config), quiet=True)
+    device = choose_device(planned.config)
+    launched = launch(planned, device, choose_engine(planned.config, device.device), quiet=True)
     if launched.exit_code:
         raise KeyboardInterrupt
     opened = open_run(run)

@@ -1,7 +1,7 @@
 """Tasks: sinusoids drawn from a family, and the support and query points that a learner sees of them.
 
 Shapes: R runs, B tasks, K points. Points x and y are (R, B, K, 1), a task's parameters (R, B, 1, 1); what an oracle
-network sees as x is (R, B, K, 4).
+network sees as x is (R, B, K, 4). Batches of several outer steps have an axis of steps in front.
 """
 
 import hashlib
@@ -44,6 +44,11 @@ class TaskBatch(NamedTuple):
         """The same tasks as a network sees them of which `inputs` makes the inputs."""
         return self._replace(support=inputs(self.support, self.truth), query=inputs(self.query, self.truth))
 
+    def at(self, place: int) -> "TaskBatch":
+        """What is at one place of the first axis: one step of several."""
+        support, query, truth = ([part[place] for part in group] for group in self)
+        return TaskBatch(Split(*support), Split(*query), Sinusoids(*truth))
+
 
 class SineFamily(NamedTuple):
     """A distribution over sinusoids: each parameter, and each input, uniform on its range.
@@ -65,38 +70,49 @@ class SineFamily(NamedTuple):
         num_tasks: int,
         num_support: int,
         num_query: int,
+        num_steps: int | None = None,
         stratified: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> TaskBatch:
-        """Draw `num_tasks` tasks for each run, one generator a run.
+        """Draw `num_tasks` tasks for each run, one generator a run; or those of `num_steps` steps, (steps, R, B, ...).
 
         Drawn in float64 on the CPU whatever `dtype` and `device`, so that both change the arithmetic but not
-        the tasks; and the functions before the points, so that K changes the points but not the functions. With
-        `stratified`, the range of x is cut into `num_query` equal parts, with a query point somewhere in each.
+        the tasks; and the functions before the points, so that K changes the points but not the functions. Several
+        steps are the ones that would be drawn one by one. With `stratified`, the range of x is cut into `num_query`
+        equal parts, with a query point somewhere in each.
         """
         points = num_support + num_query
-        uniform = torch.stack([_uniform(g, num_tasks * (4 + points)) for g in generators])
-        functions, x = uniform[:, : num_tasks * 4], uniform[:, num_tasks * 4 :]
-        truth = self._functions(functions.reshape(-1, num_tasks, 4, 1, 1))
-        x = x.reshape(-1, num_tasks, points, 1)
+        drawn = [self._draw(g, num_steps or 1, num_tasks * (4 + points), num_tasks * points) for g in generators]
+        uniform, normal = (torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True))
+        functions, x = uniform[..., : num_tasks * 4], uniform[..., num_tasks * 4 :]
+        truth = self._functions(functions.reshape(*uniform.shape[:2], num_tasks, 4, 1, 1))
+        x = x.reshape(*uniform.shape[:2], num_tasks, points, 1)
         if stratified:
             part = torch.arange(num_query, dtype=x.dtype).reshape(-1, 1)
             x = torch.cat([x[..., :num_support, :], (x[..., num_support:, :] + part) / num_query], dim=-2)
         x = _scaled(x, self.x)
         y = truth(x)
         if self.noise:
-            y = y + self.noise * torch.stack([_normal(g, y.shape[1:]) for g in generators])
+            y = y + self.noise * normal.reshape(y.shape)
         x, y = x.to(device, dtype), y.to(device, dtype)
-        return TaskBatch(
+        batch = TaskBatch(
             support=Split(x[..., :num_support, :], y[..., :num_support, :]),
             query=Split(x[..., num_support:, :], y[..., num_support:, :]),
             truth=truth,
         )
+        return batch.at(0) if num_steps is None else batch
+
+    def _draw(self, stream: Generator, num_steps: int, uniform: int, normal: int) -> tuple[Tensor, Tensor]:
+        """The random numbers of each step, (steps, count): uniform ones, and normal ones where there is noise."""
+        if not self.noise:
+            return _uniform(stream, num_steps, uniform), torch.empty(num_steps, 0)
+        pairs = [(_uniform(stream, 1, uniform), _normal(stream, 1, normal)) for _ in range(num_steps)]
+        return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
     def _functions(self, uniform: Tensor) -> Sinusoids:
         ranges = (self.amplitude, self.frequency, self.phase, self.offset)
-        return Sinusoids(*(_scaled(uniform[:, :, i], limits) for i, limits in enumerate(ranges)))
+        return Sinusoids(*(_scaled(uniform[..., i, :, :], limits) for i, limits in enumerate(ranges)))
 
 
 def revealed(split: Split, truth: Sinusoids) -> Split:
@@ -116,9 +132,9 @@ def _scaled(uniform: Tensor, limits: Range) -> Tensor:
     return uniform * (high - low) + low
 
 
-def _uniform(generator: Generator, count: int) -> Tensor:
-    return torch.rand(count, generator=generator, dtype=torch.float64)
+def _uniform(generator: Generator, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
 
-def _normal(generator: Generator, shape: torch.Size) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+def _normal(generator: Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)

@@ -1,13 +1,15 @@
 """Training: the outer loop, what it logs and saves, and how it goes on after a stop."""
 
+import contextlib
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from maml_cli import __version__
+from maml_cli import __version__, engines
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.evaluate import finite, learner_errors, make_bank, summarise
@@ -16,9 +18,12 @@ from maml_cli.files import append_line
 from maml_cli.loading import to_dict
 from maml_cli.meta import Meta
 from maml_cli.model import Params
-from maml_cli.outer import OPTIMIZERS, SCHEDULES, Learned, Outcome, TrainState, outer_step
+from maml_cli.outer import OPTIMIZERS, Advance, Learned, Outcome, TrainState
 from maml_cli.rundir import save_checkpoint
 from maml_cli.tasks import generator
+
+SECONDS_AT_ONCE = 0.1
+MOST_AT_ONCE = 1000
 
 
 class Trained(NamedTuple):
@@ -37,31 +42,29 @@ def train(
     state: TrainState,
     run: Path,
     *,
+    advance: Advance | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Train `state` to the end of `config` and keep metrics and checkpoints in `run`; mutates `state`.
 
-    `on_step(step, loss)` is called after each outer step, and `interrupted()` asked whether to save and stop.
-    Raises DivergedError before an update with anything that is not finite.
+    `advance` takes the outer steps, by default those of the eager engine. After every few of them, which take some
+    tenth of a second, `on_step(step, loss)` is called, and `interrupted()` asked whether to save and stop. Raises
+    DivergedError before an update with anything that is not finite.
     """
     outer, first_step = config.outer, state.step
+    advance = advance or engines.make("eager", config, experiment)
     started = time.perf_counter()
+    pace = Pace()
     file = run / "checkpoints" / f"step-{state.step:08d}.pt"
     if state.step == 0 and not file.exists():
         _log_evaluation(config, experiment, state, run)
         file = save_checkpoint(run, 0, snapshot(config, state))
     while state.step < outer.steps and not interrupted():
         try:
-            outcome = outer_step(
-                state,
-                experiment.sample,
-                experiment.algorithm.meta_grad,
-                lr_scale=SCHEDULES[outer.schedule](state.step / outer.steps),
-                clip_norm=outer.clip_norm,
-                clip_task_norm=outer.clip_task_norm,
-                weight_noise=outer.weight_noise,
-            )
+            count = pace.count(most=_until_next(config, state.step))
+            with pace.timed(count):
+                outcome = advance(state, count)
         except DivergedError as error:
             raise DivergedError(f"{error}\n{_advice(config)}\nthe last good checkpoint is {file}") from None
         step = state.step
@@ -81,6 +84,28 @@ def train(
     return Trained(file, state.step, state.step - first_step, time.perf_counter() - started, stopped)
 
 
+class Pace:
+    """How many outer steps to take at a time: as many as take some tenth of a second, from what the last ones took."""
+
+    seconds_per_step = math.inf
+
+    def count(self, *, most: int) -> int:
+        return max(1, min(most, MOST_AT_ONCE, int(SECONDS_AT_ONCE / self.seconds_per_step)))
+
+    @contextlib.contextmanager
+    def timed(self, count: int) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        self.seconds_per_step = (time.perf_counter() - before) / count
+
+
+def _until_next(config: Config, step: int) -> int:
+    """How many outer steps it is to the next line of the log, evaluation or checkpoint."""
+    run = config.run
+    every = [run.log_every, run.checkpoint_every, *([run.eval_every] if run.eval_every else [])]
+    return min(config.outer.steps - step, *(each - step % each for each in every))
+
+
 def start(config: Config, experiment: Experiment) -> TrainState:
     """The state before the first outer step."""
     seeds = [config.run.seed]
@@ -88,7 +113,8 @@ def start(config: Config, experiment: Experiment) -> TrainState:
     streams = [generator(seed, "tasks") for seed in seeds]
     none = torch.zeros(len(seeds), dtype=torch.int64)
     noise = [generator(seed, "noise") for seed in seeds] if config.outer.weight_noise else []
-    return TrainState(meta, _optimizers(config, experiment, meta), streams, 0, none.double(), none, noise)
+    optimizers = _optimizers(config, experiment, meta)
+    return TrainState(meta, optimizers, streams, 0, none.double(), none.clone(), none.clone(), noise)
 
 
 def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
@@ -102,6 +128,7 @@ def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
         "noise_generators": [stream.get_state() for stream in state.noise_generators],
         "loss_sum": state.loss_sum,
         "left_out": state.left_out,
+        "diverged": state.diverged,
         "versions": {"maml": __version__, "torch": torch.__version__},
     }
 
@@ -117,9 +144,10 @@ def restore(config: Config, experiment: Experiment, contents: dict[str, Any]) ->
             learned.optimizer.load_state_dict(contents["optimizers"][name])
         streams, noise = (_generators(contents.get(name, [])) for name in ("generators", "noise_generators"))
         sums = [contents[name].clone() for name in ("loss_sum", "left_out")]
+        diverged = contents.get("diverged", torch.zeros_like(sums[1])).clone()
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"its optimiser or generator state does not fit its config: {error}") from None
-    return TrainState(meta, optimizers, streams, contents["step"], sums[0], sums[1], noise)
+    return TrainState(meta, optimizers, streams, contents["step"], sums[0], sums[1], diverged, noise)
 
 
 def _generators(states: list[torch.Tensor]) -> list[torch.Generator]:

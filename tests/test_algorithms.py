@@ -1,7 +1,5 @@
 """Every combination of the axes, against an independent implementation; and relations that hold between them."""
 
-import itertools
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,10 +9,11 @@ import torch
 from maml_cli import check, independent
 from maml_cli.algorithms import adapted_keys
 from maml_cli.config import Config
-from maml_cli.experiment import Experiment, build
-from maml_cli.meta import Meta, map_meta, per_task, tensors
+from maml_cli.experiment import build
+from maml_cli.meta import Meta, per_task, tensors
 from maml_cli.rules import alpha_groups
-from maml_cli.tasks import Split, TaskBatch, generator
+from maml_cli.tasks import Split
+from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered
 
 KEYS = ["hidden0.w", "hidden0.b", "hidden1.w", "hidden1.b", "head.w", "head.b"]
 
@@ -25,92 +24,12 @@ def _config(**inner: Any) -> Config:
     return Config.model_validate({"model": model, "inner": inner, "outer": outer, "run": {"dtype": "float64"}})
 
 
-def _batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_tasks: int = 4) -> TaskBatch:
-    batch = experiment.family.sample(
-        [generator(seed, "x") for seed in seeds], num_tasks=num_tasks, num_support=6, num_query=5, dtype=torch.float64
-    )
-    return batch.with_inputs(experiment.inputs)
-
-
-ADAPT = [("all", 0), ("all", 2), ("head", 0), ("body", 0), ("context", 2)]
-RULES: dict[str, dict[str, Any]] = {
-    "one alpha": {"alpha": {"learned": True}},
-    "LSLR": {"alpha": {"per": "layer", "per_step": True, "learned": True}},
-    "alpha per tensor": {"alpha": {"per": "tensor", "learned": True}},
-    "Meta-SGD": {"alpha": {"per": "parameter", "learned": True}},
-    "alpha per parameter and step": {"alpha": {"per": "parameter", "per_step": True, "learned": True}},
-    "positive": {"alpha": {"per": "tensor", "per_step": True, "learned": True, "sign": "positive"}},
-    "Meta-Curvature": {"curvature": "kronecker"},
-    "Meta-Curvature per step": {"curvature": "kronecker", "curvature_per_step": True},
-    "Meta-Curvature of Adam, Meta-SGD": {
-        "curvature": "kronecker",
-        "optimizer": "adam",
-        "alpha": {"per": "parameter", "learned": True},
-    },
-}
-GRADIENTS: dict[str, dict[str, dict[str, Any]]] = {
-    "second": {},
-    "first": {"inner": {"order": "first"}},
-    "annealed, still first": {"inner": {"first_order_until": 5}},
-    "annealed, now second": {"inner": {"first_order_until": 4}},
-    "multi-step": {"outer": {"multi_step_until": 10}},
-    "multi-step, first": {"outer": {"multi_step_until": 10}, "inner": {"order": "first"}},
-    "proximal": {"inner": {"proximal": 0.3}},
-    "proximal, first": {"inner": {"proximal": 0.3, "order": "first"}},
-    "huber": {"inner": {"loss": "huber"}},
-}
-OTHERS: dict[str, dict[str, dict[str, Any]]] = {
-    "implicit": {"inner": {"order": "implicit", "proximal": 4.0, "cg_steps": 60, "steps": 200}},
-    "reptile": {"outer": {"meta_gradient": "reptile"}},
-    "joint": {"outer": {"meta_gradient": "joint"}},
-}
-STEP = 4
-
-
-def _crossed() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
-    """What adapts x by which update x how that is differentiated and where the meta-gradient comes from."""
-    for (adapt, context), (rule, update), (kind, gradient) in itertools.product(
-        ADAPT, RULES.items(), GRADIENTS.items()
-    ):
-        inner = {"adapt": adapt, "steps": 3} | update | gradient.get("inner", {})
-        sections = {"model": {"context": context}, "inner": inner, "outer": gradient.get("outer", {})}
-        yield f"{adapt}{context or ''}-{rule}-{kind}", sections
-    for kind, gradient in (GRADIENTS | OTHERS).items():
-        inner = {"steps": 3, "alpha": {"init": 0.01}} | gradient.get("inner", {})
-        if kind == "implicit":  # with inputs as large as an amplitude it takes more to be convex
-            inner |= {"proximal": 50.0, "steps": 400}
-        yield f"oracle-{kind}", {"model": {"oracle": True}, "inner": inner, "outer": gradient.get("outer", {})}
-    for (adapt, context), optimizer, (kind, gradient) in itertools.product(ADAPT, ["sgd", "adam"], OTHERS.items()):
-        if (kind == "reptile" and adapt != "all") or (kind == "joint" and context):
-            continue
-        if kind == "implicit" and optimizer == "adam":  # which goes around a minimum, and not into it
-            continue
-        inner = {"adapt": adapt, "optimizer": optimizer, "steps": 3, "alpha": {"init": 0.03, "per": "layer"}}
-        sections = {
-            "model": {"context": context},
-            "inner": inner | gradient.get("inner", {}),
-            "outer": gradient.get("outer", {}),
-        }
-        yield f"{adapt}{context or ''}-{optimizer}-{kind}", sections
-
-
-CROSSED = dict(_crossed())
-
-
 @pytest.mark.parametrize("name", CROSSED)
 def test_meta_gradient_is_that_of_torch_func(name: str) -> None:
     """An implementation that shares no code with the inner loop, to 1e-10; the same twice; nothing given changes."""
-    sections = CROSSED[name]
-    config = Config.model_validate(
-        {
-            "model": {"hidden": [4, 3], "activation": "tanh"} | sections["model"],
-            "inner": sections["inner"],
-            "outer": sections["outer"],
-            "run": {"dtype": "float64"},
-        }
-    )
+    config = crossed_config(name)
     experiment = build(config)
-    meta, batch = _scattered(experiment.init_meta([0])), _batch(experiment, num_tasks=3)
+    meta, batch = scattered(experiment.init_meta([0])), sample_batch(experiment, num_tasks=3)
     before = [value.clone() for value in tensors(meta)]
     losses, found = experiment.algorithm.meta_grad(meta, batch, STEP)
     reference = independent.meta_gradient(config, experiment, meta, batch, STEP)
@@ -128,19 +47,13 @@ def test_meta_gradient_is_that_of_torch_func(name: str) -> None:
     assert all(torch.equal(a, b) and not b.requires_grad for a, b in zip(before, tensors(meta), strict=True))
 
 
-def _scattered(meta: Meta) -> Meta:
-    """Everything a little off where it starts, so that no two alphas are alike and no curvature is the identity."""
-    stream = generator(7, "x")
-    return map_meta(lambda value: value + 0.02 * torch.randn(value.shape, generator=stream, dtype=value.dtype), meta)
-
-
 @pytest.mark.parametrize("name", ["all-LSLR-second", "head-Meta-SGD-second", "context2-Meta-Curvature-second"])
 @pytest.mark.parametrize("part", ["params", "rule"])
 def test_meta_gradient_is_the_slope_of_the_query_loss(name: str, part: str) -> None:
     """Along a random direction, by finite differences of order four."""
     sections = CROSSED[name]
     experiment = build(_config(**sections["inner"], model=sections["model"]))
-    meta, batch = experiment.init_meta([0]), _batch(experiment)
+    meta, batch = experiment.init_meta([0]), sample_batch(experiment)
     gradient = getattr(experiment.algorithm.meta_grad(meta, batch, 0)[1], part)
     direction = check._direction(gradient)
     expected = check._finite_difference(experiment, meta, batch, direction, part=part)
@@ -151,7 +64,7 @@ def test_meta_gradient_is_the_slope_of_the_query_loss(name: str, part: str) -> N
 def test_fomaml_is_the_query_gradient_at_the_adapted_params(adapt: str) -> None:
     """Finn et al. 2017, section 5.2: the derivative of the adapted in the initial parameters counts as the identity."""
     experiment = build(_config(order="first", steps=3, adapt=adapt))
-    meta, batch = experiment.init_meta([0]), _batch(experiment)
+    meta, batch = experiment.init_meta([0]), sample_batch(experiment)
     with torch.no_grad():
         *_, adapted = experiment.algorithm.unroll(per_task(meta, 4), batch.support, 3)
     expected = torch.func.grad(lambda params: experiment.loss(params, batch.query).sum())(adapted)
@@ -166,7 +79,7 @@ def test_one_alpha_for_many_parameters_has_the_sum_of_their_gradients() -> None:
     for per in "scalar", "layer", "tensor", "parameter":
         experiment = build(_config(steps=2, alpha={"per": per, "learned": True}))
         meta = experiment.init_meta([0])
-        found[per] = experiment.algorithm.meta_grad(meta, _batch(experiment), 0)[1].rule
+        found[per] = experiment.algorithm.meta_grad(meta, sample_batch(experiment), 0)[1].rule
     close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
     for key in KEYS:
         whole = found["parameter"][key].sum(dim=(-2, -1), keepdim=True)
@@ -179,7 +92,7 @@ def test_one_alpha_for_many_parameters_has_the_sum_of_their_gradients() -> None:
 
 def test_a_shared_alpha_has_the_sum_of_the_gradients_of_the_steps() -> None:
     shared, own = (build(_config(steps=3, alpha={"learned": True, "per_step": per_step})) for per_step in (False, True))
-    batch = _batch(shared)
+    batch = sample_batch(shared)
     whole = shared.algorithm.meta_grad(shared.init_meta([0]), batch, 0)[1].rule["alpha"]
     parts = own.algorithm.meta_grad(own.init_meta([0]), batch, 0)[1].rule["alpha"]
     assert parts.shape == (1, 4, 3, 1, 1)
@@ -187,10 +100,10 @@ def test_a_shared_alpha_has_the_sum_of_the_gradients_of_the_steps() -> None:
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_a_task_has_the_same_gradient_whatever_the_meta_batch(activation: str) -> None:
+def test_a_task_has_the_same_gradient_whatever_the_metasample_batch(activation: str) -> None:
     """Sum inside, mean outside: alpha means the same for 4 tasks as for 1."""
     experiment = build(_config(steps=2, activation=activation, alpha={"learned": True}))
-    meta, batch = experiment.init_meta([0]), _batch(experiment)
+    meta, batch = experiment.init_meta([0]), sample_batch(experiment)
     whole = experiment.algorithm.meta_grad(meta, batch, 0)[1]
     alone = batch._replace(
         support=Split(*(p[:, 2:3] for p in batch.support)), query=Split(*(p[:, 2:3] for p in batch.query))
@@ -201,9 +114,10 @@ def test_a_task_has_the_same_gradient_whatever_the_meta_batch(activation: str) -
 
 def test_runs_side_by_side_are_runs_alone() -> None:
     experiment = build(_config(steps=2, alpha={"learned": True, "per": "parameter", "per_step": True}))
-    together = experiment.algorithm.meta_grad(experiment.init_meta([3, 8]), _batch(experiment, (3, 8)), 0)
+    together = experiment.algorithm.meta_grad(experiment.init_meta([3, 8]), sample_batch(experiment, (3, 8)), 0)
     for run, seed in enumerate((3, 8)):
-        losses, gradients = experiment.algorithm.meta_grad(experiment.init_meta([seed]), _batch(experiment, (seed,)), 0)
+        meta, batch = experiment.init_meta([seed]), sample_batch(experiment, (seed,))
+        losses, gradients = experiment.algorithm.meta_grad(meta, batch, 0)
         torch.testing.assert_close(together[0][run], losses[0], rtol=1e-12, atol=1e-14)
         for one, other in zip(tensors(together[1]), tensors(gradients), strict=True):
             torch.testing.assert_close(one[run], other[0], rtol=1e-10, atol=1e-13)
@@ -213,7 +127,7 @@ def test_a_fixed_alpha_has_no_gradient() -> None:
     experiment = build(_config())
     meta = experiment.init_meta([0])
     assert meta.rule["alpha"].item() == 0.01
-    assert experiment.algorithm.meta_grad(meta, _batch(experiment), 0)[1].rule == {}
+    assert experiment.algorithm.meta_grad(meta, sample_batch(experiment), 0)[1].rule == {}
 
 
 def test_what_adapts_and_what_stays() -> None:
@@ -223,7 +137,7 @@ def test_what_adapts_and_what_stays() -> None:
     for subset in "all", "head", "body":
         experiment = build(_config(adapt=subset))
         meta = per_task(experiment.init_meta([0]), 4)
-        _, after = experiment.algorithm.unroll(meta, _batch(experiment).support, 1)
+        _, after = experiment.algorithm.unroll(meta, sample_batch(experiment).support, 1)
         moved = {key for key in KEYS if not torch.equal(after[key], meta.params[key])}
         assert moved == set(adapted_keys(KEYS, subset=subset))
 
@@ -242,7 +156,7 @@ def test_groups_and_shapes_of_alpha() -> None:
 def test_the_multi_step_loss_is_the_weighted_sum_over_inner_steps() -> None:
     """Its gradient is the sum of those of learners that are trained for 1, 2 and 3 steps, with the same weights."""
     whole = build(_config(steps=3, outer={"multi_step_until": 10}, alpha={"learned": True}))
-    meta, batch = whole.init_meta([0]), _batch(whole)
+    meta, batch = whole.init_meta([0]), sample_batch(whole)
     for step, weights in {
         0: (1 / 3, 1 / 3, 1 / 3),
         4: (0.2, 0.2, 0.6),
@@ -263,7 +177,7 @@ def test_the_multi_step_loss_is_the_weighted_sum_over_inner_steps() -> None:
 
 def test_annealing_is_first_order_and_then_second() -> None:
     annealed = build(_config(steps=2, first_order_until=5))
-    meta, batch = annealed.init_meta([0]), _batch(annealed)
+    meta, batch = annealed.init_meta([0]), sample_batch(annealed)
     for step, order in {0: "first", 4: "first", 5: "second", 6: "second"}.items():
         found = annealed.algorithm.meta_grad(meta, batch, step)[1]
         plain = build(_config(steps=2, order=order)).algorithm.meta_grad(meta, batch, step)[1]

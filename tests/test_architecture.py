@@ -26,10 +26,11 @@ ROOMS = [
         "machine",
         "reference",
     ),
-    *("train", "evaluate", "rundir", "checkpoint", "files"),
+    *("train", "engines", "native", "compiled", "kernel", "evaluate", "rundir", "checkpoint", "files"),
     *("experiment", "devices", "loading", "presets", "complaints", "yamlfile", "config", "nonsense"),
     *(
         "examples",
+        "adjoint",
         "baselines",
         "outer",
         "algorithms",

@@ -26,11 +26,11 @@ def _state(optimizer: str = "sgd", lr: float = 0.5, alpha_lr: float = 0.25) -> T
         "params": Learned(OPTIMIZERS[optimizer]([meta.params["w"]], lr), lr),
         "rule": Learned(OPTIMIZERS["sgd"]([meta.rule["alpha"]], alpha_lr), alpha_lr),
     }
-    return TrainState(meta, learned, [], 0, torch.zeros(2, dtype=torch.float64), torch.zeros(2))
+    return TrainState(meta, learned, [], 0, torch.zeros(2, dtype=torch.float64), torch.zeros(2), torch.zeros(2))
 
 
 def _step(state: TrainState, losses: Tensor = LOSSES, slopes: Meta = SLOPES, **options: Any) -> Outcome:
-    return outer_step(state, lambda generators: None, lambda meta, batch, step: (losses, slopes), **options)  # type: ignore[arg-type,return-value]
+    return outer_step(state, None, lambda meta, batch, step: (losses, slopes), **options)  # type: ignore[arg-type]
 
 
 def _values(state: TrainState) -> list[list[float]]:
@@ -88,8 +88,11 @@ def test_clipping_each_task_leaves_out_what_is_not_finite(bad: float, where: str
     assert _values(state)[0] == pytest.approx([-1.5, 0.0]) and _values(state)[1] == pytest.approx([-1.0, -0.25 / 3])
     assert outcome.loss.tolist() == [2.0, 4.0] and state.left_out.tolist() == [0, 1]
     slopes.params["w"][1] = bad
-    lost = "query loss of 1" if where == "loss" else "gradient of 3"
-    with pytest.raises(DivergedError, match=f"diverged at outer step 2: the {lost} of 6 tasks is not finite"):
+    _step(state, losses, slopes, clip_task_norm=100.0)
+    assert state.diverged.tolist() == [0, 2] and _values(state)[0] == pytest.approx([-3.0, 0.0])
+    slopes.params["w"][0] = bad
+    lost = "query loss of 1" if where == "loss" else "gradient of 6"
+    with pytest.raises(DivergedError, match=f"diverged at outer step 3: the {lost} of 6 tasks is not finite"):
         _step(state, losses, slopes, clip_task_norm=100.0)
 
 
@@ -100,14 +103,14 @@ def test_weight_noise_moves_where_gradients_are_taken_and_nothing_else() -> None
     """
     meta = Meta({"w": torch.full((2, 50, 40), 3.0)}, {"alpha": torch.ones(2, 1, 1, 1)})
     learned = {"params": Learned(OPTIMIZERS["sgd"]([meta.params["w"]], 1.0), 1.0)}
-    state = TrainState(meta, learned, [], 0, torch.zeros(2), torch.zeros(2))
+    state = TrainState(meta, learned, [], 0, torch.zeros(2), torch.zeros(2), torch.zeros(2))
     state.noise_generators = [generator(0, "x"), generator(1, "x")]
 
     def meta_grad(start: Meta, batch: object, step: int) -> tuple[Tensor, Meta]:
         assert torch.equal(start.rule["alpha"], torch.ones(2, 1, 1, 1))
         return torch.ones(2, 1), Meta({"w": start.params["w"].unsqueeze(1)}, {})
 
-    outer_step(state, lambda generators: None, meta_grad, weight_noise=0.5)  # type: ignore[arg-type,return-value]
+    outer_step(state, None, meta_grad, weight_noise=0.5)  # type: ignore[arg-type]
     noise = -meta.params["w"]  # w = 3 - 1 * (3 + noise)
     assert abs(noise.mean().item()) < 0.03 and noise.std().item() == pytest.approx(0.5, abs=0.015)
     assert noise.abs().max() <= 0.5 * math.sqrt(3) + 1e-6 and not torch.equal(noise[0], noise[1])
@@ -140,9 +143,9 @@ def test_schedules_go_from_one_to_zero() -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("loss", "diverged at outer step 8: the query loss of 1 of 6 tasks is not finite"),
-        ("w", "diverged at outer step 8: the gradient of 1 of 6 tasks is not finite"),
-        ("alpha", "diverged at outer step 8: the gradient of 1 of 6 tasks is not finite"),
+        ("loss", "diverged at outer step 8: the query loss of 2 of 6 tasks is not finite"),
+        ("w", "diverged at outer step 8: the gradient of 2 of 6 tasks is not finite"),
+        ("alpha", "diverged at outer step 8: the gradient of 2 of 6 tasks is not finite"),
     ],
 )
 def test_what_is_not_finite_stops_before_the_update(bad: float, where: str, message: str) -> None:
@@ -151,12 +154,30 @@ def test_what_is_not_finite_stops_before_the_update(bad: float, where: str, mess
         _step(state)
     losses, slopes = LOSSES.clone(), Meta(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
     target = {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule["alpha"]}[where]
-    target[1, 2] = bad
+    target[:, 2] = bad
     before, sums = _values(state), state.loss_sum.tolist()
     with pytest.raises(DivergedError, match=message):
         _step(state, losses, slopes, clip_norm=1.0)
     assert _values(state) == before and state.step == 7 and state.loss_sum.tolist() == sums
     assert state.optimizers["params"].optimizer.state[state.meta.params["w"]]["step"].item() == 7
+
+
+@pytest.mark.parametrize("where", ["loss", "w", "alpha"])
+def test_a_run_that_diverges_stays_as_it_was_and_the_other_goes_on_as_if_alone(where: str) -> None:
+    state, undisturbed = _state("adam"), _state("adam")
+    losses, slopes = LOSSES.clone(), Meta(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
+    {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule["alpha"]}[where][1, 2] = math.nan
+    _step(state)
+    stopped = [values[1] for values in _values(state)]
+    for _ in range(3):
+        _step(state, losses, slopes, clip_norm=1.0)
+        _step(state, clip_norm=1.0)  # its gradients being finite again is of no help
+    _step(undisturbed)
+    for _ in range(6):
+        _step(undisturbed, clip_norm=1.0)
+    assert state.diverged.tolist() == [0, 2] and state.step == 7
+    assert [values[1] for values in _values(state)] == stopped
+    assert [values[0] for values in _values(state)] == [values[0] for values in _values(undisturbed)]
 
 
 def test_a_gradient_whose_norm_overflows_stops_too() -> None:

@@ -1,0 +1,59 @@
+"""The mean meta-gradient of an outer step as one flat graph, both derivatives in it, compiled by torch.compile."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from maml_cli.meta import Meta, tensors
+from maml_cli.meta_gradients import MetaGrad
+from maml_cli.outer import Mean, MeanGradient, mean_gradient
+from maml_cli.tasks import Split, TaskBatch
+
+Flat = Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
+
+
+class Graph(NamedTuple):
+    """A compiled function of flat lists of tensors, and the keys of the gradients among what it returns."""
+
+    run: Flat
+    keys: Sequence[Sequence[str]]
+
+
+def compiled_mean(phase: Callable[[int], Hashable], *, say: Callable[[str], None]) -> MeanGradient:
+    """`mean_gradient`, compiled once for each `phase(step)`: the outer steps of one phase compute the same function.
+
+    The code is kept on disk by PyTorch, so that the next process finds it. On a GPU it runs as one CUDA graph.
+    """
+    graphs: dict[Hashable, Graph] = {}
+
+    def mean(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip_task_norm: float | None) -> Mean:
+        values, points = tensors(meta), [*batch.support, *batch.query]
+        if phase(step) not in graphs:
+            say("compiling the outer step; up to a minute ...")
+            graphs[phase(step)] = _compiled(meta_grad, meta, batch, step, clip_task_norm)
+        graph = graphs[phase(step)]
+        with torch.no_grad():
+            loss, norm, left_out, *slopes = graph.run(values, points)
+        found = iter(slopes)
+        return Mean(loss, norm, Meta(*({key: next(found) for key in keys} for keys in graph.keys)), left_out)
+
+    return mean
+
+
+def _compiled(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip_task_norm: float | None) -> Graph:
+    keys: list[list[str]] = []
+
+    def flat(values: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
+        given = iter(values)
+        whole = Meta(*({key: next(given) for key in part} for part in meta))
+        seen = batch._replace(support=Split(*points[:2]), query=Split(*points[2:]))
+        found = mean_gradient(meta_grad, whole, seen, step, clip_task_norm)
+        keys[:] = [[*part] for part in found.gradients]
+        return [found.loss, found.norm, found.left_out, *tensors(found.gradients)]
+
+    traced = make_fx(flat)(tensors(meta), [*batch.support, *batch.query])
+    on_gpu = batch.support.x.device.type == "cuda"
+    return Graph(torch.compile(traced, fullgraph=True, mode="reduce-overhead" if on_gpu else None), keys)

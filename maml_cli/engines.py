@@ -1,0 +1,139 @@
+"""Engines: ways to take outer steps, all by the same meta-gradient, and which of them a training takes.
+
+`reference` differentiates the unrolled inner loop; `eager` writes the derivative out, where it can (adjoint.py);
+`compiled` has torch.compile make one piece of code of that; `native` is a kernel for the CPU (native.cpp).
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+
+from maml_cli import kernel, native
+from maml_cli.adjoint import Network, Rule, adjoint_gradient
+from maml_cli.compiled import compiled_mean
+from maml_cli.config import Config
+from maml_cli.devices import Choice
+from maml_cli.errors import ConfigError
+from maml_cli.experiment import Experiment, first_order_until, outer_step_work, step_weights
+from maml_cli.losses import BENDS
+from maml_cli.meta_gradients import MetaGrad
+from maml_cli.model import ACTIVATIONS, SLOPES
+from maml_cli.outer import SCHEDULES, Advance, Outcome, TrainState, mean_gradient, outer_step
+
+Say = Callable[[str], None]
+
+WORTH = {"native": 5.0, "compiled": 120.0}
+"""Seconds that `eager` would take, from which it pays to compile."""
+
+
+def choose(config: Config, device: torch.device) -> Choice:
+    """The engine for `config` on `device`: the one it names, or the fastest that can do it and pays.
+
+    It depends on the config and the machine alone, not on what was compiled before, so that equal trainings are equal.
+    Raises ConfigError if the one that is named cannot do it.
+    """
+    named = config.run.engine
+    if named != "auto":
+        if reason := refusal(named, config, device):
+            raise ConfigError(f"run.engine: {named} cannot do this: {reason}; auto takes one that can")
+        return Choice(named, "as asked")
+    passed: list[str] = []
+    for name, worth in WORTH.items():
+        reason = refusal(name, config, device)
+        if reason is None and eager_seconds(config) >= worth:
+            return Choice(name, "; ".join([*passed, "the fastest that can do this"]))
+        passed.append(f"not {name}: {reason or 'too short a training to earn back the time to compile'}")
+    return Choice("eager", "; ".join(passed))
+
+
+def eager_seconds(config: Config) -> float:
+    """About how long `eager` would take on one core: the calls of its passes, and the arithmetic."""
+    return config.outer.steps * (2e-4 * (1 + 2 * config.inner.steps) + outer_step_work(config) / 2e10)
+
+
+def refusal(name: str, config: Config, device: torch.device) -> str | None:
+    """Why the engine cannot do it; None if it can."""
+    reasons: Iterator[str] = iter(())
+    if name == "compiled":
+        reasons = _not_compiled(config, device)
+    elif name == "native":
+        reasons = itertools.chain(_not_written_out(config), native.reasons_against(config, device))
+    return next(reasons, None)
+
+
+def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda text: None) -> Advance:
+    """The engine of that name for `config`, which it can do; raises ConfigError if it does not compile."""
+    if name == "native":
+        return native.engine(config, experiment, say=say)
+    meta_grad = experiment.algorithm.meta_grad if name == "reference" else written_out(config, experiment)
+    if name == "compiled":
+        mean = compiled_mean(lambda step: step < first_order_until(config), say=say)
+    else:
+        mean = mean_gradient
+    outer = config.outer
+
+    def advance(state: TrainState, count: int) -> Outcome:
+        batches = experiment.sample(state.generators, num_steps=count)
+        for place in range(count):
+            outcome = outer_step(
+                state,
+                batches.at(place),
+                meta_grad,
+                lr_scale=SCHEDULES[outer.schedule](state.step / outer.steps),
+                clip_norm=outer.clip_norm,
+                clip_task_norm=outer.clip_task_norm,
+                weight_noise=outer.weight_noise,
+                mean=mean,
+            )
+        return outcome
+
+    return advance
+
+
+def written_out(config: Config, experiment: Experiment) -> MetaGrad:
+    """The meta-gradient by explicit adjoints, or as the algorithm has it where that is not written out."""
+    if any(_not_written_out(config)):
+        return experiment.algorithm.meta_grad
+    inner = config.inner
+    return adjoint_gradient(
+        Network(
+            _layers(config), ACTIVATIONS[config.model.activation], SLOPES[config.model.activation], BENDS[inner.loss]
+        ),
+        Rule(
+            experiment.groups,
+            positive=inner.alpha.sign == "positive",
+            curved=inner.curvature == "kronecker",
+            learned=[key for keys in experiment.learned.values() for key in keys],
+        ),
+        steps=inner.steps,
+        weights=step_weights(config),
+        first_order_until=first_order_until(config),
+        recompute=inner.recompute,
+    )
+
+
+def _layers(config: Config) -> list[str]:
+    return [*(f"hidden{layer}" for layer in range(len(config.model.hidden))), "head"]
+
+
+def _not_written_out(config: Config) -> Iterator[str]:
+    if config.outer.meta_gradient != "query":
+        yield f"outer.meta_gradient is {config.outer.meta_gradient}"
+    if config.inner.order == "implicit":
+        yield "inner.order is implicit"
+    if config.inner.optimizer != "sgd":
+        yield f"inner.optimizer is {config.inner.optimizer}"
+    if config.inner.proximal:
+        yield "inner.proximal is not 0"
+    if config.model.context:
+        yield "model.context is not 0"
+
+
+def _not_compiled(config: Config, device: torch.device) -> Iterator[str]:
+    if config.outer.multi_step_until:
+        yield "outer.multi_step_until changes the loss at every step"
+    if device.type == "cpu" and kernel.compiler() is None:
+        yield "there is no C++ compiler"
+    if device.type == "mps":
+        yield "not on mps"

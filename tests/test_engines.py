@@ -1,0 +1,252 @@
+"""Every engine takes the outer steps that the reference takes, over every combination that it says it can do."""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maml_cli import engines, kernel, rundir
+from maml_cli.config import Config
+from maml_cli.errors import ConfigError, DivergedError
+from maml_cli.experiment import build
+from maml_cli.meta import Meta, tensors
+from maml_cli.outer import Outcome, TrainState
+from maml_cli.train import restore, start, train
+from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernels are compiled once for all tests, away from those of the user."""
+    monkeypatch.setenv("MAML_CACHE", str(tmp_path_factory.getbasetemp().parent / "kernels"))
+    yield
+
+
+def _can(engine: str) -> list[str]:
+    return [name for name in CROSSED if engines.refusal(engine, crossed_config(name), CPU) is None]
+
+
+def _stepped(engine: str, config: Config) -> tuple[TrainState, Outcome]:
+    """One outer step, at a step and at values that are not those of a start."""
+    experiment = build(config)
+    state = start(config, experiment)
+    state.step = STEP
+    for leaf, value in zip(tensors(state.meta), tensors(scattered(state.meta)), strict=True):
+        leaf.copy_(value)
+    return state, engines.make(engine, config, experiment)(state, 1)
+
+
+def _assert_close(mine: Meta, other: Meta, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
+    for one, two in zip(mine, other, strict=True):
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            torch.testing.assert_close(value, two[key], rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("name", CROSSED)
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_the_written_out_meta_gradient_is_that_of_the_unrolled_graph(name: str, recompute: bool) -> None:
+    """Task by task, for two runs side by side; nothing given changes."""
+    config = crossed_config(name)
+    config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute": recompute})})
+    experiment = build(config)
+    meta, batch = scattered(experiment.init_meta([0, 1])), sample_batch(experiment, (0, 1), num_tasks=3)
+    before = [value.clone() for value in tensors(meta)]
+    losses, expected = experiment.algorithm.meta_grad(meta, batch, STEP)
+    mine, found = engines.written_out(config, experiment)(meta, batch, STEP)
+    torch.testing.assert_close(mine, losses, rtol=1e-10, atol=1e-12)
+    _assert_close(found, expected)
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors(meta), strict=True))
+    assert not any(value.requires_grad for value in tensors(found))
+
+
+@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("name", _can("native"))
+def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
+    (expected, there), (found, here) = (_stepped(engine, crossed_config(name)) for engine in ("reference", "native"))
+    torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(here.grad_norm, there.grad_norm, rtol=1e-10, atol=1e-12)
+    _assert_close(here.gradients, there.gradients)
+    _assert_close(found.meta, expected.meta)
+    torch.testing.assert_close(found.loss_sum, expected.loss_sum, rtol=1e-10, atol=1e-12)
+    assert found.step == expected.step == STEP + 1
+
+
+@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize(
+    "name",
+    ["all-LSLR-second", "all2-one alpha-proximal", "head-Meta-Curvature-annealed, now second", "oracle-implicit"],
+)
+def test_the_compiled_step_is_that_of_the_reference(name: str) -> None:
+    (expected, there), (found, here) = (_stepped(engine, crossed_config(name)) for engine in ("reference", "compiled"))
+    torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
+    _assert_close(here.gradients, there.gradients)
+    _assert_close(found.meta, expected.meta)
+
+
+# What acts in a training over several steps, and not in one.
+TRAINED: dict[str, dict[str, Any]] = {
+    "everything": {
+        "tasks": {"noise": 0.1, "query": "stratified"},
+        "inner": {
+            "steps": 3,
+            "first_order_until": 4,
+            "alpha": {"learned": True, "per": "tensor", "per_step": True, "lr": 1e-3, "sign": "positive"},
+        },
+        "outer": {"schedule": "cosine", "clip_norm": 0.5, "multi_step_until": 8, "weight_noise": 0.01},
+    },
+    "each task clipped": {
+        "model": {"activation": "relu"},
+        "inner": {"steps": 2, "adapt": "body", "alpha": {"learned": True, "per": "parameter", "optimizer": "sgd"}},
+        "outer": {"clip_task_norm": 0.1, "optimizer": "adamw", "schedule": "linear"},
+    },
+    "l1": {"inner": {"loss": "l1", "steps": 2, "order": "first"}, "outer": {"optimizer": "sgd"}},
+    "huber, wide": {"inner": {"loss": "huber"}, "model": {"hidden": [37], "activation": "silu"}},
+    "linear": {"inner": {"steps": 2, "adapt": "head"}, "model": {"hidden": []}},
+    "three layers": {"model": {"hidden": [9, 17, 5], "activation": "sin"}, "inner": {"steps": 2}},
+    "softplus": {"model": {"activation": "softplus"}, "inner": {"steps": 2, "alpha": {"learned": True}}},
+    "sigmoid": {"model": {"activation": "sigmoid"}, "inner": {"alpha": {"learned": True, "per": "layer"}}},
+}
+STEPS = 12
+
+
+def _config(changes: dict[str, Any], **run: Any) -> Config:
+    base: dict[str, Any] = {
+        "tasks": {"num_support": 7, "num_query": 4},
+        "model": {"hidden": [6, 5], "activation": "tanh"},
+        "outer": {"steps": STEPS, "tasks_per_step": 3, "lr": 1e-2},
+        "run": {"dtype": "float64", "device": "cpu", "log_every": 5, "eval_every": 0} | run,
+    }
+    return Config.model_validate({key: base.get(key, {}) | changes.get(key, {}) for key in (*base, "inner")})
+
+
+def _trained(engine: str, config: Config, run: Path) -> dict[str, Any]:
+    rundir.create(run, name="x", config=config)
+    experiment = build(config)
+    advance = engines.make(engine, config, experiment)
+    trained = train(config, experiment, start(config, experiment), run, advance=advance)
+    return rundir.open_checkpoint(trained.checkpoint).contents
+
+
+def _same(mine: Any, other: Any, *, rtol: float) -> None:
+    """Two nests of tensors and plain values."""
+    if isinstance(mine, torch.Tensor):
+        torch.testing.assert_close(mine, other, rtol=rtol, atol=rtol / 100)
+    elif isinstance(mine, dict):
+        assert mine.keys() == other.keys()
+        for key in mine:
+            _same(mine[key], other[key], rtol=rtol)
+    elif isinstance(mine, list):
+        for one, two in zip(mine, other, strict=True):
+            _same(one, two, rtol=rtol)
+    else:
+        assert mine == other
+
+
+@pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-3)])
+@pytest.mark.parametrize("engine", ["eager", "native"])
+def test_a_training_ends_alike_with_every_engine(
+    changes: dict[str, Any], dtype: str, rtol: float, engine: str, tmp_path: Path
+) -> None:
+    """What is learned, the state of the optimisers, the sums for the log and the streams of random numbers."""
+    if engine == "native" and kernel.compiler() is None:
+        pytest.skip("no C++ compiler on this machine")
+    config = _config(changes, dtype=dtype)
+    expected, found = (_trained(name, config, tmp_path / name) for name in ("reference", engine))
+    _same(found, expected, rtol=rtol)
+
+
+@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("engine", ["eager", "native"])
+def test_how_many_steps_are_taken_at_once_changes_no_byte(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for most in (1, 4, 1000):
+        monkeypatch.setattr("maml_cli.train.MOST_AT_ONCE", most)
+        monkeypatch.setattr("maml_cli.train.SECONDS_AT_ONCE", math.inf)
+        _trained(engine, _config(TRAINED["everything"]), tmp_path / str(most))
+        files = sorted(file for file in (tmp_path / str(most)).rglob("*") if file.is_file())
+        found.append({file.name: file.read_bytes() for file in files if file.name != "timing.jsonl"})
+    assert found[0] == found[1] == found[2] and len(found[0]) == 6
+
+
+@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+def test_a_run_may_change_engines_at_any_step(tmp_path: Path) -> None:
+    config = _config(TRAINED["everything"], checkpoint_every=5)
+    expected = _trained("eager", config, tmp_path / "eager")
+    _trained("native", config, tmp_path / "native")
+    found = rundir.open_checkpoint(tmp_path / "native" / "checkpoints" / "step-00000005.pt")
+    experiment = build(config)
+    state = restore(config, experiment, found.contents)
+    rundir.rewind(found, tmp_path / "native")
+    trained = train(config, experiment, state, tmp_path / "native")
+    _same(rundir.open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
+
+
+@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_the_kernel_stops_where_the_reference_stops_and_says_the_same(noise: float, tmp_path: Path) -> None:
+    changes = {
+        "inner": {"alpha": {"init": 3.0}, "steps": 2},
+        "outer": {"optimizer": "sgd", "lr": 1e3, "weight_noise": noise},
+    }
+    messages = []
+    for engine in "reference", "native":
+        config = _config(changes | {"model": {"activation": "relu"}}, dtype="float32")
+        with pytest.raises(DivergedError) as stop:
+            _trained(engine, config, tmp_path / engine)
+        messages.append(str(stop.value).replace(engine, "RUN"))
+    assert messages[0] == messages[1] and "diverged at outer step" in messages[0]
+
+
+def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "compiler", lambda: "c++")
+    long = {"outer": {"steps": 70_000, "tasks_per_step": 25}}
+    for changes, name, reason in [
+        (long, "native", "the fastest that can do this"),
+        ({}, "eager", "not native: too short a training to earn back the time to compile; not compiled: too short"),
+        (
+            long | {"inner": {"curvature": "kronecker"}},
+            "eager",
+            "not native: inner.curvature is kronecker; not compiled: ",
+        ),
+        (
+            {"inner": {"curvature": "kronecker", "steps": 5}, "outer": {"steps": 99_999}},
+            "compiled",
+            "not native: inner.curvature is kronecker; the fastest that can do this",
+        ),
+        (
+            {"inner": {"optimizer": "adam", "steps": 5}, "outer": {"steps": 99_999, "multi_step_until": 5}},
+            "eager",
+            "not native: inner.optimizer is adam; not compiled: outer.multi_step_until changes the loss at every step",
+        ),
+    ]:
+        choice = engines.choose(_config(changes), CPU)
+        assert choice.name == name and choice.reason.startswith(reason)
+    assert engines.choose(_config({}, engine="reference"), CPU) == ("reference", "as asked")
+    for reason, changes in {
+        "outer.meta_gradient is reptile": {"outer": {"meta_gradient": "reptile"}},
+        "model.activation is gelu": {"model": {"activation": "gelu"}},
+        "the outer optimiser is rmsprop": {"outer": {"optimizer": "rmsprop"}},
+        "model.context is not 0": {"model": {"context": 3}},
+        "a task does not fit into the cache": {"model": {"hidden": [2000, 2000]}},
+    }.items():
+        with pytest.raises(ConfigError, match=f"run.engine: native cannot do this: {reason}"):
+            engines.choose(_config(changes, engine="native"), CPU)
+
+
+def test_without_a_compiler_nothing_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    choice = engines.choose(_config({"outer": {"steps": 70_000}}), CPU)
+    assert choice == ("eager", "not native: there is no C++ compiler; not compiled: there is no C++ compiler")
+    with pytest.raises(ConfigError, match=re.escape("run.engine: native cannot do this: there is no C++ compiler")):
+        engines.choose(_config({}, engine="native"), CPU)
