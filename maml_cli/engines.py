@@ -23,8 +23,9 @@ from maml_cli.outer import SCHEDULES, Advance, Outcome, TrainState, mean_gradien
 
 Say = Callable[[str], None]
 
-WORTH = {"native": 5.0, "compiled": 120.0}
+WORTH = {"native": 5.0, "compiled": 600.0}
 """Seconds that `eager` would take, from which it pays to compile."""
+MOST_STEPS_COMPILED = 20
 
 
 def choose(config: Config, device: torch.device) -> Choice:
@@ -131,6 +132,9 @@ def _not_written_out(config: Config) -> Iterator[str]:
 
 
 def _not_compiled(config: Config, device: torch.device) -> Iterator[str]:
+    steps = config.inner.steps + (config.inner.cg_steps if config.inner.order == "implicit" else 0)
+    if steps > MOST_STEPS_COMPILED:
+        yield f"{steps} inner steps are too many for one graph"
     if config.outer.multi_step_until:
         yield "outer.multi_step_until changes the loss at every step"
     if device.type == "cpu" and kernel.compiler() is None:

@@ -16,7 +16,7 @@ from maml_cli.experiment import Experiment, first_order_until, num_inputs, param
 from maml_cli.kernel import Call, Held, Shape
 from maml_cli.meta import Meta, tensors
 from maml_cli.model import Params
-from maml_cli.outer import SCHEDULES, Advance, Learned, Outcome, TrainState, diverged, draw_noise, noisy
+from maml_cli.outer import SCHEDULES, Advance, Learned, Outcome, TrainState, diverged, draw_noise, noisy, scale_rates
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST_MEMORY = 2**26
@@ -68,6 +68,7 @@ def engine(config: Config, experiment: Experiment, *, say: Callable[[str], None]
             )
         state.diverged = torch.where(lost, state.step + report.done + 1, state.diverged)
         state.step += count
+        scale_rates(state, SCHEDULES[config.outer.schedule]((state.step - 1) / config.outer.steps))
         return Outcome(report.loss, report.norm, _as_gradients(state, report.gradients))
 
     return advance
@@ -100,7 +101,7 @@ def _packed(state: TrainState) -> Held:
         loss_sum=state.loss_sum,
         left_out=state.left_out,
         going=(state.diverged == 0).int(),
-        moments=max(int(learned.optimizer.state[leaf].get("step", 0)) for learned, leaf in _learned(state)),
+        moments=max(int(learned.optimizer.state.get(leaf, {}).get("step", 0)) for learned, leaf in _learned(state)),
     )
 
 
@@ -110,7 +111,7 @@ def _unpack(state: TrainState, held: Held, count: int) -> None:
     for name, values in zip(MOMENTS, (held.first, held.second), strict=True):
         _write([_moment(learned, leaf, name) for learned, leaf in _learned(state)], values)
     for learned, leaf in _learned(state):
-        if "step" in learned.optimizer.state[leaf]:
+        if "step" in learned.optimizer.state.get(leaf, {}):
             learned.optimizer.state[leaf]["step"] += count
 
 

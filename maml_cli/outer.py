@@ -125,9 +125,8 @@ def outer_step(
     for part, slope in zip(state.meta, gradients, strict=True):
         for key, leaf in part.items():
             leaf.grad = slope.get(key)
+    scale_rates(state, lr_scale)
     for learned in state.optimizers.values():
-        for group in learned.optimizer.param_groups:
-            group["lr"] = learned.lr * lr_scale
         learned.optimizer.step()
     for leaf, where, value in stopped:
         leaf[where] = value
@@ -135,6 +134,13 @@ def outer_step(
     state.loss_sum += loss
     state.left_out += found.left_out.cpu()
     return Outcome(loss, grad_norm, gradients)
+
+
+def scale_rates(state: TrainState, scale: float) -> None:
+    """Set every outer learning rate to what it is at that point of its schedule."""
+    for learned in state.optimizers.values():
+        for group in learned.optimizer.param_groups:
+            group["lr"] = learned.lr * scale
 
 
 def diverged(step: int, losses: Tensor, slopes: Meta) -> DivergedError:

@@ -1,7 +1,6 @@
 """Training: the outer loop, what it logs and saves, and how it goes on after a stop."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,7 +86,7 @@ def train(
 class Pace:
     """How many outer steps to take at a time: as many as take some tenth of a second, from what the last ones took."""
 
-    seconds_per_step = math.inf
+    seconds_per_step = 1.0  # not known yet: one step
 
     def count(self, *, most: int) -> int:
         return max(1, min(most, MOST_AT_ONCE, int(SECONDS_AT_ONCE / self.seconds_per_step)))

@@ -1,6 +1,5 @@
 """Every engine takes the outer steps that the reference takes, over every combination that it says it can do."""
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,7 +80,7 @@ def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
 @pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize(
     "name",
-    ["all-LSLR-second", "all2-one alpha-proximal", "head-Meta-Curvature-annealed, now second", "oracle-implicit"],
+    ["all-LSLR-second", "all2-one alpha-proximal", "head-Meta-Curvature-annealed, now second", "oracle-huber"],
 )
 def test_the_compiled_step_is_that_of_the_reference(name: str) -> None:
     (expected, there), (found, here) = (_stepped(engine, crossed_config(name)) for engine in ("reference", "compiled"))
@@ -171,7 +170,7 @@ def test_how_many_steps_are_taken_at_once_changes_no_byte(
     found = []
     for most in (1, 4, 1000):
         monkeypatch.setattr("maml_cli.train.MOST_AT_ONCE", most)
-        monkeypatch.setattr("maml_cli.train.SECONDS_AT_ONCE", math.inf)
+        monkeypatch.setattr("maml_cli.train.SECONDS_AT_ONCE", 1e9)
         _trained(engine, _config(TRAINED["everything"]), tmp_path / str(most))
         files = sorted(file for file in (tmp_path / str(most)).rglob("*") if file.is_file())
         found.append({file.name: file.read_bytes() for file in files if file.name != "timing.jsonl"})
@@ -219,12 +218,12 @@ def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch
             "not native: inner.curvature is kronecker; not compiled: ",
         ),
         (
-            {"inner": {"curvature": "kronecker", "steps": 5}, "outer": {"steps": 99_999}},
+            {"inner": {"curvature": "kronecker", "steps": 5}, "outer": {"steps": 999_999}},
             "compiled",
             "not native: inner.curvature is kronecker; the fastest that can do this",
         ),
         (
-            {"inner": {"optimizer": "adam", "steps": 5}, "outer": {"steps": 99_999, "multi_step_until": 5}},
+            {"inner": {"optimizer": "adam", "steps": 5}, "outer": {"steps": 999_999, "multi_step_until": 5}},
             "eager",
             "not native: inner.optimizer is adam; not compiled: outer.multi_step_until changes the loss at every step",
         ),

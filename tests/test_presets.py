@@ -76,7 +76,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "model.init": "torch",
         "outer.schedule": "cosine",
         "outer.clip_norm": 1.0,
-        "outer.weight_noise": 0.025,
+        "outer.weight_noise": 0.04,
     },
     "anil-10shot": METHOD | {"inner.adapt": "head"},
     "boil-10shot": METHOD | {"inner.adapt": "body"},
