@@ -12,7 +12,7 @@ from maml_cli.evaluate import Evaluation, evaluate, make_bank
 from maml_cli.experiment import Experiment, build, choose_device
 from maml_cli.files import write_atomic
 from maml_cli.loading import override
-from maml_cli.meta import Meta, per_task
+from maml_cli.meta import Meta, map_meta, per_task
 from maml_cli.rundir import Checkpoint, open_checkpoint
 from maml_cli.tasks import Split
 
@@ -48,6 +48,13 @@ class Opened(NamedTuple):
                 f"the rest; give at most that many, or to eval and plot --set inner.alpha.beyond=stop (hold, decay)"
             )
         return steps
+
+    @property
+    def runs(self) -> dict[int, int]:
+        """The place of each seed that was trained to here; of those that diverged, if all did, too."""
+        diverged = self.checkpoint.contents.get("diverged", torch.zeros(1)).tolist()
+        places = {seed: place for place, seed in enumerate(self.checkpoint.config.seeds)}
+        return {seed: place for seed, place in places.items() if not diverged[place]} or places
 
     @property
     def measure(self) -> str:
@@ -117,6 +124,7 @@ def evaluate_run(
             seed=seed,
             steps=last_step,
             trained_steps=opened.config.trained_steps,
+            runs=opened.runs,
         )
         for num_shots in shots or [opened.config.tasks.num_support]
     ]
@@ -131,7 +139,9 @@ def fits(opened: Opened, *, num_tasks: int, num_shots: int, steps: int, seed: in
     points = x.reshape(num_points, 1).expand(1, num_tasks, num_points, 1)
     seen = [experiment.inputs(split, bank.truth) for split in (bank.support, Split(points, points))]
     support, placed = (Split(*(part.to(experiment.device, experiment.dtype) for part in split)) for split in seen)
-    adapted = experiment.algorithm.unroll(per_task(opened.meta, num_tasks), support, steps)
+    place = next(iter(opened.runs.values()))
+    first = map_meta(lambda value: value[place : place + 1], opened.meta)
+    adapted = experiment.algorithm.unroll(per_task(first, num_tasks), support, steps)
     predictions = torch.stack([experiment.predict(params, placed.x)[0, ..., 0] for params in adapted]).cpu().double()
     truth = bank.truth(points)[0, ..., 0]
     return [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maml_cli.assess import Opened
 from maml_cli.errors import ConfigError
-from maml_cli.evaluate import PointErrors, Statistic, learner_errors, make_bank, statistic, summarise
+from maml_cli.evaluate import PointErrors, Statistic, learner_errors, make_bank, over_seeds, statistic, summarise
 from maml_cli.loading import to_dict
 from maml_cli.tasks import SineFamily
 
@@ -82,10 +82,12 @@ def _compare(
         at = trained if steps is None else steps
         last_step = run.checked_steps(steps, max(10, run.config.inner.steps))
         errors = learner_errors(run.experiment, run.meta, bank, steps=last_step)
-        there = errors[at]["grid"][0, :, 0 if measure == "mse" else 1].double()
+        places = [*run.runs.values()]
+        there = errors[at]["grid"][places, :, 0 if measure == "mse" else 1].double().mean(dim=0)
         difference = None if first is None else statistic(there - first)
         first = there if first is None else first
-        compared.append(Compared(run.name, trained, at, [summarise(step) for step in errors], difference))
+        by_step = [over_seeds([summarise(step, run=place) for place in places]) for step in errors]
+        compared.append(Compared(run.name, trained, at, by_step, difference))
     return Comparison(num_shots, num_tasks, seed, measure, compared)
 
 

@@ -53,7 +53,7 @@ def complaint(item: ErrorDetails) -> str:
         return f"{dotted(key)} must be {choices}, got {found}" + (f"; did you mean {close[0]}?" if close else "")
     if kind == "too_long":
         return f"{dotted(key)} must have at most {context['max_length']} items, has {context['actual_length']}"
-    if kind == "range":
+    if kind in ("range", "seeds"):
         return f"{dotted(key)} {item['msg']}, got {found}"
     if kind.startswith("at:"):
         return f"{dotted(key)} {item['msg']}"

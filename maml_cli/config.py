@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from maml_cli import nonsense
 
 SCHEMA_VERSION = 1
+MOST_SEEDS = 1024
 
 
 def _as_range(value: Any) -> Any:
@@ -26,6 +27,20 @@ def _as_range(value: Any) -> Any:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _as_seeds(value: Any) -> Any:
+    """A count, or seeds that differ; anything else is refused."""
+    whole = [value] if not isinstance(value, list) else value
+    if value is not None and not all(type(number) is int for number in whole):
+        raise PydanticCustomError("seeds", "must be a whole number, or a list of seeds")
+    if isinstance(value, int) and not 1 <= value <= MOST_SEEDS:
+        raise PydanticCustomError("seeds", f"must be from 1 to {MOST_SEEDS:,}, or a list of seeds")
+    if isinstance(value, list) and not all(0 <= number < 2**63 for number in value):
+        raise PydanticCustomError("seeds", "must have seeds from 0 to 2^63 - 1")
+    if isinstance(value, list) and not 1 <= len(set(value)) == len(value) <= MOST_SEEDS:
+        raise PydanticCustomError("seeds", f"must have from 1 to {MOST_SEEDS:,} seeds that differ")
+    return value
 
 
 def _from_range(value: tuple[float, float]) -> float | list[float]:
@@ -177,6 +192,11 @@ class Run(Section):
     """Where and how it runs, and what it keeps."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="of everything random: initial parameters and tasks")
+    seeds: Annotated[int | list[int] | None, BeforeValidator(_as_seeds)] = Field(
+        None,
+        description="independent runs trained side by side: how many, with seeds seed, seed + 1, ..., or a list of "
+        "their seeds; null: one",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto takes an accelerator only for work that is large enough to gain from one"
     )
@@ -209,6 +229,12 @@ class Config(Section):
         for key, reason in nonsense.found(self):
             raise PydanticCustomError(f"at:{key}", reason)
         return self
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each run that is trained."""
+        seed, seeds = self.run.seed, self.run.seeds
+        return seeds if isinstance(seeds, list) else [seed + place for place in range(seeds or 1)]
 
     @property
     def trained_steps(self) -> int:

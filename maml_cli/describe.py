@@ -16,7 +16,8 @@ def describe(config: Config, device: Choice, engine: Choice) -> list[str]:
     return [
         f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
         f"{tasks.num_support} support and {tasks.num_query} query points each",
-        f"network  {'-'.join(map(str, sizes))} {config.model.activation}, {count:,} parameters, seed {config.run.seed}",
+        f"network  {'-'.join(map(str, sizes))} {config.model.activation}, {count:,} parameters, "
+        f"{_seeds_in_words(config)}",
         f"inner    {inner.steps} step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
         f"{_update_in_words(config)}",
         f"order    {_order_in_words(config)}",
@@ -24,6 +25,14 @@ def describe(config: Config, device: Choice, engine: Choice) -> list[str]:
         f"device   {device.name} ({device.reason}), {threads}",
         f"engine   {engine.name} ({engine.reason})",
     ]
+
+
+def _seeds_in_words(config: Config) -> str:
+    seeds = config.seeds
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    shown = [*map(str, seeds[:3]), "..."] if len(seeds) > 4 else map(str, seeds)
+    return f"{len(seeds)} runs side by side, seeds {', '.join(shown)}"
 
 
 def _update_in_words(config: Config) -> str:

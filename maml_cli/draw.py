@@ -1,5 +1,6 @@
 """The figures of a run, written to files."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from maml_cli.assess import Opened, evaluate_run, fits
 from maml_cli.baselines import unadapted_error
 from maml_cli.compare import Comparison
 from maml_cli.errors import FileError
+from maml_cli.evaluate import mean_of
 from maml_cli.files import read_lines
 from maml_cli.plots import Curve
 
@@ -85,8 +87,9 @@ def _fit(opened: Opened, num_shots: int, steps: int | None, seed: int) -> Figure
 def _curve(opened: Opened) -> Figure:
     records = [record for record in _metrics(opened) if record["step"] <= opened.checkpoint.step]
     trained = opened.checkpoint.config
-    losses = [(record["step"], record["loss"]) for record in records if "loss" in record]
-    found = [(record["step"], record["eval"][f"grid_{opened.measure}"]) for record in records if "eval" in record]
+    losses = [(record["step"], _runs(record["loss"])) for record in records if "loss" in record]
+    measure = f"grid_{opened.measure}"
+    found = [(record["step"], _runs_by_step(record["eval"][measure])) for record in records if "eval" in record]
     floor = unadapted_error(opened.experiment.family, opened.measure)
     kind = {
         "query": "query loss",
@@ -114,13 +117,14 @@ def _steps(opened: Opened, num_shots: int, steps: int | None, num_tasks: int, se
 def _alpha(opened: Opened) -> Figure:
     alpha = opened.checkpoint.config.inner.alpha
     alphas = opened.experiment.alphas(opened.meta.rule)
-    now = {key: value[0].mean(dim=(-2, -1)).tolist() for key, value in alphas.items()}
+    places = [*opened.runs.values()]
+    now = {key: value[places].mean(dim=(0, -2, -1)).tolist() for key, value in alphas.items()}
     trace: dict[str, list[tuple[int, list[float]]]] = {key: [(0, [alpha.init] * len(v))] for key, v in now.items()}
     if alpha.learned:
         for record in _metrics(opened):
             if "alpha" in record and record["step"] <= opened.checkpoint.step:
                 for key, values in record["alpha"].items():
-                    trace[key].append((record["step"], values))
+                    trace[key].append((record["step"], [mean_of(each) for each in _runs_by_step(values)]))
     else:
         for key, values in now.items():
             trace[key].append((opened.checkpoint.step, values))
@@ -129,6 +133,17 @@ def _alpha(opened: Opened) -> Figure:
     return plots.alpha_figure(
         trace, title=f"{_name(opened)}: alpha, {how}; K = {opened.config.tasks.num_support}, {count}"
     )
+
+
+def _runs(value: Any) -> list[float]:
+    """What a line of the log has of each run that goes on, be it one or several."""
+    return [math.nan if one is None else one for one in (value if isinstance(value, list) else [value])]
+
+
+def _runs_by_step(values: list[Any]) -> list[list[float]]:
+    """The same for what has a value for each inner step: for each of those, the values of the runs."""
+    going = [run for run in values if run is not None] if any(isinstance(v, list) for v in values) else [values]
+    return [[math.nan if one is None else one for one in step] for step in zip(*going, strict=True)]
 
 
 def _metrics(opened: Opened) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ Shapes: R runs, B tasks (here: of the bank), K points; errors are (R, B), one nu
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import NormalDist, stdev
 from typing import NamedTuple
 
 import torch
@@ -63,7 +64,11 @@ class Baselines(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The result of one evaluation at one K; `steps` holds one entry for each inner step, from 0."""
+    """The result of one evaluation at one K; `steps` holds one entry for each inner step, from 0.
+
+    `by_seed` holds such steps for each of the runs trained side by side, but for those that diverged; where there are
+    several, `steps` has their mean, its 95 % interval over seeds, and the mean of their medians.
+    """
 
     shots: int
     num_tasks: int
@@ -71,6 +76,7 @@ class Evaluation(NamedTuple):
     trained_steps: int
     steps: list[PointErrors]
     baselines: Baselines
+    by_seed: dict[int, list[PointErrors]]
 
 
 class Bank(NamedTuple):
@@ -85,19 +91,26 @@ class Bank(NamedTuple):
         points = {name: inputs(split, self.truth) for name, split in self.points.items()}
         return Bank(inputs(self.support, self.truth), points, self.truth)
 
+    def for_runs(self, count: int) -> "Bank":
+        """The same tasks for each of `count` runs; a bank that has as many stays as it is."""
 
-def make_bank(family: SineFamily, *, seed: int, purpose: str, num_tasks: int, num_shots: int) -> Bank:
-    """A bank of `num_tasks` tasks with K = `num_shots` support points, the same for the same arguments.
+        def spread(split: Split) -> Split:
+            return Split(*(part.expand(count, *part.shape[1:]) for part in split))
+
+        return self._replace(support=spread(self.support), points={k: spread(v) for k, v in self.points.items()})
+
+
+def make_bank(family: SineFamily, *, seed: int | Sequence[int], purpose: str, num_tasks: int, num_shots: int) -> Bank:
+    """A bank of `num_tasks` tasks with K = `num_shots` support points, the same for the same arguments; one for each
+    run, (R, ...), where there are several seeds.
 
     The tasks are the same for every K. Support targets have the family's noise, if any; the truth that errors are
     measured against, on the grid and on K fresh points, has none.
     """
-    stream = generator(seed, purpose)
-    batch = family.sample(
-        [stream], num_tasks=num_tasks, num_support=num_shots, num_query=num_shots, dtype=torch.float64
-    )
+    streams = [generator(one, purpose) for one in ([seed] if isinstance(seed, int) else seed)]
+    batch = family.sample(streams, num_tasks=num_tasks, num_support=num_shots, num_query=num_shots, dtype=torch.float64)
     grid = torch.linspace(*family.x, NUM_GRID, dtype=torch.float64).reshape(NUM_GRID, 1)
-    grid = grid.expand(1, num_tasks, NUM_GRID, 1)
+    grid = grid.expand(len(streams), num_tasks, NUM_GRID, 1)
     points = {"grid": grid, "query": batch.query.x}
     splits = {name: Split(x, batch.truth(x)) for name, x in points.items()}
     return Bank(batch.support, splits | {"support": batch.support}, batch.truth)
@@ -130,30 +143,43 @@ def adapted_errors(
 
 def learner_errors(experiment: Experiment, meta: Meta, bank: Bank, *, steps: int) -> list[dict[str, Tensor]]:
     """Errors of what `experiment` learned after 0, 1, ..., `steps` inner steps on the tasks of `bank`."""
+    like = next(iter(meta.params.values()))
     return adapted_errors(
         experiment.algorithm,
         experiment.predict,
-        bank.with_inputs(experiment.inputs),
+        bank.with_inputs(experiment.inputs).for_runs(len(like)),
         lambda count: per_task(meta, count),
         steps=steps,
-        like=next(iter(meta.params.values())),
+        like=like,
     )
 
 
 def evaluate(
-    experiment: Experiment, meta: Meta, *, num_shots: int, num_tasks: int, seed: int, steps: int, trained_steps: int
+    experiment: Experiment,
+    meta: Meta,
+    *,
+    num_shots: int,
+    num_tasks: int,
+    seed: int,
+    steps: int,
+    trained_steps: int,
+    runs: Mapping[int, int] | None = None,
 ) -> Evaluation:
     """Adapt to the test bank of `seed` and report errors after every step 0..`steps`, with the baselines beside.
 
-    The baseline `random_init` adapts fresh untrained parameters for each task by the same rule.
+    The baseline `random_init` adapts fresh untrained parameters for each task by the same rule, that of the first run.
+    `runs` has the place in `meta` of each seed that counts, by default that of one run with seed 0.
     """
     family = experiment.family
     bank = make_bank(family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
     stream = generator(seed, "random-init")
+    runs = runs or {0: 0}
+    first = next(iter(runs.values()))
 
     def untrained(count: int) -> Meta:
         params = {key: value.unsqueeze(0) for key, value in experiment.init_params(stream, count).items()}
-        return Meta(params, per_task(meta, count).rule)
+        rule = {key: value[first : first + 1] for key, value in per_task(meta, count).rule.items()}
+        return Meta(params, rule)
 
     def fitted(frequency: Tensor) -> PointErrors:
         answer = baselines.least_squares(family, bank.support, frequency)
@@ -167,13 +193,15 @@ def evaluate(
         steps=steps,
         like=next(iter(meta.params.values())),
     )
+    errors = learner_errors(experiment, meta, bank, steps=steps)
+    by_seed = {name: [summarise(step, run=place) for step in errors] for name, place in runs.items()}
     varies = family.frequency[0] < family.frequency[1]
     return Evaluation(
         num_shots,
         num_tasks,
         seed,
         trained_steps,
-        steps=[summarise(errors) for errors in learner_errors(experiment, meta, bank, steps=steps)],
+        steps=[over_seeds(found) for found in zip(*by_seed.values(), strict=True)],
         baselines=Baselines(
             zero=_answer_errors(bank, baselines.zero, baselines.zero),
             best_unadapted=_answer_errors(
@@ -183,6 +211,7 @@ def evaluate(
             least_squares=fitted(bank.truth.frequency),
             least_squares_any_frequency=fitted(baselines.best_frequency(family, bank.support)) if varies else None,
         ),
+        by_seed=by_seed,
     )
 
 
@@ -197,6 +226,51 @@ def statistic(values: Tensor) -> Statistic:
     count, ordered = len(values), values.sort().values
     median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
     return Statistic(values.mean().item(), 1.96 * values.std().item() / math.sqrt(count), median.item())
+
+
+def over_seeds(found: Sequence[PointErrors]) -> PointErrors:
+    """Of the runs of several seeds: the mean of their means, its 95 % interval by Student's t, the mean of medians."""
+    if len(found) == 1:
+        return found[0]
+
+    def joined(values: Sequence[Statistic]) -> Statistic:
+        means = [value.mean for value in values]
+        return Statistic(mean_of(means), half_width(means), mean_of([value.median for value in values]))
+
+    return PointErrors(
+        *(
+            Errors(*(joined([getattr(getattr(one, name), measure) for one in found]) for measure in Errors._fields))
+            for name in PointErrors._fields
+        )
+    )
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The plain mean."""
+    return sum(values) / len(values)
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half the 95 % interval of the mean of a few values, one for each seed, by Student's t: t s / sqrt(n)."""
+    if not all(math.isfinite(value) for value in values):
+        return math.inf
+    return student_t(len(values) - 1) * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def student_t(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: exact for 1 and 2, else by the expansion of Abramowitz and Stegun 26.7.5."""
+    if freedom == 1:
+        return math.tan(0.475 * math.pi)
+    if freedom == 2:
+        return 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
+    z = NormalDist().inv_cdf(0.975)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / math.pow(freedom, power) for power, term in enumerate(terms, start=1))
 
 
 def finite(value: float) -> float | None:

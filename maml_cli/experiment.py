@@ -54,7 +54,7 @@ class Experiment(NamedTuple):
 
     def load_meta(self, saved: Mapping[str, Mapping[str, torch.Tensor]]) -> Meta:
         """The Meta in a checkpoint; raises CheckpointError if it does not fit this experiment."""
-        fresh = self.init_meta([0])
+        fresh = self.init_meta([0])  # for its shapes
         parts = []
         for name, part in fresh._asdict().items():
             shapes = {key: value.shape[1:] for key, value in part.items()}

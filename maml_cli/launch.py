@@ -95,11 +95,13 @@ def launch(plan: Plan, choice: Choice, engine: Choice, *, quiet: bool) -> Launch
             shown = progress(
                 first_step=state.step,
                 steps=config.outer.steps,
-                tasks_per_step=config.outer.tasks_per_step,
+                tasks_per_step=config.outer.tasks_per_step * len(config.seeds),
                 quiet=quiet,
             )
             with shown as on_step:
                 trained = train(config, experiment, state, run, advance=advance, on_step=on_step, interrupted=stop)
+    for seed, step in trained.diverged.items():
+        tell(f"seed {seed} diverged at outer step {step:,} and stays as it was before; the others went on")
     rate = trained.steps_done / trained.seconds
     done = f"in {trained.seconds:.1f} s, {rate:,.0f} outer steps/s" if trained.steps_done else "nothing left to do"
     say(f"{run}: at step {trained.step:,} of {config.outer.steps:,}, {done}")

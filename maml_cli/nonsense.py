@@ -137,6 +137,16 @@ RULES: list[Rule] = [
         lambda c: c.outer.meta_gradient == "joint" and c.model.context > 0,
         "has no effect: without adapting, in joint training, a context stays zero",
     ),
+    (
+        "run.seed",
+        lambda c: isinstance(c.run.seeds, list) and c.run.seed != 0,
+        "has no effect: run.seeds lists the seeds",
+    ),
+    (
+        "run.seeds",
+        lambda c: isinstance(c.run.seeds, int) and c.run.seed + c.run.seeds > 2**63,
+        "would go beyond the largest seed, 2^63 - 1",
+    ),
     # What a number can hold.
     (
         "inner.alpha.init",

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from maml_cli.assess import Fit
-from maml_cli.evaluate import Evaluation, PointErrors, Statistic
+from maml_cli.evaluate import Evaluation, PointErrors, Statistic, half_width, mean_of
 
 BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#767676"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, "#E69F00", "#56B4E9")
@@ -72,26 +72,28 @@ def fit_figure(fits: Sequence[Fit], *, measure: str, title: str) -> Figure:
 
 
 def curve_figure(
-    losses: Sequence[tuple[int, float]],
-    evaluations: Sequence[tuple[int, Sequence[float | None]]],
+    losses: Sequence[tuple[int, Sequence[float]]],
+    evaluations: Sequence[tuple[int, Sequence[Sequence[float]]]],
     *,
     loss_label: str,
     measure: str,
     floor: float | None,
     title: str,
 ) -> Figure:
-    """Meta-training loss, and the validation error before and after adapting, over outer steps."""
+    """Meta-training loss, and the validation error before and after adapting, over outer steps.
+
+    Each with a value for each run side by side: their mean is drawn, with its 95 % interval over seeds.
+    """
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = figure.subplots()
     if losses:
-        axis.plot(*zip(*losses, strict=True), color=GREY, lw=0.9, label=loss_label)
+        _mean_of_runs(axis, losses, "-", color=GREY, lw=0.9, label=loss_label)
     if evaluations:
-        steps = [step for step, _ in evaluations]
         last = len(evaluations[0][1]) - 1
         for index, color, dash in ((0, ORANGE, "--"), (last, BLUE, "-")):
-            values = [_or_nan(found[index]) for _, found in evaluations]
+            found = [(step, values[index]) for step, values in evaluations]
             label = f"validation {measure.upper()}, {_step_label(index)}"
-            axis.plot(steps, values, dash, color=color, lw=1.6, marker=".", ms=4, label=label)
+            _mean_of_runs(axis, found, dash, color=color, lw=1.6, marker=".", ms=4, label=label)
     if floor is not None and floor > 0:
         axis.axhline(
             floor, color=PURPLE, ls=":", lw=1.4, label=f"best {measure.upper()} without adapting ({floor:.3g})"
@@ -187,6 +189,18 @@ def alpha_figure(trace: Mapping[str, Sequence[tuple[int, Sequence[float]]]], *, 
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _mean_of_runs(axis: Axes, points: Sequence[tuple[int, Sequence[float]]], dash: str, **style: Any) -> None:
+    """A line of the means over runs, and a band of their 95 % intervals where there are several."""
+    steps, going = [step for step, _ in points], [[v for v in values if v == v] for _, values in points]
+    means = [_or_nan(mean_of(values)) if values else math.nan for values in going]
+    axis.plot(steps, means, dash, **style)
+    if any(len(values) > 1 for values in going):
+        widths = [_or_nan(half_width(values)) if len(values) > 1 else 0.0 for values in going]
+        low = [max(mean - width, mean / 100) for mean, width in zip(means, widths, strict=True)]
+        high = [mean + width for mean, width in zip(means, widths, strict=True)]
+        axis.fill_between(steps, low, high, color=style["color"], alpha=0.2, lw=0)
 
 
 def _errors_by_step(axis: Axes, values: Sequence[Statistic], *, color: str, dash: str, marker: str, label: str) -> None:

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from maml_cli.complaints import shown
-from maml_cli.config import Config
+from maml_cli.config import MOST_SEEDS, Config
 from maml_cli.loading import leaves, to_dict
 
 
@@ -52,6 +52,8 @@ def _takes(field: FieldInfo) -> str:
     if field.annotation == tuple[float, float]:
         spans = field.description is not None and field.description.startswith("range")
         return "[low, high]" if spans else "number or [low, high]"
+    if (field.description or "").startswith("independent runs"):
+        return f"whole number from 1 to {MOST_SEEDS:,}, list of seeds, or null"
     if field.annotation is not None and "list" in str(field.annotation):
         return "list of up to 16 whole numbers from 1 to 8,192"
     number = "whole number" if int in kinds else "number"

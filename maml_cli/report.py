@@ -49,10 +49,12 @@ def train_dict(launched: Launched) -> dict[str, Any]:
         "step": trained.step,
         "seconds": trained.seconds,
         "outer_steps_per_second": rate,
-        "tasks_per_second": rate * launched.config.outer.tasks_per_step,
+        "tasks_per_second": rate * launched.config.outer.tasks_per_step * len(launched.config.seeds),
         "device": launched.device,
         "engine": launched.engine,
         "interrupted": trained.interrupted,
+        "seeds": launched.config.seeds,
+        "diverged": {str(seed): step for seed, step in trained.diverged.items()},
     }
 
 
@@ -75,6 +77,7 @@ def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
         "seed": evaluation.seed,
         "trained_steps": evaluation.trained_steps,
         "steps": _by_step(evaluation.steps),
+        "by_seed": [{"seed": seed, "steps": _by_step(steps)} for seed, steps in evaluation.by_seed.items()],
         "baselines": {
             name: _by_step(value) if name == "random_init" else _nested(value)
             for name, value in baselines._asdict().items()
@@ -106,11 +109,16 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
         console.print(f"\n{title}")
         console.print(
             f"K = {evaluation.shots}, {evaluation.num_tasks:,} test tasks (seed {evaluation.seed}); "
-            f"{_MEASURES[measure]} error, mean ± 95 % interval"
+            f"{_MEASURES[measure]} error,{_seeds_in_words(evaluation)} mean ± 95 % interval"
         )
         console.print(_evaluation_table(evaluation, measure))
     if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
         console.print("* the number of inner steps that it was trained for")
+
+
+def _seeds_in_words(evaluation: Evaluation) -> str:
+    count = len(evaluation.by_seed)
+    return "" if count == 1 else f" over {count} seeds:"
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

@@ -35,7 +35,11 @@ class Entry(NamedTuple):
 
 def plan() -> list[Entry]:
     """Everything that is trained: the goals first, then each method at K = 5 and K = 10, and the quickstart."""
-    return [*_goals(), *_methods(), Entry("quickstart", "quickstart", "MAML, the quickstart", (10,), (1, 10))]
+    wide = [
+        Entry(f"wide-{shots}shot", f"wide-{shots}shot", "1-64-64-1 with sines", (shots,), (5,), seeds=THREE)
+        for shots in (5, 10)
+    ]
+    return [*_goals(), *_methods(), *wide, Entry("quickstart", "quickstart", "MAML, the quickstart", (10,), (1, 10))]
 
 
 def _goals() -> Iterator[Entry]:

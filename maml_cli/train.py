@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from maml_cli.experiment import Experiment
 from maml_cli.files import append_line
 from maml_cli.loading import to_dict
 from maml_cli.meta import Meta
-from maml_cli.model import Params
 from maml_cli.outer import OPTIMIZERS, Advance, Learned, Outcome, TrainState
 from maml_cli.rundir import save_checkpoint
 from maml_cli.tasks import generator
@@ -26,13 +25,17 @@ MOST_AT_ONCE = 1000
 
 
 class Trained(NamedTuple):
-    """How a training ended: its newest checkpoint, the steps and seconds of this process, and why it stopped."""
+    """How a training ended: its newest checkpoint, the steps and seconds of this process, and why it stopped.
+
+    `diverged` has the outer step at which runs stopped while others went on, by their seeds.
+    """
 
     checkpoint: Path
     step: int
     steps_done: int
     seconds: float
     interrupted: bool
+    diverged: dict[int, int]
 
 
 def train(
@@ -76,11 +79,14 @@ def train(
             _log_evaluation(config, experiment, state, run)
         if last or step % config.run.checkpoint_every == 0:
             file = save_checkpoint(run, step, snapshot(config, state))
-        on_step(step, outcome.loss[0].item())
+        on_step(step, outcome.loss[state.diverged == 0].mean().item())
     stopped = state.step < outer.steps
     if stopped:
         file = save_checkpoint(run, state.step, snapshot(config, state))
-    return Trained(file, state.step, state.step - first_step, time.perf_counter() - started, stopped)
+    stopped_runs = {seed: at for seed, at in zip(config.seeds, state.diverged.tolist(), strict=True) if at}
+    return Trained(
+        file, state.step, state.step - first_step, time.perf_counter() - started, stopped, diverged=stopped_runs
+    )
 
 
 class Pace:
@@ -107,7 +113,7 @@ def _until_next(config: Config, step: int) -> int:
 
 def start(config: Config, experiment: Experiment) -> TrainState:
     """The state before the first outer step."""
-    seeds = [config.run.seed]
+    seeds = config.seeds
     meta = experiment.init_meta(seeds)
     streams = [generator(seed, "tasks") for seed in seeds]
     none = torch.zeros(len(seeds), dtype=torch.int64)
@@ -179,14 +185,15 @@ def _log_step(
     since = (state.step - 1) % config.run.log_every + 1
     record: dict[str, Any] = {
         "step": state.step,
-        "loss": (state.loss_sum / since)[0].item(),
-        "grad_norm": outcome.grad_norm[0].item(),
+        "loss": _each(state, (state.loss_sum / since).tolist()),
+        "grad_norm": _each(state, outcome.grad_norm.tolist()),
     }
     if config.outer.clip_task_norm is not None:
-        record["left_out"] = int(state.left_out[0])
+        record["left_out"] = _each(state, state.left_out.tolist())
     if config.inner.alpha.learned:
         slopes = {key: outcome.gradients.rule[key] for key in experiment.learned["alpha"]}
-        record |= {"alpha": _by_step(experiment.alphas(state.meta.rule)), "alpha_grad": _by_step(slopes)}
+        for name, values in {"alpha": experiment.alphas(state.meta.rule), "alpha_grad": slopes}.items():
+            record[name] = {key: _each(state, value.mean(dim=(-2, -1)).tolist()) for key, value in values.items()}
     append_line(run / "metrics.jsonl", record)
     rate = steps / seconds
     append_line(run / "timing.jsonl", {"step": state.step, "seconds": seconds, "outer_steps_per_second": rate})
@@ -194,9 +201,10 @@ def _log_step(
     state.left_out.zero_()
 
 
-def _by_step(alphas: Params) -> dict[str, list[float]]:
-    """The mean of each alpha, or of its gradient, one for each inner step that has its own."""
-    return {key: value[0].mean(dim=(-2, -1)).tolist() for key, value in alphas.items()}
+def _each(state: TrainState, values: Sequence[Any]) -> Any:
+    """The value of the one run; of several, a list with null for those that diverged."""
+    kept = [None if stopped else value for value, stopped in zip(values, state.diverged.tolist(), strict=True)]
+    return kept[0] if len(kept) == 1 else kept
 
 
 def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, run: Path) -> None:
@@ -206,18 +214,18 @@ def _log_evaluation(config: Config, experiment: Experiment, state: TrainState, r
     shots = config.tasks.num_support
     bank = make_bank(
         experiment.family,
-        seed=config.run.seed,
+        seed=config.seeds,
         purpose="validation",
         num_tasks=config.run.eval_tasks,
         num_shots=shots,
     )
     errors = learner_errors(experiment, state.meta, bank, steps=config.inner.steps)
-    found = [summarise(step) for step in errors]
+    found = [[summarise(step, run=place) for step in errors] for place in range(len(config.seeds))]
     record: dict[str, Any] = {"shots": shots, "num_tasks": config.run.eval_tasks}
     for name in ("grid", "query"):
         for measure in ("mse", "mae"):
-            values = [getattr(getattr(step, name), measure).mean for step in found]
-            record[f"{name}_{measure}"] = [finite(value) for value in values]
+            values = [[getattr(getattr(step, name), measure).mean for step in steps] for steps in found]
+            record[f"{name}_{measure}"] = _each(state, [[finite(value) for value in steps] for steps in values])
     append_line(run / "metrics.jsonl", {"step": state.step, "eval": record})
 
 

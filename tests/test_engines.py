@@ -79,11 +79,15 @@ def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
 
 @pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize(
-    "name",
-    ["all-LSLR-second", "all2-one alpha-proximal", "head-Meta-Curvature-annealed, now second", "oracle-huber"],
+    "changes",
+    [
+        {"inner": {"steps": 2, "curvature": "kronecker"}, "outer": {"clip_task_norm": 0.1, "weight_noise": 0.01}},
+        {"model": {"context": 2}, "inner": {"proximal": 0.3, "alpha": {"learned": True}}, "outer": {"clip_norm": 0.1}},
+    ],
+    ids=["written out", "unrolled"],
 )
-def test_the_compiled_step_is_that_of_the_reference(name: str) -> None:
-    (expected, there), (found, here) = (_stepped(engine, crossed_config(name)) for engine in ("reference", "compiled"))
+def test_the_compiled_step_is_that_of_the_reference(changes: dict[str, Any]) -> None:
+    (expected, there), (found, here) = (_stepped(engine, _config(changes)) for engine in ("reference", "compiled"))
     torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
     _assert_close(here.gradients, there.gradients)
     _assert_close(found.meta, expected.meta)
@@ -208,8 +212,8 @@ def test_the_kernel_stops_where_the_reference_stops_and_says_the_same(noise: flo
 
 def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "compiler", lambda: "c++")
-    long = {"outer": {"steps": 70_000, "tasks_per_step": 25}}
-    for changes, name, reason in [
+    long: dict[str, Any] = {"outer": {"steps": 70_000, "tasks_per_step": 25}}
+    chosen: list[tuple[dict[str, Any], str, str]] = [
         (long, "native", "the fastest that can do this"),
         ({}, "eager", "not native: too short a training to earn back the time to compile; not compiled: too short"),
         (
@@ -227,17 +231,19 @@ def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch
             "eager",
             "not native: inner.optimizer is adam; not compiled: outer.multi_step_until changes the loss at every step",
         ),
-    ]:
+    ]
+    for changes, name, reason in chosen:
         choice = engines.choose(_config(changes), CPU)
         assert choice.name == name and choice.reason.startswith(reason)
     assert engines.choose(_config({}, engine="reference"), CPU) == ("reference", "as asked")
-    for reason, changes in {
+    refused: dict[str, dict[str, Any]] = {
         "outer.meta_gradient is reptile": {"outer": {"meta_gradient": "reptile"}},
         "model.activation is gelu": {"model": {"activation": "gelu"}},
         "the outer optimiser is rmsprop": {"outer": {"optimizer": "rmsprop"}},
         "model.context is not 0": {"model": {"context": 3}},
         "a task does not fit into the cache": {"model": {"hidden": [2000, 2000]}},
-    }.items():
+    }
+    for reason, changes in refused.items():
         with pytest.raises(ConfigError, match=f"run.engine: native cannot do this: {reason}"):
             engines.choose(_config(changes, engine="native"), CPU)
 

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ EXPERIMENT = build(CONFIG)
 
 
 def _evaluate(experiment: Experiment = EXPERIMENT, **changes: int) -> Evaluation:
-    options: dict[str, int] = {"num_shots": 5, "num_tasks": 30, "seed": 0, "steps": 4, "trained_steps": 2} | changes
+    options: dict[str, Any] = {"num_shots": 5, "num_tasks": 30, "seed": 0, "steps": 4, "trained_steps": 2} | changes
     meta = experiment.init_meta([0])
     return evaluate(experiment, meta, **options)
 

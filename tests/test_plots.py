@@ -25,7 +25,8 @@ def _errors(mean: float, ci95: float = 0.1) -> PointErrors:
 def _evaluation(means: list[float]) -> Evaluation:
     random = [_errors(5.0)] * len(means)
     baselines = Baselines(_errors(4.25), _errors(3.0), random, _errors(1e-30), None)
-    return Evaluation(10, 1000, 0, 1, [_errors(mean) for mean in means], baselines)
+    steps = [_errors(mean) for mean in means]
+    return Evaluation(10, 1000, 0, 1, steps, baselines, {0: steps})
 
 
 def test_fit_draws_truth_support_and_every_step_of_each_task() -> None:
@@ -59,8 +60,8 @@ def test_what_overflows_does_not_flatten_the_rest() -> None:
         (axis,) = plots.steps_figure(_evaluation([3.0, 0.5, bad]), measure="mse", title="").axes
         assert axis.get_ylim()[1] <= 30 * 4.25
     (axis,) = plots.curve_figure(
-        [(1, 2.0)],
-        [(0, [3.0, None]), (1, [3.0, 1.0])],
+        [(1, [2.0])],
+        [(0, [[3.0], [math.nan]]), (1, [[3.0], [1.0]])],
         loss_label="query loss (mse)",
         measure="mse",
         floor=3.0,
