@@ -15,7 +15,8 @@ Made by `make results`; `results.json` has the same numbers in full, each with i
 
 Mean squared error on the 100-point grid over {counts} test tasks (seed 0) that training never sees, noise-free, K = the
 trained K but for G1; the final checkpoint, never the best one. In the second table ± is 1.96 s / √n over the tasks, of
-seed 0. Training times are those of one thread, while another training ran beside it.
+seed 0. Training times are those of one thread while another training ran beside it, with the engine that the run was
+trained with: `native` for G1 with noise and for the wider network, `reference` for the others.
 """
 
 
@@ -84,7 +85,10 @@ def _cell(entry: dict[str, Any], shots: int) -> str:
     run, parts = entry["runs"][0], []
     for step in entry["report_steps"]:
         found = _at(run, shots, step)
-        parts.append(f"{step}: {_short(found['mean'])} ± {_short(found['ci95'])}")
+        if math.isfinite(found["mean"]):
+            parts.append(f"{step}: {_short(found['mean'])} ± {_short(found['ci95'])}")
+        else:
+            parts.append(f"{step}: overflow (median {_short(found['median'])})")
     return ", ".join(parts)
 
 

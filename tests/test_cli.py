@@ -176,7 +176,7 @@ def test_eval_json(cli: Cli, trained: str) -> None:
     assert found["checkpoint"] == f"{trained}/checkpoints/step-00000012.pt" and found["step"] == 12
     assert [one["shots"] for one in found["results"]] == [5, 10]
     for one in found["results"]:
-        assert one.keys() == {"shots", "num_tasks", "seed", "trained_steps", "steps", "baselines"}
+        assert one.keys() == {"shots", "num_tasks", "seed", "trained_steps", "steps", "by_seed", "baselines"}
         assert (one["num_tasks"], one["seed"], one["trained_steps"]) == (20, 7, 1)
         assert one["baselines"].keys() == {
             "zero",

@@ -86,6 +86,8 @@ def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
     ],
     ids=["written out", "unrolled"],
 )
+# torch imports what it deprecates.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_the_compiled_step_is_that_of_the_reference(changes: dict[str, Any]) -> None:
     (expected, there), (found, here) = (_stepped(engine, _config(changes)) for engine in ("reference", "compiled"))
     torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)

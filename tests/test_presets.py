@@ -118,6 +118,19 @@ EXPECTED: dict[str, dict[str, Any]] = {
         for kind in ("", "1step-", "frequency-")
         for shots in (5, 10)
     },
+    **{
+        f"wide-{shots}shot": {
+            "model.hidden": [64, 64],
+            "model.activation": "sin",
+            "tasks.num_support": shots,
+            "tasks.frequency": 1.0,
+            "inner.steps": 5,
+            "inner.curvature": "none",
+            "inner.alpha.per": "parameter",
+            "inner.alpha.per_step": True,
+        }
+        for shots in (5, 10)
+    },
     "lab-fixed-alpha": LAB | {"inner.steps": 3, "inner.alpha.init": 0.03, "inner.alpha.learned": False},
     "lab-learned-alpha": LAB
     | {

@@ -148,7 +148,7 @@ def test_intervals_over_seeds_are_student_s() -> None:
         ("0", "run.seeds must be from 1 to 1,024, or a list of seeds, got 0"),
         ("[1, 1]", "run.seeds must have from 1 to 1,024 seeds that differ, got [1, 1]"),
         ("[]", "run.seeds must have from 1 to 1,024 seeds that differ, got []"),
-        ("[1, -2]", "run.seeds[1] must be at least 0, got -2"),
+        ("[1, -2]", "run.seeds must have seeds from 0 to 2^63 - 1, got [1, -2]"),
         ("two", "run.seeds must be a whole number, or a list of seeds, got 'two'"),
         ("1.5", "run.seeds must be a whole number, or a list of seeds, got 1.5"),
     ],
