@@ -36,9 +36,10 @@ def compiled_mean(phase: Callable[[int], Hashable], *, say: Callable[[str], None
             graphs[phase(step)] = _compiled(meta_grad, meta, batch, step, clip_task_norm)
         graph = graphs[phase(step)]
         with torch.no_grad():
-            loss, norm, left_out, *slopes = graph.run(values, points)
-        found = iter(slopes)
-        return Mean(loss, norm, Meta(*({key: next(found) for key in keys} for keys in graph.keys)), left_out)
+            loss, norm, *rest = graph.run(values, points)
+        found = iter(rest)
+        gradients = Meta(*({key: next(found) for key in keys} for keys in graph.keys))
+        return Mean(loss, norm, gradients, next(found, None))
 
     return mean
 
@@ -52,7 +53,8 @@ def _compiled(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip
         seen = batch._replace(support=Split(*points[:2]), query=Split(*points[2:]))
         found = mean_gradient(meta_grad, whole, seen, step, clip_task_norm)
         keys[:] = [[*part] for part in found.gradients]
-        return [found.loss, found.norm, found.left_out, *tensors(found.gradients)]
+        left_out = [] if found.left_out is None else [found.left_out]
+        return [found.loss, found.norm, *tensors(found.gradients), *left_out]
 
     traced = make_fx(flat)(tensors(meta), [*batch.support, *batch.query])
     on_gpu = batch.support.x.device.type == "cuda"

@@ -65,12 +65,13 @@ class Outcome(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """Over the tasks of each run: loss, its gradient with the norm of that, and the number of tasks left out."""
+    """Over the tasks of each run: loss, its gradient with the norm of that, and how many tasks were left out, if any
+    may be."""
 
     loss: Tensor
     norm: Tensor
     gradients: Meta
-    left_out: Tensor
+    left_out: Tensor | None
 
 
 MeanGradient = Callable[[MetaGrad, Meta, TaskBatch, int, float | None], Mean]
@@ -81,8 +82,8 @@ def mean_gradient(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, 
     """The mean over tasks, outside; inside, the losses of tasks were summed."""
     losses, slopes = meta_grad(meta, batch, step)
     if clip_task_norm is None:
-        gradients = map_meta(_mean, slopes)
-        return Mean(losses.mean(dim=1), run_norms(gradients), gradients, torch.zeros(len(losses), dtype=torch.int64))
+        gradients = _weighted(slopes, torch.full_like(losses, 1 / losses.shape[1]))
+        return Mean(losses.mean(dim=1), run_norms(gradients), gradients, None)
     gradients, kept = mean_of_clipped(losses, slopes, clip_task_norm)
     loss = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
     return Mean(loss, run_norms(gradients), gradients, (~kept).sum(dim=1))
@@ -112,8 +113,8 @@ def outer_step(
         start = noisy(start, draw_noise(start, state.noise_generators, weight_noise)[0])
     found = mean(meta_grad, start, batch, state.step, clip_task_norm)
     loss, grad_norm = torch.stack([found.loss, found.norm]).cpu().double()
-    lost = (state.diverged == 0) & ~(loss + grad_norm).isfinite()
-    if lost.any():
+    if not all(map(math.isfinite, (loss + grad_norm).tolist())):
+        lost = (state.diverged == 0) & ~(loss + grad_norm).isfinite()
         if (lost | (state.diverged > 0)).all():
             raise diverged(state.step + 1, *meta_grad(start, batch, state.step))
         state.diverged = torch.where(lost, state.step + 1, state.diverged)
@@ -132,7 +133,8 @@ def outer_step(
         leaf[where] = value
     state.step += 1
     state.loss_sum += loss
-    state.left_out += found.left_out.cpu()
+    if found.left_out is not None:
+        state.left_out += found.left_out.cpu()
     return Outcome(loss, grad_norm, gradients)
 
 
@@ -186,14 +188,19 @@ def mean_of_clipped(losses: Tensor, slopes: Meta, limit: float) -> tuple[Meta, T
     norms = torch.linalg.vector_norm(parts, dim=0)
     kept = norms.isfinite() & losses.isfinite()
     slopes = map_meta(lambda value: value.where(kept.view(*kept.shape, *[1] * (value.dim() - 2)), 0.0), slopes)
-    weights = ((limit / norms).clamp(max=1).where(kept, 0.0) / norms.shape[1]).unsqueeze(1)
-    return map_meta(lambda value: (weights @ value.flatten(2)).view(-1, *value.shape[2:]), slopes), kept
+    return _weighted(slopes, (limit / norms).clamp(max=1).where(kept, 0.0) / norms.shape[1]), kept
+
+
+def _weighted(slopes: Meta, weights: Tensor) -> Meta:
+    """The sum over tasks, (R, B, ...) -> (R, ...), each with its weight (R, B)."""
+    rows = weights.unsqueeze(1)
+    return map_meta(lambda value: torch.bmm(rows, value.flatten(2)).view(-1, *value.shape[2:]), slopes)
 
 
 def run_norms(gradients: Meta) -> Tensor:
     """The norm of each run's whole meta-gradient: (R,)."""
-    squares = [value.flatten(1).square().sum(dim=1) for value in tensors(gradients)]
-    return torch.stack(squares).sum(dim=0).sqrt()
+    whole: Tensor = torch.cat([value.flatten(1) for value in tensors(gradients)], dim=1)
+    return torch.linalg.vector_norm(whole, dim=1)  # type: ignore[no-any-return]
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -202,10 +209,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
 }
 """The part of all outer steps that is done -> the factor on every outer learning rate."""
-
-
-def _mean(value: Tensor) -> Tensor:
-    return value.mean(dim=1)
 
 
 def _diagnosis(losses: Tensor, slopes: Meta) -> str:

@@ -100,7 +100,14 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "outer.clip_norm": None,
         "outer.clip_task_norm": None,
     },
-    "imaml-10shot": METHOD | {"inner.steps": 16, "inner.order": "implicit", "inner.proximal": 1.0},
+    "imaml-10shot": METHOD
+    | {
+        "inner.steps": 16,
+        "inner.order": "implicit",
+        "inner.proximal": 2.0,
+        "inner.alpha.init": 0.005,
+        "outer.steps": 10_000,
+    },
     "joint-10shot": METHOD | {"outer.meta_gradient": "joint"},
     "oracle-10shot": METHOD | {"outer.meta_gradient": "joint", "model.oracle": True},
     **{
