@@ -99,7 +99,8 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
         meta = experiment.load_meta(checkpoint.contents["meta"])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from None
-    return Opened(checkpoint, config, experiment, meta, checkpoint.label)
+    name = checkpoint.label if path.is_dir() else str(path)
+    return Opened(checkpoint, config, experiment, meta, name)
 
 
 def evaluate_run(

@@ -71,11 +71,12 @@ def least_squares(family: SineFamily, support: Split, frequency: Tensor) -> Answ
     return lambda x: features(x, frequency) @ weights + _fixed_offset(family)
 
 
-def best_frequency(family: SineFamily, support: Split, *, num_grid: int = 64, num_halvings: int = 60) -> Tensor:
+def best_frequency(family: SineFamily, support: Split, *, num_starts: int = 8, num_halvings: int = 60) -> Tensor:
     """The frequency (R, B, 1, 1) in the family's range at which least squares leaves the least of the support points.
 
-    The best of a grid, then golden-section search between its neighbours; amplitude and phase are solved for at each
-    frequency (variable projection, Golub and Pereyra 1973). With few points several frequencies may fit alike.
+    Golden-section search around each of the `num_starts` best minima on a grid that is fine against the waves that the
+    range of x tells apart; amplitude and phase are solved for at each frequency (variable projection, Golub and Pereyra
+    1973). With few points several frequencies may fit alike.
     """
     features, targets = _linear_problem(family, support)
 
@@ -89,16 +90,22 @@ def best_frequency(family: SineFamily, support: Split, *, num_grid: int = 64, nu
         return errors.square().sum(dim=-2, keepdim=True)
 
     low, high = family.frequency
-    grid = torch.linspace(low, high, num_grid, dtype=support.x.dtype).reshape(-1, 1, 1, 1, 1)
-    errors = torch.cat([left_over(frequency) for frequency in grid.unbind(0)], dim=-1)
-    best = errors.argmin(dim=-1, keepdim=True)
-    a, b = (grid.flatten()[(best + side).clamp(0, num_grid - 1)] for side in (-1, 1))
+    # 32 to each pi / (range of x), about as near as two frequencies can be told apart on it.
+    num_grid = 65 + math.ceil(32 * (high - low) * _width(family.x) / math.pi)
+    grid = torch.linspace(low, high, num_grid, dtype=support.x.dtype)
+    errors = torch.cat([left_over(frequency.expand(1, 1, 1, 1)) for frequency in grid], dim=-1)
+    edge = torch.full_like(errors[..., :1], math.inf)
+    around = torch.minimum(torch.cat([edge, errors[..., :-1]], dim=-1), torch.cat([errors[..., 1:], edge], dim=-1))
+    minima = errors.where(errors <= around, math.inf)
+    best = minima.topk(min(num_starts, num_grid), dim=-1, largest=False).indices.movedim(-1, 0).unsqueeze(-1)
+    a, b = (grid[(best + side).clamp(0, num_grid - 1)] for side in (-1, 1))
     shrink = (math.sqrt(5) - 1) / 2
     for _ in range(num_halvings):
         near, far = b - shrink * (b - a), a + shrink * (b - a)
         left = left_over(near) < left_over(far)
         a, b = torch.where(left, a, near), torch.where(left, far, b)
-    return (a + b) / 2
+    found = (a + b) / 2
+    return found.gather(0, left_over(found).argmin(dim=0, keepdim=True)).squeeze(0)
 
 
 def _linear_problem(family: SineFamily, support: Split) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:

@@ -222,7 +222,7 @@ def compare(
 
     if len(runs) < 2:
         raise typer.BadParameter("give two runs or more.", param_hint="RUN")
-    if out.suffix not in (".png", ".svg", ".pdf"):
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise typer.BadParameter(f"{out}: must end in .png, .svg or .pdf.", param_hint="--out")
     opened = [open_run(run, device=device) for run in runs]
     for note in [one.checkpoint.note for one in opened if one.checkpoint.note]:
@@ -230,12 +230,15 @@ def compare(
     compared = compare_runs(
         opened, shots=_counts(shots), steps=steps, num_tasks=tasks, seed=seed, any_family=any_family
     )
-    figures = draw_comparison(compared, out)
+    try:
+        figures, words = (drawn := draw_comparison(compared, out)), f"drawn as {', '.join(map(str, drawn))}"
+    except OSError as error:  # the numbers are not lost with it
+        figures, words = [], f"not drawn: {error.filename or out}: {error.strerror or error}"
     if as_json:
         typer.echo(to_json(comparison_document(compared, figures)))
     else:
         print_comparisons(compared)
-    tell(f"drawn as {', '.join(map(str, figures))}")
+    tell(words)
 
 
 @app.command()

@@ -4,9 +4,11 @@ Shapes: B tasks of the bank; errors are (B,), one number a task.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from maml_cli.assess import Opened
@@ -20,12 +22,14 @@ class Compared(NamedTuple):
     """A run among others: its errors after inner steps 0, 1, ..., and those at inner step `at`, where it is compared.
 
     `difference` is the mean over tasks of its error less that of the first run, each at its own `at`, with the 95 %
-    interval of that mean; None for the first run itself.
+    interval of that mean; None for the first run itself. On tasks where both overflow there is no difference. Errors of
+    `num_seeds` runs side by side are their means.
     """
 
     label: str
     trained_steps: int
     at: int
+    num_seeds: int
     steps: list[PointErrors]
     difference: Statistic | None
 
@@ -74,20 +78,21 @@ def _compare(
     num_tasks: int,
     seed: int,
 ) -> Comparison:
+    last_steps = [run.checked_steps(steps, max(10, run.config.inner.steps)) for run in runs]
     bank = make_bank(family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
     compared: list[Compared] = []
     first: Tensor | None = None
-    for run in runs:
+    for run, last_step in zip(runs, last_steps, strict=True):
         trained = run.config.trained_steps
         at = trained if steps is None else steps
-        last_step = run.checked_steps(steps, max(10, run.config.inner.steps))
         errors = learner_errors(run.experiment, run.meta, bank, steps=last_step)
         places = [*run.runs.values()]
         there = errors[at]["grid"][places, :, 0 if measure == "mse" else 1].double().mean(dim=0)
-        difference = None if first is None else statistic(there - first)
+        there = there.nan_to_num(nan=math.inf, posinf=math.inf)
+        difference = None if first is None else statistic(torch.where(there == first, 0.0, there - first))
         first = there if first is None else first
         by_step = [over_seeds([summarise(step, run=place) for place in places]) for step in errors]
-        compared.append(Compared(run.name, trained, at, by_step, difference))
+        compared.append(Compared(run.name, trained, at, len(places), by_step, difference))
     return Comparison(num_shots, num_tasks, seed, measure, compared)
 
 

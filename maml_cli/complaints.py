@@ -29,11 +29,8 @@ _TYPES = {
 
 
 def location(item: ErrorDetails) -> Key:
-    """The key that an error is about; errors across fields name it in their type, as `at:inner.adapt`."""
-    path: Key = tuple(item["loc"])
-    if item["type"].startswith("at:"):
-        path += tuple(item["type"].removeprefix("at:").split("."))
-    return path
+    """The key that an error is about."""
+    return tuple(item["loc"])
 
 
 def complaint(item: ErrorDetails) -> str:
@@ -55,8 +52,6 @@ def complaint(item: ErrorDetails) -> str:
         return f"{dotted(key)} must have at most {context['max_length']} items, has {context['actual_length']}"
     if kind in ("range", "seeds"):
         return f"{dotted(key)} {item['msg']}, got {found}"
-    if kind.startswith("at:"):
-        return f"{dotted(key)} {item['msg']}"
     return f"{dotted(key)}: {item['msg']}, got {found}"
 
 

@@ -6,7 +6,7 @@ The descriptions here are the reference in the README; the constraints here are 
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from maml_cli import nonsense
@@ -225,9 +225,13 @@ class Config(Section):
     run: Run = Field(Run(), description="seed, device, threads and what is kept")
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> "Config":
+    def _makes_sense(self, info: ValidationInfo) -> "Config":
+        """Combinations that make no sense are put into the context, if that is a list, or else the first is raised."""
         for key, reason in nonsense.found(self):
-            raise PydanticCustomError(f"at:{key}", reason)
+            if isinstance(info.context, list):
+                info.context.append((key, reason))
+            else:
+                raise PydanticCustomError(f"at:{key}", reason)
         return self
 
     @property

@@ -79,5 +79,7 @@ def _order_in_words(config: Config) -> str:
         if inner.first_order_until >= outer.steps:
             words = "first order in all outer steps: inner.first_order_until is not reached"
     if outer.multi_step_until:
-        words += f"; multi-step loss for {outer.multi_step_until:,} outer steps"
+        until = outer.multi_step_until
+        short = f", of which {outer.steps:,} are taken" if until > outer.steps else ""
+        words += f"; multi-step loss for {until:,} outer steps{short}"
     return words

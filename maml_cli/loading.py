@@ -122,10 +122,10 @@ def _resolve(
             continue
         origins = {old: known for old, known in origins.items() if old[: len(key)] != key}
         origins |= {(*key, *inside): origin for inside in [(), *_paths(value)]}
-    config = None
+    config, senseless = None, list[tuple[str, str]]()
     while config is None:
         try:
-            config = Config.model_validate(data)
+            config = Config.model_validate(data, context=senseless)
         except ValidationError as error:
             for item in error.errors():
                 origin = _nearest(origins, location(item)) or Origin(label, label, label, (2, 0, 0))
@@ -134,6 +134,9 @@ def _resolve(
             # What is wrong is taken out and the rest read again, so that checks across keys report in the same pass.
             if not any([_remove(data, location(item)) for item in error.errors()]):
                 break
+    for name, reason in senseless:
+        origin = _nearest(origins, tuple(name.split("."))) or Origin(label, label, label, (2, 0, 0))
+        problems.append(_Problem(origin.rank, origin.value, f"{name} {reason}"))
     if problems or config is None:
         lines = [f"{problem.where}: {problem.message}" for problem in sorted(problems)]
         unique = list(dict.fromkeys(lines))

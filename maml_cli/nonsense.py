@@ -42,9 +42,10 @@ RULES: list[Rule] = [
         for key in ("optimizer", "lr", "per_step")
     ),
     ("inner.alpha.sign", lambda c: c.inner.alpha.sign == "positive" and not c.inner.alpha.learned, UNLEARNED),
+    ("inner.alpha.per", lambda c: c.inner.alpha.per != "scalar" and not c.inner.alpha.learned, UNLEARNED),
     (
         "inner.alpha.beyond",
-        lambda c: c.inner.alpha.beyond not in (None, "hold") and not c.inner.steps_differ,
+        lambda c: c.inner.alpha.beyond is not None and not c.inner.steps_differ,
         "has no effect: no inner step has an alpha or a curvature of its own",
     ),
     (
@@ -82,16 +83,26 @@ RULES: list[Rule] = [
         lambda c: c.outer.multi_step_until > 0 and c.inner.steps == 1,
         "has no effect: inner.steps is 1",
     ),
+    (
+        "tasks.query",
+        lambda c: c.tasks.query == "stratified" and c.tasks.num_query == 1,
+        "has no effect: tasks.num_query is 1",
+    ),
+    (
+        "inner.proximal",
+        lambda c: c.inner.proximal * c.inner.alpha.init >= 2,
+        "must be below 2 / alpha.init, or the proximal term alone makes every step longer than the one before",
+    ),
     # A minimum, and its derivative.
+    (
+        "inner.cg_steps",
+        lambda c: c.inner.cg_steps != 5 and not _implicit(c),
+        "has no effect: inner.order is not implicit",
+    ),
     (
         "inner.proximal",
         lambda c: _implicit(c) and not c.inner.proximal,
         "must be greater than 0: inner.order is implicit",
-    ),
-    (
-        "inner.order",
-        lambda c: _implicit(c) and c.inner.proximal * c.inner.alpha.init >= 2,
-        "implicit needs proximal * alpha.init below 2, or no step descends",
     ),
     (
         "inner.optimizer",

@@ -149,10 +149,13 @@ def curves_figure(curves: Sequence[Curve], *, measure: str, title: str) -> Figur
     styles = itertools.cycle(itertools.product(("-", "--", ":"), COLOURS))
     for index, (curve, (dash, color)) in enumerate(zip(curves, styles, strict=False)):
         marker = "os^Dv<>P"[index % 8]
-        _errors_by_step(axis, curve.values, color=color, dash=dash, marker=marker, label=curve.label)
+        lost = [step for step, value in enumerate(curve.values) if not math.isfinite(value.mean)]
+        label = f"{curve.label} (overflows at step {lost[0]})" if lost else curve.label
+        _errors_by_step(axis, curve.values, color=color, dash=dash, marker=marker, label=label)
         axis.plot([curve.at], [_or_nan(curve.values[curve.at].mean)], marker, ms=9, mfc="none", mec=color, mew=1.4)
     axis.set(
-        xlabel="inner steps (ringed: where compared)", ylabel=f"{measure.upper()} on the 100-point grid (log scale)"
+        xlabel="inner steps (ringed: as compared, or as trained)",
+        ylabel=f"{measure.upper()} on the 100-point grid (log scale)",
     )
     axis.set_title(title)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -207,7 +210,8 @@ def _errors_by_step(axis: Axes, values: Sequence[Statistic], *, color: str, dash
     means = [_or_nan(value.mean) for value in values]
     low = [max(value.mean - value.ci95, value.mean / 100) for value in values]
     high = [value.mean + value.ci95 for value in values]
-    axis.plot(range(len(means)), means, dash, color=color, marker=marker, ms=4, lw=1.6, label=label)
+    every = max(1, len(means) // 20)
+    axis.plot(range(len(means)), means, dash, color=color, marker=marker, markevery=every, ms=4, lw=1.6, label=label)
     axis.fill_between(
         range(len(means)), [_or_nan(v) for v in low], [_or_nan(v) for v in high], color=color, alpha=0.2, lw=0
     )

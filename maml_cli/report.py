@@ -135,7 +135,11 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
             after = f"{run.at}{'*' if run.at == run.trained_steps else ' '}"
             table.add_row(run.label, after, _interval(there), _number(there.median), apart)
         console.print(table)
-    console.print("mean ± 95 % interval, of differences task by task; * as many steps as trained")
+    runs = [run for one in comparisons for run in one.runs]
+    over = "tasks, and over seeds where a run has several" if any(run.num_seeds > 1 for run in runs) else "tasks"
+    console.print(f"mean ± 95 % interval over {over}; differences task by task")
+    if any(run.at == run.trained_steps for run in runs):
+        console.print("* as many steps as trained")
 
 
 def print_cases(cases: Sequence[Case]) -> None:

@@ -4,24 +4,27 @@
 """
 
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from maml_cli.errors import DivergedError, UserError
+from maml_cli.errors import ConfigError, DivergedError, FileError, UserError
 from maml_cli.failures import one_message
 from maml_cli.files import read_lines, write_atomic
 from maml_cli.loading import load_config
 from maml_cli.results_plan import Entry, plan
 from maml_cli.results_text import head, markdown, or_inf
 
+NUM_TASKS = 10_000
 RUNS = Path("outputs/results")
 SHOWN = {
     "MAML": "finn-{K}shot",
@@ -68,12 +71,13 @@ def measure(work: Work) -> dict[str, Any]:
     for shots in entry.shots:
         bank = make_bank(opened.experiment.family, seed=0, purpose="test", num_tasks=work.num_tasks, num_shots=shots)
         errors = learner_errors(opened.experiment, opened.meta, bank, steps=max(entry.steps))
-        grid = [step["grid"][0, :, 0] for step in errors]
+        grid = [step["grid"][0, :, 0].nan_to_num(nan=math.inf) for step in errors]
         by_step = [statistic(values)._asdict() | {"max": values.max().item()} for values in grid]
         found.append({"shots": shots, "steps": by_step})
     return {
         "seed": work.seed,
         "outer_steps": opened.config.outer.steps,
+        "engine": launched.engine,
         "seconds": training_seconds(run),
         "results": found,
     }
@@ -82,7 +86,7 @@ def measure(work: Work) -> dict[str, Any]:
 def training_seconds(run: Path) -> float:
     """The time that a training took, in all of its parts if it was resumed."""
     times = [float(record["seconds"]) for record in read_lines(run / "timing.jsonl")]
-    return sum(now for now, after in zip(times, [*times[1:], 0.0], strict=True) if after < now)
+    return sum(now for now, after in pairwise([*times, 0.0]) if after < now)
 
 
 def run_all(
@@ -106,15 +110,19 @@ def run_all(
     found: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry in entries}
     started = time.perf_counter()
     # A fresh process each, so that a training finds the machine as `maml train` does.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(measure, work): work for work in todo}
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1)
+    waiting = {pool.submit(measure, work): work for work in todo}
+    try:
         for count, done in enumerate(as_completed(waiting), start=1):
             work, minutes = waiting[done], (time.perf_counter() - started) / 60
             try:
                 found[work.entry.name].append(done.result())
                 say(f"{count} of {len(todo)}: {work.run}, {minutes:.1f} min")
-            except UserError as error:
-                say(f"{count} of {len(todo)}: {work.run} failed: {error}")
+            except Exception as error:  # whatever it is, the others are not lost with it
+                words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                say(f"{count} of {len(todo)}: {work.run} failed: {words}")
+    finally:
+        pool.shutdown(cancel_futures=True)
     complete = {entry.name for entry in entries if len(found[entry.name]) == len(entry.seeds)}
     return {name: sorted(found[name], key=lambda one: one["seed"]) for name in found if name in complete}
 
@@ -142,11 +150,19 @@ def described(
     ]
 
 
-def _kept(file: Path, made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What `file` has of lines that were not made again, so that --only makes a part of the results."""
+def _kept(before: Sequence[dict[str, Any]], made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was in results.json of lines that were not made again, so that --only makes a part of the results."""
     names = {line["name"] for line in made}
-    before = json.loads(file.read_text(encoding="utf-8"))["entries"] if file.exists() else []
     return [line for line in before if line["name"] not in names]
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of results.json; raises FileError if it is damaged."""
+    try:
+        lines: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["entries"] if file.exists() else []
+    except (ValueError, KeyError, TypeError):
+        raise FileError(f"{file}: not what make results writes; mend it or move it away") from None
+    return lines
 
 
 def _in_order(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -163,7 +179,7 @@ def keep_reference(entry: Entry, runs: Path, out: Path) -> None:
         source = runs / f"{entry.name}-seed{seed}"
         target = out / (entry.name if seed == 0 else f"{entry.name}-seed{seed}")
         found = open_checkpoint(source)
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)  # only what this command made; git has what was there
         (target / "checkpoints").mkdir(parents=True)
         write_config(target, found.config)
         shutil.copyfile(source / "metrics.jsonl", target / "metrics.jsonl")
@@ -195,11 +211,15 @@ def draw_figures(results: dict[str, Any], runs: Path, out: Path) -> None:
             file.replace(out / f"quickstart-{file.name}")
 
 
+def _names() -> str:
+    return ", ".join(entry.name for entry in plan())
+
+
 def main(
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = os.cpu_count() or 1,
     only: Annotated[list[str] | None, typer.Option(help="Only entries whose name begins like that.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", "-s", help="Replace one key of every config.")] = None,
-    tasks: Annotated[int, typer.Option(min=2, help="Number of test tasks.")] = 10_000,
+    tasks: Annotated[int, typer.Option(min=2, help="Number of test tasks.")] = NUM_TASKS,
     runs: Annotated[Path, typer.Option(help="Where the runs are.")] = RUNS,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = REFERENCE,
 ) -> None:
@@ -207,6 +227,13 @@ def main(
     from maml_cli.report import plain
 
     entries = [entry for entry in plan() if not only or entry.name.startswith(tuple(only))]
+    if not entries:
+        raise ConfigError(f"--only {' '.join(only or [])}: no entry begins so; there are {_names()}")
+    if (changes or tasks != NUM_TASKS) and out == REFERENCE:
+        raise ConfigError("with --set or --tasks these are not the published results: give an --out of their own")
+    for entry in entries:
+        load_config(entry.preset, [*entry.changes, *(changes or [])])
+    before = _lines(out / "results.json")
     found = run_all(
         entries,
         jobs=jobs,
@@ -217,7 +244,7 @@ def main(
     )
     out.mkdir(parents=True, exist_ok=True)
     made = described(entries, found, changes or [], tasks)
-    lines = _in_order([*_kept(out / "results.json", made), *made])
+    lines = _in_order([*_kept(before, made), *made])
     results = plain({"schema_version": 1, "entries": lines})
     write_atomic(out / "results.json", f"{json.dumps(results, indent=1, allow_nan=False)}\n".encode())
     write_atomic(out / "RESULTS.md", f"{head(results)}\n{markdown(results)}".encode())
@@ -226,7 +253,8 @@ def main(
         if entry.label and entry.name in found:
             keep_reference(entry, runs, out)
     typer.echo(out / "RESULTS.md")
-    if len(found) < len(entries):
+    if failed := [entry.name for entry in entries if entry.name not in found]:
+        typer.echo(f"failed, and in the results as they were before, if at all: {', '.join(failed)}", err=True)
         raise typer.Exit(DivergedError.exit_code)
 
 

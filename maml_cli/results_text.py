@@ -15,8 +15,7 @@ Made by `make results`; `results.json` has the same numbers in full, each with i
 
 Mean squared error on the 100-point grid over {counts} test tasks (seed 0) that training never sees, noise-free, K = the
 trained K but for G1; the final checkpoint, never the best one. In the second table ± is 1.96 s / √n over the tasks, of
-seed 0. Training times are those of one thread while another training ran beside it, with the engine that the run was
-trained with: `native` for G1 with noise and for the wider network, `reference` for the others.
+seed 0. Training times are those of one thread, by the engine named; other trainings may have run beside it.
 """
 
 
@@ -108,4 +107,5 @@ def _short(value: float) -> str:
 
 
 def _minutes(entry: dict[str, Any]) -> str:
-    return f"{sum(run['seconds'] for run in entry['runs']) / len(entry['runs']) / 60:.1f} min"
+    engines = "/".join(dict.fromkeys(run.get("engine", "reference") for run in entry["runs"]))
+    return f"{sum(run['seconds'] for run in entry['runs']) / len(entry['runs']) / 60:.1f} min, {engines}"

@@ -64,7 +64,7 @@ def crossed() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
             continue
         if kind == "implicit" and optimizer == "adam":  # which goes around a minimum, and not into it
             continue
-        inner = {"adapt": adapt, "optimizer": optimizer, "steps": 3, "alpha": {"init": 0.03, "per": "layer"}}
+        inner = {"adapt": adapt, "optimizer": optimizer, "steps": 3, "alpha": {"init": 0.03}}
         sections = {
             "model": {"context": context},
             "inner": inner | gradient.get("inner", {}),

@@ -30,7 +30,7 @@ def test_meta_gradient_is_that_of_torch_func(name: str) -> None:
     config = crossed_config(name)
     experiment = build(config)
     meta, batch = scattered(experiment.init_meta([0])), sample_batch(experiment, num_tasks=3)
-    before = [value.clone() for value in tensors(meta)]
+    before = [value.clone() for value in (*tensors(meta), *batch.support, *batch.query)]
     losses, found = experiment.algorithm.meta_grad(meta, batch, STEP)
     reference = independent.meta_gradient(config, experiment, meta, batch, STEP)
     assert losses.shape == (1, 3) and losses.isfinite().all() and not losses.requires_grad
@@ -44,7 +44,8 @@ def test_meta_gradient_is_that_of_torch_func(name: str) -> None:
     again, same = experiment.algorithm.meta_grad(meta, batch, STEP)
     assert torch.equal(losses, again)
     assert all(torch.equal(a, b) for a, b in zip(tensors(found), tensors(same), strict=True))
-    assert all(torch.equal(a, b) and not b.requires_grad for a, b in zip(before, tensors(meta), strict=True))
+    after = [*tensors(meta), *batch.support, *batch.query]
+    assert all(torch.equal(a, b) and not b.requires_grad for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("name", ["all-LSLR-second", "head-Meta-SGD-second", "context2-Meta-Curvature-second"])

@@ -55,6 +55,56 @@ def test_the_numbers_are_those_of_eval_and_differences_are_paired(two: list[Open
     assert found.runs[1].difference.ci95 == pytest.approx(1.96 * (other - one).std().item() / math.sqrt(40), rel=1e-12)
 
 
+def test_each_run_is_compared_with_the_first_by_the_error_it_was_trained_for_on_the_bank_asked_for(cli: Cli) -> None:
+    """Three L1 learners on the tasks of seed 3, against the errors of `maml eval` on the same."""
+    runs = [
+        cli("train", "-c", "smoke", *QUICK, "-s", "inner.loss=l1", "-s", f"run.seed={seed}").out.strip()
+        for seed in range(3)
+    ]
+    opened = [open_run(Path(run)) for run in runs]
+    (found,) = compare_runs(opened, num_tasks=30, seed=3)
+    assert found.measure == "mae" and found.seed == 3
+    alone = [evaluate_run(run, num_tasks=30, seed=3)[0].steps[1].grid.mae.mean for run in opened]
+    assert [one.steps[1].grid.mae.mean for one in found.runs] == pytest.approx(alone, rel=1e-12)
+    apart = [one.difference.mean for one in found.runs if one.difference]
+    assert apart == pytest.approx([alone[1] - alone[0], alone[2] - alone[0]], rel=1e-9)
+    shown = cli("compare", *runs, "--tasks", 30, "--seed", 3).out.splitlines()
+    (row,) = (line for line in shown if line.startswith(f"{runs[2]} "))
+    assert f"{alone[2]:.4f} ±" in row and f"{apart[1]:.4f} ±" in row
+    mixed = [opened[0], open_run(Path(cli("train", "-c", "smoke", *QUICK).out.strip()))]
+    assert compare_runs(mixed, num_tasks=10)[0].measure == "mse"
+
+
+def test_the_third_family_is_looked_at_too(cli: Cli) -> None:
+    runs = [cli("train", "-c", "smoke", *QUICK).out.strip()] * 2
+    runs.append(cli("train", "-c", "smoke", *QUICK, "-s", "tasks.phase=[0,1]").out.strip())
+    assert cli("compare", *runs, "--tasks", 4).code == 2
+
+
+def test_what_overflows_is_worse_and_a_run_less_itself_is_nothing_even_then(cli: Cli) -> None:
+    """Adapted on and on by far too large an alpha; tasks that overflow in both runs do not differ."""
+    wild = cli("train", "-c", "smoke", *QUICK, "-s", "inner.alpha.init=3", "-s", "outer.clip_task_norm=1").out.strip()
+    tame = cli("train", "-c", "smoke", *QUICK).out.strip()
+    opened = [open_run(Path(run)) for run in (wild, tame)]
+    (found,) = compare_runs(opened, steps=60, num_tasks=20)
+    assert found.runs[0].steps[60].grid.mse.mean == math.inf and math.isfinite(found.runs[1].steps[60].grid.mse.mean)
+    difference = found.runs[1].difference
+    assert difference is not None and difference.mean == -math.inf
+    (found,) = compare_runs([opened[0], opened[0]], steps=60, num_tasks=20)
+    difference = found.runs[1].difference
+    assert difference is not None and (difference.mean, difference.median) == (0.0, 0.0)
+
+
+def test_two_checkpoints_of_a_run_have_names_of_their_own_and_numbers_survive_a_figure_that_cannot_be(cli: Cli) -> None:
+    run = cli("train", "-c", "smoke", *QUICK).out.strip()
+    files = [f"{run}/checkpoints/step-{step:08d}.pt" for step in (6, 12)]
+    Path("taken").write_text("")
+    result = cli("compare", *files, "--tasks", 4, "--json", "--out", "taken/c.png")
+    assert result.code == 0 and "not drawn: taken" in result.err
+    document = json.loads(result.out)
+    assert [one["label"] for one in document["results"][0]["runs"]] == files and document["figures"] == []
+
+
 def test_all_after_as_many_steps_as_asked_for(two: list[Opened]) -> None:
     (found,) = compare_runs(two, shots=[5], steps=2, num_tasks=10)
     assert [run.at for run in found.runs] == [2, 2] and [len(run.steps) for run in found.runs] == [3, 3]
@@ -95,7 +145,7 @@ def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli
     assert document["schema_version"] == 1 and document["figures"] == ["here/c-5shot.svg", "here/c-10shot.svg"]
     assert [one["shots"] for one in document["results"]] == [5, 10]
     for run in document["results"][0]["runs"]:
-        assert run.keys() == {"label", "trained_steps", "at", "steps", "difference"}
+        assert run.keys() == {"label", "trained_steps", "at", "num_seeds", "steps", "difference"}
     assert document["results"][0]["runs"][0]["difference"] is None
     assert document["results"][0]["runs"][1]["difference"].keys() == {"mean", "ci95", "median"}
     assert Path("here/c-5shot.svg").read_bytes() == first

@@ -176,7 +176,10 @@ run:
             "inner: {order: implicit, proximal: 1, steps: 2}\nouter: {multi_step_until: 3}\n",
             "mine.yaml:2:27: outer.multi_step_until has no effect: inner.order is implicit",
         ),
-        ("inner: {order: implicit, proximal: 200}\n", "mine.yaml:1:16: inner.order implicit needs proximal * alpha"),
+        ("inner: {proximal: 200}\n", "mine.yaml:1:19: inner.proximal must be below 2 / alpha.init, or the proximal"),
+        ("inner: {cg_steps: 50}\n", "mine.yaml:1:19: inner.cg_steps has no effect: inner.order is not implicit"),
+        ("inner: {alpha: {per: layer}}\n", "mine.yaml:1:22: inner.alpha.per has no effect: alpha.learned is false"),
+        ("tasks: {query: stratified, num_query: 1}\n", "mine.yaml:1:16: tasks.query has no effect: tasks.num_query is"),
         (
             "inner: {order: implicit, proximal: 1, optimizer: adam}\n",
             "mine.yaml:1:50: inner.optimizer must be sgd where inner.order is implicit: Adam goes around a minimum",
@@ -265,3 +268,20 @@ def test_a_config_survives_being_written(tmp_path: Path) -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().inner.steps = 3  # type: ignore[misc]
+
+
+def test_combinations_that_make_no_sense_come_all_at_once_and_none_is_made_up(tmp_path: Path) -> None:
+    """Three at once, and the context, which is there, is not said to be missing."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("inner: {order: implicit, loss: l1, optimizer: adam}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(str(file), [])
+    assert [line.split(": ")[1].split()[0] for line in str(error.value).splitlines()] == [
+        "inner.proximal",
+        "inner.loss",
+        "inner.optimizer",
+    ]
+    file.write_text("model: {context: 3}\ninner: {adapt: context}\nouter: {meta_gradient: joint}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(str(file), [])
+    assert "model.context has no effect" in str(error.value) and "nothing to adapt" not in str(error.value)

@@ -1,0 +1,106 @@
+"""The learners by hand, on a network of one unit: f(x) = v relu(u x + a) + c, with u = 1, a = 0, v = 2, c = 0.
+
+On the support point (1, 3) f is 2, its error e = -1, and the gradient of e^2: -2 in v and c, and -2 v = -4 in u and a.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+
+from maml_cli import engines
+from maml_cli.config import Config
+from maml_cli.experiment import Experiment, build
+from maml_cli.meta import Meta, per_task
+from maml_cli.model import Params
+from maml_cli.tasks import Sinusoids, Split, TaskBatch
+
+KEYS = {"hidden0.w": "u", "hidden0.b": "a", "head.w": "v", "head.b": "c"}
+PER_STEP = {"learned": True, "per_step": True}
+
+
+def _experiment(inner: dict[str, Any], context: int = 0) -> tuple[Config, Experiment]:
+    model = {"hidden": [1], "activation": "relu", "context": context}
+    config = Config.model_validate({"model": model, "inner": inner, "run": {"dtype": "float64", "device": "cpu"}})
+    return config, build(config)
+
+
+def _points(x: float, y: float) -> Split:
+    return Split(torch.full((1, 1, 1, 1), x, dtype=torch.float64), torch.full((1, 1, 1, 1), y, dtype=torch.float64))
+
+
+def _start(experiment: Experiment, rule: dict[str, Any] | None = None, hidden: tuple[float, ...] = (1.0,)) -> Meta:
+    """The network above, its first weights `hidden`, with alphas as given, those of each inner step in a list."""
+    meta = experiment.init_meta([0])
+    values = {"hidden0.w": hidden, "hidden0.b": (0.0,), "head.w": (2.0,), "head.b": (0.0,)}
+    params = {key: torch.tensor(value, dtype=torch.float64).reshape(1, -1, 1) for key, value in values.items()}
+    alphas = {key: torch.tensor(value, dtype=torch.float64).reshape(1, -1, 1, 1) for key, value in (rule or {}).items()}
+    return Meta(params, meta.rule | alphas)
+
+
+def _adapted(experiment: Experiment, meta: Meta, steps: int) -> list[Params]:
+    return list(experiment.algorithm.unroll(per_task(meta, 1), _points(1.0, 3.0), steps))
+
+
+def _values(params: Params) -> dict[str, float]:
+    return {name: params[key].item() for key, name in KEYS.items()}
+
+
+@pytest.mark.parametrize(
+    ("inner", "rule", "expected"),
+    [
+        ({"adapt": "all"}, {"alpha": [0.1]}, {"u": 1.4, "a": 0.4, "v": 2.2, "c": 0.2}),
+        ({"adapt": "head"}, {"alpha": [0.1]}, {"u": 1.0, "a": 0.0, "v": 2.2, "c": 0.2}),
+        ({"adapt": "body"}, {"alpha": [0.1]}, {"u": 1.4, "a": 0.4, "v": 2.0, "c": 0.0}),
+        (
+            {"alpha": {"per": "parameter", "learned": True}},
+            {"hidden0.w": [0.1], "hidden0.b": [0.2], "head.w": [0.3], "head.b": [-0.5]},
+            {"u": 1.4, "a": 0.8, "v": 2.6, "c": -1.0},
+        ),
+    ],
+    ids=["MAML", "ANIL", "BOIL", "Meta-SGD"],
+)
+def test_one_inner_step(inner: dict[str, Any], rule: dict[str, Any], expected: dict[str, float]) -> None:
+    """phi = theta - alpha * gradient, on what adapts: v + 2 alpha, c + 2 alpha, u + 4 alpha, a + 4 alpha."""
+    _, experiment = _experiment(inner)
+    _, after = _adapted(experiment, _start(experiment, rule), 1)
+    assert _values(after) == pytest.approx(expected, rel=1e-12)
+
+
+def test_lslr_has_an_alpha_for_each_layer_and_step() -> None:
+    """Alphas 0.1 and 0.25 lead to u = 1.4, a = 0.4, v = 2.5, c = 0.5. There f = 2.5 * 1.8 + 0.5 = 5 and e = 2.
+
+    Hence gradients 4 * 1.8 = 7.2 in v, 4 in c, 4 * 2.5 = 10 in u and a; alphas 0.01 and 0.05 lead to 1.3, 0.3, 2.14,
+    0.3.
+    """
+    _, experiment = _experiment({"steps": 2, "alpha": PER_STEP | {"per": "layer"}})
+    meta = _start(experiment, {"hidden0": [0.1, 0.01], "head": [0.25, 0.05]})
+    _, once, twice = _adapted(experiment, meta, 2)
+    assert _values(once) == pytest.approx({"u": 1.4, "a": 0.4, "v": 2.5, "c": 0.5}, rel=1e-12)
+    assert _values(twice) == pytest.approx({"u": 1.3, "a": 0.3, "v": 2.14, "c": 0.3}, rel=1e-12)
+
+
+def test_cavia_moves_the_context_alone_from_zero_for_each_task() -> None:
+    """With weight t = 0.5 of one context input its gradient is -2 v t = -2: alpha 1 makes it 2; f(1) = 2 (1 + 1)."""
+    _, experiment = _experiment({"adapt": "context"}, context=1)
+    meta = _start(experiment, {"alpha": [1.0]}, hidden=(1.0, 0.5))
+    for _ in range(2):
+        before, after = _adapted(experiment, meta, 1)
+        assert before["context"].item() == 0.0 and after["context"].item() == pytest.approx(2.0)
+        assert all(torch.equal(before[key], after[key]) for key in KEYS)
+        assert experiment.predict(after, torch.ones(1, 1, 1, 1).double()).item() == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("engine", ["reference", "eager"])
+def test_the_meta_gradient_of_anil(engine: str) -> None:
+    """Query point (1, 0) after one step of 0.1: h = 1, v' = 2.2, c' = 0.2, f = 2.4, dL/df = 4.8.
+
+    v' = v - 0.2 (v h + c - 3) h and c' = c - 0.2 (v h + c - 3): df/dv = h (1 - 0.2 h^2) - 0.2 h = 0.6, and df/dc too;
+    df/dh = v' - 0.2 h (v h + (v h + c - 3) / h) - 0.2 v = 2.2 - 0.2 - 0.4 = 1.6, which is df/du and df/da.
+    """
+    config, experiment = _experiment({"adapt": "head"})
+    meta_grad = experiment.algorithm.meta_grad if engine == "reference" else engines.written_out(config, experiment)
+    batch = TaskBatch(_points(1.0, 3.0), _points(1.0, 0.0), Sinusoids(*[torch.empty(0)] * 4))
+    losses, found = meta_grad(_start(experiment, {"alpha": [0.1]}), batch, 0)
+    assert losses.item() == pytest.approx(2.4**2)
+    assert _values(found.params) == pytest.approx({"u": 7.68, "a": 7.68, "v": 2.88, "c": 2.88}, rel=1e-12)
