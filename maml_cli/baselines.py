@@ -114,7 +114,7 @@ def _linear_problem(family: SineFamily, support: Split) -> tuple[Callable[[Tenso
 
     def features(x: Tensor, frequency: Tensor) -> Tensor:
         waves = [torch.sin(frequency * x), torch.cos(frequency * x)]
-        return torch.cat([*waves, torch.ones_like(x)] if offset_varies else waves, dim=-1)
+        return torch.cat([*waves, torch.ones_like(waves[0])] if offset_varies else waves, dim=-1)
 
     return features, support.y - _fixed_offset(family)
 

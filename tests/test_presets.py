@@ -107,6 +107,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "inner.proximal": 2.0,
         "inner.alpha.init": 0.005,
         "outer.steps": 10_000,
+        "outer.lr": 3e-4,
+        "outer.weight_noise": 0.04,
     },
     "joint-10shot": METHOD | {"outer.meta_gradient": "joint"},
     "oracle-10shot": METHOD | {"outer.meta_gradient": "joint", "model.oracle": True},
