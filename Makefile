@@ -1,6 +1,7 @@
 # make train   install what is needed and train the quickstart     make test   everything that must hold
 # make smoke   train, evaluate and plot in seconds                 make check  is it really second order?
-# make results train and evaluate every method, for hours          make reference  write what is generated into README.md
+# make results train and evaluate every method, for hours          make bench  against others, in minutes
+# make reference write what is generated into README.md
 # make format  put the code in shape
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install install-dev train test smoke results check reference format clean
+.PHONY: help install install-dev train test smoke results bench check reference format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,6 +48,10 @@ smoke: install
 
 results: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m maml_cli.results
+
+bench: install
+	$(PIP) -e '.[bench]'
+	@$(BIN)/python -m maml_cli.bench
 
 check: install
 	@$(BIN)/maml check

@@ -69,6 +69,15 @@ def draw_curves(curves: Sequence[Curve], file: Path, *, measure: str, title: str
     return _save(lambda: plots.curves_figure(curves, measure=measure, title=title), file)
 
 
+def draw_growth(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
+    """Draw how the time of an outer step grows with what it does to `file`."""
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if row["milliseconds"] is not None:
+            points.setdefault(row["axis"], {}).setdefault(row["name"], []).append((row["value"], row["milliseconds"]))
+    return _save(lambda: plots.growth_figure(points), file)
+
+
 def _save(figure: Callable[[], Figure], file: Path) -> Path:
     # No date inside, so that the same figure has the same bytes.
     undated: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix, {})

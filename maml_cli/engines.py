@@ -65,6 +65,8 @@ def refusal(name: str, config: Config, device: torch.device) -> str | None:
 
 def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda text: None) -> Advance:
     """The engine of that name for `config`, which it can do; raises ConfigError if it does not compile."""
+    if name not in ("reference", "eager", *WORTH):
+        raise ValueError(f"no engine {name}")
     if name == "native":
         return native.engine(config, experiment, say=say)
     meta_grad = experiment.algorithm.meta_grad if name == "reference" else written_out(config, experiment)
