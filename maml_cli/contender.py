@@ -1,7 +1,7 @@
 """One contender of the benchmark in a process of its own: an engine or a peer, seen to be right and then timed.
 
-Started by `maml_cli.bench` with a JSON document as its argument; prints one JSON line when it is ready, and one for each
-line that it reads, which says for how many seconds to run.
+Started by `maml_cli.bench` with a JSON document as its argument; prints one JSON line when it is ready, and one for
+each line that it reads, which says for how many seconds to run.
 """
 
 import json
@@ -84,7 +84,7 @@ def _peer(name: str, config: Config) -> tuple[Callable[[int], int], Callable[[],
         batch = experiment.sample([generator(seed, "tasks") for seed in config.seeds])
         support, query = ([part[0] for part in split] for split in (batch.support, batch.query))
         found = peer.gradient((support[0], support[1], query[0], query[1]))
-        return torch.cat([value.T.flatten() for value in found])
+        return torch.cat([value.flatten() if value.dim() == 1 else value.T.flatten() for value in found])
 
     return advance, gradient
 

@@ -10,21 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "maml_cli"
 # From the top down, one layer a line.
 ROOMS = [
-    *(
-        "__main__",
-        "readme",
-        "bench",
-        "bench_text",
-        "contender",
-        "peers",
-        "results",
-        "results_plan",
-        "results_text",
-        "cli",
-        "config_cli",
-        "options",
-        "failures",
-    ),
+    *("__main__", "readme", "bench", "bench_text", "contender", "peers"),
+    *("results", "results_plan", "results_text", "cli", "config_cli", "options", "failures"),
     *(
         "draw",
         "plots",
