@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.losses import Bend
+from maml_cli.losses import Bend, PointLoss
 from maml_cli.meta import Meta, num_tasks
 from maml_cli.meta_gradients import MetaGrad, Weights
 from maml_cli.model import Activation, Params, Slope
@@ -32,7 +32,8 @@ class Network(NamedTuple):
     layers: Sequence[str]
     activation: Activation
     slope: Slope
-    loss: Bend
+    loss: PointLoss
+    slopes: Bend
 
 
 class Rule(NamedTuple):
@@ -50,15 +51,16 @@ class Rule(NamedTuple):
 
 class Pass(NamedTuple):
     """A pass forward and back: for each layer what goes in and dL/dz of what comes out; for each hidden one f'(z),
-    f''(z) where it is not zero, and dL/dh. `bend` is the second derivative of the loss in each output."""
+    f''(z) where it is not zero, and dL/dh. `errors` are those of the outputs, and `bend` the second derivative of the loss
+    in each."""
 
     inputs: list[Tensor]
     deltas: list[Tensor]
     slopes: list[Tensor]
     bends: list[Tensor | None]
     backs: list[Tensor]
-    bend: Tensor
-    losses: Tensor
+    bend: Tensor | float
+    errors: Tensor
 
 
 class Step(NamedTuple):
@@ -123,13 +125,14 @@ def run(network: Network, params: Params, points: Split) -> Pass:
         slopes.append(slope)
         bends.append(bend)
     *_, head = network.layers
-    each, first, second = network.loss(_affine(value, params[f"{head}.w"], params[f"{head}.b"]) - points.y)
+    errors = _affine(value, params[f"{head}.w"], params[f"{head}.b"]) - points.y
+    first, second = network.slopes(errors)
     share = 1 / points.y[0].numel()
     deltas, backs = [first * share], list[Tensor]()
     for layer, slope in zip(network.layers[:0:-1], slopes[::-1], strict=True):
         backs.insert(0, _times(deltas[0], params[f"{layer}.w"].mT))
         deltas.insert(0, backs[0] * slope)
-    return Pass(inputs, deltas, slopes, bends, backs, second * share, each.mean(dim=(-2, -1)))
+    return Pass(inputs, deltas, slopes, bends, backs, second * share, errors)
 
 
 def gradients(network: Network, ran: Pass, keys: Collection[str]) -> Params:
@@ -176,7 +179,8 @@ def _query(network: Network, params: Params, query: Split, *, factor: float) -> 
     """The query losses at `params`, and their gradients times `factor`."""
     ran = run(network, params, query)
     found = gradients(network, ran, params)
-    return ran.losses, found if factor == 1 else {key: factor * value for key, value in found.items()}
+    losses = network.loss(ran.errors).mean(dim=(-2, -1))
+    return losses, found if factor == 1 else {key: factor * value for key, value in found.items()}
 
 
 def _moved(params: Params, rule: Rule, values: Params, slopes: Params, count: int) -> Params:

@@ -16,7 +16,7 @@ from maml_cli.config import Config
 from maml_cli.devices import Choice
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import Experiment, first_order_until, outer_step_work, step_weights
-from maml_cli.losses import BENDS
+from maml_cli.losses import BENDS, LOSSES
 from maml_cli.meta_gradients import MetaGrad
 from maml_cli.model import ACTIVATIONS, SLOPES
 from maml_cli.outer import SCHEDULES, Advance, Outcome, TrainState, mean_gradient, outer_step
@@ -101,7 +101,11 @@ def written_out(config: Config, experiment: Experiment) -> MetaGrad:
     inner = config.inner
     return adjoint_gradient(
         Network(
-            _layers(config), ACTIVATIONS[config.model.activation], SLOPES[config.model.activation], BENDS[inner.loss]
+            _layers(config),
+            ACTIVATIONS[config.model.activation],
+            SLOPES[config.model.activation],
+            LOSSES[inner.loss],
+            BENDS[inner.loss],
         ),
         Rule(
             experiment.groups,

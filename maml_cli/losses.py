@@ -10,8 +10,8 @@ from maml_cli.tasks import Split
 
 TaskLoss = Callable[[Params, Split], Tensor]
 PointLoss = Callable[[Tensor], Tensor]
-Bend = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""Errors -> the losses, and their first and second derivatives, all of one shape."""
+Bend = Callable[[Tensor], tuple[Tensor, Tensor | float]]
+"""Errors -> the first and second derivatives of their losses, each of their shape, or a number where it is constant."""
 
 
 def squared(error: Tensor) -> Tensor:
@@ -32,11 +32,11 @@ def huber(error: Tensor) -> Tensor:
 LOSSES: dict[str, PointLoss] = {"mse": squared, "l1": absolute, "huber": huber}
 
 BENDS: dict[str, Bend] = {
-    "mse": lambda error: (error * error, 2 * error, torch.full_like(error, 2)),
-    "l1": lambda error: (error.abs(), error.sign(), torch.zeros_like(error)),
-    "huber": lambda error: (huber(error), error.clamp(-1, 1), (error.abs() < 1).to(error.dtype)),
+    "mse": lambda error: (2 * error, 2.0),
+    "l1": lambda error: (error.sign(), 0.0),
+    "huber": lambda error: (error.clamp(-1, 1), (error.abs() < 1).to(error.dtype)),
 }
-"""The same with their derivatives."""
+"""The derivatives of the losses."""
 
 
 def mean_loss(predict: Predict, point_loss: PointLoss) -> TaskLoss:
