@@ -51,7 +51,7 @@ class Rule(NamedTuple):
 
 class Pass(NamedTuple):
     """A pass forward and back: for each layer what goes in and dL/dz of what comes out; for each hidden one f'(z),
-    f''(z) where it is not zero, and dL/dh. `errors` are those of the outputs, and `bend` the second derivative of the loss
+    f''(z) where it is not zero, and dL/dh. `errors` are those of the outputs, `bend` the second derivative of the loss
     in each."""
 
     inputs: list[Tensor]

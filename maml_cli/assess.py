@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from maml_cli import quick
 from maml_cli.config import Config
 from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.evaluate import Evaluation, evaluate, make_bank
@@ -94,6 +95,7 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
     config = override(checkpoint.config, changes, label=str(checkpoint.file))
     # More threads than free cores wait for one another: on a busy machine, ten times as long as one thread.
     torch.set_num_threads(config.run.threads)
+    quick.keep_freed_memory()
     experiment = build(config, choose_device(config).device)
     try:
         meta = experiment.load_meta(checkpoint.contents["meta"])

@@ -29,7 +29,8 @@ from maml_cli.failures import one_message
 from maml_cli.files import write_atomic
 from maml_cli.loading import load_config
 
-LEARNED = ["inner.alpha.learned=true", "inner.alpha.per=parameter", "inner.alpha.per_step=true"]
+# At a rate that leaves the network where it is: without clipping, thousands of steps would diverge.
+LEARNED = ["inner.alpha.learned=true", "inner.alpha.per=parameter", "inner.alpha.per_step=true", "outer.lr=1e-6"]
 WORKLOADS = {
     "1 inner step": ["inner.steps=1"],
     "5 inner steps": ["inner.steps=5"],

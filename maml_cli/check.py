@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from maml_cli import independent
+from maml_cli import engines, independent
 from maml_cli.config import Config
 from maml_cli.examples import Case, worked_examples
 from maml_cli.experiment import Experiment, build
@@ -18,6 +18,7 @@ from maml_cli.loading import override
 from maml_cli.meta import Meta, per_task, tensors
 from maml_cli.model import Params
 from maml_cli.tasks import Split, TaskBatch, generator
+from maml_cli.train import start
 
 NUM_TASKS = 5
 WIDTHS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -40,6 +41,22 @@ def check_learner(config: Config) -> Iterator[Case]:
         distance = _relative_distance(annealed, independent.meta_gradient(config, experiment, meta, batch, 0))
         yield Case("network: first outer step, away from torch.func", 0.0, distance)
     yield Case("network: change in a task without the others", 0.0, _alone(experiment, meta, batch))
+    expected = experiment.algorithm.meta_grad(meta, batch, LATE)[1]
+    written = engines.written_out(config, experiment)(meta, batch, LATE)[1]
+    yield Case("network: engine eager, distance to reference", 0.0, _relative_distance(written, expected))
+    name = engines.choose(config, torch.device("cpu")).name
+    if name != "eager":
+        yield Case(f"network: engine {name}, distance to reference", 0.0, _distance_of_engine(name, config))
+
+
+def _distance_of_engine(name: str, config: Config) -> float:
+    """How far the mean gradient of the first outer step is from that of the reference."""
+    few = override(config, [f"outer.tasks_per_step={NUM_TASKS}"], label="check")
+    experiment = build(few)
+    found, expected = (
+        engines.make(each, few, experiment)(start(few, experiment), 1).gradients for each in (name, "reference")
+    )
+    return _relative_distance(found, expected)
 
 
 def _check_orders(config: Config) -> Iterator[Case]:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from maml_cli.meta import Meta, tensors
 from maml_cli.meta_gradients import MetaGrad
@@ -45,6 +44,8 @@ def compiled_mean(phase: Callable[[int], Hashable], *, say: Callable[[str], None
 
 
 def _compiled(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip_task_norm: float | None) -> Graph:
+    from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, and seldom needed
+
     keys: list[list[str]] = []
 
     def flat(values: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:

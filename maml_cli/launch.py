@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from maml_cli import engines, rundir
+from maml_cli import engines, quick, rundir
 from maml_cli.config import Config
 from maml_cli.describe import describe
 from maml_cli.devices import Choice
@@ -81,6 +81,8 @@ def launch(plan: Plan, choice: Choice, engine: Choice, *, quiet: bool) -> Launch
     config, resumed = plan.config, plan.resumed
     _check_memory(config, choice)
     torch.set_num_threads(config.run.threads)
+    quick.keep_freed_memory()
+    quick.leave_dynamo_out()
     with catch_stop() as stop:
         experiment = build(config, choice.device)
         state = _restored(resumed, experiment) if resumed else start(config, experiment)

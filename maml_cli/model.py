@@ -65,8 +65,13 @@ def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
         x = torch.cat([x, params[CONTEXT].expand(*x.shape[:-1], -1)], dim=-1)
     num_hidden = sum(key.endswith(".w") for key in params) - 1
     for layer in range(num_hidden):
-        x = activation(x @ params[f"hidden{layer}.w"] + params[f"hidden{layer}.b"])
-    return x @ params["head.w"] + params["head.b"]
+        x = activation(_times(x, params[f"hidden{layer}.w"]) + params[f"hidden{layer}.b"])
+    return _times(x, params["head.w"]) + params["head.b"]
+
+
+def _times(x: Tensor, weight: Tensor) -> Tensor:
+    """x W, by broadcasting where x is one feature: the same numbers, and no matrices to handle."""
+    return x * weight if x.shape[-1] == 1 else x @ weight
 
 
 def init_mlp(

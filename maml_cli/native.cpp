@@ -15,6 +15,7 @@
 #include <cstring>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -126,10 +127,28 @@ inline void product(const real *A, const real *B, real *C) {
     columns<MODE, M, REST, D, AM, AD, BN, CN>(A, B + (VECS - REST) * LANES, C + (VECS - REST) * LANES);
 }
 
+// A square of vectors, rows for columns: each round deals the first half of the rows out between those of the second.
+template <int... I> inline void deal(vec *rows, std::integer_sequence<int, I...>) {
+  for (int round = 1; round < LANES; round *= 2) {
+    vec dealt[LANES];
+    UNROLL for (int i = 0; i < LANES / 2; i++) {
+      const vec a = rows[i], b = rows[i + LANES / 2];
+      dealt[2 * i] = __builtin_shufflevector(a, b, (I % 2 ? LANES : 0) + I / 2 ...);
+      dealt[2 * i + 1] = __builtin_shufflevector(a, b, (I % 2 ? LANES : 0) + I / 2 + LANES / 2 ...);
+    }
+    UNROLL for (int i = 0; i < LANES; i++) rows[i] = dealt[i];
+  }
+}
+
 template <int ROWS, int COLUMNS> inline void transpose(const real *from, real *to) {
   constexpr int F = padded(COLUMNS), T = padded(ROWS);
-  for (int j = 0; j < COLUMNS; j++)
-    for (int i = 0; i < ROWS; i++) to[j * T + i] = from[i * F + j];
+  for (int i = 0; i < ROWS; i += LANES)
+    for (int j = 0; j < COLUMNS; j += LANES) {
+      vec rows[LANES];
+      UNROLL for (int k = 0; k < LANES; k++) rows[k] = i + k < ROWS ? at(from + (i + k) * F + j) : vec{};
+      deal(rows, std::make_integer_sequence<int, LANES>{});
+      UNROLL for (int k = 0; k < LANES; k++) if (j + k < COLUMNS) at(to + (j + k) * T + i) = rows[k];
+    }
 }
 
 template <int layer = 1> inline void transpose_all(const real *params, real *turned) {

@@ -1,4 +1,4 @@
-"""What of README.md is generated: the reference of the config, the presets, and the tables of results.
+"""What of README.md is generated: the reference of the config, the presets, the tables of results and of the benchmark.
 
 `make reference` writes it, and a test holds the README against it.
 """
@@ -6,17 +6,20 @@
 import json
 from pathlib import Path
 
-from maml_cli import presets, reference, results_text
+from maml_cli import bench_text, presets, reference, results_text
+
+REFERENCE = Path("outputs/reference")
 
 
-def generated(results: Path) -> dict[str, str]:
+def generated(folder: Path) -> dict[str, str]:
     """Each part by the name in its marks, <!-- NAME --> and <!-- end of NAME -->."""
     return {
         "config reference": reference.markdown(),
         "presets": "".join(
             ["| name | |\n|---|---|\n", *(f"| `{name}` | {presets.summary(name)} |\n" for name in presets.names())]
         ),
-        "results": results_text.markdown(json.loads(results.read_text(encoding="utf-8"))),
+        "results": results_text.markdown(json.loads((folder / "results.json").read_text(encoding="utf-8"))),
+        "benchmark": bench_text.markdown(json.loads((folder / "bench.json").read_text(encoding="utf-8"))),
     }
 
 
@@ -32,4 +35,4 @@ def fill(readme: str, parts: dict[str, str]) -> str:
 
 if __name__ == "__main__":
     file = Path("README.md")
-    file.write_text(fill(file.read_text(encoding="utf-8"), generated(Path("outputs/reference/results.json"))))
+    file.write_text(fill(file.read_text(encoding="utf-8"), generated(REFERENCE)))

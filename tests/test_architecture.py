@@ -25,6 +25,7 @@ ROOMS = [
         "check",
         "independent",
         "machine",
+        "quick",
         "reference",
     ),
     *("train", "engines", "native", "compiled", "kernel", "evaluate", "rundir", "checkpoint", "files"),
