@@ -187,7 +187,7 @@ def run_all(*, rounds: int, seconds: float, toy: bool, out: Path) -> dict[str, A
     ]
     patterns = {axis: settings[0][0] for axis, settings in GROWTH.items()}
     contenders = [Contender(name, [patterns[axis].format(value)], checked=False) for axis, value, name in grown]
-    rows = [row for one in contenders for row in measure([one], rounds=2, seconds=seconds)]
+    rows = [row for one in contenders for row in measure([one], rounds=1, seconds=seconds)]
     found["growth"] = [{"axis": axis, "value": value} | row for (axis, value, _), row in zip(grown, rows, strict=True)]
     typer.echo("measured: growth", err=True)
     large = ["inner.steps=10", "outer.tasks_per_step=1000"]
