@@ -24,17 +24,8 @@ from maml_cli.files import write_atomic
 from maml_cli.tasks import TaskBatch
 
 SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-march=native",
-    "-funroll-loops",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-shared",
-    "-fPIC",
-    "-pthread",
-)
+OPTIMISED = ("-O3", "-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-std=c++17", *OPTIMISED, "-shared", "-fPIC", "-pthread")
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "sin", "softplus", "silu")
 LOSSES = ("mse", "l1", "huber")
 OPTIMIZERS = ("sgd", "adam", "adamw")

@@ -168,13 +168,14 @@ def curves_figure(curves: Sequence[Curve], *, measure: str, title: str) -> Figur
 
 
 def growth_figure(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> Figure:
-    """Milliseconds an outer step against what grows, a panel each; the grey line is linear growth."""
+    """Milliseconds an outer step against what grows, a panel each; dotted, what grows with the arithmetic."""
     figure = Figure(figsize=(3.1 * len(points) + 0.6, 3.2), layout="constrained")
     for axis, (name, engines) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
         for (engine, values), color, marker in zip(engines.items(), (GREY, ORANGE, BLUE), "so^", strict=False):
             axis.plot(*zip(*values, strict=True), marker=marker, ms=4, color=color, label=engine)
         (start, least), *_, (end, _) = min(engines.values(), key=lambda values: values[0][1])
-        axis.plot([start, end], [least, least * end / start], ":", color=BLACK, lw=1, label="linear")
+        power = 2 if name.startswith("width") else 1
+        axis.plot([start, end], [least, least * (end / start) ** power], ":", color=BLACK, lw=1, label="arithmetic")
         axis.set(xscale="log", xlabel=name)
         ticks = sorted({value for values in engines.values() for value, _ in values})
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)

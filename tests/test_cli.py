@@ -16,7 +16,7 @@ import torch
 
 from maml_cli import launch, meta_gradients, rules
 from maml_cli.files import read_lines
-from tests.conftest import Cli, Tiny
+from tests.conftest import NUM_CHECKS, Cli, Tiny
 
 ROOT = Path(__file__).parent.parent
 STATISTIC = {"mean", "ci95", "median"}
@@ -326,10 +326,10 @@ def test_running_out_of_memory_is_a_message(cli: Cli, monkeypatch: pytest.Monkey
 
 def test_check_passes_and_reports(cli: Cli) -> None:
     result = cli("check")
-    assert result.code == 0 and "51 of 51 checks passed" in result.out
+    assert result.code == 0 and f"{NUM_CHECKS} of {NUM_CHECKS} checks passed" in result.out
     assert max(map(len, result.out.splitlines())) <= 80
     found = _json(cli("check", "-c", "lab-learned-alpha", "-s", "inner.alpha.per=layer", "--json").out)
-    assert found["passed"] is True and len(found["cases"]) == 51
+    assert found["passed"] is True and len(found["cases"]) == NUM_CHECKS
     assert all(case.keys() == {"name", "expected", "obtained", "tolerance", "passed"} for case in found["cases"])
 
 

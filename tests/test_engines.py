@@ -48,8 +48,9 @@ def _assert_close(mine: Meta, other: Meta, *, rtol: float = 1e-10, atol: float =
             torch.testing.assert_close(value, two[key], rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("name", CROSSED)
-@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize(
+    ("name", "recompute"), [*((name, False) for name in CROSSED), *((name, True) for name in list(CROSSED)[::5])]
+)
 def test_the_written_out_meta_gradient_is_that_of_the_unrolled_graph(name: str, recompute: bool) -> None:
     """Task by task, for two runs side by side; nothing given changes."""
     config = crossed_config(name)
