@@ -32,7 +32,7 @@ from maml_cli.options import (
 app = typer.Typer(
     name="maml",
     help="Meta-train small networks that learn a sinusoid from a few points (MAML), evaluate and draw them.\n\n"
-    "Start with [bold]maml train[/]: half a minute, and it says what to run next.",
+    "Start with [bold]maml train[/]: under a minute, and it says what to run next.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
