@@ -125,7 +125,8 @@ def _compiled(command: Sequence[str]) -> bytes:
         target = Path(folder) / "kernel.so"
         done = subprocess.run([*command, str(SOURCE), "-o", str(target)], capture_output=True, text=True)
         if done.returncode:
-            raise OSError(f"{command[0]} could not compile it: {done.stderr.strip().splitlines()[-1:]}")
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise OSError(f"{command[0]} could not compile it: {said[-1]}")
         return target.read_bytes()
 
 

@@ -1,5 +1,6 @@
 """Every engine takes the outer steps that the reference takes, over every combination that it says it can do."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from maml_cli.meta import Meta, tensors
 from maml_cli.outer import Outcome, TrainState
 from maml_cli.train import restore, start, train
 from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered
+from tests.conftest import Cli
 
 CPU = torch.device("cpu")
 
@@ -258,3 +260,17 @@ def test_without_a_compiler_nothing_needs_one(monkeypatch: pytest.MonkeyPatch) -
     assert choice == ("eager", "not native: there is no C++ compiler; not compiled: there is no C++ compiler")
     with pytest.raises(ConfigError, match=re.escape("run.engine: native cannot do this: there is no C++ compiler")):
         engines.choose(_config({}, engine="native"), CPU)
+
+
+def test_a_compiler_that_fails_is_said_and_auto_goes_on_without(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("MAML_CACHE", str(tmp_path / "kernels"))
+    monkeypatch.setattr(engines, "eager_seconds", lambda config: 6.0)
+    changes = ["-s", "outer.steps=2", "-s", "run.eval_tasks=2", "--json"]
+    result = cli("train", "-c", "smoke", *changes)
+    assert result.code == 0 and json.loads(result.out)["engine"] == "eager"
+    assert "could not compile it: exit code 1; eager needs no compiler" in result.err
+    refused = cli("train", "-c", "smoke", *changes, "-s", "run.engine=native", "--out", "other")
+    assert refused.code == 2 and "could not compile it" in refused.err and not Path("other").exists()
