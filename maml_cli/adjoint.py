@@ -20,16 +20,17 @@ import torch
 from torch import Tensor
 
 from maml_cli.losses import Bend, PointLoss
-from maml_cli.meta import Meta, num_tasks
+from maml_cli.meta import Meta, map_meta, num_tasks
 from maml_cli.meta_gradients import MetaGrad, Weights
 from maml_cli.model import Activation, Params, Slope
 from maml_cli.tasks import Split, TaskBatch
 
 
 class Network(NamedTuple):
-    """A multilayer perceptron and its loss, with the derivatives of what is not linear in them."""
+    """A multilayer perceptron and its loss, with the derivatives of what is not linear in them. `layers` has the keys
+    of the weights and biases of each layer."""
 
-    layers: Sequence[str]
+    layers: Sequence[tuple[str, str]]
     activation: Activation
     slope: Slope
     loss: PointLoss
@@ -79,69 +80,78 @@ def adjoint_gradient(
     weights: Weights,
     first_order_until: float = 0,
     recompute: bool = False,
+    mean: bool = False,
 ) -> MetaGrad:
-    """The meta-gradient of `steps` inner steps, as `query_gradient` has it.
+    """The meta-gradient of `steps` inner steps, as `query_gradient` has it; with `mean`, its mean over tasks: losses
+    (R,) and gradients (R, ...), tasks added up where the way back reaches what they share.
 
     With `recompute` a step keeps only its parameters, and its pass is run again on the way back.
     """
 
+    @torch.no_grad()
     def meta_grad(meta: Meta, batch: TaskBatch, step: int) -> tuple[Tensor, Meta]:
-        count = num_tasks(batch.support)
+        count, runs = num_tasks(batch.support), len(batch.support.x)
         support, query = (Split(*(part.flatten(0, 1) for part in split)) for split in (batch.support, batch.query))
         held = [_at_step(rule, meta.rule, inner_step, count) for inner_step in range(steps)]
-        params, way = {key: value.detach() for key, value in meta.params.items()}, list[Step]()
+        factors = [weight / count if mean else weight for weight in weights(step)]
+        params, way = meta.params, list[Step]()
         for values in held:
             ran = run(network, params, support)
             slopes = gradients(network, ran, rule.groups)
             way.append(Step(params, None if recompute else ran, slopes if rule.learned and not recompute else None))
             params = params | _moved(params, rule, values, slopes, count)
-        losses, found = _query(network, params, query, factor=weights(step)[-1])
+        losses, found = _query(network, params, query, factor=factors[-1])
         by_step = []
-        for values, (params, ran_then, slopes_then), factor in zip(
-            held[::-1], way[::-1], weights(step)[-2::-1], strict=True
-        ):
+        for inner_step in range(steps)[::-1]:
+            values, (params, ran_then, slopes_then) = held[inner_step], way[inner_step]
             ran = ran_then or run(network, params, support)
             if rule.learned:
                 by_step.append(_rule_slopes(rule, values, slopes_then or gradients(network, ran, rule.groups), found))
-            if step >= first_order_until:
-                take_hessian(network, params, ran, _pulled(rule, values, found), found)
-            if factor:
-                early = _query(network, params, query, factor=factor)[1]
-                found = {key: value + early[key] for key, value in found.items()}
-        by_task = {key: _by_run(value, count) for key, value in found.items()}
-        return _by_run(losses, count), Meta(by_task, _gathered(meta.rule, by_step[::-1], rule, count))
+            pulled = _pulled(rule, values, found) if step >= first_order_until else None
+            if mean and inner_step == 0:
+                found = {key: _over_tasks(value, runs) for key, value in found.items()}
+            if pulled is not None:
+                take_hessian(network, params, ran, pulled, found)
+            if factors[inner_step]:
+                early = _query(network, params, query, factor=factors[inner_step])[1]
+                found = {key: value + _over_tasks(early[key], len(value)) for key, value in found.items()}
+        of_rule = _gathered(meta.rule, by_step[::-1], rule)
+        if mean:
+            return losses.view(runs, -1).mean(dim=1), Meta(found, {k: _over_tasks(v, runs) for k, v in of_rule.items()})
+        by_task = map_meta(lambda value: value.view(runs, -1, *value.shape[1:]), Meta(found, of_rule))
+        return losses.view(runs, count, -1).mean(dim=2), by_task
 
     return meta_grad
 
 
-def run(network: Network, params: Params, points: Split) -> Pass:
-    """The network at `points` (N, K, n), and the derivatives of each task's mean loss there."""
+def run(network: Network, params: Params, points: Split, *, factor: float = 1) -> Pass:
+    """The network at `points` (N, K, n), and the derivatives of each task's mean loss there, times `factor`."""
     value, inputs, slopes, bends = points.x, [points.x], list[Tensor](), list[Tensor | None]()
-    for layer in network.layers[:-1]:
-        before = _affine(value, params[f"{layer}.w"], params[f"{layer}.b"])
+    for weight, bias in network.layers[:-1]:
+        before = _affine(value, params[weight], params[bias])
         value = network.activation(before)
         slope, bend = network.slope(before, value)
         inputs.append(value)
         slopes.append(slope)
         bends.append(bend)
-    *_, head = network.layers
-    errors = _affine(value, params[f"{head}.w"], params[f"{head}.b"]) - points.y
-    first, second = network.slopes(errors)
-    share = 1 / points.y[0].numel()
-    deltas, backs = [first * share], list[Tensor]()
-    for layer, slope in zip(network.layers[:0:-1], slopes[::-1], strict=True):
-        backs.insert(0, _times(deltas[0], params[f"{layer}.w"].mT))
+    weight, bias = network.layers[-1]
+    errors = _affine(value, params[weight], params[bias]) - points.y
+    num_points, num_outputs = points.y.shape[1:]
+    first, second = network.slopes(errors, factor / (num_points * num_outputs))
+    deltas, backs = [first], list[Tensor]()
+    for (weight, _), slope in zip(network.layers[:0:-1], slopes[::-1], strict=True):
+        backs.insert(0, _times(deltas[0], params[weight].mT))
         deltas.insert(0, backs[0] * slope)
-    return Pass(inputs, deltas, slopes, bends, backs, second * share, errors)
+    return Pass(inputs, deltas, slopes, bends, backs, second, errors)
 
 
 def gradients(network: Network, ran: Pass, keys: Collection[str]) -> Params:
     """dL/dparams of each task, for the parameters `keys`."""
     found = {}
-    for layer, value, delta in zip(network.layers, ran.inputs, ran.deltas, strict=True):
-        if f"{layer}.w" in keys:
-            found[f"{layer}.w"] = _outer(value, delta)
-            found[f"{layer}.b"] = delta.sum(dim=1, keepdim=True)
+    for (weight, bias), value, delta in zip(network.layers, ran.inputs, ran.deltas, strict=True):
+        if weight in keys:
+            found[weight] = _outer(value, delta)
+            found[bias] = delta.sum(dim=1, keepdim=True)
     return found
 
 
@@ -151,19 +161,19 @@ def take_hessian(network: Network, params: Params, ran: Pass, vector: Params, fo
     The derivative along `vector` of the pass `ran` at `params`: of its values forward, then of its deltas back.
     """
     changes, turns = list[Tensor | None]([None]), list[Tensor | None]()
-    for layer, value, slope in zip(network.layers, ran.inputs, [*ran.slopes, None], strict=True):
-        turn = None if changes[-1] is None else _times(changes[-1], params[f"{layer}.w"])
-        if f"{layer}.w" in vector:
-            own = _affine(value, vector[f"{layer}.w"], vector[f"{layer}.b"])
+    for (weight, bias), value, slope in zip(network.layers, ran.inputs, [*ran.slopes, None], strict=True):
+        turn = None if changes[-1] is None else _times(changes[-1], params[weight])
+        if weight in vector:
+            own = _affine(value, vector[weight], vector[bias])
             turn = own if turn is None else own + turn
         turns.append(turn)
         changes.append(None if turn is None or slope is None else turn * slope)
     assert turns[-1] is not None, "nothing adapts"
     delta = turns[-1] * ran.bend
     for place in range(len(network.layers))[::-1]:
-        weight, bias, change = f"{network.layers[place]}.w", f"{network.layers[place]}.b", changes[place]
+        (weight, bias), change = network.layers[place], changes[place]
         _take_outer(found[weight], ran.inputs[place], delta)
-        found[bias].sub_(delta.sum(dim=1, keepdim=True))
+        found[bias].sub_(_over_tasks(delta.sum(dim=1, keepdim=True), len(found[bias])))
         if change is not None:
             _take_outer(found[weight], change, ran.deltas[place])
         if place:
@@ -176,11 +186,9 @@ def take_hessian(network: Network, params: Params, ran: Pass, vector: Params, fo
 
 
 def _query(network: Network, params: Params, query: Split, *, factor: float) -> tuple[Tensor, Params]:
-    """The query losses at `params`, and their gradients times `factor`."""
-    ran = run(network, params, query)
-    found = gradients(network, ran, params)
-    losses = network.loss(ran.errors).mean(dim=(-2, -1))
-    return losses, found if factor == 1 else {key: factor * value for key, value in found.items()}
+    """The loss of each query point at `params`, and the gradients of their means times `factor`."""
+    ran = run(network, params, query, factor=factor)
+    return network.loss(ran.errors), gradients(network, ran, params)
 
 
 def _moved(params: Params, rule: Rule, values: Params, slopes: Params, count: int) -> Params:
@@ -233,12 +241,12 @@ def _rule_slopes(rule: Rule, values: Params, slopes: Params, found: Params) -> P
     return gathered
 
 
-def _gathered(rule: Params, by_step: Sequence[Params], about: Rule, count: int) -> Params:
-    """The gradients of the rule, (R, B, S, ...): one for each inner step, or their sum where all share it."""
+def _gathered(rule: Params, by_step: Sequence[Params], about: Rule) -> Params:
+    """The gradients of the rule, (N, S, ...): one for each inner step, or their sum where all share it."""
     found = {}
     for key in about.learned:
         parts = torch.stack([slopes[key] for slopes in by_step], dim=1)
-        found[key] = _by_run(parts if rule[key].shape[1] > 1 else parts.sum(dim=1, keepdim=True), count)
+        found[key] = parts if rule[key].shape[1] > 1 else parts.sum(dim=1, keepdim=True)
     return found
 
 
@@ -250,9 +258,9 @@ def _at_step(about: Rule, rule: Params, step: int, count: int) -> Params:
     return values
 
 
-def _by_run(value: Tensor, count: int) -> Tensor:
-    """(N, ...) -> (R, B, ...)."""
-    return value.view(-1, count, *value.shape[1:])
+def _over_tasks(value: Tensor, runs: int) -> Tensor:
+    """The sum over the tasks of each run: (N, ...) -> (R, ...)."""
+    return value if len(value) == runs else value.view(runs, -1, *value.shape[1:]).sum(dim=1)
 
 
 def _for_tasks(value: Tensor, count: int) -> Tensor:
@@ -265,34 +273,41 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if weight.shape[-2] == 1 and _matches(x, weight):
         return torch.addcmul(bias, x, weight)
     if len(weight) == len(x):
-        return torch.baddbmm(bias, x, weight)
-    return torch.baddbmm(bias, x.reshape(len(weight), -1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+        # One column is much faster as one row.
+        return torch.baddbmm(bias, weight.mT, x.mT).mT if weight.shape[-1] == 1 else torch.baddbmm(bias, x, weight)
+    return torch.baddbmm(bias, _joined(x, len(weight)), weight).view(*x.shape[:-1], -1)
 
 
 def _times(x: Tensor, weight: Tensor) -> Tensor:
     if weight.shape[-2] == 1 and _matches(x, weight):
         return x * weight
     if len(weight) == len(x):
-        return torch.bmm(x, weight)
-    return torch.bmm(x.reshape(len(weight), -1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+        return torch.bmm(weight.mT, x.mT).mT if weight.shape[-1] == 1 else torch.bmm(x, weight)
+    return torch.bmm(_joined(x, len(weight)), weight).view(*x.shape[:-1], -1)
 
 
 def _outer(x: Tensor, delta: Tensor) -> Tensor:
     """x^T delta, summed over the points of each task."""
+    return torch.bmm(delta.mT, x).mT if delta.shape[-1] == 1 else torch.bmm(x.mT, delta)
+
+
+def _take_outer(value: Tensor, x: Tensor, delta: Tensor) -> None:
+    """`value` - x^T delta, in place; summed over the points of each run where `value` is of runs."""
+    if len(value) < len(x):
+        x, delta = _joined(x, len(value)), _joined(delta, len(value))
     if delta.shape[-1] == 1:
-        return (x * delta).sum(dim=1).unsqueeze(-1)
-    return torch.bmm(x.mT, delta)
+        value.mT.baddbmm_(delta.mT, x, alpha=-1)
+    else:
+        value.baddbmm_(x.mT, delta, alpha=-1)
 
 
 def _plus_product(value: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return value.addcmul_(x, weight) if weight.shape[-2] == 1 else value.baddbmm_(x, weight)
 
 
-def _take_outer(value: Tensor, x: Tensor, delta: Tensor) -> None:
-    if delta.shape[-1] == 1:
-        value.sub_(_outer(x, delta))
-    else:
-        value.baddbmm_(x.mT, delta, alpha=-1)
+def _joined(x: Tensor, runs: int) -> Tensor:
+    """The points of all tasks of a run in one: (N, K, n) -> (R, B * K, n)."""
+    return x.reshape(runs, -1, x.shape[-1])
 
 
 def _matches(x: Tensor, weight: Tensor) -> bool:

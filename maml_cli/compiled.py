@@ -8,7 +8,7 @@ from torch import Tensor
 
 from maml_cli.meta import Meta, tensors
 from maml_cli.meta_gradients import MetaGrad
-from maml_cli.outer import Mean, MeanGradient, mean_gradient
+from maml_cli.outer import Mean, MeanGradient
 from maml_cli.tasks import Split, TaskBatch
 
 Flat = Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
@@ -21,8 +21,8 @@ class Graph(NamedTuple):
     keys: Sequence[Sequence[str]]
 
 
-def compiled_mean(phase: Callable[[int], Hashable], *, say: Callable[[str], None]) -> MeanGradient:
-    """`mean_gradient`, compiled once for each `phase(step)`: the outer steps of one phase compute the same function.
+def compiled_mean(plain: MeanGradient, phase: Callable[[int], Hashable], *, say: Callable[[str], None]) -> MeanGradient:
+    """`plain`, compiled once for each `phase(step)`: the outer steps of one phase compute the same function.
 
     The code is kept on disk by PyTorch, so that the next process finds it. On a GPU it runs as one CUDA graph.
     """
@@ -32,7 +32,7 @@ def compiled_mean(phase: Callable[[int], Hashable], *, say: Callable[[str], None
         values, points = tensors(meta), [*batch.support, *batch.query]
         if phase(step) not in graphs:
             say("compiling the outer step; up to a minute ...")
-            graphs[phase(step)] = _compiled(meta_grad, meta, batch, step, clip_task_norm)
+            graphs[phase(step)] = _compiled(plain, meta_grad, meta, batch, step, clip_task_norm)
         graph = graphs[phase(step)]
         with torch.no_grad():
             loss, norm, *rest = graph.run(values, points)
@@ -43,7 +43,9 @@ def compiled_mean(phase: Callable[[int], Hashable], *, say: Callable[[str], None
     return mean
 
 
-def _compiled(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip_task_norm: float | None) -> Graph:
+def _compiled(
+    plain: MeanGradient, meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip_task_norm: float | None
+) -> Graph:
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, and seldom needed
 
     keys: list[list[str]] = []
@@ -52,7 +54,7 @@ def _compiled(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip
         given = iter(values)
         whole = Meta(*({key: next(given) for key in part} for part in meta))
         seen = batch._replace(support=Split(*points[:2]), query=Split(*points[2:]))
-        found = mean_gradient(meta_grad, whole, seen, step, clip_task_norm)
+        found = plain(meta_grad, whole, seen, step, clip_task_norm)
         keys[:] = [[*part] for part in found.gradients]
         left_out = [] if found.left_out is None else [found.left_out]
         return [found.loss, found.norm, *tensors(found.gradients), *left_out]

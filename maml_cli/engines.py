@@ -19,7 +19,7 @@ from maml_cli.experiment import Experiment, first_order_until, outer_step_work, 
 from maml_cli.losses import BENDS, LOSSES
 from maml_cli.meta_gradients import MetaGrad
 from maml_cli.model import ACTIVATIONS, SLOPES
-from maml_cli.outer import SCHEDULES, Advance, Outcome, TrainState, mean_gradient, outer_step
+from maml_cli.outer import SCHEDULES, Advance, MeanGradient, Outcome, TrainState, mean_by, mean_gradient, outer_step
 
 Say = Callable[[str], None]
 
@@ -69,19 +69,22 @@ def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda
         raise ValueError(f"no engine {name}")
     if name == "native":
         return native.engine(config, experiment, say=say)
-    meta_grad = experiment.algorithm.meta_grad if name == "reference" else written_out(config, experiment)
-    if name == "compiled":
-        mean = compiled_mean(lambda step: step < first_order_until(config), say=say)
-    else:
-        mean = mean_gradient
     outer = config.outer
+    meta_grad: MetaGrad = experiment.algorithm.meta_grad
+    mean: MeanGradient = mean_gradient
+    if name != "reference":
+        meta_grad = written_out(config, experiment)
+        if outer.clip_task_norm is None and not any(_not_written_out(config)):
+            mean = mean_by(written_out(config, experiment, mean=True))
+    if name == "compiled":
+        mean = compiled_mean(mean, lambda step: step < first_order_until(config), say=say)
 
     def advance(state: TrainState, count: int) -> Outcome:
         batches = experiment.sample(state.generators, num_steps=count)
-        for place in range(count):
+        for batch in batches.each():
             outcome = outer_step(
                 state,
-                batches.at(place),
+                batch,
                 meta_grad,
                 lr_scale=SCHEDULES[outer.schedule](state.step / outer.steps),
                 clip_norm=outer.clip_norm,
@@ -94,8 +97,9 @@ def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda
     return advance
 
 
-def written_out(config: Config, experiment: Experiment) -> MetaGrad:
-    """The meta-gradient by explicit adjoints, or as the algorithm has it where that is not written out."""
+def written_out(config: Config, experiment: Experiment, *, mean: bool = False) -> MetaGrad:
+    """The meta-gradient by explicit adjoints, of each task or the mean over them; or, where that is not written out, as
+    the algorithm has it, of each task."""
     if any(_not_written_out(config)):
         return experiment.algorithm.meta_grad
     inner = config.inner
@@ -117,11 +121,13 @@ def written_out(config: Config, experiment: Experiment) -> MetaGrad:
         weights=step_weights(config),
         first_order_until=first_order_until(config),
         recompute=inner.recompute,
+        mean=mean,
     )
 
 
-def _layers(config: Config) -> list[str]:
-    return [*(f"hidden{layer}" for layer in range(len(config.model.hidden))), "head"]
+def _layers(config: Config) -> list[tuple[str, str]]:
+    names = [*(f"hidden{layer}" for layer in range(len(config.model.hidden))), "head"]
+    return [(f"{name}.w", f"{name}.b") for name in names]
 
 
 def _not_written_out(config: Config) -> Iterator[str]:

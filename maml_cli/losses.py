@@ -10,8 +10,9 @@ from maml_cli.tasks import Split
 
 TaskLoss = Callable[[Params, Split], Tensor]
 PointLoss = Callable[[Tensor], Tensor]
-Bend = Callable[[Tensor], tuple[Tensor, Tensor | float]]
-"""Errors -> the first and second derivatives of their losses, each of their shape, or a number where it is constant."""
+Bend = Callable[[Tensor, float], tuple[Tensor, Tensor | float]]
+"""(errors, factor) -> the first and second derivatives of their losses times the factor, each of the shape of the
+errors, or a number where it is constant."""
 
 
 def squared(error: Tensor) -> Tensor:
@@ -32,9 +33,9 @@ def huber(error: Tensor) -> Tensor:
 LOSSES: dict[str, PointLoss] = {"mse": squared, "l1": absolute, "huber": huber}
 
 BENDS: dict[str, Bend] = {
-    "mse": lambda error: (2 * error, 2.0),
-    "l1": lambda error: (error.sign(), 0.0),
-    "huber": lambda error: (error.clamp(-1, 1), (error.abs() < 1).to(error.dtype)),
+    "mse": lambda error, factor: (error * (2 * factor), 2 * factor),
+    "l1": lambda error, factor: (error.sign() * factor, 0.0),
+    "huber": lambda error, factor: (error.clamp(-1, 1) * factor, (error.abs() < 1).to(error.dtype) * factor),
 }
 """The derivatives of the losses."""
 

@@ -89,6 +89,17 @@ def mean_gradient(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, 
     return Mean(loss, run_norms(gradients), gradients, (~kept).sum(dim=1))
 
 
+def mean_by(averaged: MetaGrad) -> MeanGradient:
+    """The same by a function that has the mean without the gradients of each task, (R,) and (R, ...)."""
+
+    def mean(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip_task_norm: float | None) -> Mean:
+        with torch.inference_mode():
+            loss, gradients = averaged(meta, batch, step)
+            return Mean(loss, run_norms(gradients), gradients, None)
+
+    return mean
+
+
 def outer_step(
     state: TrainState,
     batch: TaskBatch,
@@ -112,7 +123,7 @@ def outer_step(
     if weight_noise:
         start = noisy(start, draw_noise(start, state.noise_generators, weight_noise)[0])
     found = mean(meta_grad, start, batch, state.step, clip_task_norm)
-    loss, grad_norm = torch.stack([found.loss, found.norm]).cpu().double()
+    loss, grad_norm = torch.stack([found.loss, found.norm]).to("cpu", torch.float64)
     if not all(map(math.isfinite, (loss + grad_norm).tolist())):
         lost = (state.diverged == 0) & ~(loss + grad_norm).isfinite()
         if (lost | (state.diverged > 0)).all():
@@ -152,9 +163,9 @@ def diverged(step: int, losses: Tensor, slopes: Meta) -> DivergedError:
 
 def _stopped(state: TrainState) -> list[tuple[Tensor, Tensor, Tensor]]:
     """What the runs that diverged hold: in which tensor, at which runs, and the values there."""
-    where = state.diverged > 0
-    if not where.any():
+    if not state.diverged.any():
         return []
+    where = state.diverged > 0
     return [(leaf, where.to(leaf.device), leaf[where.to(leaf.device)].clone()) for leaf in tensors(state.meta)]
 
 

@@ -5,7 +5,7 @@ network sees as x is (R, B, K, 4). Batches of several outer steps have an axis o
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +43,11 @@ class TaskBatch(NamedTuple):
     def with_inputs(self, inputs: Callable[[Split, Sinusoids], Split]) -> "TaskBatch":
         """The same tasks as a network sees them of which `inputs` makes the inputs."""
         return self._replace(support=inputs(self.support, self.truth), query=inputs(self.query, self.truth))
+
+    def each(self) -> Iterator["TaskBatch"]:
+        """What is at each place of the first axis, one after the other."""
+        for at in zip(*(part.unbind() for group in self for part in group), strict=True):
+            yield TaskBatch(Split(*at[:2]), Split(*at[2:4]), Sinusoids(*at[4:]))
 
     def at(self, place: int) -> "TaskBatch":
         """What is at one place of the first axis: one step of several."""

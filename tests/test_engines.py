@@ -13,7 +13,7 @@ from maml_cli import engines, kernel, rundir
 from maml_cli.config import Config
 from maml_cli.errors import ConfigError, DivergedError
 from maml_cli.experiment import build
-from maml_cli.meta import Meta, tensors
+from maml_cli.meta import Meta, map_meta, tensors
 from maml_cli.outer import Outcome, TrainState
 from maml_cli.train import restore, start, train
 from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered
@@ -38,8 +38,9 @@ def _stepped(engine: str, config: Config) -> tuple[TrainState, Outcome]:
     experiment = build(config)
     state = start(config, experiment)
     state.step = STEP
-    for leaf, value in zip(tensors(state.meta), tensors(scattered(state.meta)), strict=True):
-        leaf.copy_(value)
+    exact = scattered(map_meta(torch.Tensor.double, state.meta))
+    for leaf, value in zip(tensors(state.meta), tensors(exact), strict=True):
+        leaf.copy_(value.float())  # the same numbers in both precisions
     return state, engines.make(engine, config, experiment)(state, 1)
 
 
@@ -68,10 +69,34 @@ def test_the_written_out_meta_gradient_is_that_of_the_unrolled_graph(name: str, 
     assert not any(value.requires_grad for value in tensors(found))
 
 
+def _assert_close_in_single_precision(engine: str, config: Config) -> None:
+    """The whole gradient of each run, relative to its norm: single entries may be sums of what cancels."""
+    expected, found = (
+        torch.cat([value.flatten(1) for value in tensors(_stepped(each, config)[1].gradients)], dim=1)
+        for each in ("reference", engine)
+    )
+    assert found.dtype == torch.float32
+    assert ((found - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_an_eager_step_has_the_mean_gradient_of_the_reference(name: str) -> None:
+    """For two runs side by side."""
+    (expected, there), (found, here) = (
+        _stepped(engine, crossed_config(name, seeds=2)) for engine in ("reference", "eager")
+    )
+    torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(here.grad_norm, there.grad_norm, rtol=1e-10, atol=1e-12)
+    _assert_close(here.gradients, there.gradients)
+    _assert_close(found.meta, expected.meta)
+    _assert_close_in_single_precision("eager", crossed_config(name, seeds=2, dtype="float32"))
+
+
 @pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize("name", _can("native"))
 def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
     (expected, there), (found, here) = (_stepped(engine, crossed_config(name)) for engine in ("reference", "native"))
+    _assert_close_in_single_precision("native", crossed_config(name, dtype="float32"))
     torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(here.grad_norm, there.grad_norm, rtol=1e-10, atol=1e-12)
     _assert_close(here.gradients, there.gradients)
