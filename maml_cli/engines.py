@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from maml_cli import kernel, native
+from maml_cli import compiled, kernel, native
 from maml_cli.adjoint import Network, Rule, adjoint_gradient
-from maml_cli.compiled import compiled_mean
 from maml_cli.config import Config
 from maml_cli.devices import Choice
 from maml_cli.errors import ConfigError
@@ -77,7 +76,9 @@ def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda
         if outer.clip_task_norm is None and not any(_not_written_out(config)):
             mean = mean_by(written_out(config, experiment, mean=True))
     if name == "compiled":
-        mean = compiled_mean(mean, lambda step: step < first_order_until(config), say=say)
+        return compiled.engine(config, experiment, meta_grad, mean, say=say)
+    if name == "eager" and mean is not mean_gradient:
+        mean = torch.inference_mode()(mean)
 
     def advance(state: TrainState, count: int) -> Outcome:
         batches = experiment.sample(state.generators, num_steps=count)

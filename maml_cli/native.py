@@ -16,7 +16,7 @@ from maml_cli.experiment import Experiment, first_order_until, num_inputs, param
 from maml_cli.kernel import Call, Held, Shape
 from maml_cli.meta import Meta, tensors
 from maml_cli.model import Params
-from maml_cli.outer import SCHEDULES, Advance, Learned, Outcome, TrainState, diverged, draw_noise, noisy, scale_rates
+from maml_cli.outer import SCHEDULES, Advance, Learned, Outcome, TrainState, draw_noise, scale_rates, settle
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST_MEMORY = 2**26
@@ -59,15 +59,7 @@ def engine(config: Config, experiment: Experiment, *, say: Callable[[str], None]
         held = _packed(state)
         report = kernel.advance(library, batches, _call(config, state.step, count, noise), held)
         _unpack(state, held, count)
-        lost = (held.going > 0) & (report.done < count)
-        if lost.any() and (lost | (held.going == 0)).all():
-            place = int(report.done[lost].max())
-            start = state.meta if noise is None else noisy(state.meta, noise[place])
-            raise diverged(
-                state.step + place + 1, *experiment.algorithm.meta_grad(start, batches.at(place), state.step + place)
-            )
-        state.diverged = torch.where(lost, state.step + report.done + 1, state.diverged)
-        state.step += count
+        settle(state, report.done, count, experiment.algorithm.meta_grad, batches, noise)
         scale_rates(state, SCHEDULES[config.outer.schedule]((state.step - 1) / config.outer.steps))
         return Outcome(report.loss, report.norm, _as_gradients(state, report.gradients))
 
@@ -101,7 +93,7 @@ def _packed(state: TrainState) -> Held:
         loss_sum=state.loss_sum,
         left_out=state.left_out,
         going=(state.diverged == 0).int(),
-        moments=max(int(learned.optimizer.state.get(leaf, {}).get("step", 0)) for learned, leaf in _learned(state)),
+        moments=max(learned.steps() for learned in state.optimizers.values()),
     )
 
 
@@ -110,18 +102,12 @@ def _unpack(state: TrainState, held: Held, count: int) -> None:
     _write(tensors(state.meta), held.values)
     for name, values in zip(MOMENTS, (held.first, held.second), strict=True):
         _write([_moment(learned, leaf, name) for learned, leaf in _learned(state)], values)
-    for learned, leaf in _learned(state):
-        if "step" in learned.optimizer.state.get(leaf, {}):
-            learned.optimizer.state[leaf]["step"] += count
+    for learned in state.optimizers.values():
+        learned.took(count)
 
 
 def _learned(state: TrainState) -> list[tuple[Learned, Tensor]]:
-    return [
-        (learned, leaf)
-        for learned in state.optimizers.values()
-        for group in learned.optimizer.param_groups
-        for leaf in group["params"]
-    ]
+    return [(learned, leaf) for learned in state.optimizers.values() for leaf in learned.leaves()]
 
 
 def _moment(learned: Learned, leaf: Tensor, name: str) -> Tensor:

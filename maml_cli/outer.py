@@ -37,6 +37,20 @@ class Learned(NamedTuple):
     optimizer: Optimizer
     lr: float
 
+    def leaves(self) -> list[Tensor]:
+        """What it learns."""
+        return [leaf for group in self.optimizer.param_groups for leaf in group["params"]]
+
+    def steps(self) -> int:
+        """The steps that it has counted, if it counts any."""
+        return max(int(self.optimizer.state.get(leaf, {}).get("step", 0)) for leaf in self.leaves())
+
+    def took(self, steps: int) -> None:
+        """Count steps that something else took."""
+        for leaf in self.leaves():
+            if "step" in self.optimizer.state.get(leaf, {}):
+                self.optimizer.state[leaf]["step"] += steps
+
 
 @dataclass
 class TrainState:
@@ -93,9 +107,8 @@ def mean_by(averaged: MetaGrad) -> MeanGradient:
     """The same by a function that has the mean without the gradients of each task, (R,) and (R, ...)."""
 
     def mean(meta_grad: MetaGrad, meta: Meta, batch: TaskBatch, step: int, clip_task_norm: float | None) -> Mean:
-        with torch.inference_mode():
-            loss, gradients = averaged(meta, batch, step)
-            return Mean(loss, run_norms(gradients), gradients, None)
+        loss, gradients = averaged(meta, batch, step)
+        return Mean(loss, run_norms(gradients), gradients, None)
 
     return mean
 
@@ -129,10 +142,7 @@ def outer_step(
         if (lost | (state.diverged > 0)).all():
             raise diverged(state.step + 1, *meta_grad(start, batch, state.step))
         state.diverged = torch.where(lost, state.step + 1, state.diverged)
-    gradients = found.gradients
-    if clip_norm is not None:
-        scale = (clip_norm / found.norm).clamp(max=1)
-        gradients = map_meta(lambda value: value * scale.view(-1, *[1] * (value.dim() - 1)), gradients)
+    gradients = clipped(found.gradients, found.norm, clip_norm)
     stopped = _stopped(state)
     for part, slope in zip(state.meta, gradients, strict=True):
         for key, leaf in part.items():
@@ -154,6 +164,31 @@ def scale_rates(state: TrainState, scale: float) -> None:
     for learned in state.optimizers.values():
         for group in learned.optimizer.param_groups:
             group["lr"] = learned.lr * scale
+
+
+def clipped(gradients: Meta, norm: Tensor, limit: float | None) -> Meta:
+    """The gradients of each run, (R, ...), scaled to a norm of at most `limit` where theirs is `norm` (R,)."""
+    if limit is None:
+        return gradients
+    scale = (limit / norm).clamp(max=1)
+    return map_meta(lambda value: value * scale.view(-1, *[1] * (value.dim() - 1)), gradients)
+
+
+def settle(
+    state: TrainState, done: Tensor, count: int, meta_grad: MetaGrad, batches: TaskBatch, noise: Tensor | None
+) -> None:
+    """Count `count` steps that were taken in one, of which each run did `done`, (R,), until one was not finite.
+
+    `batches` and `noise` are those of all steps. Raises DivergedError where no run is left, as `outer_step` does.
+    """
+    going = state.diverged == 0
+    lost = going & (done < count)
+    if lost.any() and (lost | ~going).all():
+        place = int(done[lost].max())
+        start = state.meta if noise is None else noisy(state.meta, noise[place])
+        raise diverged(state.step + place + 1, *meta_grad(start, batches.at(place), state.step + place))
+    state.diverged = torch.where(lost, state.step + done + 1, state.diverged)
+    state.step += count
 
 
 def diverged(step: int, losses: Tensor, slopes: Meta) -> DivergedError:

@@ -28,7 +28,7 @@ ROOMS = [
         "quick",
         "reference",
     ),
-    *("train", "engines", "native", "compiled", "kernel", "evaluate", "rundir", "checkpoint", "files"),
+    *("train", "engines", "native", "compiled", "updates", "kernel", "evaluate", "rundir", "checkpoint", "files"),
     *("experiment", "devices", "loading", "presets", "complaints", "yamlfile", "config", "nonsense"),
     *(
         "examples",
