@@ -66,8 +66,10 @@ def rates(lr: float, count: int) -> tuple[float, float, float]:
 
 def kept(update: Update, learned: Learned, leaf: Tensor) -> list[Tensor]:
     """What torch.optim keeps of a leaf; before the first step zeros, from which it goes on."""
+    if not update.keeps:
+        return []
     state: dict[str, Tensor] = learned.optimizer.state[leaf]
-    if update.keeps and not state:
+    if not state:
         state |= {"step": torch.zeros((), device=leaf.device)} if update.counts else {}
         state |= {name: torch.zeros_like(leaf) for name in update.keeps}
     return [state[name] for name in update.keeps]

@@ -105,6 +105,28 @@ def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
     assert found.step == expected.step == STEP + 1
 
 
+@pytest.mark.parametrize(("place", "name"), [*enumerate(_can("compiled"))])
+def test_the_step_that_is_compiled_is_that_of_the_reference(
+    place: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch.compile is given, run as it is, for two runs side by side; every seventh is the graph, which is slow
+    to trace, the others the function that is traced."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
+    if place % 7:
+        monkeypatch.setattr("torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: step)
+    (expected, there), (found, here) = (
+        _stepped(engine, crossed_config(name, seeds=2)) for engine in ("reference", "compiled")
+    )
+    torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(here.grad_norm, there.grad_norm, rtol=1e-10, atol=1e-12)
+    _assert_close(here.gradients, there.gradients)
+    _assert_close(found.meta, expected.meta)
+    torch.testing.assert_close(found.loss_sum, expected.loss_sum, rtol=1e-10, atol=1e-12)
+    assert found.step == expected.step == STEP + 1
+    monkeypatch.setattr("torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: step)
+    _assert_close_in_single_precision("compiled", crossed_config(name, seeds=2, dtype="float32"))
+
+
 @pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize(
     "changes",
@@ -180,6 +202,25 @@ def _same(mine: Any, other: Any, *, rtol: float) -> None:
             _same(one, two, rtol=rtol)
     else:
         assert mine == other
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "momentum"])
+def test_the_update_that_is_compiled_is_that_of_torch(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve steps, with another optimiser for alpha; and the last of them by eager, from what compiled left."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
+    monkeypatch.setattr("torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: step)
+    alpha = {"learned": True, "optimizer": "adam" if optimizer == "sgd" else "sgd", "lr": 1e-3}
+    config = _config({"inner": {"alpha": alpha}, "outer": {"optimizer": optimizer}}, checkpoint_every=5)
+    expected, compiled = (_trained(engine, config, tmp_path / engine) for engine in ("reference", "compiled"))
+    _same(compiled, expected, rtol=1e-9)
+    found = rundir.open_checkpoint(tmp_path / "compiled" / "checkpoints" / "step-00000005.pt")
+    experiment = build(config)
+    state = restore(config, experiment, found.contents)
+    rundir.rewind(found, tmp_path / "compiled")
+    trained = train(config, experiment, state, tmp_path / "compiled")
+    _same(rundir.open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
