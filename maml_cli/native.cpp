@@ -10,6 +10,7 @@
 // vectors; so are parameters, [in][width] and then the bias, but for the head, whose weights are one row.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -510,34 +511,79 @@ static void update(const Block &block, int64_t n, int64_t run) {
   }
 }
 
-static void train(const Block &block, int64_t run, Task &task, Start &start, real *plain) {
+// Those who take the tasks of one run together. Gradients are added up in the order of the tasks, whoever computed them,
+// so that the number of threads changes no byte.
+struct Team {
+  const int size;
+  Start start;
+  std::vector<real> found, sum;  // [B or 1][TAUGHT], of each task or of the last; [TAUGHT]
+  std::vector<double> loss;      // [B]
+  bool done = false;
+
+  Team(const Block &block, int size)
+      : size(size), found((size > 1 ? block.num_tasks : 1) * TAUGHT), sum(TAUGHT), loss(block.num_tasks) {}
+
+  real *found_by(int64_t task) { return found.data() + (size > 1 ? task * TAUGHT : 0); }
+
+  void meet() {  // wait until all are here
+    if (size == 1) return;
+    const int now = round.load();
+    if (here.fetch_add(1) + 1 == size) here.store(0), round.store(now + 1);
+    else
+      for (int spins = 0; round.load() == now; spins++)
+        if (spins > 1000) std::this_thread::yield();
+  }
+
+ private:
+  std::atomic<int> here{0}, round{0};
+};
+
+static void train(const Block &block, int64_t run, Team &team, int member, Task &task) {
   constexpr int POINTS = SUPPORT + QUERY;
-  real *mean = block.gradients + run * TAUGHT;
-  std::vector<real> sum(TAUGHT);
+  const int64_t count = block.num_tasks;
+  real *mean = block.gradients + run * TAUGHT, *sum = team.sum.data();
+  double loss = 0;
+  int kept = 0;
+  const auto add = [&, sum](int64_t b, const real *found) {
+    real factor = 1;
+    if (block.leave_out) {
+      const real norm = std::sqrt(squares(found, TAUGHT));
+      if (!std::isfinite(norm) || !std::isfinite(team.loss[b])) return;
+      factor = std::min(real(1), real(block.clip_task_norm) / norm);
+    }
+    kept++, loss += team.loss[b];
+    for (int i = 0; i < TAUGHT; i++) sum[i] += factor * found[i];
+  };
+  if (member == 0) team.done = false;
   for (int64_t n = 0; n < block.num_steps; n++) {
     const int64_t place = n * block.num_runs + run;
-    spread(block.held + run * WHOLE, block.noise ? block.noise + place * PLAIN : nullptr, start);
-    std::fill(sum.begin(), sum.end(), real(0));
-    double loss = 0;
-    int kept = 0;
-    for (int64_t b = 0; b < block.num_tasks; b++) {
-      const int64_t points = (place * block.num_tasks + b) * POINTS;
-      adapt(start, block.x + points, block.y + points, block.weights + n * (STEPS + 1), block.second_order[n], task);
-      collect(task.found, task.alphas, plain);
-      real factor = 1;
-      if (block.leave_out) {
-        const real norm = std::sqrt(squares(plain, TAUGHT));
-        if (!std::isfinite(norm) || !std::isfinite(task.query.loss)) continue;
-        factor = std::min(real(1), real(block.clip_task_norm) / norm);
-      }
-      kept++, loss += task.query.loss;
-      for (int i = 0; i < TAUGHT; i++) sum[i] += factor * plain[i];
+    if (member == 0) {
+      spread(block.held + run * WHOLE, block.noise ? block.noise + place * PLAIN : nullptr, team.start);
+      std::fill_n(sum, TAUGHT, real(0)), loss = 0, kept = 0;
     }
-    for (int i = 0; i < TAUGHT; i++) sum[i] /= real(block.num_tasks);
-    const double norm = std::sqrt(double(squares(sum.data(), TAUGHT)));
+    team.meet();
+    if (team.done) return;
+    for (int64_t b = member; b < count; b += team.size) {
+      const int64_t points = (place * count + b) * POINTS;
+      adapt(team.start, block.x + points, block.y + points, block.weights + n * (STEPS + 1), block.second_order[n], task);
+      real *found = team.found_by(b);
+      collect(task.found, task.alphas, found);
+      team.loss[b] = task.query.loss;
+      if (team.size == 1) add(b, found);
+    }
+    team.meet();
+    if (member > 0) continue;
+    if (team.size > 1)
+      for (int64_t b = 0; b < count; b++) add(b, team.found_by(b));
+    for (int i = 0; i < TAUGHT; i++) sum[i] /= real(count);
+    const double norm = std::sqrt(double(squares(sum, TAUGHT)));
     block.loss[run] = loss / kept, block.norm[run] = norm;
-    if (!kept || !std::isfinite(loss) || !std::isfinite(norm)) break;
-    block.loss_sum[run] += loss / kept, block.left_out[run] += block.num_tasks - kept;
+    if (!kept || !std::isfinite(loss) || !std::isfinite(norm)) {
+      team.done = true;
+      if (n + 1 < block.num_steps) team.meet();  // where the others are
+      return;
+    }
+    block.loss_sum[run] += loss / kept, block.left_out[run] += count - kept;
     const real scale = real(std::min(1.0, block.clip_norm / norm));
     for (int i = 0; i < TAUGHT; i++) mean[i] = scale == 1 ? sum[i] : scale * sum[i];
     update(block, n, run);
@@ -546,18 +592,31 @@ static void train(const Block &block, int64_t run, Task &task, Start &start, rea
 }
 
 void advance(const Block *block) {
-  const auto some = [block](int64_t first, int64_t step) {
+  const int size = int(std::max<int64_t>(1, block->num_threads / block->num_runs));
+  const int64_t teams = std::min(block->num_threads, block->num_runs);
+  std::atomic<int64_t> next{0};
+  const auto some = [&] {
     const auto task = std::make_unique<Task>();
-    const auto start = std::make_unique<Start>();
-    std::vector<real> plain(WHOLE);
+    const auto team = std::make_unique<Team>(*block, 1);
     std::memset(static_cast<void *>(task.get()), 0, sizeof(Task));
-    for (int64_t run = first; run < block->num_runs; run += step)
-      if (block->going[run]) train(*block, run, *task, *start, plain.data());
+    for (int64_t run; (run = next++) < block->num_runs;)
+      if (block->going[run]) train(*block, run, *team, 0, *task);
   };
-  const int64_t count = std::min(block->num_threads, block->num_runs);
+  std::vector<std::unique_ptr<Team>> together;
+  const auto one = [&](int64_t run, int member) {
+    const auto task = std::make_unique<Task>();
+    std::memset(static_cast<void *>(task.get()), 0, sizeof(Task));
+    if (block->going[run]) train(*block, run, *together[run], member, *task);
+  };
   std::vector<std::thread> others;
-  for (int64_t i = 1; i < count; i++) others.emplace_back(some, i, count);
-  some(0, count);
+  if (size == 1) {
+    for (int64_t i = 1; i < teams; i++) others.emplace_back(some);
+    some();
+  } else {
+    for (int64_t run = 0; run < block->num_runs; run++) together.push_back(std::make_unique<Team>(*block, size));
+    for (int64_t i = 1; i < block->num_runs * size; i++) others.emplace_back(one, i / size, int(i % size));
+    one(0, 0);
+  }
   for (auto &other : others) other.join();
 }
 }

@@ -4,7 +4,9 @@ A run may change engines at any step: what is learned, and the state of the opti
 outer steps and unpacked after it.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from maml_cli.kernel import Call, Held, Shape
 from maml_cli.meta import Meta, tensors
 from maml_cli.model import Params
 from maml_cli.outer import SCHEDULES, Advance, Learned, Outcome, TrainState, draw_noise, scale_rates, settle
+from maml_cli.tasks import TaskBatch
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST_MEMORY = 2**26
@@ -51,8 +54,9 @@ def engine(config: Config, experiment: Experiment, *, say: Callable[[str], None]
     except OSError as error:
         raise ConfigError(f"run.engine: native cannot do this: {error}; eager needs no compiler") from None
 
+    @_no_other_threads()
     def advance(state: TrainState, count: int) -> Outcome:
-        batches = experiment.sample(state.generators, num_steps=count)
+        batches = _sampled(experiment, state, count, num_threads=config.run.threads)
         std, noise = config.outer.weight_noise, None
         if std:
             noise = draw_noise(state.meta, state.noise_generators, std, num_steps=count)
@@ -64,6 +68,26 @@ def engine(config: Config, experiment: Experiment, *, say: Callable[[str], None]
         return Outcome(report.loss, report.norm, _as_gradients(state, report.gradients))
 
     return advance
+
+
+@contextlib.contextmanager
+def _no_other_threads() -> Iterator[None]:
+    """PyTorch's threads go on turning for a while when they have nothing to do, on the cores that the kernel takes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sampled(experiment: Experiment, state: TrainState, count: int, *, num_threads: int) -> TaskBatch:
+    """The tasks of `count` steps, those of each run by a thread."""
+    if min(num_threads, len(state.generators)) == 1:
+        return experiment.sample(state.generators, num_steps=count)
+    with ThreadPoolExecutor(num_threads) as pool:
+        runs = [*pool.map(lambda stream: experiment.sample([stream], num_steps=count), state.generators)]
+    return TaskBatch.side_by_side(runs)
 
 
 def _call(config: Config, step: int, count: int, noise: Tensor | None) -> Call:

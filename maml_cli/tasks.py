@@ -44,6 +44,14 @@ class TaskBatch(NamedTuple):
         """The same tasks as a network sees them of which `inputs` makes the inputs."""
         return self._replace(support=inputs(self.support, self.truth), query=inputs(self.query, self.truth))
 
+    @classmethod
+    def side_by_side(cls, batches: "Sequence[TaskBatch]") -> "TaskBatch":
+        """Batches of several steps, (steps, R, B, ...), as one of all their runs."""
+        support, query, truth = (
+            [torch.cat(parts, dim=1) for parts in zip(*groups, strict=True)] for groups in zip(*batches, strict=True)
+        )
+        return cls(Split(*support), Split(*query), Sinusoids(*truth))
+
     def each(self) -> Iterator["TaskBatch"]:
         """What is at each place of the first axis, one after the other."""
         for at in zip(*(part.unbind() for group in self for part in group), strict=True):

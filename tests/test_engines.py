@@ -253,6 +253,34 @@ def test_how_many_steps_are_taken_at_once_changes_no_byte(
 
 
 @pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("changes", [TRAINED["everything"], TRAINED["each task clipped"]], ids=["mean", "clipped"])
+def test_how_many_threads_there_are_changes_no_byte(changes: dict[str, Any], seeds: int, tmp_path: Path) -> None:
+    """Fewer than runs, as many, and several for each run, some of them without a task."""
+    found = [
+        _trained("native", _config(changes, seeds=seeds, threads=threads), tmp_path / str(threads))
+        for threads in (1, 2, 3, 12)
+    ]
+    for other in found[1:]:
+        _same({**other, "config": None}, {**found[0], "config": None}, rtol=0)
+
+
+@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_stop_together(threads: int, tmp_path: Path) -> None:
+    """At the step at which one thread stops, wherever that is in a call of many steps."""
+    config = _config({"outer": {"optimizer": "sgd", "lr": 1e3}, "model": {"activation": "relu"}}, threads=threads)
+    with pytest.raises(DivergedError) as stop:
+        _trained("reference", config, tmp_path / "reference")
+    for most in (1, 3, 1000):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(DivergedError) as again:
+            patch.setattr("maml_cli.train.MOST_AT_ONCE", most)
+            patch.setattr("maml_cli.train.SECONDS_AT_ONCE", 1e9)
+            _trained("native", config, tmp_path / str(most))
+        assert str(again.value).splitlines()[0] == str(stop.value).splitlines()[0]
+
+
+@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
 def test_a_run_may_change_engines_at_any_step(tmp_path: Path) -> None:
     config = _config(TRAINED["everything"], checkpoint_every=5)
     expected = _trained("eager", config, tmp_path / "eager")
