@@ -260,7 +260,9 @@ def _at_step(about: Rule, rule: Params, step: int, count: int) -> Params:
 
 def _over_tasks(value: Tensor, runs: int) -> Tensor:
     """The sum over the tasks of each run: (N, ...) -> (R, ...)."""
-    return value if len(value) == runs else value.view(runs, -1, *value.shape[1:]).sum(dim=1)
+    if len(value) == runs:
+        return value
+    return value.sum(dim=0, keepdim=True) if runs == 1 else value.view(runs, -1, *value.shape[1:]).sum(dim=1)
 
 
 def _for_tasks(value: Tensor, count: int) -> Tensor:

@@ -22,7 +22,7 @@ from maml_cli.outer import SCHEDULES, Advance, MeanGradient, Outcome, TrainState
 
 Say = Callable[[str], None]
 
-WORTH = {"native": 5.0, "compiled": 600.0}
+WORTH = {"native": 5.0, "compiled": 120.0}
 """Seconds that `eager` would take, from which it pays to compile."""
 MOST_STEPS_COMPILED = 20
 
@@ -58,7 +58,7 @@ def refusal(name: str, config: Config, device: torch.device) -> str | None:
     if name == "compiled":
         reasons = _not_compiled(config, device)
     elif name == "native":
-        reasons = itertools.chain(_not_written_out(config), native.reasons_against(config, device))
+        reasons = itertools.chain(not_written_out(config), native.reasons_against(config, device))
     return next(reasons, None)
 
 
@@ -73,7 +73,7 @@ def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda
     mean: MeanGradient = mean_gradient
     if name != "reference":
         meta_grad = written_out(config, experiment)
-        if outer.clip_task_norm is None and not any(_not_written_out(config)):
+        if outer.clip_task_norm is None and not any(not_written_out(config)):
             mean = mean_by(written_out(config, experiment, mean=True))
     if name == "compiled":
         return compiled.engine(config, experiment, meta_grad, mean, say=say)
@@ -101,7 +101,7 @@ def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda
 def written_out(config: Config, experiment: Experiment, *, mean: bool = False) -> MetaGrad:
     """The meta-gradient by explicit adjoints, of each task or the mean over them; or, where that is not written out, as
     the algorithm has it, of each task."""
-    if any(_not_written_out(config)):
+    if any(not_written_out(config)):
         return experiment.algorithm.meta_grad
     inner = config.inner
     return adjoint_gradient(
@@ -131,7 +131,8 @@ def _layers(config: Config) -> list[tuple[str, str]]:
     return [(f"{name}.w", f"{name}.b") for name in names]
 
 
-def _not_written_out(config: Config) -> Iterator[str]:
+def not_written_out(config: Config) -> Iterator[str]:
+    """What of `config` has no derivative that is written out."""
     if config.outer.meta_gradient != "query":
         yield f"outer.meta_gradient is {config.outer.meta_gradient}"
     if config.inner.order == "implicit":

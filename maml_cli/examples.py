@@ -15,8 +15,9 @@ from maml_cli.losses import TaskLoss, absolute, mean_loss
 from maml_cli.meta import Meta, per_task
 from maml_cli.meta_gradients import implicit_gradient, last_step, query_gradient
 from maml_cli.model import Params
-from maml_cli.outer import OPTIMIZERS, Learned, TrainState, outer_step
+from maml_cli.outer import TrainState, outer_step
 from maml_cli.tasks import Sinusoids, Split, TaskBatch
+from maml_cli.updates import OPTIMIZERS, Learned
 
 TOLERANCE = 1e-9
 

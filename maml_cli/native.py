@@ -18,8 +18,9 @@ from maml_cli.experiment import Experiment, first_order_until, num_inputs, param
 from maml_cli.kernel import Call, Held, Shape
 from maml_cli.meta import Meta, tensors
 from maml_cli.model import Params
-from maml_cli.outer import SCHEDULES, Advance, Learned, Outcome, TrainState, draw_noise, scale_rates, settle
+from maml_cli.outer import SCHEDULES, Advance, Outcome, TrainState, draw_noise, scale_rates, settle
 from maml_cli.tasks import TaskBatch
+from maml_cli.updates import Learned
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST_MEMORY = 2**26

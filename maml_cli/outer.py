@@ -10,46 +10,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.optim import Optimizer
 
 from maml_cli.errors import DivergedError
 from maml_cli.meta import Meta, map_meta, tensors
 from maml_cli.meta_gradients import MetaGrad
 from maml_cli.tasks import TaskBatch
+from maml_cli.updates import Learned
 
 Advance = Callable[["TrainState", int], "Outcome"]
 """(state, count) -> what the last of `count` outer steps found; mutates the state, and only it."""
-MakeOptimizer = Callable[[Sequence[Tensor], float], Optimizer]
-
-# Adam and AdamW run as one fused kernel instead of a dozen operations a tensor: the same formula.
-OPTIMIZERS: dict[str, MakeOptimizer] = {
-    "adam": lambda leaves, lr: torch.optim.Adam(leaves, lr=lr, fused=True),
-    "adamw": lambda leaves, lr: torch.optim.AdamW(leaves, lr=lr, fused=True),
-    "rmsprop": lambda leaves, lr: torch.optim.RMSprop(leaves, lr=lr),
-    "sgd": lambda leaves, lr: torch.optim.SGD(leaves, lr=lr),
-    "momentum": lambda leaves, lr: torch.optim.SGD(leaves, lr=lr, momentum=0.9),
-}
-
-
-class Learned(NamedTuple):
-    """An optimiser of part of a Meta, and the learning rate that a schedule scales."""
-
-    optimizer: Optimizer
-    lr: float
-
-    def leaves(self) -> list[Tensor]:
-        """What it learns."""
-        return [leaf for group in self.optimizer.param_groups for leaf in group["params"]]
-
-    def steps(self) -> int:
-        """The steps that it has counted, if it counts any."""
-        return max(int(self.optimizer.state.get(leaf, {}).get("step", 0)) for leaf in self.leaves())
-
-    def took(self, steps: int) -> None:
-        """Count steps that something else took."""
-        for leaf in self.leaves():
-            if "step" in self.optimizer.state.get(leaf, {}):
-                self.optimizer.state[leaf]["step"] += steps
 
 
 @dataclass
@@ -149,7 +118,7 @@ def outer_step(
             leaf.grad = slope.get(key)
     scale_rates(state, lr_scale)
     for learned in state.optimizers.values():
-        learned.optimizer.step()
+        learned.step()
     for leaf, where, value in stopped:
         leaf[where] = value
     state.step += 1
@@ -198,7 +167,7 @@ def diverged(step: int, losses: Tensor, slopes: Meta) -> DivergedError:
 
 def _stopped(state: TrainState) -> list[tuple[Tensor, Tensor, Tensor]]:
     """What the runs that diverged hold: in which tensor, at which runs, and the values there."""
-    if not state.diverged.any():
+    if len(state.diverged) == 1 or not state.diverged.any():
         return []
     where = state.diverged > 0
     return [(leaf, where.to(leaf.device), leaf[where.to(leaf.device)].clone()) for leaf in tensors(state.meta)]

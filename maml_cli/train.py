@@ -16,9 +16,10 @@ from maml_cli.experiment import Experiment
 from maml_cli.files import append_line
 from maml_cli.loading import to_dict
 from maml_cli.meta import Meta
-from maml_cli.outer import OPTIMIZERS, Advance, Learned, Outcome, TrainState
+from maml_cli.outer import Advance, Outcome, TrainState
 from maml_cli.rundir import save_checkpoint
 from maml_cli.tasks import generator
+from maml_cli.updates import OPTIMIZERS, Learned
 
 SECONDS_AT_ONCE = 0.1
 MOST_AT_ONCE = 1000

@@ -79,7 +79,7 @@ def _assert_close_in_single_precision(engine: str, config: Config) -> None:
     assert ((found - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
 
 
-@pytest.mark.parametrize("name", CROSSED)
+@pytest.mark.parametrize("name", [name for name in CROSSED if not any(engines.not_written_out(crossed_config(name)))])
 def test_an_eager_step_has_the_mean_gradient_of_the_reference(name: str) -> None:
     """For two runs side by side."""
     (expected, there), (found, here) = (
@@ -109,11 +109,13 @@ def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
 def test_the_step_that_is_compiled_is_that_of_the_reference(
     place: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What torch.compile is given, run as it is, for two runs side by side; every seventh is the graph, which is slow
+    """What torch.compile is given, run as it is, for two runs side by side; every thirteenth is the graph, which is slow
     to trace, the others the function that is traced."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
-    if place % 7:
-        monkeypatch.setattr("torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: step)
+    if place % 13:
+        monkeypatch.setattr(
+            "torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: torch.enable_grad()(step)
+        )
     (expected, there), (found, here) = (
         _stepped(engine, crossed_config(name, seeds=2)) for engine in ("reference", "compiled")
     )
@@ -123,7 +125,9 @@ def test_the_step_that_is_compiled_is_that_of_the_reference(
     _assert_close(found.meta, expected.meta)
     torch.testing.assert_close(found.loss_sum, expected.loss_sum, rtol=1e-10, atol=1e-12)
     assert found.step == expected.step == STEP + 1
-    monkeypatch.setattr("torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: step)
+    monkeypatch.setattr(
+        "torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: torch.enable_grad()(step)
+    )
     _assert_close_in_single_precision("compiled", crossed_config(name, seeds=2, dtype="float32"))
 
 
@@ -210,7 +214,9 @@ def test_the_update_that_is_compiled_is_that_of_torch(
 ) -> None:
     """Twelve steps, with another optimiser for alpha; and the last of them by eager, from what compiled left."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
-    monkeypatch.setattr("torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: step)
+    monkeypatch.setattr(
+        "torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: torch.enable_grad()(step)
+    )
     alpha = {"learned": True, "optimizer": "adam" if optimizer == "sgd" else "sgd", "lr": 1e-3}
     config = _config({"inner": {"alpha": alpha}, "outer": {"optimizer": optimizer}}, checkpoint_every=5)
     expected, compiled = (_trained(engine, config, tmp_path / engine) for engine in ("reference", "compiled"))

@@ -10,9 +10,10 @@ import torch
 from maml_cli.config import Activation, Alpha, Init, Inner, Optimizer, Outer
 from maml_cli.losses import LOSSES, mean_loss
 from maml_cli.model import ACTIVATIONS, INITS, init_mlp, mlp
-from maml_cli.outer import OPTIMIZERS, SCHEDULES
+from maml_cli.outer import SCHEDULES
 from maml_cli.rules import BEYOND
 from maml_cli.tasks import Split, generator
+from maml_cli.updates import OPTIMIZERS
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [4, 6, 3]])

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from maml_cli.errors import DivergedError
 from maml_cli.meta import Meta
-from maml_cli.outer import OPTIMIZERS, SCHEDULES, Learned, Outcome, TrainState, outer_step, run_norms
+from maml_cli.outer import SCHEDULES, Outcome, TrainState, outer_step, run_norms
 from maml_cli.tasks import generator
+from maml_cli.updates import OPTIMIZERS, Learned
 
 # Two runs, three tasks, one weight and one alpha.
 LOSSES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 4.0, 7.0]])

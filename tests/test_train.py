@@ -17,10 +17,11 @@ from maml_cli.files import read_lines
 from maml_cli.losses import TaskLoss
 from maml_cli.meta import Meta
 from maml_cli.meta_gradients import last_step, query_gradient
-from maml_cli.outer import Learned, TrainState, outer_step
+from maml_cli.outer import TrainState, outer_step
 from maml_cli.rules import init_alphas, scaled_gradient
 from maml_cli.tasks import Sinusoids, Split, TaskBatch, generator
 from maml_cli.train import Trained, restore, start, train
+from maml_cli.updates import Learned
 
 STEPS = 12
 
