@@ -109,8 +109,8 @@ def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
 def test_the_step_that_is_compiled_is_that_of_the_reference(
     place: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What torch.compile is given, run as it is, for two runs side by side; every thirteenth is the graph, slow to trace,
-    and the others are the function that is traced."""
+    """What torch.compile is given, run as it is, for two runs side by side; every thirteenth is the graph, which is
+    slow to trace, and the others the function that is traced."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
     if place % 13:
         monkeypatch.setattr(
