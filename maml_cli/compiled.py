@@ -83,13 +83,15 @@ def engine(
     The code is kept on disk by PyTorch, so that the next process finds it. On a GPU it runs as one CUDA graph.
     """
     graphs: dict[Hashable, Callable[..., None]] = {}
+    before: Carried | None = None
     std = config.outer.weight_noise
 
     def advance(state: TrainState, count: int) -> Outcome:
         batches = experiment.sample(state.generators, num_steps=count)
         noise = draw_noise(state.meta, state.noise_generators, std, num_steps=count) if std else None
-        leaves = _leaves(config, state)
-        carried, all_rates = _carried(state, leaves), _rates(config, state, count)
+        nonlocal before
+        leaves, all_rates = _leaves(config, state), _rates(config, state, count)
+        carried = before = _carried(state, leaves, before)
         fixed = [value for value in tensors(state.meta) if not any(value is leaf for leaf in carried.leaves)]
         for place, batch in enumerate(batches.each()):
             given = Given(
@@ -189,11 +191,16 @@ def _leaves(config: Config, state: TrainState) -> list[Leaf]:
     return found
 
 
-def _carried(state: TrainState, leaves: Sequence[Leaf]) -> Carried:
+def _carried(state: TrainState, leaves: Sequence[Leaf], before: Carried | None) -> Carried:
+    """What the steps of a call begin with; where that is of the state of those `before`, in the same place."""
     learned, values = [*state.optimizers.values()], [state.meta[leaf.part][leaf.key] for leaf in leaves]
     held = [kept(leaf.update, learned[leaf.optimizer], value) for leaf, value in zip(leaves, values, strict=True)]
     none, device = torch.zeros_like(state.loss_sum), values[0].device
     tally = Tally(state.diverged == 0, none.long(), none, none, state.loss_sum, state.left_out)
+    if before is not None and all(value is other for value, other in zip(values, before.leaves, strict=True)):
+        for place, value in zip(before.tally, tally, strict=True):
+            place.copy_(value)
+        return before
     return Carried(
         values,
         [value for each in held for value in each],
@@ -223,7 +230,7 @@ def _taken(
     noise: Tensor | None,
 ) -> Outcome:
     """Bring `state` to the end of a call, and say what its last step found."""
-    tally = Tally(*(value.cpu() for value in carried.tally))
+    tally = Tally(*(value.to("cpu", copy=True) for value in carried.tally))
     state.loss_sum, state.left_out = tally.loss_sum, tally.left_out
     for learned in state.optimizers.values():
         learned.took(count)
@@ -231,5 +238,5 @@ def _taken(
     scale_rates(state, SCHEDULES[config.outer.schedule]((state.step - 1) / config.outer.steps))
     found = Meta({}, {})
     for leaf, slope in zip(leaves, carried.slopes, strict=True):
-        found[leaf.part][leaf.key] = slope
+        found[leaf.part][leaf.key] = slope.clone()
     return Outcome(tally.loss, tally.norm, found)
