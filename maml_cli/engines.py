@@ -12,7 +12,7 @@ import torch
 from maml_cli import compiled, kernel, native
 from maml_cli.adjoint import Network, Rule, adjoint_gradient
 from maml_cli.config import Config
-from maml_cli.devices import Choice
+from maml_cli.devices import Choice, keep_memory
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import Experiment, first_order_until, outer_step_work, step_weights
 from maml_cli.losses import BENDS, LOSSES
@@ -68,6 +68,7 @@ def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda
         raise ValueError(f"no engine {name}")
     if name == "native":
         return native.engine(config, experiment, say=say)
+    keep_memory()
     outer = config.outer
     meta_grad: MetaGrad = experiment.algorithm.meta_grad
     mean: MeanGradient = mean_gradient
