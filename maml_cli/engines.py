@@ -66,9 +66,9 @@ def make(name: str, config: Config, experiment: Experiment, *, say: Say = lambda
     """The engine of that name for `config`, which it can do; raises ConfigError if it does not compile."""
     if name not in ("reference", "eager", *WORTH):
         raise ValueError(f"no engine {name}")
+    keep_memory()
     if name == "native":
         return native.engine(config, experiment, say=say)
-    keep_memory()
     outer = config.outer
     meta_grad: MetaGrad = experiment.algorithm.meta_grad
     mean: MeanGradient = mean_gradient
