@@ -212,10 +212,8 @@ def _carried(state: TrainState, leaves: Sequence[Leaf], before: Carried | None) 
 def _rates(config: Config, state: TrainState, count: int) -> Tensor:
     """Those of each step and optimiser: (count, P, 3)."""
     scales = [SCHEDULES[config.outer.schedule]((state.step + place) / config.outer.steps) for place in range(count)]
-    found = [
-        [rates(learned.lr * scale, learned.steps() + place + 1) for learned in state.optimizers.values()]
-        for place, scale in enumerate(scales)
-    ]
+    learned = [(one.lr, one.steps()) for one in state.optimizers.values()]
+    found = [[rates(lr * scale, done + place + 1) for lr, done in learned] for place, scale in enumerate(scales)]
     return torch.tensor(found, dtype=torch.float64, device=next(iter(state.meta.params.values())).device)
 
 

@@ -204,12 +204,7 @@ class Run(Section):
         "auto", description="how outer steps are computed; auto takes the fastest that can do it, if compiling it pays"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and points")
-    threads: int = Field(
-        1,
-        ge=1,
-        le=1024,
-        description="CPU threads; native gives them seeds or tasks, others need large networks to gain",
-    )
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads; native shares out seeds or tasks to them")
     log_every: int = Field(100, ge=1, le=99_999_999, description="outer steps between lines of metrics.jsonl")
     eval_every: int = Field(
         1000, ge=0, le=99_999_999, description="outer steps between evaluations in training; 0: none"

@@ -126,7 +126,7 @@ UPDATES = {
     "sgd": Update(_sgd),
     "momentum": Update(_momentum, ("momentum_buffer",)),
 }
-"""The optimisers of `outer.OPTIMIZERS`."""
+"""Those of `OPTIMIZERS`."""
 
 
 def rates(lr: float, count: int) -> tuple[float, float, float]:

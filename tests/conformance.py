@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 
 from maml_cli.config import Config
@@ -101,3 +102,10 @@ def sample_batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_task
         [generator(seed, "x") for seed in seeds], num_tasks=num_tasks, num_support=6, num_query=5, dtype=torch.float64
     )
     return batch.with_inputs(experiment.inputs)
+
+
+def trace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function in the place of its graph."""
+    monkeypatch.setattr(
+        "torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda *given: torch.enable_grad()(step)
+    )
