@@ -47,17 +47,17 @@ smoke: install
 	  $(BIN)/maml plot --checkpoint $$run --tasks 500
 
 results: install
-	@OMP_NUM_THREADS=1 $(BIN)/python -m maml_cli.results
+	@OMP_NUM_THREADS=1 $(BIN)/python -m maml_cli.dev.results
 
 bench: install
 	$(PIP) -e '.[bench]'
-	@$(BIN)/python -m maml_cli.bench
+	@$(BIN)/python -m maml_cli.dev.benchmark
 
 check: install
 	@$(BIN)/maml check
 
 reference: install
-	@$(BIN)/python -m maml_cli.readme
+	@$(BIN)/python -m maml_cli.dev.generated_docs
 
 format: install-dev
 	$(BIN)/ruff format .

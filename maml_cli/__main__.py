@@ -1,5 +1,5 @@
 """`python -m maml_cli` is `maml`."""
 
-from maml_cli.cli import main
+from maml_cli.cli.app import main
 
 main()

@@ -9,16 +9,19 @@ from typing import NamedTuple
 import torch
 from torch import Generator
 
-from maml_cli import devices, meta_gradients, rules
-from maml_cli.algorithms import Algorithm, Descent, adapted_keys, with_context
-from maml_cli.config import Config
+from maml_cli import runtime
+from maml_cli.config.schema import Config
+from maml_cli.core import meta_gradients, update_rules
+from maml_cli.core.algorithms import Algorithm, InnerLoop, adapted_keys, with_context
+from maml_cli.core.batch import Points, TaskBatch
+from maml_cli.core.inner_loop import UpdateRule
+from maml_cli.core.losses import LOSSES, TaskLoss, mean_loss
+from maml_cli.core.meta_gradients import MetaGradient, StepWeights
+from maml_cli.core.meta_params import MetaParams
+from maml_cli.core.network import ACTIVATIONS, CONTEXT, Params, Predict, init_mlp, mlp
 from maml_cli.errors import CheckpointError
-from maml_cli.inner import UpdateRule
-from maml_cli.losses import LOSSES, TaskLoss, mean_loss
-from maml_cli.meta import Meta
-from maml_cli.meta_gradients import MetaGrad, Weights
-from maml_cli.model import ACTIVATIONS, CONTEXT, Params, Predict, init_mlp, mlp
-from maml_cli.tasks import SineFamily, Sinusoids, Split, TaskBatch, generator, revealed
+from maml_cli.tasks.family import SampledTasks, make_generator
+from maml_cli.tasks.sinusoids import SineFamily, Sinusoids, with_task_parameters
 
 
 class Experiment(NamedTuple):
@@ -31,12 +34,12 @@ class Experiment(NamedTuple):
 
     family: SineFamily
     sample: Callable[..., TaskBatch]
-    inputs: Callable[[Split, Sinusoids], Split]
+    network_inputs: Callable[[Points, Sinusoids], Points]
     predict: Predict
     loss: TaskLoss
     algorithm: Algorithm
-    groups: Mapping[str, str]
-    learned: Mapping[str, Sequence[str]]
+    alpha_groups: Mapping[str, str]
+    learned_keys: Mapping[str, Sequence[str]]
     alphas: Callable[[Params], Params]
     init_network: Callable[..., Params]
     device: torch.device
@@ -47,63 +50,64 @@ class Experiment(NamedTuple):
         params = self.init_network(generator, batch=batch)
         return {key: value.to(self.device, self.dtype) for key, value in params.items()}
 
-    def init_meta(self, seeds: Sequence[int]) -> Meta:
+    def init_meta_params(self, seeds: Sequence[int]) -> MetaParams:
         """What is meta-learned as it is before training, one run for each seed along the first axis."""
-        runs = [self.init_params(generator(seed, "init")) for seed in seeds]
+        runs = [self.init_params(make_generator(seed, "init")) for seed in seeds]
         return self.algorithm.init({key: torch.stack([run[key] for run in runs]) for key in runs[0]})
 
-    def load_meta(self, saved: Mapping[str, Mapping[str, torch.Tensor]]) -> Meta:
+    def load_meta_params(self, saved: Mapping[str, Mapping[str, torch.Tensor]]) -> MetaParams:
         """The Meta in a checkpoint; raises CheckpointError if it does not fit this experiment."""
-        fresh = self.init_meta([0])  # for its shapes
+        fresh = self.init_meta_params([0])  # for its shapes
         parts = []
         for name, part in fresh._asdict().items():
             shapes = {key: value.shape[1:] for key, value in part.items()}
             if {key: value.shape[1:] for key, value in saved.get(name, {}).items()} != shapes:
                 raise CheckpointError(f"its {name} do not fit its config")
             parts.append({key: saved[name][key].to(self.device, self.dtype) for key in part})
-        return Meta(*parts)
+        return MetaParams(*parts)
 
 
-def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
+def build_experiment(config: Config, device: torch.device | str = "cpu") -> Experiment:
     """The experiment that `config` describes, on `device`."""
     model, tasks, alpha, dtype = config.model, config.tasks, config.inner.alpha, getattr(torch, config.run.dtype)
     family = SineFamily(**{name: getattr(tasks, name) for name in SineFamily._fields})
     predict = partial(mlp, activation=ACTIVATIONS[model.activation])
     loss = mean_loss(predict, LOSSES[config.inner.loss])
+    network_inputs = with_task_parameters if model.oracle else lambda points, functions: points
     draw = partial(
         family.sample,
         num_tasks=config.outer.tasks_per_step,
         num_support=tasks.num_support,
         num_query=tasks.num_query,
-        stratified=tasks.query == "stratified",
+        stratified=tasks.query_sampling == "stratified",
         dtype=dtype,
         device=device,
     )
     adapted = adapted_keys(param_keys(config), subset=config.inner.adapt)
-    groups = rules.alpha_groups(adapted, per=alpha.per)
-    curved = rules.kronecker_keys(adapted) if config.inner.curvature == "kronecker" else []
+    groups = update_rules.alpha_groups(adapted, per=alpha.per)
+    curved = update_rules.kronecker_keys(adapted) if config.inner.curvature == "kronecker" else []
     learned = {"alpha": [*dict.fromkeys(groups.values())] if alpha.learned else [], "curvature": curved}
-    descent = Descent(
+    descent = InnerLoop(
         loss,
         _update(config, groups),
         adapted,
-        fresh=partial(with_context, num_context=model.context),
+        init_task_params=partial(with_context, num_context=model.num_context),
         proximal=config.inner.proximal,
     )
     return Experiment(
         family=family,
-        sample=(lambda *args, **kwargs: draw(*args, **kwargs).with_inputs(revealed)) if model.oracle else draw,
-        inputs=revealed if model.oracle else lambda split, truth: split,
+        sample=partial(_sample, draw, network_inputs),
+        network_inputs=network_inputs,
         predict=predict,
         loss=loss,
         algorithm=Algorithm(
-            init=partial(_init, config, descent.fresh, groups),
+            init=partial(_init, config, descent.init_task_params, groups),
             unroll=partial(descent.unroll, first_order=config.inner.order == "first"),
-            meta_grad=_meta_grad(config, descent, [*learned["alpha"], *learned["curvature"]]),
+            meta_gradient=_meta_grad(config, descent, [*learned["alpha"], *learned["curvature"]]),
         ),
-        groups=groups,
-        learned=learned,
-        alphas=partial(rules.alphas, groups=groups, positive=alpha.sign == "positive"),
+        alpha_groups=groups,
+        learned_keys=learned,
+        alphas=partial(update_rules.alphas, groups=groups, positive=alpha.sign == "positive"),
         init_network=partial(
             init_mlp, hidden=model.hidden, init=model.init, gain=model.init_gain, num_inputs=num_inputs(config)
         ),
@@ -112,21 +116,36 @@ def build(config: Config, device: torch.device | str = "cpu") -> Experiment:
     )
 
 
+def _sample(
+    draw: Callable[..., SampledTasks],
+    network_inputs: Callable[[Points, Sinusoids], Points],
+    generators: Sequence[Generator],
+    *,
+    num_steps: int | None = None,
+) -> TaskBatch:
+    batch, functions = draw(generators, num_steps=num_steps)
+    return TaskBatch(*(network_inputs(points, functions) for points in batch))
+
+
 def _update(config: Config, groups: Mapping[str, str]) -> UpdateRule:
     inner, alpha = config.inner, config.inner.alpha
-    links = [rules.scaled_gradient(groups, positive=alpha.sign == "positive")]
+    links = [update_rules.scale_by_alpha(groups, positive=alpha.sign == "positive")]
     if inner.optimizer == "adam":
-        links.insert(0, rules.scaled_by_rms())
+        links.insert(0, update_rules.scale_by_rms())
     if inner.curvature == "kronecker":
-        links.insert(0, rules.kronecker)
-    if inner.steps_differ:
-        links.append(rules.after_steps(inner.steps, rules.BEYOND[alpha.beyond] if alpha.beyond else None))
-    return rules.chain(*links)
+        links.insert(0, update_rules.precondition_kronecker)
+    if inner.has_per_step_params:
+        links.append(
+            update_rules.extrapolate(
+                inner.steps, update_rules.EXTRAPOLATIONS[alpha.after_last_step] if alpha.after_last_step else None
+            )
+        )
+    return update_rules.chain(*links)
 
 
-def _init(config: Config, fresh: Callable[[Params], Params], groups: Mapping[str, str], params: Params) -> Meta:
+def _init(config: Config, fresh: Callable[[Params], Params], groups: Mapping[str, str], params: Params) -> MetaParams:
     alpha, start = config.inner.alpha, fresh(params)
-    rule = rules.init_alphas(
+    rule = update_rules.init_alphas(
         start,
         groups,
         value=math.log(alpha.init) if alpha.sign == "positive" else alpha.init,
@@ -135,14 +154,14 @@ def _init(config: Config, fresh: Callable[[Params], Params], groups: Mapping[str
     )
     curved = groups if config.inner.curvature == "kronecker" else []
     num_steps = config.inner.steps if config.inner.curvature_per_step else 1
-    return Meta(params, rule | rules.init_kronecker(start, curved, num_steps=num_steps))
+    return MetaParams(params, rule | update_rules.init_kronecker(start, curved, num_steps=num_steps))
 
 
-def _meta_grad(config: Config, descent: Descent, learned: Collection[str]) -> MetaGrad:
+def _meta_grad(config: Config, descent: InnerLoop, learned: Collection[str]) -> MetaGradient:
     inner, steps = config.inner, config.inner.steps
-    adapt = descent.for_training(steps, first_order_until=first_order_until(config))
+    adapt = descent.with_annealed_order(steps, first_order_until=first_order_until(config))
     if config.outer.meta_gradient == "reptile":
-        return meta_gradients.toward_adapted(adapt, descent.loss, steps=steps)
+        return meta_gradients.reptile_gradient(adapt, descent.loss, steps=steps)
     if config.outer.meta_gradient == "joint":
         return meta_gradients.joint_gradient(descent.loss)
     if inner.order == "implicit":
@@ -152,10 +171,12 @@ def _meta_grad(config: Config, descent: Descent, learned: Collection[str]) -> Me
     return meta_gradients.query_gradient(adapt, descent.loss, learned=learned, weights=step_weights(config))
 
 
-def step_weights(config: Config) -> Weights:
+def step_weights(config: Config) -> StepWeights:
     """The weights of the query losses after each inner step."""
-    steps, until = config.inner.steps, config.outer.multi_step_until
-    return meta_gradients.annealed_to_last(steps, until=until) if until else meta_gradients.last_step(steps)
+    steps, until = config.inner.steps, config.outer.multi_step_loss_until
+    return (
+        meta_gradients.annealed_step_weights(steps, until=until) if until else meta_gradients.last_step_weights(steps)
+    )
 
 
 def first_order_until(config: Config) -> float:
@@ -163,9 +184,9 @@ def first_order_until(config: Config) -> float:
     return math.inf if config.inner.order == "first" else config.inner.first_order_until
 
 
-def choose_device(config: Config, requested: str | None = None) -> devices.Choice:
+def choose_device(config: Config, requested: str | None = None) -> runtime.Choice:
     """The device for `config`, or the one that is `requested` in its place; raises ConfigError if it is not here."""
-    return devices.choose(
+    return runtime.select_device(
         requested or config.run.device, work=outer_step_work(config), needs_float64=config.run.dtype == "float64"
     )
 
@@ -186,11 +207,11 @@ def outer_step_work(config: Config) -> int:
 
 def num_inputs(config: Config) -> int:
     """How many inputs the network has: x, what an oracle is told, and the context."""
-    return 1 + (3 if config.model.oracle else 0) + config.model.context
+    return 1 + (3 if config.model.oracle else 0) + config.model.num_context
 
 
 def param_keys(config: Config) -> list[str]:
     """The names of the parameters, and of the context if there is one."""
     names = [*(f"hidden{layer}" for layer in range(len(config.model.hidden))), "head"]
     keys = [f"{name}.{part}" for name in names for part in ("w", "b")]
-    return [*keys, CONTEXT] if config.model.context else keys
+    return [*keys, CONTEXT] if config.model.num_context else keys

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config import Config
+from maml_cli.config.schema import Config
+from maml_cli.core.batch import TaskBatch
+from maml_cli.core.meta_params import MetaParams, map_tensors
 from maml_cli.experiment import Experiment
-from maml_cli.meta import Meta, map_meta
-from maml_cli.tasks import TaskBatch, generator
+from maml_cli.tasks.family import make_generator
 
 ADAPT = [("all", 0), ("all", 2), ("head", 0), ("body", 0), ("context", 2)]
 RULES: dict[str, dict[str, Any]] = {
@@ -33,8 +34,8 @@ GRADIENTS: dict[str, dict[str, dict[str, Any]]] = {
     "first": {"inner": {"order": "first"}},
     "annealed, still first": {"inner": {"first_order_until": 5}},
     "annealed, now second": {"inner": {"first_order_until": 4}},
-    "multi-step": {"outer": {"multi_step_until": 10}},
-    "multi-step, first": {"outer": {"multi_step_until": 10}, "inner": {"order": "first"}},
+    "multi-step": {"outer": {"multi_step_loss_until": 10}},
+    "multi-step, first": {"outer": {"multi_step_loss_until": 10}, "inner": {"order": "first"}},
     "proximal": {"inner": {"proximal": 0.3}},
     "proximal, first": {"inner": {"proximal": 0.3, "order": "first"}},
     "huber": {"inner": {"loss": "huber"}},
@@ -53,7 +54,7 @@ def crossed() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         ADAPT, RULES.items(), GRADIENTS.items()
     ):
         inner = {"adapt": adapt, "steps": 3} | update | gradient.get("inner", {})
-        sections = {"model": {"context": context}, "inner": inner, "outer": gradient.get("outer", {})}
+        sections = {"model": {"num_context": context}, "inner": inner, "outer": gradient.get("outer", {})}
         yield f"{adapt}{context or ''}-{rule}-{kind}", sections
     for kind, gradient in (GRADIENTS | OTHERS).items():
         inner = {"steps": 3, "alpha": {"init": 0.01}} | gradient.get("inner", {})
@@ -67,7 +68,7 @@ def crossed() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
             continue
         inner = {"adapt": adapt, "optimizer": optimizer, "steps": 3, "alpha": {"init": 0.03}}
         sections = {
-            "model": {"context": context},
+            "model": {"num_context": context},
             "inner": inner | gradient.get("inner", {}),
             "outer": gradient.get("outer", {}),
         }
@@ -91,17 +92,21 @@ def crossed_config(name: str, **run: Any) -> Config:
     )
 
 
-def scattered(meta: Meta) -> Meta:
+def scattered(meta: MetaParams) -> MetaParams:
     """Everything a little off where it starts, so that no two alphas are alike and no curvature is the identity."""
-    stream = generator(7, "x")
-    return map_meta(lambda value: value + 0.02 * torch.randn(value.shape, generator=stream, dtype=value.dtype), meta)
+    stream = make_generator(7, "x")
+    return map_tensors(lambda value: value + 0.02 * torch.randn(value.shape, generator=stream, dtype=value.dtype), meta)
 
 
 def sample_batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_tasks: int = 4) -> TaskBatch:
-    batch = experiment.family.sample(
-        [generator(seed, "x") for seed in seeds], num_tasks=num_tasks, num_support=6, num_query=5, dtype=torch.float64
+    batch, functions = experiment.family.sample(
+        [make_generator(seed, "x") for seed in seeds],
+        num_tasks=num_tasks,
+        num_support=6,
+        num_query=5,
+        dtype=torch.float64,
     )
-    return batch.with_inputs(experiment.inputs)
+    return TaskBatch(*(experiment.network_inputs(points, functions) for points in batch))
 
 
 def trace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

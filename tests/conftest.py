@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from maml_cli import kernel
-from maml_cli.cli import main
+from maml_cli.cli.app import main
+from maml_cli.engines import kernel_build
 
 Tiny = ["-s", "outer.steps=12", "-s", "run.eval_tasks=4", "-s", "run.log_every=5", "-s", "run.eval_every=4"]
 
 # Of the quickstart; one of them is of the kernel, where it can be compiled.
-NUM_CHECKS = 53 if kernel.compiler() else 52
+NUM_CHECKS = 53 if kernel_build.compiler() else 52
 
 
 class Result(NamedTuple):

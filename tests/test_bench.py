@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import bench, contender, peers
-from maml_cli.bench_text import markdown
-from maml_cli.loading import load_config
+from maml_cli.config.load import load_config
+from maml_cli.dev import bench_worker, benchmark, other_libraries
+from maml_cli.dev.benchmark_tables import benchmark_markdown
 
 
 def test_it_runs_at_toy_size_and_what_it_times_is_right(tmp_path: Path) -> None:
     """Peers that are not installed are named as that; the others are within 1e-5 of the reference."""
-    command = [sys.executable, "-m", "maml_cli.bench", "--toy", "--rounds", "1", "--seconds", "0.01"]
+    command = [sys.executable, "-m", "maml_cli.dev.benchmark", "--toy", "--rounds", "1", "--seconds", "0.01"]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "bench.json").read_text())
@@ -24,28 +24,28 @@ def test_it_runs_at_toy_size_and_what_it_times_is_right(tmp_path: Path) -> None:
     for name in ("loop over tasks, create_graph", "torch.func, vmap(grad)", "reference", "eager"):
         assert rows[name]["milliseconds"] > 0 and 0 < rows[name]["distance"] < 1e-5 and rows[name]["missing"] is None
         assert name in done.stdout
-    for name, package in peers.NEEDS.items():
+    for name, package in other_libraries.NEEDS.items():
         assert rows[name]["milliseconds"] or rows[name]["missing"] == f"{package} is not installed"
 
 
 def test_another_gradient_is_far_from_the_reference() -> None:
     """First order for second: what the check before the timing is for."""
     config = load_config("finn-10shot", ["model.hidden=[4]", "outer.tasks_per_step=2", "run.device=cpu"]).config
-    expected = contender._reference(config)
-    other = contender._reference(load_config("finn-10shot", ["model.hidden=[4]", "outer.tasks_per_step=2"]).config)
-    assert contender._distance(expected, other) == 0.0
+    expected = bench_worker._reference(config)
+    other = bench_worker._reference(load_config("finn-10shot", ["model.hidden=[4]", "outer.tasks_per_step=2"]).config)
+    assert bench_worker._distance(expected, other) == 0.0
     first = ["model.hidden=[4]", "outer.tasks_per_step=2", "inner.order=first"]
-    assert contender._distance(contender._reference(load_config("finn-10shot", first).config), expected) > 1e-4
+    assert bench_worker._distance(bench_worker._reference(load_config("finn-10shot", first).config), expected) > 1e-4
     for name in ("loop over tasks, create_graph", "torch.func, vmap(grad)"):
-        _, gradient = contender._peer(name, config)
-        assert contender._distance(gradient(), expected) < contender.TOLERANCE
+        _, gradient = bench_worker._peer(name, config)
+        assert bench_worker._distance(gradient(), expected) < bench_worker.TOLERANCE
 
 
 def test_time_is_an_outer_step_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that advances by a second with each look at it: 1 + 2 + 4 steps in four looks are 4 s."""
     looks = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(looks)))
-    assert contender._timed(lambda count: count, 4.0) == pytest.approx(1e3 * 4 / 7)
+    assert bench_worker._timed(lambda count: count, 4.0) == pytest.approx(1e3 * 4 / 7)
 
 
 def _row(name: str, milliseconds: float | None, *overrides: str) -> dict[str, Any]:
@@ -68,14 +68,14 @@ def test_ratios_and_goals_in_words() -> None:
         some.append(_row("JAX, jit(vmap(grad))", None))
     seeds = [_row("native", 8.0, "run.seeds=8"), _row("native", 4.5, "run.seeds=8", "run.threads=2")]
     seeds += [_row("eager", 1.0, "run.seeds=1"), _row("eager", 20.0, "run.seeds=32")]
-    words = markdown(
+    words = benchmark_markdown(
         {
             "machine": {"date": "2020-01-02", "processor": "P", "cores": 2, "versions": {"torch": "1"}},
             "workloads": [{"title": title, "rows": some} for title, some in zip(("one", "five"), rows, strict=True)],
             "seeds": seeds,
             "training_seconds": 16.0,
             "commands": {"--help": 0.2},
-            "memory": [_row("eager", 7.0, "inner.recompute=true")],
+            "memory": [_row("eager", 7.0, "inner.recompute_activations=true")],
         }
     ).splitlines()
     assert words[0] == "2020-01-02, P, 2 cores; torch 1; one thread."
@@ -94,8 +94,10 @@ def test_ratios_and_goals_in_words() -> None:
 
 
 def test_a_contender_that_fails_is_said_and_the_others_are_timed() -> None:
-    rows = bench.measure(
-        [bench.Contender("no such engine", []), bench.Contender("eager", ["model.hidden=[4]"])], rounds=1, seconds=0.01
+    rows = benchmark.measure(
+        [benchmark.Contender("no such engine", []), benchmark.Contender("eager", ["model.hidden=[4]"])],
+        rounds=1,
+        seconds=0.01,
     )
     assert rows[0]["milliseconds"] is None and rows[0]["missing"] == "failed"
     assert rows[1]["milliseconds"] > 0 and torch.tensor(rows[1]["distance"]) < 1e-5

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import launch, meta_gradients, rules
-from maml_cli.files import read_lines
+from maml_cli.core import meta_gradients, update_rules
+from maml_cli.runs.files import read_lines
+from maml_cli.training import session
 from tests.conftest import NUM_CHECKS, Cli, Tiny
 
 ROOT = Path(__file__).parent.parent
@@ -228,13 +229,13 @@ def test_eval_outside_the_family_and_only_there(cli: Cli, trained: str) -> None:
 
 def test_eval_always_uses_the_learned_alpha(cli: Cli) -> None:
     """A run whose alpha has been changed in its checkpoint alone adapts otherwise."""
-    from maml_cli import checkpoint
+    from maml_cli.runs import checkpoint
 
     run = Path(cli("train", "-c", "lab-learned-alpha", *Tiny, "-q").out.strip())
     file = run / "checkpoints" / "step-00000012.pt"
     contents = checkpoint.decode(file.read_bytes())
-    assert contents["meta"]["rule"]["alpha"].item() != pytest.approx(0.1, abs=1e-6)
-    contents["meta"]["rule"]["alpha"] = torch.zeros_like(contents["meta"]["rule"]["alpha"])
+    assert contents["meta_params"]["rule_params"]["alpha"].item() != pytest.approx(0.1, abs=1e-6)
+    contents["meta_params"]["rule_params"]["alpha"] = torch.zeros_like(contents["meta_params"]["rule_params"]["alpha"])
     Path("still.pt").write_bytes(checkpoint.encode(contents))
     steps = _json(cli("eval", "--checkpoint", "still.pt", "--tasks", "5", "--steps", "2", "--json").out)["results"][0][
         "steps"
@@ -245,7 +246,7 @@ def test_eval_always_uses_the_learned_alpha(cli: Cli) -> None:
 
 
 def test_a_run_trained_on_another_device_is_evaluated_on_this_one(cli: Cli, trained: str) -> None:
-    from maml_cli import checkpoint
+    from maml_cli.runs import checkpoint
 
     contents = checkpoint.decode((Path(trained) / "checkpoints" / "step-00000012.pt").read_bytes())
     contents["config"]["run"]["device"] = "cuda"
@@ -319,7 +320,7 @@ def test_running_out_of_memory_is_a_message(cli: Cli, monkeypatch: pytest.Monkey
     def full(*args: object, **kwargs: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
 
-    monkeypatch.setattr(launch, "train", full)
+    monkeypatch.setattr(session, "train", full)
     result = cli("train", "-c", "smoke", "-q")
     assert result.code == 2 and result.err.startswith("out of memory; try fewer tasks")
 
@@ -337,8 +338,8 @@ def test_check_passes_and_reports(cli: Cli) -> None:
     "changes",
     [
         ["inner.optimizer=adam", "inner.steps=3"],
-        ["model.context=2", "inner.adapt=context", "inner.curvature=kronecker", "inner.optimizer=adam"],
-        ["outer.multi_step_until=5", "inner.steps=2", "inner.first_order_until=3"],
+        ["model.num_context=2", "inner.adapt=context", "inner.curvature=kronecker", "inner.optimizer=adam"],
+        ["outer.multi_step_loss_until=5", "inner.steps=2", "inner.first_order_until=3"],
         ["inner.order=implicit", "inner.proximal=1", "inner.adapt=head", "inner.steps=3"],
         ["outer.meta_gradient=reptile", "inner.optimizer=adam"],
         ["model.hidden=[]", "tasks.num_support=1", "inner.loss=huber"],
@@ -347,17 +348,17 @@ def test_check_passes_and_reports(cli: Cli) -> None:
 def test_check_passes_for_every_kind_of_learner(cli: Cli, changes: list[str]) -> None:
     result = cli("check", "-s", "model.hidden=[6,5]", *(word for change in changes for word in ("-s", change)))
     assert result.code == 0 and "WRONG" not in result.out, result.out[-600:]
-    assert ("first outer step" in result.out) == ("outer.multi_step_until=5" in changes)
+    assert ("first outer step" in result.out) == ("outer.multi_step_loss_until=5" in changes)
 
 
 def test_check_notices_wrong_weights_of_the_multi_step_loss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meta_gradients, "annealed_to_last", lambda steps, until: lambda step: [0.0, 0.1, 0.9])
-    changes = ["model.hidden=[4]", "outer.multi_step_until=5", "inner.steps=2"]
+    monkeypatch.setattr(meta_gradients, "annealed_step_weights", lambda steps, until: lambda step: [0.0, 0.1, 0.9])
+    changes = ["model.hidden=[4]", "outer.multi_step_loss_until=5", "inner.steps=2"]
     assert cli("check", *(word for change in changes for word in ("-s", change))).code == 1
 
 
 def test_check_fails_when_anything_is_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "init_alphas", lambda *a, **k: {"alpha": torch.full((1, 1, 1, 1), 0.3).double()})
+    monkeypatch.setattr(update_rules, "init_alphas", lambda *a, **k: {"alpha": torch.full((1, 1, 1, 1), 0.3).double()})
     result = cli("check")
     assert result.code == 1 and "WRONG" in result.out
     result = cli("check", "--json")
@@ -425,6 +426,6 @@ def test_completion_knows_the_presets() -> None:
         "COMP_WORDS": "maml train --config fi",
         "COMP_CWORD": "3",
     }
-    code = "from maml_cli.cli import main; main()"
+    code = "from maml_cli.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["finn-10shot", "finn-10shot-noise", "finn-5shot"]

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from maml_cli.assess import Opened, evaluate_run, open_run
-from maml_cli.compare import compare_runs
+from maml_cli.core.meta_params import expand_to_tasks
 from maml_cli.errors import ConfigError
-from maml_cli.evaluate import adapted_errors, make_bank
-from maml_cli.meta import per_task
+from maml_cli.evaluation.compare import compare_runs
+from maml_cli.evaluation.evaluate import adapted_errors, sample_test_tasks
+from maml_cli.evaluation.trained_run import TrainedRun, evaluate_run, open_run
 from tests.conftest import Cli, Tiny
 
 QUICK = [*Tiny, "-q", "-s", "run.checkpoint_every=6"]
 
 
 @pytest.fixture
-def two(cli: Cli) -> list[Opened]:
+def two(cli: Cli) -> list[TrainedRun]:
     """A run of one inner step, and one of three with alphas of their own that is trained at K = 5."""
     changes = ["inner.steps=3", "inner.alpha.per_step=true", "inner.alpha.learned=true", "tasks.num_support=5"]
     first = cli("train", "-c", "smoke", *QUICK).out.strip()
@@ -26,29 +26,29 @@ def two(cli: Cli) -> list[Opened]:
     return [open_run(Path(run)) for run in (first, second)]
 
 
-def _grid_mse(run: Opened, *, shots: int, step: int, num_tasks: int) -> torch.Tensor:
+def _grid_mse(run: TrainedRun, *, shots: int, step: int, num_tasks: int) -> torch.Tensor:
     experiment = run.experiment
-    bank = make_bank(experiment.family, seed=0, purpose="test", num_tasks=num_tasks, num_shots=shots)
-    like = next(iter(run.meta.params.values()))
+    bank = sample_test_tasks(experiment.family, seed=0, purpose="test", num_tasks=num_tasks, num_shots=shots)
+    like = next(iter(run.meta_params.params.values()))
     errors = adapted_errors(
         experiment.algorithm,
         experiment.predict,
         bank,
-        lambda count: per_task(run.meta, count),
+        lambda count: expand_to_tasks(run.meta_params, count),
         steps=step,
         like=like,
     )
     return errors[step]["grid"][0, :, 0].double()
 
 
-def test_the_numbers_are_those_of_eval_and_differences_are_paired(two: list[Opened]) -> None:
+def test_the_numbers_are_those_of_eval_and_differences_are_paired(two: list[TrainedRun]) -> None:
     """Interval of the mean difference: 1.96 s / sqrt(n) of the differences, not of the two errors."""
     (found,) = compare_runs(two, shots=[7], num_tasks=40)
     assert (found.shots, found.num_tasks, found.measure) == (7, 40, "mse")
     for run, compared in zip(two, found.runs, strict=True):
         (evaluation,) = evaluate_run(run, shots=[7], num_tasks=40)
-        assert compared.steps == evaluation.steps and compared.at == compared.trained_steps
-    assert [run.at for run in found.runs] == [1, 3] and [len(run.steps) for run in found.runs] == [11, 4]
+        assert compared.steps == evaluation.steps and compared.compared_step == compared.trained_steps
+    assert [run.compared_step for run in found.runs] == [1, 3] and [len(run.steps) for run in found.runs] == [11, 4]
     one, other = (_grid_mse(run, shots=7, step=step, num_tasks=40) for run, step in zip(two, (1, 3), strict=True))
     assert found.runs[0].difference is None and found.runs[1].difference is not None
     assert found.runs[1].difference.mean == pytest.approx((other - one).mean().item(), rel=1e-12)
@@ -105,20 +105,20 @@ def test_two_checkpoints_of_a_run_have_names_of_their_own_and_numbers_survive_a_
     assert [one["label"] for one in document["results"][0]["runs"]] == files and document["figures"] == []
 
 
-def test_all_after_as_many_steps_as_asked_for(two: list[Opened]) -> None:
+def test_all_after_as_many_steps_as_asked_for(two: list[TrainedRun]) -> None:
     (found,) = compare_runs(two, shots=[5], steps=2, num_tasks=10)
-    assert [run.at for run in found.runs] == [2, 2] and [len(run.steps) for run in found.runs] == [3, 3]
+    assert [run.compared_step for run in found.runs] == [2, 2] and [len(run.steps) for run in found.runs] == [3, 3]
     with pytest.raises(ConfigError, match="--steps 4: outputs/smoke-2 has alphas for 3 inner steps and no rule for"):
         compare_runs(two, shots=[5], steps=4, num_tasks=10)
 
 
-def test_a_run_less_itself_is_zero_everywhere(two: list[Opened]) -> None:
+def test_a_run_less_itself_is_zero_everywhere(two: list[TrainedRun]) -> None:
     (found,) = compare_runs([two[0], two[0]], num_tasks=10)
     difference = found.runs[1].difference
     assert difference is not None and (difference.mean, difference.ci95, difference.median) == (0.0, 0.0, 0.0)
 
 
-def test_different_families_and_different_k_are_refused_unless_told(cli: Cli, two: list[Opened]) -> None:
+def test_different_families_and_different_k_are_refused_unless_told(cli: Cli, two: list[TrainedRun]) -> None:
     with pytest.raises(ConfigError, match=r"trained with K = 5, 10; give the K to compare them at, such as --shots 5"):
         compare_runs(two, num_tasks=10)
     run = cli("train", "-c", "smoke", *QUICK, "-s", "tasks.frequency=[0.8,1.2]").out.strip()
@@ -134,18 +134,18 @@ def test_different_families_and_different_k_are_refused_unless_told(cli: Cli, tw
     assert found[0]["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli, two: list[Opened]) -> None:
+def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli, two: list[TrainedRun]) -> None:
     runs = [str(run.checkpoint.label) for run in two]
     result = cli("compare", *runs, "--shots", "5,10", "--tasks", 10, "--out", "here/c.svg")
     assert result.code == 0 and max(map(len, result.out.splitlines())) <= 80
-    assert all(result.out.count(text) == 2 for text in ("outputs/smoke ", "outputs/smoke-2 ", "less the first"))
+    assert all(result.out.count(text) == 2 for text in ("outputs/smoke ", "outputs/smoke-2 ", "difference from first"))
     assert result.err == "drawn as here/c-5shot.svg, here/c-10shot.svg\n"
     first = Path("here/c-5shot.svg").read_bytes()
     document = json.loads(cli("compare", *runs, "--shots", "5,10", "--tasks", 10, "--out", "here/c.svg", "--json").out)
     assert document["schema_version"] == 1 and document["figures"] == ["here/c-5shot.svg", "here/c-10shot.svg"]
     assert [one["shots"] for one in document["results"]] == [5, 10]
     for run in document["results"][0]["runs"]:
-        assert run.keys() == {"label", "trained_steps", "at", "num_seeds", "steps", "difference"}
+        assert run.keys() == {"label", "trained_steps", "compared_step", "num_seeds", "steps", "difference"}
     assert document["results"][0]["runs"][0]["difference"] is None
     assert document["results"][0]["runs"][1]["difference"].keys() == {"mean", "ci95", "median"}
     assert Path("here/c-5shot.svg").read_bytes() == first
@@ -157,10 +157,10 @@ def test_runs_that_overflow_are_drawn_and_joint_training_is_compared_before_adap
     assert result.code == 0, result.err
     joint = cli("train", "-c", "joint-10shot", *QUICK).out.strip()
     found = json.loads(cli("compare", joint, joint, "--tasks", 4, "--json").out)["results"][0]["runs"][0]
-    assert (found["trained_steps"], found["at"]) == (0, 0)
+    assert (found["trained_steps"], found["compared_step"]) == (0, 0)
 
 
-def test_an_odd_run_is_said_to_be_odd(cli: Cli, two: list[Opened]) -> None:
+def test_an_odd_run_is_said_to_be_odd(cli: Cli, two: list[TrainedRun]) -> None:
     (Path("outputs/smoke/checkpoints") / "step-00000012.pt").unlink()
     result = cli("compare", "outputs/smoke", "outputs/smoke", "--tasks", 4)
     assert result.code == 0 and "step-00000012.pt is missing: taking step-00000006.pt" in " ".join(result.err.split())

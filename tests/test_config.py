@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from maml_cli import yamlfile
-from maml_cli.config import Config
+from maml_cli.config import strict_yaml
+from maml_cli.config.load import annotated_yaml, from_dict, load_config, override, to_dict
+from maml_cli.config.schema import Config
 from maml_cli.errors import ConfigError, FileError
-from maml_cli.loading import annotated_yaml, from_dict, load_config, override, to_dict
-from maml_cli.rundir import dump_yaml
+from maml_cli.runs.directory import dump_yaml
 
 
 def _load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, *overrides: str) -> Config:
@@ -52,7 +52,7 @@ def _complaints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, *ove
     ],
 )
 def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
-    found = yamlfile.parse(f"x: {text}").value["x"]
+    found = strict_yaml.parse(f"x: {text}").value["x"]
     assert found == value and type(found) is type(value)
 
 
@@ -106,7 +106,7 @@ run:
         "mine.yaml:17:7: outer.lr must be a finite number, got nan",
         "mine.yaml:18:10: outer.steps must be a whole number, got 1000.0",
         "mine.yaml:19:3: outer.wheel: unknown key; known here: "
-        "steps, tasks_per_step, optimizer, lr, schedule, meta_gradient, multi_step_until, weight_noise, "
+        "steps, tasks_per_step, optimizer, lr, schedule, meta_gradient, multi_step_loss_until, weight_noise, "
         "clip_task_norm, clip_norm",
         "mine.yaml:21:9: run.seed must be a whole number, got 1.5",
         "mine.yaml:22:11: run.device must be auto, cpu, cuda or mps, got ['cpu']; did you mean cpu?",
@@ -133,11 +133,17 @@ run:
         ("tasks: {x: 1}\n", "mine.yaml:1:12: tasks.x must be [low, high] with low below high"),
         ("tasks: {phase: [0, .inf]}\n", "mine.yaml:1:16: tasks.phase must be a number or [low, high], got [0, inf]"),
         ("run: {device: mps, dtype: float64}\n", "mine.yaml:1:27: run.dtype must be float32 on mps"),
-        ("inner: {alpha: {beyond: stop}}\n", "mine.yaml:1:25: inner.alpha.beyond has no effect: no inner step"),
-        ("inner: {adapt: context}\n", "mine.yaml:1:16: inner.adapt context has nothing to adapt: model.context is 0"),
         (
-            "model: {context: 2}\ninner: {adapt: head}\n",
-            "mine.yaml:1:18: model.context has no effect: it does not adapt (inner.adapt), and stays zero",
+            "inner: {alpha: {after_last_step: stop}}\n",
+            "mine.yaml:1:34: inner.alpha.after_last_step has no effect: no inner step",
+        ),
+        (
+            "inner: {adapt: context}\n",
+            "mine.yaml:1:16: inner.adapt context has nothing to adapt: model.num_context is 0",
+        ),
+        (
+            "model: {num_context: 2}\ninner: {adapt: head}\n",
+            "mine.yaml:1:22: model.num_context has no effect: it does not adapt (inner.adapt), and stays zero",
         ),
         (
             "outer: {meta_gradient: reptile}\ninner: {order: implicit, proximal: 1}\n",
@@ -156,12 +162,12 @@ run:
             "mine.yaml:2:20: inner.curvature must be none: the meta-gradient of Reptile and of joint training",
         ),
         (
-            "outer: {meta_gradient: joint, multi_step_until: 5}\ninner: {steps: 2}\n",
-            "mine.yaml:1:49: outer.multi_step_until has no effect: the meta-gradient of Reptile and of joint",
+            "outer: {meta_gradient: joint, multi_step_loss_until: 5}\ninner: {steps: 2}\n",
+            "mine.yaml:1:54: outer.multi_step_loss_until has no effect: the meta-gradient of Reptile and of joint",
         ),
         (
-            "outer: {meta_gradient: joint}\nmodel: {context: 3}\n",
-            "mine.yaml:2:18: model.context has no effect: without adapting, in joint training, a context stays zero",
+            "outer: {meta_gradient: joint}\nmodel: {num_context: 3}\n",
+            "mine.yaml:2:22: model.num_context has no effect: without adapting, in joint training, a context stays",
         ),
         ("inner: {order: implicit}\n", "mine.yaml:1:8: inner.proximal must be greater than 0: inner.order is"),
         (
@@ -173,19 +179,25 @@ run:
             "mine.yaml:1:58: inner.first_order_until has no effect: inner.order is not second",
         ),
         (
-            "inner: {order: implicit, proximal: 1, steps: 2}\nouter: {multi_step_until: 3}\n",
-            "mine.yaml:2:27: outer.multi_step_until has no effect: inner.order is implicit",
+            "inner: {order: implicit, proximal: 1, steps: 2}\nouter: {multi_step_loss_until: 3}\n",
+            "mine.yaml:2:32: outer.multi_step_loss_until has no effect: inner.order is implicit",
         ),
         ("inner: {proximal: 200}\n", "mine.yaml:1:19: inner.proximal must be below 2 / alpha.init, or the proximal"),
         ("inner: {cg_steps: 50}\n", "mine.yaml:1:19: inner.cg_steps has no effect: inner.order is not implicit"),
         ("inner: {alpha: {per: layer}}\n", "mine.yaml:1:22: inner.alpha.per has no effect: alpha.learned is false"),
-        ("tasks: {query: stratified, num_query: 1}\n", "mine.yaml:1:16: tasks.query has no effect: tasks.num_query is"),
+        (
+            "tasks: {query_sampling: stratified, num_query: 1}\n",
+            "mine.yaml:1:25: tasks.query_sampling has no effect: tasks.num_query is",
+        ),
         (
             "inner: {order: implicit, proximal: 1, optimizer: adam}\n",
             "mine.yaml:1:50: inner.optimizer must be sgd where inner.order is implicit: Adam goes around a minimum",
         ),
         ("inner: {order: implicit, proximal: 1, loss: l1}\n", "mine.yaml:1:45: inner.loss must be mse or huber where"),
-        ("outer: {multi_step_until: 5}\n", "mine.yaml:1:27: outer.multi_step_until has no effect: inner.steps is 1"),
+        (
+            "outer: {multi_step_loss_until: 5}\n",
+            "mine.yaml:1:32: outer.multi_step_loss_until has no effect: inner.steps is 1",
+        ),
         ("inner: {alpha: {per_step: true}}\n", "mine.yaml:1:27: inner.alpha.per_step has no effect: alpha.learned"),
         (
             "model: {oracle: true}\ntasks: {offset: [0, 1]}\n",
@@ -281,7 +293,7 @@ def test_combinations_that_make_no_sense_come_all_at_once_and_none_is_made_up(tm
         "inner.loss",
         "inner.optimizer",
     ]
-    file.write_text("model: {context: 3}\ninner: {adapt: context}\nouter: {meta_gradient: joint}\n")
+    file.write_text("model: {num_context: 3}\ninner: {adapt: context}\nouter: {meta_gradient: joint}\n")
     with pytest.raises(ConfigError) as error:
         load_config(str(file), [])
-    assert "model.context has no effect" in str(error.value) and "nothing to adapt" not in str(error.value)
+    assert "model.num_context has no effect" in str(error.value) and "nothing to adapt" not in str(error.value)

@@ -6,21 +6,21 @@ import sys
 import pytest
 import torch
 
-from maml_cli import devices
-from maml_cli.config import Config
+from maml_cli import runtime
+from maml_cli.config.schema import Config
+from maml_cli.core.meta_params import expand_to_tasks, tensors
 from maml_cli.errors import ConfigError
-from maml_cli.experiment import build, choose_device, outer_step_work
-from maml_cli.meta import per_task, tensors
-from maml_cli.tasks import generator
+from maml_cli.experiment import build_experiment, choose_device, outer_step_work
+from maml_cli.tasks.family import make_generator
 from tests.conftest import Cli
 
 PRESENT = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 
 def test_a_device_that_is_not_here_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "available", lambda: ["cpu"])
+    monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu"])
     with pytest.raises(ConfigError, match="device cuda is not available here; --device takes auto, cpu"):
-        devices.choose("cuda", work=1)
+        runtime.select_device("cuda", work=1)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_a_device_that_is_not_here_is_an_error(monkeypatch: pytest.MonkeyPatch) 
 def test_auto_takes_an_accelerator_for_enough_work(
     present: list[str], work: int, float64: bool, device: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "available", lambda: present)
-    choice = devices.choose("auto", work=work, needs_float64=float64)
+    monkeypatch.setattr(runtime, "available_devices", lambda: present)
+    choice = runtime.select_device("auto", work=work, needs_float64=float64)
     assert choice.device.type == device and reason in choice.reason
 
 
@@ -58,12 +58,12 @@ def test_an_accelerator_computes_the_same_meta_gradient(name: str) -> None:
     )
     found = []
     for device in ("cpu", name):
-        experiment = build(config, device)
-        meta = experiment.init_meta([0, 1])
-        batch = experiment.sample([generator(0, "tasks"), generator(1, "tasks")])
-        losses, gradients = experiment.algorithm.meta_grad(meta, batch, 0)
+        experiment = build_experiment(config, device)
+        meta = experiment.init_meta_params([0, 1])
+        batch = experiment.sample([make_generator(0, "tasks"), make_generator(1, "tasks")])
+        losses, gradients = experiment.algorithm.meta_gradient(meta, batch, 0)
         assert losses.device.type == device
-        *_, adapted = experiment.algorithm.unroll(per_task(meta, 25), batch.support, 3)
+        *_, adapted = experiment.algorithm.unroll(expand_to_tasks(meta, 25), batch.support, 3)
         found.append([losses, *tensors(gradients), *adapted.values()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(other.cpu(), one, rtol=2e-3, atol=2e-3)
@@ -90,8 +90,8 @@ def test_memory_of_an_outer_step_is_not_fetched_again() -> None:
     """Eight tensors of 5 MB, freed together, three times: of 30,000 pages, hardly any."""
     code = """
 import resource, torch
-from maml_cli.devices import keep_memory
-keep_memory()
+from maml_cli.runtime import keep_freed_memory
+keep_freed_memory()
 for again in range(6):
     if again == 3:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

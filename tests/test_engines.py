@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import engines, kernel, rundir
-from maml_cli.config import Config
+from maml_cli.config.schema import Config
+from maml_cli.core.meta_params import MetaParams, map_tensors, tensors
+from maml_cli.engines import kernel_build, registry
+from maml_cli.engines.outer_step import StepResult, TrainState
 from maml_cli.errors import ConfigError, DivergedError
-from maml_cli.experiment import build
-from maml_cli.meta import Meta, map_meta, tensors
-from maml_cli.outer import Outcome, TrainState
-from maml_cli.train import restore, start, train
+from maml_cli.experiment import build_experiment
+from maml_cli.runs import directory
+from maml_cli.training.loop import init_state, restore_state, train
 from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered, trace_nothing
 from tests.conftest import Cli
 
@@ -30,21 +31,21 @@ def _kernels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
 
 
 def _can(engine: str) -> list[str]:
-    return [name for name in CROSSED if engines.refusal(engine, crossed_config(name), CPU) is None]
+    return [name for name in CROSSED if registry.unsupported(engine, crossed_config(name), CPU) is None]
 
 
-def _stepped(engine: str, config: Config) -> tuple[TrainState, Outcome]:
+def _stepped(engine: str, config: Config) -> tuple[TrainState, StepResult]:
     """One outer step, at a step and at values that are not those of a start."""
-    experiment = build(config)
-    state = start(config, experiment)
+    experiment = build_experiment(config)
+    state = init_state(config, experiment)
     state.step = STEP
-    exact = scattered(map_meta(torch.Tensor.double, state.meta))
-    for leaf, value in zip(tensors(state.meta), tensors(exact), strict=True):
+    exact = scattered(map_tensors(torch.Tensor.double, state.meta_params))
+    for leaf, value in zip(tensors(state.meta_params), tensors(exact), strict=True):
         leaf.copy_(value.float())  # the same numbers in both precisions
-    return state, engines.make(engine, config, experiment)(state, 1)
+    return state, registry.make_engine(engine, config, experiment)(state, 1)
 
 
-def _assert_close(mine: Meta, other: Meta, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
+def _assert_close(mine: MetaParams, other: MetaParams, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
     for one, two in zip(mine, other, strict=True):
         assert one.keys() == two.keys()
         for key, value in one.items():
@@ -57,12 +58,12 @@ def _assert_close(mine: Meta, other: Meta, *, rtol: float = 1e-10, atol: float =
 def test_the_written_out_meta_gradient_is_that_of_the_unrolled_graph(name: str, recompute: bool) -> None:
     """Task by task, for two runs side by side; nothing given changes."""
     config = crossed_config(name)
-    config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute": recompute})})
-    experiment = build(config)
-    meta, batch = scattered(experiment.init_meta([0, 1])), sample_batch(experiment, (0, 1), num_tasks=3)
+    config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute_activations": recompute})})
+    experiment = build_experiment(config)
+    meta, batch = scattered(experiment.init_meta_params([0, 1])), sample_batch(experiment, (0, 1), num_tasks=3)
     before = [value.clone() for value in tensors(meta)]
-    losses, expected = experiment.algorithm.meta_grad(meta, batch, STEP)
-    mine, found = engines.written_out(config, experiment)(meta, batch, STEP)
+    losses, expected = experiment.algorithm.meta_gradient(meta, batch, STEP)
+    mine, found = registry.adjoint_meta_gradient(config, experiment)(meta, batch, STEP)
     torch.testing.assert_close(mine, losses, rtol=1e-10, atol=1e-12)
     _assert_close(found, expected)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors(meta), strict=True))
@@ -75,7 +76,7 @@ def _assert_steps_alike(engine: str, config: Config) -> None:
     torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(here.grad_norm, there.grad_norm, rtol=1e-10, atol=1e-12)
     _assert_close(here.gradients, there.gradients)
-    _assert_close(found.meta, expected.meta)
+    _assert_close(found.meta_params, expected.meta_params)
     torch.testing.assert_close(found.loss_sum, expected.loss_sum, rtol=1e-10, atol=1e-12)
     assert found.step == expected.step == STEP + 1
 
@@ -90,14 +91,16 @@ def _assert_close_in_single_precision(engine: str, config: Config) -> None:
     assert ((found - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
 
 
-@pytest.mark.parametrize("name", [name for name in CROSSED if not any(engines.not_written_out(crossed_config(name)))])
+@pytest.mark.parametrize(
+    "name", [name for name in CROSSED if not any(registry.adjoint_unsupported(crossed_config(name)))]
+)
 def test_an_eager_step_has_the_mean_gradient_of_the_reference(name: str) -> None:
     """For two runs side by side."""
     _assert_steps_alike("eager", crossed_config(name, seeds=2))
     _assert_close_in_single_precision("eager", crossed_config(name, seeds=2, dtype="float32"))
 
 
-@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize("name", _can("native"))
 def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
     _assert_steps_alike("native", crossed_config(name))
@@ -118,12 +121,16 @@ def test_the_step_that_is_compiled_is_that_of_the_reference(
     _assert_close_in_single_precision("compiled", crossed_config(name, seeds=2, dtype="float32"))
 
 
-@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize(
     "changes",
     [
         {"inner": {"steps": 2, "curvature": "kronecker"}, "outer": {"clip_task_norm": 0.1, "weight_noise": 0.01}},
-        {"model": {"context": 2}, "inner": {"proximal": 0.3, "alpha": {"learned": True}}, "outer": {"clip_norm": 0.1}},
+        {
+            "model": {"num_context": 2},
+            "inner": {"proximal": 0.3, "alpha": {"learned": True}},
+            "outer": {"clip_norm": 0.1},
+        },
     ],
     ids=["written out", "unrolled"],
 )
@@ -133,19 +140,19 @@ def test_the_compiled_step_is_that_of_the_reference(changes: dict[str, Any]) -> 
     (expected, there), (found, here) = (_stepped(engine, _config(changes)) for engine in ("reference", "compiled"))
     torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
     _assert_close(here.gradients, there.gradients)
-    _assert_close(found.meta, expected.meta)
+    _assert_close(found.meta_params, expected.meta_params)
 
 
 # What acts in a training over several steps, and not in one.
 TRAINED: dict[str, dict[str, Any]] = {
     "everything": {
-        "tasks": {"noise": 0.1, "query": "stratified"},
+        "tasks": {"noise": 0.1, "query_sampling": "stratified"},
         "inner": {
             "steps": 3,
             "first_order_until": 4,
             "alpha": {"learned": True, "per": "tensor", "per_step": True, "lr": 1e-3, "sign": "positive"},
         },
-        "outer": {"schedule": "cosine", "clip_norm": 0.5, "multi_step_until": 8, "weight_noise": 0.01},
+        "outer": {"schedule": "cosine", "clip_norm": 0.5, "multi_step_loss_until": 8, "weight_noise": 0.01},
     },
     "each task clipped": {
         "model": {"activation": "relu"},
@@ -173,11 +180,11 @@ def _config(changes: dict[str, Any], **run: Any) -> Config:
 
 
 def _trained(engine: str, config: Config, run: Path) -> dict[str, Any]:
-    rundir.create(run, name="x", config=config)
-    experiment = build(config)
-    advance = engines.make(engine, config, experiment)
-    trained = train(config, experiment, start(config, experiment), run, advance=advance)
-    return rundir.open_checkpoint(trained.checkpoint).contents
+    directory.create_run(run, name="x", config=config)
+    experiment = build_experiment(config)
+    advance = registry.make_engine(engine, config, experiment)
+    trained = train(config, experiment, init_state(config, experiment), run, advance=advance)
+    return directory.open_checkpoint(trained.checkpoint).contents
 
 
 def _same(mine: Any, other: Any, *, rtol: float) -> None:
@@ -206,12 +213,12 @@ def test_the_update_that_is_compiled_is_that_of_torch(
     config = _config({"inner": {"alpha": alpha}, "outer": {"optimizer": optimizer}}, checkpoint_every=5)
     expected, compiled = (_trained(engine, config, tmp_path / engine) for engine in ("reference", "compiled"))
     _same(compiled, expected, rtol=1e-9)
-    found = rundir.open_checkpoint(tmp_path / "compiled" / "checkpoints" / "step-00000005.pt")
-    experiment = build(config)
-    state = restore(config, experiment, found.contents)
-    rundir.rewind(found, tmp_path / "compiled")
+    found = directory.open_checkpoint(tmp_path / "compiled" / "checkpoints" / "step-00000005.pt")
+    experiment = build_experiment(config)
+    state = restore_state(config, experiment, found.contents)
+    directory.truncate_to(found, tmp_path / "compiled")
     trained = train(config, experiment, state, tmp_path / "compiled")
-    _same(rundir.open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
+    _same(directory.open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
@@ -221,29 +228,29 @@ def test_a_training_ends_alike_with_every_engine(
     changes: dict[str, Any], dtype: str, rtol: float, engine: str, tmp_path: Path
 ) -> None:
     """What is learned, the state of the optimisers, the sums for the log and the streams of random numbers."""
-    if engine == "native" and kernel.compiler() is None:
+    if engine == "native" and kernel_build.compiler() is None:
         pytest.skip("no C++ compiler on this machine")
     config = _config(changes, dtype=dtype)
     expected, found = (_trained(name, config, tmp_path / name) for name in ("reference", engine))
     _same(found, expected, rtol=rtol)
 
 
-@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize("engine", ["eager", "native"])
 def test_how_many_steps_are_taken_at_once_changes_no_byte(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for most in (1, 4, 1000):
-        monkeypatch.setattr("maml_cli.train.MOST_AT_ONCE", most)
-        monkeypatch.setattr("maml_cli.train.SECONDS_AT_ONCE", 1e9)
+        monkeypatch.setattr("maml_cli.training.loop.MAX_STEPS_PER_CALL", most)
+        monkeypatch.setattr("maml_cli.training.loop.TARGET_SECONDS_PER_CALL", 1e9)
         _trained(engine, _config(TRAINED["everything"]), tmp_path / str(most))
         files = sorted(file for file in (tmp_path / str(most)).rglob("*") if file.is_file())
         found.append({file.name: file.read_bytes() for file in files if file.name != "timing.jsonl"})
     assert found[0] == found[1] == found[2] and len(found[0]) == 6
 
 
-@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("changes", [TRAINED["everything"], TRAINED["each task clipped"]], ids=["mean", "clipped"])
 def test_how_many_threads_there_are_changes_no_byte(changes: dict[str, Any], seeds: int, tmp_path: Path) -> None:
@@ -256,7 +263,7 @@ def test_how_many_threads_there_are_changes_no_byte(changes: dict[str, Any], see
         _same({**other, "config": None}, {**found[0], "config": None}, rtol=0)
 
 
-@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_stop_together(threads: int, tmp_path: Path) -> None:
     """At the step at which one thread stops, wherever that is in a call of many steps."""
@@ -265,26 +272,26 @@ def test_threads_stop_together(threads: int, tmp_path: Path) -> None:
         _trained("reference", config, tmp_path / "reference")
     for most in (1, 3, 1000):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(DivergedError) as again:
-            patch.setattr("maml_cli.train.MOST_AT_ONCE", most)
-            patch.setattr("maml_cli.train.SECONDS_AT_ONCE", 1e9)
+            patch.setattr("maml_cli.training.loop.MAX_STEPS_PER_CALL", most)
+            patch.setattr("maml_cli.training.loop.TARGET_SECONDS_PER_CALL", 1e9)
             _trained("native", config, tmp_path / str(most))
         assert str(again.value).splitlines()[0] == str(stop.value).splitlines()[0]
 
 
-@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 def test_a_run_may_change_engines_at_any_step(tmp_path: Path) -> None:
     config = _config(TRAINED["everything"], checkpoint_every=5)
     expected = _trained("eager", config, tmp_path / "eager")
     _trained("native", config, tmp_path / "native")
-    found = rundir.open_checkpoint(tmp_path / "native" / "checkpoints" / "step-00000005.pt")
-    experiment = build(config)
-    state = restore(config, experiment, found.contents)
-    rundir.rewind(found, tmp_path / "native")
+    found = directory.open_checkpoint(tmp_path / "native" / "checkpoints" / "step-00000005.pt")
+    experiment = build_experiment(config)
+    state = restore_state(config, experiment, found.contents)
+    directory.truncate_to(found, tmp_path / "native")
     trained = train(config, experiment, state, tmp_path / "native")
-    _same(rundir.open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
+    _same(directory.open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
 
 
-@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_the_kernel_stops_where_the_reference_stops_and_says_the_same(noise: float, tmp_path: Path) -> None:
     changes = {
@@ -301,7 +308,7 @@ def test_the_kernel_stops_where_the_reference_stops_and_says_the_same(noise: flo
 
 
 def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "compiler", lambda: "c++")
+    monkeypatch.setattr(kernel_build, "compiler", lambda: "c++")
     long: dict[str, Any] = {"outer": {"steps": 70_000, "tasks_per_step": 25}}
     chosen: list[tuple[dict[str, Any], str, str]] = [
         (long, "native", "the fastest that can do this"),
@@ -317,34 +324,34 @@ def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch
             "not native: inner.curvature is kronecker; the fastest that can do this",
         ),
         (
-            {"inner": {"optimizer": "adam", "steps": 5}, "outer": {"steps": 999_999, "multi_step_until": 5}},
+            {"inner": {"optimizer": "adam", "steps": 5}, "outer": {"steps": 999_999, "multi_step_loss_until": 5}},
             "eager",
-            "not native: inner.optimizer is adam; not compiled: outer.multi_step_until changes the loss at every step",
+            "not native: inner.optimizer is adam; not compiled: outer.multi_step_loss_until changes the loss",
         ),
     ]
     for changes, name, reason in chosen:
-        choice = engines.choose(_config(changes), CPU)
+        choice = registry.choose_engine(_config(changes), CPU)
         assert choice.name == name and choice.reason.startswith(reason)
-    assert engines.choose(_config({}, engine="reference"), CPU) == ("reference", "as asked")
+    assert registry.choose_engine(_config({}, engine="reference"), CPU) == ("reference", "as asked")
     refused: dict[str, dict[str, Any]] = {
         "outer.meta_gradient is reptile": {"outer": {"meta_gradient": "reptile"}},
         "model.activation is gelu": {"model": {"activation": "gelu"}},
         "the outer optimiser is rmsprop": {"outer": {"optimizer": "rmsprop"}},
-        "model.context is not 0": {"model": {"context": 3}},
+        "model.num_context is not 0": {"model": {"num_context": 3}},
         "a task does not fit into the cache": {"model": {"hidden": [2000, 2000]}},
     }
     for reason, changes in refused.items():
         with pytest.raises(ConfigError, match=f"run.engine: native cannot do this: {reason}"):
-            engines.choose(_config(changes, engine="native"), CPU)
+            registry.choose_engine(_config(changes, engine="native"), CPU)
 
 
 def test_without_a_compiler_nothing_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    choice = engines.choose(_config({"outer": {"steps": 70_000}}), CPU)
+    choice = registry.choose_engine(_config({"outer": {"steps": 70_000}}), CPU)
     assert choice == ("eager", "not native: there is no C++ compiler; not compiled: there is no C++ compiler")
     with pytest.raises(ConfigError, match=re.escape("run.engine: native cannot do this: there is no C++ compiler")):
-        engines.choose(_config({}, engine="native"), CPU)
+        registry.choose_engine(_config({}, engine="native"), CPU)
 
 
 def test_a_compiler_that_fails_is_said_and_auto_goes_on_without(
@@ -352,7 +359,7 @@ def test_a_compiler_that_fails_is_said_and_auto_goes_on_without(
 ) -> None:
     monkeypatch.setenv("CXX", "false")
     monkeypatch.setenv("MAML_CACHE", str(tmp_path / "kernels"))
-    monkeypatch.setattr(engines, "eager_seconds", lambda config: 6.0)
+    monkeypatch.setattr(registry, "eager_seconds", lambda config: 6.0)
     changes = ["-s", "outer.steps=2", "-s", "run.eval_tasks=2", "--json"]
     result = cli("train", "-c", "smoke", *changes)
     assert result.code == 0 and json.loads(result.out)["engine"] == "eager"

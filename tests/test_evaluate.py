@@ -7,45 +7,45 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import evaluate as evaluation
-from maml_cli.config import Config
-from maml_cli.evaluate import Evaluation, PointErrors, adapted_errors, evaluate, make_bank, statistic
-from maml_cli.experiment import Experiment, build
-from maml_cli.meta import per_task
-from maml_cli.model import Params
+from maml_cli.config.schema import Config
+from maml_cli.core.meta_params import MetaParams, expand_to_tasks
+from maml_cli.core.network import Params
+from maml_cli.evaluation import evaluate as evaluation
+from maml_cli.evaluation.evaluate import Evaluation, PointErrors, adapted_errors, evaluate, sample_test_tasks, statistic
+from maml_cli.experiment import Experiment, build_experiment
 
 CONFIG = Config.model_validate(
     {
         "model": {"hidden": [6, 5]},
         "inner": {
             "steps": 2,
-            "alpha": {"init": 0.02, "per": "tensor", "per_step": True, "learned": True, "beyond": "hold"},
+            "alpha": {"init": 0.02, "per": "tensor", "per_step": True, "learned": True, "after_last_step": "hold"},
         },
         "run": {"dtype": "float64"},
     }
 )
-EXPERIMENT = build(CONFIG)
+EXPERIMENT = build_experiment(CONFIG)
 
 
 def _evaluate(experiment: Experiment = EXPERIMENT, **changes: int) -> Evaluation:
     options: dict[str, Any] = {"num_shots": 5, "num_tasks": 30, "seed": 0, "steps": 4, "trained_steps": 2} | changes
-    meta = experiment.init_meta([0])
+    meta = experiment.init_meta_params([0])
     return evaluate(experiment, meta, **options)
 
 
 def test_errors_are_those_of_a_plain_loop_over_tasks_and_steps() -> None:
     """Every task by itself, with torch.nn.functional and autograd; alphas made unequal to see that each is used."""
-    meta = EXPERIMENT.init_meta([0])
+    meta = EXPERIMENT.init_meta_params([0])
     alphas = {}
-    for i, key in enumerate(meta.rule):
-        meta.rule[key].copy_(torch.tensor([0.01 + 0.003 * i, 0.02 - 0.002 * i]).reshape(1, 2, 1, 1))
-        alphas[key] = meta.rule[key].flatten().tolist()
-    bank = make_bank(EXPERIMENT.family, seed=3, purpose="test", num_tasks=7, num_shots=5)
+    for i, key in enumerate(meta.rule_params):
+        meta.rule_params[key].copy_(torch.tensor([0.01 + 0.003 * i, 0.02 - 0.002 * i]).reshape(1, 2, 1, 1))
+        alphas[key] = meta.rule_params[key].flatten().tolist()
+    bank = sample_test_tasks(EXPERIMENT.family, seed=3, purpose="test", num_tasks=7, num_shots=5)
     found = adapted_errors(
         EXPERIMENT.algorithm,
         EXPERIMENT.predict,
         bank,
-        lambda count: per_task(meta, count),
+        lambda count: expand_to_tasks(meta, count),
         steps=4,
         like=meta.params["head.w"],
     )
@@ -75,27 +75,27 @@ def test_errors_are_those_of_a_plain_loop_over_tasks_and_steps() -> None:
 
 def test_the_bank_is_fixed_by_its_seed_and_is_not_that_of_training_or_validation() -> None:
     def functions(purpose: str, seed: int, shots: int = 5, tasks: int = 50) -> torch.Tensor:
-        bank = make_bank(EXPERIMENT.family, seed=seed, purpose=purpose, num_tasks=tasks, num_shots=shots)
-        return torch.cat([bank.truth.amplitude, bank.truth.phase], dim=-1).flatten()
+        bank = sample_test_tasks(EXPERIMENT.family, seed=seed, purpose=purpose, num_tasks=tasks, num_shots=shots)
+        return torch.cat([bank.functions.amplitude, bank.functions.phase], dim=-1).flatten()
 
     assert torch.equal(functions("test", 0), functions("test", 0))
     assert torch.equal(functions("test", 0), functions("test", 0, shots=20))
     others = [functions("test", 1), functions("validation", 0)]
     assert not any(torch.isin(functions("test", 0), other).any() for other in others)
-    from maml_cli.tasks import generator
+    from maml_cli.tasks.family import make_generator
 
-    trained = EXPERIMENT.family.sample([generator(0, "tasks")], num_tasks=50, num_support=5, num_query=5).truth
+    trained = EXPERIMENT.family.sample([make_generator(0, "tasks")], num_tasks=50, num_support=5, num_query=5).functions
     assert not torch.isin(functions("test", 0), torch.cat([*trained])).any()
 
 
 def test_the_grid_has_a_hundred_points_from_end_to_end_and_targets_have_no_noise() -> None:
     family = EXPERIMENT.family._replace(noise=0.5)
-    bank = make_bank(family, seed=0, purpose="test", num_tasks=4, num_shots=6)
+    bank = sample_test_tasks(family, seed=0, purpose="test", num_tasks=4, num_shots=6)
     assert bank.points["grid"].x.shape == (1, 4, 100, 1) and bank.points["query"].x.shape == (1, 4, 6, 1)
     assert bank.points["grid"].x[0, 0, [0, -1], 0].tolist() == [-5.0, 5.0]
     for name in "grid", "query":
-        assert torch.equal(bank.points[name].y, bank.truth(bank.points[name].x))
-    assert not torch.isclose(bank.support.y, bank.truth(bank.support.x)).any()
+        assert torch.equal(bank.points[name].y, bank.functions(bank.points[name].x))
+    assert not torch.isclose(bank.support.y, bank.functions(bank.support.x)).any()
 
 
 def test_statistics() -> None:
@@ -139,14 +139,16 @@ def test_shapes_of_the_result() -> None:
     assert len(_evaluate(steps=0).steps) == 1
 
 
+def _zero_alphas(meta: MetaParams) -> MetaParams:
+    return meta._replace(rule_params={key: torch.zeros_like(value) for key, value in meta.rule_params.items()})
+
+
 def test_random_initialisations_differ_from_task_to_task_and_use_the_same_rule() -> None:
     """With alpha zero nothing adapts: the errors of each step are those of step 0, and those are of many networks."""
-    experiment = build(CONFIG.model_copy(update={"inner": CONFIG.inner.model_copy(update={"steps": 1})}))
+    experiment = build_experiment(CONFIG.model_copy(update={"inner": CONFIG.inner.model_copy(update={"steps": 1})}))
     frozen = experiment._replace(
-        algorithm=experiment.algorithm._replace(init=lambda params: experiment.algorithm.init(params)._replace(
-            rule={key: torch.zeros_like(value) for key, value in experiment.algorithm.init(params).rule.items()}
-        ))
-    )  # fmt: skip
+        algorithm=experiment.algorithm._replace(init=lambda params: _zero_alphas(experiment.algorithm.init(params)))
+    )
     random = _evaluate(frozen, steps=2).baselines.random_init
     assert random[0] == random[1] == random[2]
     assert random[0].grid.mse != _evaluate(frozen, steps=0).steps[0].grid.mse
@@ -163,14 +165,14 @@ def test_baselines_stand_in_order_on_finn() -> None:
 
 
 def test_ten_thousand_tasks_take_seconds_and_no_graph(tmp_path: Path) -> None:
-    found = _evaluate(build(Config.model_validate({"model": {"hidden": [6]}})), num_tasks=10_000, steps=2)
+    found = _evaluate(build_experiment(Config.model_validate({"model": {"hidden": [6]}})), num_tasks=10_000, steps=2)
     assert found.num_tasks == 10_000 and found.steps[2].grid.mse.ci95 < 0.1 * found.steps[2].grid.mse.mean
 
 
 def test_an_oracle_is_told_the_truth_of_each_task_on_all_points() -> None:
     """A network put in its place that computes amplitude * sin(frequency * x - phase) of its inputs makes no error."""
     config = {"model": {"oracle": True}, "tasks": {"frequency": [0.5, 2.0]}, "run": {"dtype": "float64"}}
-    experiment = build(Config.model_validate(config))
+    experiment = build_experiment(Config.model_validate(config))
 
     def exact(params: Params, inputs: torch.Tensor) -> torch.Tensor:
         x, amplitude, frequency, phase = inputs.split(1, dim=-1)  # type: ignore[no-untyped-call]
@@ -178,7 +180,7 @@ def test_an_oracle_is_told_the_truth_of_each_task_on_all_points() -> None:
 
     found = evaluate(
         experiment._replace(predict=exact),
-        experiment.init_meta([0]),
+        experiment.init_meta_params([0]),
         num_shots=5,
         num_tasks=150,
         seed=0,

@@ -2,9 +2,10 @@
 
 import pytest
 
-from maml_cli import check, inner, rules
-from maml_cli.config import Config
-from maml_cli.examples import TOLERANCE, Case, worked_examples
+from maml_cli.checks import gradients
+from maml_cli.checks.worked_examples import TOLERANCE, Case, worked_examples
+from maml_cli.config.schema import Config
+from maml_cli.core import inner_loop, update_rules
 
 EXAMPLES = {case.name: case for case in worked_examples()}
 
@@ -78,13 +79,15 @@ def test_a_number_that_is_off_or_not_a_number_does_not_pass() -> None:
 
 def test_first_order_by_accident_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The classic bug: gradients taken without create_graph."""
-    real = inner._support_gradients
+    real = inner_loop._support_gradients
     monkeypatch.setattr(
-        inner,
+        inner_loop,
         "_support_gradients",
         lambda loss, params, support, adapted, _: real(loss, params, support, adapted, True),
     )
-    wrong = {case.name for case in check.check(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed}
+    wrong = {
+        case.name for case in gradients.run_checks(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed
+    }
     assert "neuron: meta-gradient of D1, second order" in wrong
     assert "w(x): dL/dx after 1 step" in wrong
     assert "network: slope in params, finite differences" in wrong
@@ -98,17 +101,21 @@ def test_an_alpha_that_is_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
 
         return update
 
-    monkeypatch.setattr(rules, "scaled_gradient", wrong_rule)
-    wrong = {case.name for case in check.check(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed}
+    monkeypatch.setattr(update_rules, "scale_by_alpha", wrong_rule)
+    wrong = {
+        case.name for case in gradients.run_checks(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed
+    }
     assert {"neuron: adapted weight of D1", "network: second order, distance to torch.func"} <= wrong
 
 
 def test_tasks_that_share_a_gradient_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = inner.unroll
+    real = inner_loop.unroll
 
     def mean_inside(loss, *args, **kwargs):  # type: ignore[no-untyped-def]
         return real(lambda params, split: loss(params, split) / split.x.shape[1], *args, **kwargs)
 
-    monkeypatch.setattr(inner, "unroll", mean_inside)
-    wrong = {case.name for case in check.check(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed}
+    monkeypatch.setattr(inner_loop, "unroll", mean_inside)
+    wrong = {
+        case.name for case in gradients.run_checks(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed
+    }
     assert "network: change in a task without the others" in wrong

@@ -6,30 +6,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli import inner
-from maml_cli.losses import mean_loss, squared
-from maml_cli.model import Params, init_mlp, mlp
-from maml_cli.rules import BEYOND, after_steps, chain, scaled_gradient
-from maml_cli.tasks import Split, generator
+from maml_cli.core import inner_loop
+from maml_cli.core.batch import Points
+from maml_cli.core.losses import mean_loss, squared
+from maml_cli.core.network import Params, init_mlp, mlp
+from maml_cli.core.update_rules import EXTRAPOLATIONS, chain, extrapolate, scale_by_alpha
+from maml_cli.tasks.family import make_generator
 
 LOSS = mean_loss(partial(mlp, activation=torch.tanh), squared)
 TASKS = 6
 
 
 def _params() -> Params:
-    params = init_mlp(generator(0, "x"), hidden=[5, 4], init="torch")
+    params = init_mlp(make_generator(0, "x"), hidden=[5, 4], init="torch")
     return {key: value.expand(1, TASKS, *value.shape).clone() for key, value in params.items()}
 
 
-def _support(tasks: int = TASKS) -> Split:
-    x, y = torch.randn(2, 1, tasks, 7, 1, generator=generator(1, "x"), dtype=torch.float64)
-    return Split(x, y)
+def _support(tasks: int = TASKS) -> Points:
+    x, y = torch.randn(2, 1, tasks, 7, 1, generator=make_generator(1, "x"), dtype=torch.float64)
+    return Points(x, y)
 
 
-def _unroll(params: Params, support: Split, *, steps: int = 3, alpha: Tensor | None = None, first_order: bool = False):  # type: ignore[no-untyped-def]
+def _unroll(params: Params, support: Points, *, steps: int = 3, alpha: Tensor | None = None, first_order: bool = False):  # type: ignore[no-untyped-def]
     rule = {"alpha": torch.full((1, 1, 1, 1, 1), 0.1, dtype=torch.float64) if alpha is None else alpha}
-    update = scaled_gradient(dict.fromkeys(params, "alpha"))
-    return inner.unroll(LOSS, params, rule, update, support, steps=steps, first_order=first_order)
+    update = scale_by_alpha(dict.fromkeys(params, "alpha"))
+    return inner_loop.unroll(LOSS, params, rule, update, support, steps=steps, first_order=first_order)
 
 
 def _last(*args, **kwargs) -> Params:  # type: ignore[no-untyped-def]
@@ -44,7 +45,7 @@ def test_it_is_gradient_descent_for_each_task_alone() -> None:
     assert len(found) == 4
     for task in range(TASKS):
         one = {key: value[:, task : task + 1] for key, value in params.items()}
-        points = Split(*(part[:, task : task + 1] for part in support))
+        points = Points(*(part[:, task : task + 1] for part in support))
         for adapted in found:
             for key, value in one.items():
                 torch.testing.assert_close(adapted[key][:, task : task + 1], value, rtol=1e-12, atol=1e-12)
@@ -59,7 +60,7 @@ def test_permuting_or_dropping_tasks_changes_no_other_task(first_order: bool) ->
     order = torch.tensor([4, 0, 5])
     part = _last(
         {key: value[:, order] for key, value in params.items()},
-        Split(*(points[:, order] for points in support)),
+        Points(*(points[:, order] for points in support)),
         first_order=first_order,
     )
     for key, value in part.items():
@@ -73,7 +74,7 @@ def test_the_steps_are_differentiable_in_parameters_alpha_and_support_points() -
 
     def adapted(alpha: Tensor, x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         start = dict(zip(keys, values, strict=True))
-        return tuple(_last(start, Split(x, support.y), alpha=alpha, steps=2).values())
+        return tuple(_last(start, Points(x, support.y), alpha=alpha, steps=2).values())
 
     alpha = torch.full((1, TASKS, 2, 1, 1), 0.1, dtype=torch.float64, requires_grad=True)
     inputs = (alpha, support.x.clone().requires_grad_(), *(value.requires_grad_() for value in params.values()))
@@ -132,9 +133,9 @@ def test_nothing_given_is_changed() -> None:
 def test_an_alpha_of_its_own_for_each_step_and_what_comes_beyond(beyond: str, places: list[float]) -> None:
     """With loss (w - 8)^2 a step goes 2 alpha of the way: here one half, then a quarter, then as `beyond` says."""
     params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
-    support = Split(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
+    support = Points(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
     loss = mean_loss(lambda p, x: p["w"], squared)
     rule = {"alpha": torch.tensor([0.25, 0.125], dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
-    update = chain(scaled_gradient({"w": "alpha"}), after_steps(2, BEYOND[beyond]))
-    steps = inner.unroll(loss, params, rule, update, support, steps=4)
+    update = chain(scale_by_alpha({"w": "alpha"}), extrapolate(2, EXTRAPOLATIONS[beyond]))
+    steps = inner_loop.unroll(loss, params, rule, update, support, steps=4)
     assert [adapted["w"].item() for adapted in steps] == places

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from maml_cli import kernel
+from maml_cli.engines import kernel_build
 
 
-@pytest.mark.skipif(kernel.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 def test_a_training_imports_neither_dynamo_nor_matplotlib(tmp_path: Path) -> None:
     """PyTorch imports torch._dynamo for every optimiser, for over a second; if this fails it does so in another way.
 
     With the engine native, that is: a step of an optimiser of PyTorch's own imports it all the same.
     """
     code = (
-        "import sys; from maml_cli.cli import main\n"
+        "import sys; from maml_cli.cli.app import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "print(sorted({'torch._dynamo', 'matplotlib'} & sys.modules.keys()))"

@@ -8,38 +8,40 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import engines
-from maml_cli.config import Config
-from maml_cli.experiment import Experiment, build
-from maml_cli.meta import Meta, per_task
-from maml_cli.model import Params
-from maml_cli.tasks import Sinusoids, Split, TaskBatch
+from maml_cli.config.schema import Config
+from maml_cli.core.batch import Points, TaskBatch
+from maml_cli.core.meta_params import MetaParams, expand_to_tasks
+from maml_cli.core.network import Params
+from maml_cli.engines import registry
+from maml_cli.experiment import Experiment, build_experiment
 
 KEYS = {"hidden0.w": "u", "hidden0.b": "a", "head.w": "v", "head.b": "c"}
 PER_STEP = {"learned": True, "per_step": True}
 
 
 def _experiment(inner: dict[str, Any], context: int = 0) -> tuple[Config, Experiment]:
-    model = {"hidden": [1], "activation": "relu", "context": context}
+    model = {"hidden": [1], "activation": "relu", "num_context": context}
     config = Config.model_validate({"model": model, "inner": inner, "run": {"dtype": "float64", "device": "cpu"}})
-    return config, build(config)
+    return config, build_experiment(config)
 
 
-def _points(x: float, y: float) -> Split:
-    return Split(torch.full((1, 1, 1, 1), x, dtype=torch.float64), torch.full((1, 1, 1, 1), y, dtype=torch.float64))
+def _points(x: float, y: float) -> Points:
+    return Points(torch.full((1, 1, 1, 1), x, dtype=torch.float64), torch.full((1, 1, 1, 1), y, dtype=torch.float64))
 
 
-def _start(experiment: Experiment, rule: dict[str, Any] | None = None, hidden: tuple[float, ...] = (1.0,)) -> Meta:
+def _start(
+    experiment: Experiment, rule: dict[str, Any] | None = None, hidden: tuple[float, ...] = (1.0,)
+) -> MetaParams:
     """The network above, its first weights `hidden`, with alphas as given, those of each inner step in a list."""
-    meta = experiment.init_meta([0])
+    meta = experiment.init_meta_params([0])
     values = {"hidden0.w": hidden, "hidden0.b": (0.0,), "head.w": (2.0,), "head.b": (0.0,)}
     params = {key: torch.tensor(value, dtype=torch.float64).reshape(1, -1, 1) for key, value in values.items()}
     alphas = {key: torch.tensor(value, dtype=torch.float64).reshape(1, -1, 1, 1) for key, value in (rule or {}).items()}
-    return Meta(params, meta.rule | alphas)
+    return MetaParams(params, meta.rule_params | alphas)
 
 
-def _adapted(experiment: Experiment, meta: Meta, steps: int) -> list[Params]:
-    return list(experiment.algorithm.unroll(per_task(meta, 1), _points(1.0, 3.0), steps))
+def _adapted(experiment: Experiment, meta: MetaParams, steps: int) -> list[Params]:
+    return list(experiment.algorithm.unroll(expand_to_tasks(meta, 1), _points(1.0, 3.0), steps))
 
 
 def _values(params: Params) -> dict[str, float]:
@@ -99,8 +101,12 @@ def test_the_meta_gradient_of_anil(engine: str) -> None:
     df/dh = v' - 0.2 h (v h + (v h + c - 3) / h) - 0.2 v = 2.2 - 0.2 - 0.4 = 1.6, which is df/du and df/da.
     """
     config, experiment = _experiment({"adapt": "head"})
-    meta_grad = experiment.algorithm.meta_grad if engine == "reference" else engines.written_out(config, experiment)
-    batch = TaskBatch(_points(1.0, 3.0), _points(1.0, 0.0), Sinusoids(*[torch.empty(0)] * 4))
+    meta_grad = (
+        experiment.algorithm.meta_gradient
+        if engine == "reference"
+        else registry.adjoint_meta_gradient(config, experiment)
+    )
+    batch = TaskBatch(_points(1.0, 3.0), _points(1.0, 0.0))
     losses, found = meta_grad(_start(experiment, {"alpha": [0.1]}), batch, 0)
     assert losses.item() == pytest.approx(2.4**2)
     assert _values(found.params) == pytest.approx({"u": 7.68, "a": 7.68, "v": 2.88, "c": 2.88}, rel=1e-12)

@@ -4,34 +4,36 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.algorithms import Descent, adapted_keys, with_context
-from maml_cli.losses import TaskLoss
-from maml_cli.meta import Meta
-from maml_cli.meta_gradients import (
-    annealed_to_last,
+from maml_cli.core.algorithms import InnerLoop, adapted_keys, with_context
+from maml_cli.core.batch import Points, TaskBatch
+from maml_cli.core.losses import TaskLoss
+from maml_cli.core.meta_gradients import (
+    annealed_step_weights,
     conjugate_gradient,
     implicit_gradient,
     joint_gradient,
-    last_step,
-    toward_adapted,
+    last_step_weights,
+    reptile_gradient,
 )
-from maml_cli.rules import scaled_gradient
-from maml_cli.tasks import Sinusoids, Split, TaskBatch, generator, revealed
+from maml_cli.core.meta_params import MetaParams
+from maml_cli.core.update_rules import scale_by_alpha
+from maml_cli.tasks.family import make_generator
+from maml_cli.tasks.sinusoids import Sinusoids, with_task_parameters
 
 
-def _points(x: list[float], y: list[float]) -> Split:
-    return Split(*(torch.tensor(values, dtype=torch.float64).reshape(1, 1, -1, 1) for values in (x, y)))
+def _points(x: list[float], y: list[float]) -> Points:
+    return Points(*(torch.tensor(values, dtype=torch.float64).reshape(1, 1, -1, 1) for values in (x, y)))
 
 
 LINE: TaskLoss = lambda params, points: ((points.x @ params["w"] - points.y) ** 2).sum(dim=(-2, -1))  # noqa: E731
 TRUTH = Sinusoids(*(torch.full((1, 1, 1, 1), value, dtype=torch.float64) for value in (2.0, 3.0, 0.5, 0.0)))
 
 
-def _learner(*, alpha: float, proximal: float = 0.0) -> tuple[Descent, Meta]:
-    meta = Meta(
+def _learner(*, alpha: float, proximal: float = 0.0) -> tuple[InnerLoop, MetaParams]:
+    meta = MetaParams(
         {"w": torch.ones(1, 1, 1, dtype=torch.float64)}, {"alpha": torch.full((1, 1, 1, 1), alpha, dtype=torch.float64)}
     )
-    return Descent(LINE, scaled_gradient({"w": "alpha"}), ["w"], proximal=proximal), meta
+    return InnerLoop(LINE, scale_by_alpha({"w": "alpha"}), ["w"], proximal=proximal), meta
 
 
 def test_reptile_is_the_way_back_and_each_step_sees_other_points() -> None:
@@ -41,19 +43,19 @@ def test_reptile_is_the_way_back_and_each_step_sees_other_points() -> None:
     0.424 + 0.2 * 2.576 = 0.9392. The query loss there is (0.9392 - 5)^2 + (2 * 0.9392)^2.
     """
     descent, meta = _learner(alpha=0.1)
-    batch = TaskBatch(_points([1], [3]), _points([1, 2], [5, 0]), TRUTH)
+    batch = TaskBatch(_points([1], [3]), _points([1, 2], [5, 0]))
     for steps, place in enumerate((1.4, 2.12, 0.424, 0.9392), start=1):
-        losses, found = toward_adapted(descent.for_training(steps), LINE, steps=steps)(meta, batch, 0)
-        assert found.params["w"].item() == pytest.approx(1 - place, rel=1e-12) and found.rule == {}
+        losses, found = reptile_gradient(descent.with_annealed_order(steps), LINE, steps=steps)(meta, batch, 0)
+        assert found.params["w"].item() == pytest.approx(1 - place, rel=1e-12) and found.rule_params == {}
         assert losses.item() == pytest.approx((place - 5) ** 2 + (2 * place) ** 2, rel=1e-12)
 
 
 def test_joint_training_sees_all_points_and_does_not_adapt() -> None:
     """At w = 1 the errors are -2 at x = 1, -4 at x = 1 and 2 at x = 2: loss 24, slope 2 (-2 - 4 + 4) = -4."""
     _, meta = _learner(alpha=0.1)
-    batch = TaskBatch(_points([1], [3]), _points([1, 2], [5, 0]), TRUTH)
+    batch = TaskBatch(_points([1], [3]), _points([1, 2], [5, 0]))
     losses, found = joint_gradient(LINE)(meta, batch, 0)
-    assert losses.item() == 24.0 and found.params["w"].item() == -4.0 and found.rule == {}
+    assert losses.item() == 24.0 and found.params["w"].item() == -4.0 and found.rule_params == {}
 
 
 @pytest.mark.parametrize("strength", [0.5, 2.0, 100.0])
@@ -61,8 +63,8 @@ def test_implicit_gradient_of_a_line_is_its_closed_form(strength: float) -> None
     """Support (1, 3), (2, 0), query (1, 5), theta 1: phi = (6 + lambda) / (10 + lambda), and the meta-gradient is
     2 (phi - 5) times d phi / d theta = lambda / (10 + lambda)."""
     descent, meta = _learner(alpha=1 / (10 + strength), proximal=strength)  # one step from a parabola to its minimum
-    batch = TaskBatch(_points([1, 2], [3, 0]), _points([1], [5]), TRUTH)
-    meta_grad = implicit_gradient(descent.for_training(1), LINE, adapted=["w"], proximal=strength, cg_steps=1)
+    batch = TaskBatch(_points([1, 2], [3, 0]), _points([1], [5]))
+    meta_grad = implicit_gradient(descent.with_annealed_order(1), LINE, adapted=["w"], proximal=strength, cg_steps=1)
     losses, found = meta_grad(meta, batch, 0)
     phi = (6 + strength) / (10 + strength)
     assert losses.item() == pytest.approx((phi - 5) ** 2, rel=1e-12)
@@ -71,7 +73,9 @@ def test_implicit_gradient_of_a_line_is_its_closed_form(strength: float) -> None
 
 def test_conjugate_gradients_solve_each_task_and_stop_where_there_is_nothing_to_solve() -> None:
     """A random positive definite system of 5 unknowns in 5 steps and in 9; a zero target; negative curvature."""
-    factor, target = torch.randn(2, 4, 5, 6, generator=generator(0, "x"), dtype=torch.float64).tensor_split([5], dim=-1)
+    factor, target = torch.randn(2, 4, 5, 6, generator=make_generator(0, "x"), dtype=torch.float64).tensor_split(
+        [5], dim=-1
+    )
     matrix = factor @ factor.mT + torch.eye(5, dtype=torch.float64)
     target = target.squeeze(-1).clone()
     target[1, 2] = 0
@@ -88,8 +92,8 @@ def test_conjugate_gradients_solve_each_task_and_stop_where_there_is_nothing_to_
 
 
 def test_weights_of_the_multi_step_loss() -> None:
-    assert list(last_step(3)(7)) == [0, 0, 0, 1]
-    weights = annealed_to_last(4, until=10)
+    assert list(last_step_weights(3)(7)) == [0, 0, 0, 1]
+    weights = annealed_step_weights(4, until=10)
     assert list(weights(0)) == [0, 0.25, 0.25, 0.25, 0.25]
     assert list(weights(5)) == pytest.approx([0, 0.125, 0.125, 0.125, 0.625])
     assert list(weights(10)) == list(weights(99)) == [0, 0, 0, 0, 1]
@@ -106,6 +110,6 @@ def test_a_context_is_zero_for_each_task_and_adapts_alone() -> None:
 
 
 def test_an_oracle_is_told_amplitude_frequency_and_phase() -> None:
-    batch = TaskBatch(_points([1, 7], [3, 4]), _points([5], [5]), TRUTH).with_inputs(revealed)
+    batch = TaskBatch(*(with_task_parameters(p, TRUTH) for p in (_points([1, 7], [3, 4]), _points([5], [5]))))
     assert batch.support.x[0, 0].tolist() == [[1.0, 2.0, 3.0, 0.5], [7.0, 2.0, 3.0, 0.5]]
     assert batch.query.x[0, 0].tolist() == [[5.0, 2.0, 3.0, 0.5]] and batch.query.y.item() == 5.0

@@ -7,31 +7,32 @@ from typing import get_args
 import pytest
 import torch
 
-from maml_cli.config import Activation, Alpha, Init, Inner, Optimizer, Outer
-from maml_cli.losses import LOSSES, mean_loss
-from maml_cli.model import ACTIVATIONS, INITS, init_mlp, mlp
-from maml_cli.outer import SCHEDULES
-from maml_cli.rules import BEYOND
-from maml_cli.tasks import Split, generator
-from maml_cli.updates import OPTIMIZERS
+from maml_cli.config.schema import ActivationName, Alpha, InitName, Inner, OptimizerName, Outer
+from maml_cli.core.batch import Points
+from maml_cli.core.losses import LOSSES, mean_loss
+from maml_cli.core.network import ACTIVATIONS, INITIALIZERS, init_mlp, mlp
+from maml_cli.core.update_rules import EXTRAPOLATIONS
+from maml_cli.engines.optimizers import OPTIMIZERS
+from maml_cli.engines.outer_step import SCHEDULES
+from maml_cli.tasks.family import make_generator
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [4, 6, 3]])
 def test_mlp_is_a_stack_of_linear_layers(hidden: list[int]) -> None:
-    params = init_mlp(generator(0, "x"), hidden=hidden, init="torch")
+    params = init_mlp(make_generator(0, "x"), hidden=hidden, init="torch")
     layers: list[torch.nn.Module] = []
     for name in [f"hidden{i}" for i in range(len(hidden))] + ["head"]:
         weight, bias = params[f"{name}.w"], params[f"{name}.b"]
         linear = torch.nn.Linear(weight.shape[0], weight.shape[1], dtype=torch.float64)
         linear.load_state_dict({"weight": weight.T, "bias": bias[0]})
         layers += [linear, torch.nn.Tanh()]
-    x = torch.randn(7, 1, dtype=torch.float64, generator=generator(1, "x"))
+    x = torch.randn(7, 1, dtype=torch.float64, generator=make_generator(1, "x"))
     torch.testing.assert_close(mlp(params, x, activation=torch.tanh), torch.nn.Sequential(*layers[:-1])(x))
 
 
 def test_leading_axes_are_batches() -> None:
-    params = init_mlp(generator(0, "x"), hidden=[4, 4], init="torch", batch=(2, 3))
-    x = torch.randn(2, 3, 5, 1, dtype=torch.float64, generator=generator(1, "x"))
+    params = init_mlp(make_generator(0, "x"), hidden=[4, 4], init="torch", batch=(2, 3))
+    x = torch.randn(2, 3, 5, 1, dtype=torch.float64, generator=make_generator(1, "x"))
     whole = mlp(params, x, activation=torch.relu)
     for r in range(2):
         for b in range(3):
@@ -52,7 +53,7 @@ def test_leading_axes_are_batches() -> None:
     ],
 )
 def test_initial_weights_have_the_stated_spread(init: str, std: float, limit: float) -> None:
-    params = init_mlp(generator(0, "x"), hidden=[50, 50], init=init, batch=(20,))
+    params = init_mlp(make_generator(0, "x"), hidden=[50, 50], init=init, batch=(20,))
     weights = params["hidden1.w"]
     assert weights.shape == (20, 50, 50) and params["hidden1.b"].shape == (20, 1, 50)
     assert abs(weights.std().item() / std - 1) < 4 / math.sqrt(2 * weights.numel()) + 1e-4
@@ -69,7 +70,7 @@ def test_initial_weights_have_the_stated_spread(init: str, std: float, limit: fl
     [([0.5, -2.0], (0.25 + 4) / 2, 1.25, (0.125 + 1.5) / 2), ([0.0, 1.0], 0.5, 0.5, 0.25)],
 )
 def test_losses_are_means_over_points(error: list[float], mse: float, l1: float, huber: float) -> None:
-    points = Split(torch.zeros(1, 1, 2, 1), -torch.tensor(error).reshape(1, 1, 2, 1))
+    points = Points(torch.zeros(1, 1, 2, 1), -torch.tensor(error).reshape(1, 1, 2, 1))
     for name, expected in {"mse": mse, "l1": l1, "huber": huber}.items():
         loss = mean_loss(lambda params, x: torch.zeros_like(x), LOSSES[name])({}, points)
         assert loss.shape == (1, 1) and loss.item() == pytest.approx(expected, abs=1e-7)
@@ -78,13 +79,13 @@ def test_losses_are_means_over_points(error: list[float], mse: float, l1: float,
 def test_shapes_that_would_broadcast_are_refused() -> None:
     loss = mean_loss(partial(lambda params, x: x), LOSSES["mse"])
     with pytest.raises(ValueError, match=r"\(1, 2, 3, 1\) and target \(1, 2, 3\)"):
-        loss({}, Split(torch.zeros(1, 2, 3, 1), torch.zeros(1, 2, 3)))
+        loss({}, Points(torch.zeros(1, 2, 3, 1), torch.zeros(1, 2, 3)))
 
 
 def test_the_schema_names_what_the_core_has() -> None:
-    assert set(get_args(Activation)) == set(ACTIVATIONS)
-    assert set(get_args(Init)) == set(INITS)
-    assert set(get_args(Optimizer)) == set(OPTIMIZERS)
-    assert set(get_args(get_args(Alpha.model_fields["beyond"].annotation)[0])) == set(BEYOND)
+    assert set(get_args(ActivationName)) == set(ACTIVATIONS)
+    assert set(get_args(InitName)) == set(INITIALIZERS)
+    assert set(get_args(OptimizerName)) == set(OPTIMIZERS)
+    assert set(get_args(get_args(Alpha.model_fields["after_last_step"].annotation)[0])) == set(EXTRAPOLATIONS)
     assert set(get_args(Outer.model_fields["schedule"].annotation)) == set(SCHEDULES)
     assert set(get_args(Inner.model_fields["loss"].annotation)) == set(LOSSES)

@@ -7,35 +7,35 @@ import pytest
 import torch
 from torch import Tensor
 
+from maml_cli.core.meta_params import MetaParams
+from maml_cli.engines.optimizers import OPTIMIZERS, OuterOptimizer
+from maml_cli.engines.outer_step import SCHEDULES, StepResult, TrainState, outer_step, run_norms
 from maml_cli.errors import DivergedError
-from maml_cli.meta import Meta
-from maml_cli.outer import SCHEDULES, Outcome, TrainState, outer_step, run_norms
-from maml_cli.tasks import generator
-from maml_cli.updates import OPTIMIZERS, Learned
+from maml_cli.tasks.family import make_generator
 
 # Two runs, three tasks, one weight and one alpha.
 LOSSES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 4.0, 7.0]])
-SLOPES = Meta(
+SLOPES = MetaParams(
     {"w": torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 12.0]]).reshape(2, 3, 1, 1)},
     {"alpha": torch.tensor([[4.0, 4.0, 4.0], [0.0, 1.0, -1.0]]).reshape(2, 3, 1, 1, 1)},
 )  # means over tasks: w 3 and 4, alpha 4 and 0
 
 
 def _state(optimizer: str = "sgd", lr: float = 0.5, alpha_lr: float = 0.25) -> TrainState:
-    meta = Meta({"w": torch.zeros(2, 1, 1)}, {"alpha": torch.zeros(2, 1, 1, 1)})
+    meta = MetaParams({"w": torch.zeros(2, 1, 1)}, {"alpha": torch.zeros(2, 1, 1, 1)})
     learned = {
-        "params": Learned(OPTIMIZERS[optimizer]([meta.params["w"]], lr), lr),
-        "rule": Learned(OPTIMIZERS["sgd"]([meta.rule["alpha"]], alpha_lr), alpha_lr),
+        "params": OuterOptimizer(OPTIMIZERS[optimizer]([meta.params["w"]], lr), lr),
+        "rule": OuterOptimizer(OPTIMIZERS["sgd"]([meta.rule_params["alpha"]], alpha_lr), alpha_lr),
     }
     return TrainState(meta, learned, [], 0, torch.zeros(2, dtype=torch.float64), torch.zeros(2), torch.zeros(2))
 
 
-def _step(state: TrainState, losses: Tensor = LOSSES, slopes: Meta = SLOPES, **options: Any) -> Outcome:
+def _step(state: TrainState, losses: Tensor = LOSSES, slopes: MetaParams = SLOPES, **options: Any) -> StepResult:
     return outer_step(state, None, lambda meta, batch, step: (losses, slopes), **options)  # type: ignore[arg-type]
 
 
 def _values(state: TrainState) -> list[list[float]]:
-    return [state.meta.params["w"].flatten().tolist(), state.meta.rule["alpha"].flatten().tolist()]
+    return [state.meta_params.params["w"].flatten().tolist(), state.meta_params.rule_params["alpha"].flatten().tolist()]
 
 
 def test_it_descends_the_mean_over_tasks_with_a_rate_for_each_part() -> None:
@@ -67,7 +67,7 @@ def test_clipping_scales_the_whole_gradient_of_a_run_that_is_too_long() -> None:
 
 def test_clipping_each_task_bounds_what_one_task_can_do() -> None:
     """Tasks of run 0 have gradients (1, 0), (2, 0), (3, 4): with limit 2.5 the last is halved, to (1.5, 2)."""
-    slopes = Meta(
+    slopes = MetaParams(
         {"w": torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]).reshape(2, 3, 1, 1)},
         {"alpha": torch.tensor([[0.0, 0.0, 4.0], [0.0, 0.0, 0.0]]).reshape(2, 3, 1, 1, 1)},
     )
@@ -75,19 +75,19 @@ def test_clipping_each_task_bounds_what_one_task_can_do() -> None:
     outcome = _step(state, slopes=slopes, clip_task_norm=2.5)
     assert _values(state)[0] == pytest.approx([-(1 + 2 + 1.5) / 3, -1.0])
     assert _values(state)[1] == pytest.approx([-2 / 3, 0.0])
-    assert outcome.loss.tolist() == [2.0, 5.0] and state.left_out.tolist() == [0, 0]
+    assert outcome.loss.tolist() == [2.0, 5.0] and state.skipped_tasks.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("where", ["loss", "w", "alpha"])
 def test_clipping_each_task_leaves_out_what_is_not_finite(bad: float, where: str) -> None:
     """Without task 2 of run 1 its gradients are 0, 0 and its losses 4, 4; run 0 is as it was."""
-    losses, slopes = LOSSES.clone(), Meta(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
-    {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule["alpha"]}[where][1, 2] = bad
+    losses, slopes = LOSSES.clone(), MetaParams(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
+    {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule_params["alpha"]}[where][1, 2] = bad
     state = _state()
     outcome = _step(state, losses, slopes, clip_task_norm=100.0)
     assert _values(state)[0] == pytest.approx([-1.5, 0.0]) and _values(state)[1] == pytest.approx([-1.0, -0.25 / 3])
-    assert outcome.loss.tolist() == [2.0, 4.0] and state.left_out.tolist() == [0, 1]
+    assert outcome.loss.tolist() == [2.0, 4.0] and state.skipped_tasks.tolist() == [0, 1]
     slopes.params["w"][1] = bad
     _step(state, losses, slopes, clip_task_norm=100.0)
     assert state.diverged.tolist() == [0, 2] and _values(state)[0] == pytest.approx([-3.0, 0.0])
@@ -102,26 +102,26 @@ def test_weight_noise_moves_where_gradients_are_taken_and_nothing_else() -> None
 
     4,000 draws of deviation 0.5: the mean is known to 0.008, the deviation (uniform: kurtosis 1.8) to 0.0035.
     """
-    meta = Meta({"w": torch.full((2, 50, 40), 3.0)}, {"alpha": torch.ones(2, 1, 1, 1)})
-    learned = {"params": Learned(OPTIMIZERS["sgd"]([meta.params["w"]], 1.0), 1.0)}
+    meta = MetaParams({"w": torch.full((2, 50, 40), 3.0)}, {"alpha": torch.ones(2, 1, 1, 1)})
+    learned = {"params": OuterOptimizer(OPTIMIZERS["sgd"]([meta.params["w"]], 1.0), 1.0)}
     state = TrainState(meta, learned, [], 0, torch.zeros(2), torch.zeros(2), torch.zeros(2))
-    state.noise_generators = [generator(0, "x"), generator(1, "x")]
+    state.noise_generators = [make_generator(0, "x"), make_generator(1, "x")]
 
-    def meta_grad(start: Meta, batch: object, step: int) -> tuple[Tensor, Meta]:
-        assert torch.equal(start.rule["alpha"], torch.ones(2, 1, 1, 1))
-        return torch.ones(2, 1), Meta({"w": start.params["w"].unsqueeze(1)}, {})
+    def meta_grad(start: MetaParams, batch: object, step: int) -> tuple[Tensor, MetaParams]:
+        assert torch.equal(start.rule_params["alpha"], torch.ones(2, 1, 1, 1))
+        return torch.ones(2, 1), MetaParams({"w": start.params["w"].unsqueeze(1)}, {})
 
     outer_step(state, None, meta_grad, weight_noise=0.5)  # type: ignore[arg-type]
     noise = -meta.params["w"]  # w = 3 - 1 * (3 + noise)
     assert abs(noise.mean().item()) < 0.03 and noise.std().item() == pytest.approx(0.5, abs=0.015)
     assert noise.abs().max() <= 0.5 * math.sqrt(3) + 1e-6
     for run in range(2):  # each run by its own generator
-        drawn = torch.rand(2000, generator=generator(run, "x"), dtype=torch.float64).reshape(50, 40)
+        drawn = torch.rand(2000, generator=make_generator(run, "x"), dtype=torch.float64).reshape(50, 40)
         torch.testing.assert_close(noise[run].double(), (2 * drawn - 1) * 0.5 * math.sqrt(3), rtol=0, atol=1e-6)
 
 
 def test_norm_is_of_parameters_and_alpha_together() -> None:
-    gradients = Meta({"a": torch.tensor([[3.0, 0.0], [1.0, 1.0]])}, {"b": torch.tensor([[4.0], [1.0]])})
+    gradients = MetaParams({"a": torch.tensor([[3.0, 0.0], [1.0, 1.0]])}, {"b": torch.tensor([[4.0], [1.0]])})
     assert run_norms(gradients).tolist() == pytest.approx([5.0, math.sqrt(3)])
 
 
@@ -130,7 +130,7 @@ def test_adam_is_adam() -> None:
     state = _state("adam", lr=0.1)
     m = v = w = 0.0
     for step, slope in enumerate((3.0, 1.0), start=1):
-        _step(state, slopes=Meta({"w": torch.full((2, 3, 1, 1), slope)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)}))
+        _step(state, slopes=MetaParams({"w": torch.full((2, 3, 1, 1), slope)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)}))
         m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
         w -= 0.1 * (m / (1 - 0.9**step)) / (math.sqrt(v / (1 - 0.999**step)) + 1e-8)
     assert _values(state)[0] == pytest.approx([w, w], rel=1e-6)
@@ -156,21 +156,21 @@ def test_what_is_not_finite_stops_before_the_update(bad: float, where: str, mess
     state = _state("adam")
     for _ in range(7):
         _step(state)
-    losses, slopes = LOSSES.clone(), Meta(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
-    target = {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule["alpha"]}[where]
+    losses, slopes = LOSSES.clone(), MetaParams(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
+    target = {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule_params["alpha"]}[where]
     target[:, 2] = bad
     before, sums = _values(state), state.loss_sum.tolist()
     with pytest.raises(DivergedError, match=message):
         _step(state, losses, slopes, clip_norm=1.0)
     assert _values(state) == before and state.step == 7 and state.loss_sum.tolist() == sums
-    assert state.optimizers["params"].optimizer.state[state.meta.params["w"]]["step"].item() == 7
+    assert state.optimizers["params"].optimizer.state[state.meta_params.params["w"]]["step"].item() == 7
 
 
 @pytest.mark.parametrize("where", ["loss", "w", "alpha"])
 def test_a_run_that_diverges_stays_as_it_was_and_the_other_goes_on_as_if_alone(where: str) -> None:
     state, undisturbed = _state("adam"), _state("adam")
-    losses, slopes = LOSSES.clone(), Meta(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
-    {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule["alpha"]}[where][1, 2] = math.nan
+    losses, slopes = LOSSES.clone(), MetaParams(*({k: v.clone() for k, v in part.items()} for part in SLOPES))
+    {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule_params["alpha"]}[where][1, 2] = math.nan
     _step(state)
     stopped = [values[1] for values in _values(state)]
     for _ in range(3):
@@ -185,7 +185,7 @@ def test_a_run_that_diverges_stays_as_it_was_and_the_other_goes_on_as_if_alone(w
 
 
 def test_a_gradient_whose_norm_overflows_stops_too() -> None:
-    huge = Meta({"w": torch.full((2, 3, 1, 1), 1e30)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)})
+    huge = MetaParams({"w": torch.full((2, 3, 1, 1), 1e30)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)})
     with pytest.raises(DivergedError, match="the gradient overflows"):
         _step(_state(), slopes=huge)
 
@@ -195,10 +195,10 @@ def test_the_other_optimisers_by_their_formulas(name: str) -> None:
     """From w = 1 with rate 0.1 and gradients 3 and 1, as torch documents them: momentum 0.9, RMSprop's alpha 0.99, and
     in AdamW a decay of 0.01."""
     state = _state(name, lr=0.1)
-    state.meta.params["w"].fill_(1.0)
+    state.meta_params.params["w"].fill_(1.0)
     w, m, v, buffer = 1.0, 0.0, 0.0, 0.0
     for step, slope in enumerate((3.0, 1.0), start=1):
-        _step(state, slopes=Meta({"w": torch.full((2, 3, 1, 1), slope)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)}))
+        _step(state, slopes=MetaParams({"w": torch.full((2, 3, 1, 1), slope)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)}))
         m, buffer = 0.9 * m + 0.1 * slope, 0.9 * buffer + slope
         v = (0.99 if name == "rmsprop" else 0.999) * v + (0.01 if name == "rmsprop" else 0.001) * slope**2
         adam = m / (1 - 0.9**step) / (math.sqrt(v / (1 - 0.999**step)) + 1e-8)

@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from maml_cli import plots
-from maml_cli.assess import Fit, fits, open_run
-from maml_cli.evaluate import Baselines, Errors, Evaluation, PointErrors, Statistic
-from maml_cli.files import read_lines
+from maml_cli.evaluation.evaluate import Baselines, Errors, Evaluation, PointErrors, Statistic
+from maml_cli.evaluation.trained_run import TaskFit, fit_tasks, open_run
+from maml_cli.reporting import figures
+from maml_cli.runs.files import read_lines
 from tests.conftest import Cli, Tiny
 
 
@@ -32,7 +32,7 @@ def _evaluation(means: list[float]) -> Evaluation:
 def test_fit_draws_truth_support_and_every_step_of_each_task() -> None:
     x = torch.linspace(-5, 5, 11)
     predictions = torch.stack([x * 0, x * 0.5, x])
-    figure = plots.fit_figure([Fit(x, x, predictions, x[:3], x[:3])] * 4, measure="mse", title="a title")
+    figure = figures.fit_figure([TaskFit(x, x, predictions, x[:3], x[:3])] * 4, measure="mse", title="a title")
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert len(shown) == 4 and figure.get_suptitle() == "a title"
     lines = {str(line.get_label()): line for line in shown[0].lines}
@@ -45,7 +45,7 @@ def test_fit_draws_truth_support_and_every_step_of_each_task() -> None:
 
 
 def test_steps_draws_the_means_their_interval_and_the_baselines() -> None:
-    (axis,) = plots.steps_figure(_evaluation([3.0, 0.5, 0.4]), measure="mse", title="a title").axes
+    (axis,) = figures.steps_figure(_evaluation([3.0, 0.5, 0.4]), measure="mse", title="a title").axes
     lines = {str(line.get_label()): line for line in axis.lines}
     assert list(lines["meta-trained"].get_ydata()) == [3.0, 0.5, 0.4]  # type: ignore[arg-type]
     assert {"random initialisation", "predict zero (4.25)", "best without adapting (3)"} <= lines.keys()
@@ -57,9 +57,9 @@ def test_steps_draws_the_means_their_interval_and_the_baselines() -> None:
 
 def test_what_overflows_does_not_flatten_the_rest() -> None:
     for bad in math.inf, 1e25:
-        (axis,) = plots.steps_figure(_evaluation([3.0, 0.5, bad]), measure="mse", title="").axes
+        (axis,) = figures.steps_figure(_evaluation([3.0, 0.5, bad]), measure="mse", title="").axes
         assert axis.get_ylim()[1] <= 30 * 4.25
-    (axis,) = plots.curve_figure(
+    (axis,) = figures.curve_figure(
         [(1, [2.0])],
         [(0, [[3.0], [math.nan]]), (1, [[3.0], [1.0]])],
         loss_label="query loss (mse)",
@@ -73,7 +73,7 @@ def test_what_overflows_does_not_flatten_the_rest() -> None:
 
 
 def test_alpha_draws_a_panel_for_each_alpha_and_a_line_for_each_step() -> None:
-    figure = plots.alpha_figure(
+    figure = figures.alpha_figure(
         {"head": [(0, [0.1, 0.2]), (10, [0.3, 0.4])], "hidden0": [(0, [1, 1]), (10, [2, 2])]}, title="t"
     )
     assert [axis.get_title() for axis in figure.axes] == ["head", "hidden0"]
@@ -106,13 +106,13 @@ def test_one_kind_elsewhere_from_a_lone_checkpoint(cli: Cli, trained: str) -> No
 def test_the_trace_of_a_learned_alpha_is_that_of_the_log(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     run = cli("train", "-c", "lab-learned-alpha", *Tiny, "-q").out.strip()
     seen: dict[str, Any] = {}
-    real = plots.alpha_figure
+    real = figures.alpha_figure
 
     def look(trace: Any, *, title: str) -> Figure:
         seen.update(trace, title=title)
         return real(trace, title=title)
 
-    monkeypatch.setattr(plots, "alpha_figure", look)
+    monkeypatch.setattr(figures, "alpha_figure", look)
     assert cli("plot", "--checkpoint", run, "--kind", "alpha").code == 0
     logged = [(r["step"], r["alpha"]["alpha"]) for r in read_lines(Path(run) / "metrics.jsonl") if "alpha" in r]
     assert len(logged) == 3 and seen["alpha"] == [(0, [0.1]), *logged]
@@ -121,6 +121,6 @@ def test_the_trace_of_a_learned_alpha_is_that_of_the_log(cli: Cli, monkeypatch: 
 
 def test_fits_are_those_of_the_test_bank(cli: Cli, trained: str) -> None:
     opened = open_run(Path(trained))
-    found = fits(opened, num_tasks=3, num_shots=4, steps=2, seed=0)
+    found = fit_tasks(opened, num_tasks=3, num_shots=4, steps=2, seed=0)
     assert len(found) == 3 and found[0].predictions.shape == (3, 301) and found[0].support_x.shape == (4,)
     assert len({fit.truth.abs().max().item() for fit in found}) == 3

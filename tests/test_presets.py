@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from maml_cli import presets
-from maml_cli.config import Config
+from maml_cli.config import presets
+from maml_cli.config.load import load_config, to_dict
+from maml_cli.config.schema import Config
 from maml_cli.errors import ConfigError, FileError
-from maml_cli.loading import load_config, to_dict
 from tests.conftest import Cli
 
 ROOT = Path(__file__).parent.parent
@@ -80,15 +80,15 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "anil-10shot": METHOD | {"inner.adapt": "head"},
     "boil-10shot": METHOD | {"inner.adapt": "body"},
-    "cavia-10shot": METHOD | {"inner.adapt": "context", "model.context": 5, "inner.alpha.init": 1.0},
+    "cavia-10shot": METHOD | {"inner.adapt": "context", "model.num_context": 5, "inner.alpha.init": 1.0},
     "meta-sgd-10shot": METHOD | {"inner.alpha.learned": True, "inner.alpha.per": "parameter"},
     "lslr-10shot": METHOD | FIVE_STEPS | {"inner.alpha.per": "layer"},
     "alpha-per-step-10shot": METHOD | FIVE_STEPS | {"inner.alpha.per": "parameter"},
     "annealed-10shot": METHOD | {"inner.steps": 5, "inner.first_order_until": 10_000},
-    "multi-step-10shot": METHOD | {"inner.steps": 5, "outer.multi_step_until": 10_000},
+    "multi-step-10shot": METHOD | {"inner.steps": 5, "outer.multi_step_loss_until": 10_000},
     "maml-plus-plus-10shot": METHOD
     | FIVE_STEPS
-    | {"inner.alpha.per": "layer", "inner.first_order_until": 5_000, "outer.multi_step_until": 10_000},
+    | {"inner.alpha.per": "layer", "inner.first_order_until": 5_000, "outer.multi_step_loss_until": 10_000},
     "meta-curvature-10shot": METHOD | {"inner.curvature": "kronecker", "inner.curvature_per_step": False},
     "reptile-10shot": METHOD
     | {
@@ -202,7 +202,8 @@ def test_a_wheel_has_the_presets_and_finds_them_outside_the_checkout(tmp_path: P
         assert {f"maml_cli/presets/{name}.yaml" for name in EXPECTED} <= set(archive.namelist())
         assert "maml_cli/py.typed" in archive.namelist()
     code = (
-        "import sys; sys.path.insert(0, 'site'); from maml_cli.cli import main; main(['config', 'show', 'finn-5shot'])"
+        "import sys; sys.path.insert(0, 'site'); from maml_cli.cli.app import main; "
+        "main(['config', 'show', 'finn-5shot'])"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "num_support: 5" in shown.stdout and "site/maml_cli/presets/finn-5shot.yaml" in shown.stdout

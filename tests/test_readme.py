@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from maml_cli import presets
-from maml_cli.readme import fill, generated
+from maml_cli.config import presets
+from maml_cli.dev.generated_docs import fill, generated
 from tests.conftest import Cli, Tiny
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ SHORT = {
 
 def test_every_maml_command_runs_in_the_order_of_the_readme(cli: Cli) -> None:
     """Shortened to twelve outer steps and ten tasks, and to a checkpoint that such a run has."""
-    shutil.copytree(ROOT / "outputs" / "reference", "outputs/reference")
+    shutil.copytree(ROOT / "outputs" / "published", "outputs/published")
     ran = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("maml ")]
     assert len(ran) > 20
     for arguments in ran:
@@ -48,7 +48,7 @@ def test_every_make_target_exists() -> None:
 
 def test_what_is_generated_is_current() -> None:
     """If this fails: make reference."""
-    parts = generated(ROOT / "outputs" / "reference")
+    parts = generated(ROOT / "outputs" / "published")
     for name, text in parts.items():
         (found,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", README, flags=re.S)
         assert found == text, name

@@ -9,30 +9,35 @@ from typing import Any
 import pytest
 import typer
 
-from maml_cli import presets, results
+from maml_cli.config import presets
+from maml_cli.config.load import load_config
+from maml_cli.dev import results
+from maml_cli.dev.results_plan import Goal, results_plan
+from maml_cli.dev.results_tables import results_markdown
 from maml_cli.errors import CheckpointError, ConfigError, FileError
-from maml_cli.experiment import build
-from maml_cli.files import read_lines
-from maml_cli.loading import load_config
-from maml_cli.results_plan import Goal, plan
-from maml_cli.results_text import markdown
-from maml_cli.rundir import open_checkpoint
-from maml_cli.train import restore
+from maml_cli.experiment import build_experiment
+from maml_cli.runs.directory import open_checkpoint
+from maml_cli.runs.files import read_lines
+from maml_cli.training.loop import restore_state
 from tests.conftest import Cli
 
-REFERENCE = Path(__file__).parent.parent / "outputs" / "reference"
+REFERENCE = Path(__file__).parent.parent / "outputs" / "published"
 COMMITTED: dict[str, Any] = json.loads((REFERENCE / "results.json").read_text(encoding="utf-8"))
 TINY = ["outer.steps=6", "run.eval_tasks=3", "run.log_every=2", "run.checkpoint_every=3"]
 
 
 def test_every_line_of_the_plan_is_a_preset_that_can_be_trained_so() -> None:
-    entries = plan()
+    entries = results_plan()
     assert len({entry.name for entry in entries}) == len(entries)
     for entry in entries:
         config = load_config(entry.preset, entry.changes).config
         if entry.label[:2] != "G1":
             assert (config.tasks.num_support,) == entry.shots
-        assert not config.inner.steps_differ or max(entry.steps) <= config.inner.steps or config.inner.alpha.beyond
+        assert (
+            not config.inner.has_per_step_params
+            or max(entry.steps) <= config.inner.steps
+            or config.inner.alpha.after_last_step
+        )
     methods = {entry.preset for entry in entries}
     assert methods >= {name for name in presets.names() if "shot" in name}
 
@@ -40,7 +45,7 @@ def test_every_line_of_the_plan_is_a_preset_that_can_be_trained_so() -> None:
 def test_the_goals_are_those_of_the_project() -> None:
     found = {
         (entry.label.removesuffix(", noise"), goal.shots, goal.step): goal.bound
-        for entry in plan()
+        for entry in results_plan()
         for goal in entry.goals
     }
     assert found == {
@@ -55,7 +60,7 @@ def test_the_goals_are_those_of_the_project() -> None:
         ("G4", 5, 5): 0.08,
         ("G4", 10, 5): 0.015,
     }
-    assert all(len(entry.seeds) == 3 for entry in plan() if entry.label)
+    assert all(len(entry.seeds) == 3 for entry in results_plan() if entry.label)
 
 
 @pytest.mark.parametrize("jobs", [2])
@@ -78,7 +83,7 @@ def test_it_trains_evaluates_draws_and_keeps_and_trains_nothing_twice(
     kept = open_checkpoint(out / "best-1step-5shot-seed2")
     assert kept.step == 6 and kept.config.run.seed == 2 and "optimizers" not in kept.contents
     with pytest.raises(CheckpointError, match="it has no optimiser state, so that training cannot go on from it"):
-        restore(kept.config, build(kept.config), kept.contents)
+        restore_state(kept.config, build_experiment(kept.config), kept.contents)
     assert read_lines(out / "best-1step-5shot" / "metrics.jsonl") == read_lines(
         runs / "best-1step-5shot-seed0" / "metrics.jsonl"
     )
@@ -163,10 +168,10 @@ def _entry(means: list[float], goal: Goal, *, label: str = "G3", worst: float = 
         "name": "x",
         "preset": "x",
         "label": label,
-        "beyond": "stop",
+        "after_last_step": "stop",
         "num_tasks": 10,
         "title": "X",
-        "beside": "0.5",
+        "published": "0.5",
         "report_steps": [1],
         "goals": [goal._asdict()],
         "runs": runs,
@@ -183,7 +188,7 @@ def _entry(means: list[float], goal: Goal, *, label: str = "G3", worst: float = 
     ],
 )
 def test_a_goal_is_met_on_the_mean_and_by_every_seed(means: list[float], worst: float, g3: str, g5: str) -> None:
-    table = markdown({"entries": [_entry(means, Goal(5, 2, 1.0, "y"), worst=worst)]}).splitlines()
+    table = results_markdown({"entries": [_entry(means, Goal(5, 2, 1.0, "y"), worst=worst)]}).splitlines()
     rows = {line.split(" | ")[0]: line.split(" | ") for line in table if line.startswith("| G")}
     assert rows["| G3"][7] == g3 and rows["| G5"][7] == g5
     assert rows["| G3"][2:4] == ["5", "2"] and rows["| G5"][2:4] == ["5", "4"]

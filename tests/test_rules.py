@@ -6,27 +6,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli import inner
-from maml_cli.inner import Steps
-from maml_cli.losses import mean_loss, squared
-from maml_cli.model import Params
-from maml_cli.rules import (
+from maml_cli.core import inner_loop
+from maml_cli.core.batch import Points
+from maml_cli.core.inner_loop import RuleParamsByStep
+from maml_cli.core.losses import mean_loss, squared
+from maml_cli.core.network import Params
+from maml_cli.core.update_rules import (
     alphas,
     chain,
     init_kronecker,
-    kronecker,
     kronecker_keys,
-    scaled_by_rms,
-    scaled_gradient,
+    precondition_kronecker,
+    scale_by_alpha,
+    scale_by_rms,
 )
-from maml_cli.tasks import Split
 
 
 def _tensor(values: object, *shape: int) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(*shape)
 
 
-def _by_step(rule: Params) -> Steps:
+def _by_step(rule: Params) -> RuleParamsByStep:
     return {key: value.unbind(-3) for key, value in rule.items()}
 
 
@@ -42,7 +42,7 @@ def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> Non
         "head.b.out": _tensor([[1, 0], [4, 1]], 1, 1, 1, 2, 2),
     }
     gradients = {"head.w": _tensor([[1, 0], [0, 3]], 1, 1, 2, 2), "head.b": _tensor([1, 2], 1, 1, 1, 2)}
-    found, _ = kronecker(_by_step(rule), gradients, 0, {})
+    found, _ = precondition_kronecker(_by_step(rule), gradients, 0, {})
     assert found["head.w"].flatten().tolist() == [25.0, 6.0, 12.0, 3.0]
     whole = torch.kron(rule["head.w.in"][0, 0, 0], rule["head.w.out"][0, 0, 0].T.contiguous())
     assert torch.equal(whole @ gradients["head.w"].flatten(), found["head.w"].flatten())
@@ -52,7 +52,7 @@ def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> Non
 def test_factors_of_each_step_are_used_in_turn_and_the_last_goes_on() -> None:
     rule = {"context.out": _tensor([2, 3], 1, 1, 2, 1, 1)}
     gradient = {"context": _tensor([1], 1, 1, 1, 1)}
-    assert [kronecker(_by_step(rule), gradient, step, {})[0]["context"].item() for step in range(4)] == [
+    assert [precondition_kronecker(_by_step(rule), gradient, step, {})[0]["context"].item() for step in range(4)] == [
         2.0,
         3.0,
         3.0,
@@ -66,7 +66,7 @@ def test_a_curvature_starts_as_the_identity() -> None:
     assert list(rule) == kronecker_keys(params) == ["hidden0.w.in", "hidden0.w.out", "hidden0.b.out"]
     assert rule["hidden0.w.in"].shape == (2, 5, 3, 3) and rule["hidden0.b.out"].shape == (2, 5, 4, 4)
     for step in range(5):
-        found, _ = kronecker(_by_step(rule), params, step, {})
+        found, _ = precondition_kronecker(_by_step(rule), params, step, {})
         assert all(torch.equal(found[key], params[key]) for key in params)
 
 
@@ -75,7 +75,7 @@ def test_adam_without_momentum_by_hand() -> None:
 
     The first update is 3 / sqrt(9) = 1, the second 1 / sqrt((0.999 * 9 + 1) / 1.999), as 1 - 0.999^2 = 0.001 * 1.999.
     """
-    rule, update, state = {}, scaled_by_rms(), {}  # type: ignore[var-annotated]
+    rule, update, state = {}, scale_by_rms(), {}  # type: ignore[var-annotated]
     found = []
     for step, slope in enumerate((3.0, 1.0)):
         updates, state = update(rule, {"w": _tensor([slope], 1, 1, 1, 1)}, step, state)
@@ -86,36 +86,36 @@ def test_adam_without_momentum_by_hand() -> None:
 def test_adam_has_a_derivative_where_the_gradient_is_zero() -> None:
     """d/dg of g / sqrt(g^2 + eps^2) is 1 / eps at g = 0: large, and finite."""
     slope = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
-    updates, _ = scaled_by_rms(eps=1e-3)({}, {"w": slope}, 0, {})
+    updates, _ = scale_by_rms(eps=1e-3)({}, {"w": slope}, 0, {})
     assert torch.autograd.grad(updates["w"].sum(), slope)[0].item() == pytest.approx(1000.0)
 
 
 def test_each_unroll_starts_with_an_empty_state() -> None:
     """The loss (w - 8)^2 with a step of size alpha whatever the gradient: 0 -> 0.5 -> 0.5 + 0.5 * 15 / sqrt(v)."""
     params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
-    support = Split(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
+    support = Points(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
     loss = mean_loss(lambda p, x: p["w"], squared)
-    update = chain(scaled_by_rms(), scaled_gradient({"w": "alpha"}))
+    update = chain(scale_by_rms(), scale_by_alpha({"w": "alpha"}))
     rule = {"alpha": _tensor([0.5], 1, 1, 1, 1, 1)}
     second = 0.5 + 0.5 * 15 / math.sqrt((0.999 * 256 + 225) / 1.999)
     for _ in range(2):
-        steps = inner.unroll(loss, params, rule, update, support, steps=2)
+        steps = inner_loop.unroll(loss, params, rule, update, support, steps=2)
         assert [adapted["w"].item() for adapted in steps] == pytest.approx([0.0, 0.5, second], rel=1e-12)
 
 
 def test_a_chain_applies_its_links_from_left_to_right() -> None:
     """Adam first: the sign times alpha times 5. The curvature first: the sign of 5 g, times alpha."""
     rule = {"alpha": _tensor([0.1], 1, 1, 1, 1, 1), "w.out": _tensor([5], 1, 1, 1, 1, 1)}
-    slope, scale = {"w": _tensor([-3], 1, 1, 1, 1)}, scaled_gradient({"w": "alpha"})
-    after, _ = chain(scaled_by_rms(), kronecker, scale)(_by_step(rule), slope, 0, {})
-    before, _ = chain(kronecker, scaled_by_rms(), scale)(_by_step(rule), slope, 0, {})
+    slope, scale = {"w": _tensor([-3], 1, 1, 1, 1)}, scale_by_alpha({"w": "alpha"})
+    after, _ = chain(scale_by_rms(), precondition_kronecker, scale)(_by_step(rule), slope, 0, {})
+    before, _ = chain(precondition_kronecker, scale_by_rms(), scale)(_by_step(rule), slope, 0, {})
     assert after["w"].item() == pytest.approx(-0.5) and before["w"].item() == pytest.approx(-0.1)
 
 
 def test_a_positive_alpha_is_the_exponential_of_what_is_learned() -> None:
     """d(alpha g)/d(log alpha) = alpha g: its gradient never pushes alpha through zero."""
     log = _tensor([math.log(0.2), math.log(0.3)], 1, 1, 2, 1, 1).requires_grad_()
-    update = scaled_gradient({"w": "w"}, positive=True)
+    update = scale_by_alpha({"w": "w"}, positive=True)
     slope = {"w": _tensor([-4], 1, 1, 1, 1)}
     for step, alpha in enumerate((0.2, 0.3)):
         moved = update(_by_step({"w": log}), slope, step, {})[0]["w"]

@@ -17,27 +17,27 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import checkpoint, files, rundir
-from maml_cli.config import Config
+from maml_cli.config.load import load_config, to_dict
+from maml_cli.config.schema import Config
 from maml_cli.errors import CheckpointError, FileError
-from maml_cli.experiment import build
-from maml_cli.loading import load_config, to_dict
-from maml_cli.train import snapshot, start
+from maml_cli.experiment import build_experiment
+from maml_cli.runs import checkpoint, directory, files
+from maml_cli.training.loop import init_state, snapshot
 
 CONFIG = Config.model_validate({"model": {"hidden": [3]}, "inner": {"alpha": {"learned": True}}})
 
 
 def _contents(step: int = 0) -> dict[str, Any]:
-    return snapshot(CONFIG, start(CONFIG, build(CONFIG))) | {"step": step}
+    return snapshot(CONFIG, init_state(CONFIG, build_experiment(CONFIG))) | {"step": step}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run directory with checkpoints of steps 0, 10 and 20."""
-    directory = rundir.create(tmp_path / "run", name="x", config=CONFIG)
+    path = directory.create_run(tmp_path / "run", name="x", config=CONFIG)
     for step in 0, 10, 20:
-        rundir.save_checkpoint(directory, step, _contents(step))
-    return directory
+        directory.save_checkpoint(path, step, _contents(step))
+    return path
 
 
 def _flip(file: Path, bit: int) -> None:
@@ -47,13 +47,13 @@ def _flip(file: Path, bit: int) -> None:
 
 
 def test_the_newest_checkpoint_comes_back_as_it_was(run: Path) -> None:
-    found = rundir.open_checkpoint(run)
+    found = directory.open_checkpoint(run)
     assert found.step == 20 and found.config == CONFIG and found.run == run
     expected = _contents(20)
-    assert torch.equal(found.contents["meta"]["params"]["head.w"], expected["meta"]["params"]["head.w"])
+    assert torch.equal(found.contents["meta_params"]["params"]["head.w"], expected["meta_params"]["params"]["head.w"])
     assert torch.equal(found.contents["generators"][0], expected["generators"][0])
-    assert rundir.open_checkpoint(run / "checkpoints" / "step-00000010.pt").step == 10
-    assert rundir.open_checkpoint(run / "checkpoints").step == 20
+    assert directory.open_checkpoint(run / "checkpoints" / "step-00000010.pt").step == 10
+    assert directory.open_checkpoint(run / "checkpoints").step == 20
 
 
 def test_the_config_of_a_run_is_enough_to_repeat_it(run: Path) -> None:
@@ -84,9 +84,9 @@ def test_every_flipped_bit_is_noticed_by_the_digest(run: Path) -> None:
     for bit in random.Random(0).sample(range(8 * len(good)), 200):
         _flip(file, bit)
         with pytest.raises(CheckpointError, match="damaged"):
-            rundir.open_checkpoint(file)
+            directory.open_checkpoint(file)
         file.write_bytes(good)
-    assert rundir.open_checkpoint(file).step == 20
+    assert directory.open_checkpoint(file).step == 20
 
 
 def test_without_a_digest_no_flipped_bit_changes_what_is_loaded() -> None:
@@ -112,7 +112,7 @@ def test_a_cut_file_is_damaged_and_the_newest_good_one_is_named(run: Path, keep:
     file.write_bytes(file.read_bytes()[:keep])
     _flip(run / "checkpoints" / "step-00000010.pt", 4000)
     with pytest.raises(CheckpointError) as error:
-        rundir.open_checkpoint(run)
+        directory.open_checkpoint(run)
     assert str(error.value) == (
         f"{file}: damaged: its SHA-256 is not the one that was written down; "
         f"the newest good checkpoint is {run}/checkpoints/step-00000000.pt"
@@ -123,11 +123,11 @@ def test_a_cut_file_is_damaged_and_the_newest_good_one_is_named(run: Path, keep:
 def test_a_lone_file_is_checked_by_its_crcs(run: Path, tmp_path: Path) -> None:
     lone = tmp_path / "lone.pt"
     shutil.copy(run / "checkpoints" / "step-00000020.pt", lone)
-    assert rundir.open_checkpoint(lone).run is None
-    weights = _contents()["meta"]["params"]["hidden0.w"].numpy().tobytes()
+    assert directory.open_checkpoint(lone).run is None
+    weights = _contents()["meta_params"]["params"]["hidden0.w"].numpy().tobytes()
     _flip(lone, 8 * lone.read_bytes().index(weights))
     with pytest.raises(CheckpointError, match=r"damaged.*there is no other checkpoint beside it"):
-        rundir.open_checkpoint(lone)
+        directory.open_checkpoint(lone)
 
 
 def test_a_checkpoint_of_the_future_says_so(run: Path) -> None:
@@ -158,7 +158,7 @@ def test_foreign_files_are_refused_and_nothing_in_them_runs(
     else:
         file.write_text("not a checkpoint\n")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        rundir.open_checkpoint(file)
+        directory.open_checkpoint(file)
     assert not (tmp_path / "pwned").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_config_inside_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     data = checkpoint.encode(_contents() | {"config": to_dict(CONFIG) | {"inner": {"steps": -1}}})
     (tmp_path / "x.pt").write_bytes(data)
     with pytest.raises(CheckpointError, match=r"its config cannot be used: its config: inner.steps must be at least 1"):
-        rundir.open_checkpoint(tmp_path / "x.pt")
+        directory.open_checkpoint(tmp_path / "x.pt")
 
 
 def test_a_missing_run_and_an_empty_directory_say_what_they_are(
@@ -175,27 +175,27 @@ def test_a_missing_run_and_an_empty_directory_say_what_they_are(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs" / "mine").mkdir(parents=True)
     with pytest.raises(FileError, match=r"mine: no such run or checkpoint; did you mean outputs/mine\?"):
-        rundir.open_checkpoint(Path("mine"))
+        directory.open_checkpoint(Path("mine"))
     with pytest.raises(FileError, match="outputs/mine: not a run directory: it has no checkpoints"):
-        rundir.open_checkpoint(Path("outputs/mine"))
+        directory.open_checkpoint(Path("outputs/mine"))
 
 
 def test_a_lost_or_broken_last_json_is_no_loss(run: Path) -> None:
     for text in ("", "{", '{"checkpoint": 3}', '{"checkpoint": "checkpoints/step-00000099.pt"}'):
         (run / "last.json").write_text(text)
-        assert rundir.open_checkpoint(run).step == 20
+        assert directory.open_checkpoint(run).step == 20
     (run / "last.json").unlink()
-    assert rundir.open_checkpoint(run).step == 20
+    assert directory.open_checkpoint(run).step == 20
 
 
 def test_a_new_run_never_overwrites_an_old_one(tmp_path: Path) -> None:
-    made = [rundir.create(None, name="x", config=CONFIG, parent=tmp_path).name for _ in range(3)]
+    made = [directory.create_run(None, name="x", config=CONFIG, parent=tmp_path).name for _ in range(3)]
     assert made == ["x", "x-2", "x-3"]
     with pytest.raises(FileError, match=r"not empty; give a new directory, or continue .* --resume"):
-        rundir.create(tmp_path / "x", name="y", config=CONFIG)
+        directory.create_run(tmp_path / "x", name="y", config=CONFIG)
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="a file; --out takes a directory"):
-        rundir.create(tmp_path / "file", name="y", config=CONFIG)
+        directory.create_run(tmp_path / "file", name="y", config=CONFIG)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
@@ -214,23 +214,23 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
 
 def test_a_second_trainer_of_the_same_run_is_turned_away(run: Path) -> None:
-    with rundir.only_trainer(run):
-        code = f"import pathlib, maml_cli.rundir as r\nwith r.only_trainer(pathlib.Path({str(run)!r})): pass"
+    with directory.training_lock(run):
+        code = f"import pathlib, maml_cli.runs.directory as r\nwith r.training_lock(pathlib.Path({str(run)!r})): pass"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "another process is training this run" in other.stderr
-    with rundir.only_trainer(run):
+    with directory.training_lock(run):
         pass
 
 
 def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
     code = (
         "import itertools, sys; from pathlib import Path; from tests.test_rundir import *\n"
-        "run = Path(sys.argv[1]); contents = snapshot(CONFIG, start(CONFIG, build(CONFIG)))\n"
+        "run = Path(sys.argv[1]); contents = snapshot(CONFIG, init_state(CONFIG, build_experiment(CONFIG)))\n"
         "print('ready', flush=True)\n"
-        "for step in itertools.count(): rundir.save_checkpoint(run, step % 7, contents | {'step': step % 7})"
+        "for step in itertools.count(): directory.save_checkpoint(run, step % 7, contents | {'step': step % 7})"
     )
     for attempt in range(4):
-        run = rundir.create(tmp_path / str(attempt), name="x", config=CONFIG)
+        run = directory.create_run(tmp_path / str(attempt), name="x", config=CONFIG)
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
         )
@@ -243,5 +243,5 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> 
         assert saved
         for file in saved:
             checkpoint.decode(file.read_bytes())
-        rundir.rewind(rundir.open_checkpoint(run), run)
+        directory.truncate_to(directory.open_checkpoint(run), run)
         assert not [*run.glob(".*tmp*"), *(run / "checkpoints").glob(".*tmp*")]

@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import engines, kernel, rundir
-from maml_cli.config import Config
-from maml_cli.evaluate import Errors, PointErrors, Statistic, half_width, over_seeds, student_t
-from maml_cli.experiment import build
-from maml_cli.files import read_lines
-from maml_cli.meta import tensors
-from maml_cli.train import Trained, start, train
+from maml_cli.config.schema import Config
+from maml_cli.core.meta_params import tensors
+from maml_cli.engines import kernel_build, registry
+from maml_cli.evaluation.evaluate import Errors, PointErrors, Statistic, aggregate_seeds, student_t, t_interval
+from maml_cli.experiment import build_experiment
+from maml_cli.runs import directory
+from maml_cli.runs.files import read_lines
+from maml_cli.training.loop import TrainResult, init_state, train
 from tests.conformance import trace_nothing
 from tests.conftest import Cli
 
-ENGINES = ["eager", "reference", "compiled", *(["native"] if kernel.compiler() else [])]
+ENGINES = ["eager", "reference", "compiled", *(["native"] if kernel_build.compiler() else [])]
 EVERYTHING: dict[str, Any] = {
     "tasks": {"num_support": 5, "num_query": 4, "noise": 0.1},
     "model": {"hidden": [6, 5], "init": "torch"},
@@ -46,11 +47,11 @@ def _config(**run: Any) -> Config:
     return Config.model_validate(EVERYTHING | {"run": EVERYTHING["run"] | run})
 
 
-def _train(config: Config, run: Path, engine: str) -> Trained:
-    rundir.create(run, name="x", config=config)
-    experiment = build(config)
-    advance = engines.make(engine, config, experiment)
-    return train(config, experiment, start(config, experiment), run, advance=advance)
+def _train(config: Config, run: Path, engine: str) -> TrainResult:
+    directory.create_run(run, name="x", config=config)
+    experiment = build_experiment(config)
+    advance = registry.make_engine(engine, config, experiment)
+    return train(config, experiment, init_state(config, experiment), run, advance=advance)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-10), ("float32", 1e-5)])
@@ -58,18 +59,18 @@ def _train(config: Config, run: Path, engine: str) -> Trained:
 def test_each_run_of_several_is_the_run_alone(engine: str, dtype: str, rtol: float, tmp_path: Path) -> None:
     """After 100 outer steps: what is learned, and every line of the log."""
     _train(_config(seeds=[3, 8, 5], dtype=dtype, threads=2), tmp_path / "all", engine)
-    together = rundir.open_checkpoint(tmp_path / "all").contents
+    together = directory.open_checkpoint(tmp_path / "all").contents
     lines = read_lines(tmp_path / "all" / "metrics.jsonl")
     for place, seed in enumerate([3, 8, 5]):
         _train(_config(seed=seed, dtype=dtype), tmp_path / str(seed), engine)
-        alone = rundir.open_checkpoint(tmp_path / str(seed)).contents
+        alone = directory.open_checkpoint(tmp_path / str(seed)).contents
         assert torch.equal(together["generators"][place], alone["generators"][0])
-        for part in "params", "rule":
-            mine = torch.cat([value[place].flatten() for value in together["meta"][part].values()])
-            other = torch.cat([value[0].flatten() for value in alone["meta"][part].values()])
+        for part in "params", "rule_params":
+            mine = torch.cat([value[place].flatten() for value in together["meta_params"][part].values()])
+            other = torch.cat([value[0].flatten() for value in alone["meta_params"][part].values()])
             assert ((mine - other).norm() / other.norm()).item() < rtol
         for line, single in zip(lines, read_lines(tmp_path / str(seed) / "metrics.jsonl"), strict=True):
-            for key, value in {key: line[key] for key in ("loss", "grad_norm", "left_out") if key in line}.items():
+            for key, value in {key: line[key] for key in ("loss", "grad_norm", "skipped_tasks") if key in line}.items():
                 assert value[place] == pytest.approx(single[key], rel=100 * rtol)
             if "alpha" in line:
                 assert line["alpha"]["head.w"][place] == pytest.approx(single["alpha"]["head.w"], rel=100 * rtol)
@@ -81,18 +82,18 @@ def test_each_run_of_several_is_the_run_alone(engine: str, dtype: str, rtol: flo
 def test_a_run_that_diverges_is_left_behind_and_said(engine: str, tmp_path: Path) -> None:
     """The second of three starts where its losses overflow: it stays there, and the others end as they do alone."""
     config = _config(seeds=3).model_copy(update={"outer": _config().outer.model_copy(update={"clip_task_norm": None})})
-    experiment = build(config)
-    rundir.create(tmp_path / "run", name="x", config=config)
-    state, alone = start(config, experiment), start(config, experiment)
-    for leaf in state.meta.params.values():
+    experiment = build_experiment(config)
+    directory.create_run(tmp_path / "run", name="x", config=config)
+    state, alone = init_state(config, experiment), init_state(config, experiment)
+    for leaf in state.meta_params.params.values():
         leaf[1] = 1e30
-    advance = engines.make(engine, config, experiment)
+    advance = registry.make_engine(engine, config, experiment)
     trained = train(config, experiment, state, tmp_path / "run", advance=advance)
     assert trained.step == 100 and trained.diverged == {1: 1}
-    engines.make(engine, config, experiment)(alone, 100)
-    for mine, other in zip(tensors(state.meta), tensors(alone.meta), strict=True):
+    registry.make_engine(engine, config, experiment)(alone, 100)
+    for mine, other in zip(tensors(state.meta_params), tensors(alone.meta_params), strict=True):
         assert torch.equal(mine[[0, 2]], other[[0, 2]])
-    assert all((leaf[1] == 1e30).all() for leaf in state.meta.params.values())
+    assert all((leaf[1] == 1e30).all() for leaf in state.meta_params.params.values())
     *_, last = [line for line in read_lines(tmp_path / "run" / "metrics.jsonl") if "loss" in line]
     assert last["loss"][1] is None and last["grad_norm"][1] is None and all(last["loss"][place] for place in (0, 2))
 
@@ -110,7 +111,7 @@ def test_commands_show_means_over_seeds(cli: Cli) -> None:
     means = [one["steps"][1]["grid"]["mse"]["mean"] for one in document["by_seed"]]
     assert len(set(means)) == 3
     assert document["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(sum(means) / 3)
-    assert document["steps"][1]["grid"]["mse"]["ci95"] == pytest.approx(half_width(means))
+    assert document["steps"][1]["grid"]["mse"]["ci95"] == pytest.approx(t_interval(means))
     assert "over 3 seeds: mean ± 95 % interval" in cli("eval", "--checkpoint", "run", "--tasks", "20").out
     for seed in range(3):
         cli("train", "-c", "smoke", *run, "-s", f"run.seed={seed}", "--out", f"solo-{seed}")
@@ -127,16 +128,16 @@ def test_intervals_over_seeds_are_student_s() -> None:
     """Quantiles from the tables; the interval of 1, 2, 6: mean 3, deviation sqrt(7), t of 2 degrees 4.303."""
     for freedom, quantile in {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 7: 2.365, 9: 2.262, 30: 2.042}.items():
         assert student_t(freedom) == pytest.approx(quantile, rel=2e-3)
-    assert half_width([1.0, 2.0, 6.0]) == pytest.approx(4.3027 * math.sqrt(7 / 3), rel=1e-4)
-    assert half_width([5.0]) == 0.0 and half_width([1.0, math.inf]) == math.inf
+    assert t_interval([1.0, 2.0, 6.0]) == pytest.approx(4.3027 * math.sqrt(7 / 3), rel=1e-4)
+    assert t_interval([5.0]) == 0.0 and t_interval([1.0, math.inf]) == math.inf
 
     def errors(mean: float, median: float) -> PointErrors:
         return PointErrors(*[Errors(*[Statistic(mean, 0.5, median)] * 2)] * 3)
 
-    joined = over_seeds([errors(1.0, 0.3), errors(2.0, 0.6), errors(6.0, 0.6)])
+    joined = aggregate_seeds([errors(1.0, 0.3), errors(2.0, 0.6), errors(6.0, 0.6)])
     assert joined.query.mae.mean == pytest.approx(3.0) and joined.query.mae.median == pytest.approx(0.5)
     assert joined.grid.mse.ci95 == pytest.approx(4.3027 * math.sqrt(7 / 3), rel=1e-4)
-    assert over_seeds([errors(1.0, 0.3)]) == errors(1.0, 0.3)
+    assert aggregate_seeds([errors(1.0, 0.3)]) == errors(1.0, 0.3)
 
 
 @pytest.mark.parametrize(

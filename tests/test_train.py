@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import rundir
-from maml_cli.algorithms import Descent
-from maml_cli.config import Config
+from maml_cli.config.schema import Config
+from maml_cli.core.algorithms import InnerLoop
+from maml_cli.core.batch import Points, TaskBatch
+from maml_cli.core.losses import TaskLoss
+from maml_cli.core.meta_gradients import last_step_weights, query_gradient
+from maml_cli.core.meta_params import MetaParams
+from maml_cli.core.update_rules import init_alphas, scale_by_alpha
+from maml_cli.engines.optimizers import OuterOptimizer
+from maml_cli.engines.outer_step import TrainState, outer_step
 from maml_cli.errors import CheckpointError, DivergedError
-from maml_cli.experiment import build
-from maml_cli.files import read_lines
-from maml_cli.losses import TaskLoss
-from maml_cli.meta import Meta
-from maml_cli.meta_gradients import last_step, query_gradient
-from maml_cli.outer import TrainState, outer_step
-from maml_cli.rules import init_alphas, scaled_gradient
-from maml_cli.tasks import Sinusoids, Split, TaskBatch, generator
-from maml_cli.train import Trained, restore, start, train
-from maml_cli.updates import Learned
+from maml_cli.experiment import build_experiment
+from maml_cli.runs import directory
+from maml_cli.runs.files import read_lines
+from maml_cli.tasks.family import make_generator
+from maml_cli.training.loop import TrainResult, init_state, restore_state, train
 
 STEPS = 12
 
@@ -57,10 +58,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {
         "run": {"dtype": "float32"},
         "inner": {"steps": 2},
-        "outer": {"clip_task_norm": 0.1, "multi_step_until": 8},
+        "outer": {"clip_task_norm": 0.1, "multi_step_loss_until": 8},
     },
     "context and implicit": {
-        "model": {"context": 2},
+        "model": {"num_context": 2},
         "inner": {"adapt": "context", "order": "implicit", "proximal": 1.0, "steps": 2},
         "outer": {"schedule": "linear", "weight_noise": 0.01},
     },
@@ -75,17 +76,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _train(config: Config, run: Path, **hooks: Any) -> Trained:
-    rundir.create(run, name="x", config=config)
-    experiment = build(config)
-    return train(config, experiment, start(config, experiment), run, **hooks)
+def _train(config: Config, run: Path, **hooks: Any) -> TrainResult:
+    directory.create_run(run, name="x", config=config)
+    experiment = build_experiment(config)
+    return train(config, experiment, init_state(config, experiment), run, **hooks)
 
 
-def _resume(run: Path, step: int, **hooks: Any) -> Trained:
-    found = rundir.open_checkpoint(run / "checkpoints" / f"step-{step:08d}.pt")
-    experiment = build(found.config)
-    state = restore(found.config, experiment, found.contents)
-    rundir.rewind(found, run)
+def _resume(run: Path, step: int, **hooks: Any) -> TrainResult:
+    found = directory.open_checkpoint(run / "checkpoints" / f"step-{step:08d}.pt")
+    experiment = build_experiment(found.config)
+    state = restore_state(found.config, experiment, found.contents)
+    directory.truncate_to(found, run)
     return train(found.config, experiment, state, run, **hooks)
 
 
@@ -98,12 +99,12 @@ def test_it_is_maml_as_one_would_write_it_down(tmp_path: Path) -> None:
     """Against a loop over tasks and inner steps with torch.nn.functional and torch.optim, for all twelve steps."""
     config = _config(inner={"steps": 2, "alpha": {"init": 0.05, "learned": True}})
     trained = _train(config, tmp_path / "run")
-    experiment = build(config)
-    meta = experiment.init_meta([0])
+    experiment = build_experiment(config)
+    meta = experiment.init_meta_params([0])
     theta = [value[0].T.clone().requires_grad_() for value in meta.params.values()]
     alpha = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([*theta, alpha], lr=1e-2)
-    stream = generator(0, "tasks")
+    stream = make_generator(0, "tasks")
 
     def net(x: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
         for layer in range(3):
@@ -127,10 +128,10 @@ def test_it_is_maml_as_one_would_write_it_down(tmp_path: Path) -> None:
         mean.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         mean_losses.append(mean.item())
-    found = rundir.open_checkpoint(trained.checkpoint).contents["meta"]
+    found = directory.open_checkpoint(trained.checkpoint).contents["meta_params"]
     for mine, other in zip(found["params"].values(), theta, strict=True):
         torch.testing.assert_close(mine[0], other.detach().T, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(found["rule"]["alpha"].squeeze(), alpha.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found["rule_params"]["alpha"].squeeze(), alpha.detach(), rtol=1e-9, atol=1e-12)
     logged = [record["loss"] for record in read_lines(tmp_path / "run" / "metrics.jsonl") if "loss" in record]
     assert logged == pytest.approx(
         [sum(part) / len(part) for part in (mean_losses[:5], mean_losses[5:10], mean_losses[10:])]
@@ -167,7 +168,7 @@ def test_resuming_from_any_step_gives_the_bytes_of_never_having_stopped(
 def test_a_stop_at_any_step_saves_and_goes_on_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maml_cli.train.MOST_AT_ONCE", 1)
+    monkeypatch.setattr("maml_cli.training.loop.MAX_STEPS_PER_CALL", 1)
     config = _config(**EVERYTHING, run={"checkpoint_every": 100})
     _train(config, tmp_path / "whole")
     expected = _bytes(tmp_path / "whole")
@@ -175,7 +176,7 @@ def test_a_stop_at_any_step_saves_and_goes_on_to_the_same_bytes(
         run, count = tmp_path / f"at-{stop}", iter(range(100))
         stopped = _train(config, run, interrupted=lambda count=count, stop=stop: next(count) >= stop)
         assert stopped.interrupted and stopped.step == stop
-        assert rundir.open_checkpoint(run).step == stop
+        assert directory.open_checkpoint(run).step == stop
         _resume(run, stop)
         found = _bytes(run)
         for name in "metrics.jsonl", "last.json", f"checkpoints/step-{STEPS:08d}.pt":
@@ -211,9 +212,11 @@ def test_what_is_logged_when(tmp_path: Path) -> None:
 def test_evaluating_or_logging_more_often_changes_nothing_that_is_learned(tmp_path: Path) -> None:
     _train(_config(), tmp_path / "a")
     _train(_config(run={"eval_every": 0, "log_every": 1, "checkpoint_every": 12}), tmp_path / "b")
-    one, other = (rundir.open_checkpoint(tmp_path / name).contents for name in "ab")
-    for part in "params", "rule":
-        assert all(torch.equal(value, other["meta"][part][key]) for key, value in one["meta"][part].items())
+    one, other = (directory.open_checkpoint(tmp_path / name).contents for name in "ab")
+    for part in "params", "rule_params":
+        assert all(
+            torch.equal(value, other["meta_params"][part][key]) for key, value in one["meta_params"][part].items()
+        )
     assert all(torch.equal(a, b) for a, b in zip(one["generators"], other["generators"], strict=True))
 
 
@@ -227,8 +230,8 @@ def test_diverging_stops_before_the_update_and_keeps_the_last_good_checkpoint(tm
     for change in "inner.alpha.init=1e+79", "outer.lr=0.001", "outer.clip_norm=1":
         assert f"(--set {change})" in message
     assert message.endswith(f"the last good checkpoint is {run}/checkpoints/step-00000000.pt")
-    contents = rundir.open_checkpoint(run).contents
-    assert all(value.isfinite().all() for value in contents["meta"]["params"].values())
+    contents = directory.open_checkpoint(run).contents
+    assert all(value.isfinite().all() for value in contents["meta_params"]["params"].values())
 
 
 def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
@@ -242,12 +245,12 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     query = torch.tensor([[1, 4], [2, 1]], dtype=torch.float64).reshape(2, 1, 2, 1, 1)
     groups = {"theta": "alpha"}
     theta = {"theta": torch.ones(1, 1, 1, dtype=torch.float64)}
-    meta = Meta(theta, init_alphas(theta, groups, value=0.1, per_parameter=False, num_alphas=1))
-    adapt = Descent(loss, scaled_gradient(groups), ["theta"]).for_training(1)
-    meta_grad = query_gradient(adapt, loss, learned=[], weights=last_step(1))
-    optimizer = Learned(torch.optim.SGD([meta.params["theta"]], lr=1.0), 1.0)
+    meta = MetaParams(theta, init_alphas(theta, groups, value=0.1, per_parameter=False, num_alphas=1))
+    adapt = InnerLoop(loss, scale_by_alpha(groups), ["theta"]).with_annealed_order(1)
+    meta_grad = query_gradient(adapt, loss, learned=[], weights=last_step_weights(1))
+    optimizer = OuterOptimizer(torch.optim.SGD([meta.params["theta"]], lr=1.0), 1.0)
     state = TrainState(meta, {"params": optimizer}, [], 0, torch.zeros(1), torch.zeros(1), torch.zeros(1))
-    batch = TaskBatch(Split(*points), Split(*query), Sinusoids(*[torch.empty(0)] * 4))
+    batch = TaskBatch(Points(*points), Points(*query))
     with pytest.raises(DivergedError, match="diverged at outer step"):
         for _ in range(100):
             outer_step(state, batch, meta_grad)
@@ -257,13 +260,13 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
 
 def test_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     _train(_config(), tmp_path / "run")
-    contents = rundir.open_checkpoint(tmp_path / "run").contents
+    contents = directory.open_checkpoint(tmp_path / "run").contents
     wide = _config(model={"hidden": [7, 5]})
     with pytest.raises(CheckpointError, match="its params do not fit its config"):
-        restore(wide, build(wide), contents)
+        restore_state(wide, build_experiment(wide), contents)
     learned = _config(inner={"alpha": {"learned": True}})
     with pytest.raises(CheckpointError, match="optimiser or generator state does not fit"):
-        restore(learned, build(learned), contents)
+        restore_state(learned, build_experiment(learned), contents)
 
 
 def test_metrics_are_strict_json_even_where_an_evaluation_overflows(tmp_path: Path) -> None:

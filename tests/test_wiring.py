@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli import checkpoint, files, launch, rundir
-from maml_cli import train as training
-from maml_cli.assess import evaluate_run, fits, open_run
-from maml_cli.config import Config
-from maml_cli.evaluate import adapted_errors, make_bank, summarise
-from maml_cli.experiment import build
-from maml_cli.files import read_lines
-from maml_cli.meta import Meta, per_task
-from maml_cli.signals import catch_stop
-from maml_cli.tasks import SineFamily, generator
-from maml_cli.train import start, train
+from maml_cli.config.schema import Config
+from maml_cli.core.meta_params import MetaParams, expand_to_tasks
+from maml_cli.evaluation.evaluate import adapted_errors, sample_test_tasks, summarise_tasks
+from maml_cli.evaluation.trained_run import evaluate_run, fit_tasks, open_run
+from maml_cli.experiment import build_experiment
+from maml_cli.runs import checkpoint, directory, files
+from maml_cli.runs.files import read_lines
+from maml_cli.tasks.family import make_generator
+from maml_cli.tasks.sinusoids import SineFamily
+from maml_cli.training import loop as training
+from maml_cli.training import session
+from maml_cli.training.loop import init_state, train
+from maml_cli.training.signals import catch_stop
 from tests.conftest import NUM_CHECKS, Cli, Tiny
 
 ROOT = Path(__file__).parent.parent
@@ -37,27 +39,29 @@ def _config(**sections: dict[str, Any]) -> Config:
     return Config.model_validate({k: base.get(k, {}) | sections.get(k, {}) for k in {*base, *sections}})
 
 
-def _train(config: Config, run: Path) -> tuple[Meta, list[dict[str, Any]]]:
-    rundir.create(run, name="x", config=config)
-    experiment = build(config)
-    state = start(config, experiment)
+def _train(config: Config, run: Path) -> tuple[MetaParams, list[dict[str, Any]]]:
+    directory.create_run(run, name="x", config=config)
+    experiment = build_experiment(config)
+    state = init_state(config, experiment)
     train(config, experiment, state, run)
-    return state.meta, read_lines(run / "metrics.jsonl")
+    return state.meta_params, read_lines(run / "metrics.jsonl")
 
 
 def test_the_family_is_that_of_the_config() -> None:
     tasks = {"amplitude": [1, 2], "frequency": [3, 4], "phase": [5, 6], "offset": [7, 8], "x": [9, 10], "noise": 0.5}
     expected = SineFamily((1.0, 2.0), (3.0, 4.0), (5.0, 6.0), (7.0, 8.0), (9.0, 10.0), 0.5)
-    experiment = build(_config(tasks=tasks | {"num_support": 2, "num_query": 3}, outer={"tasks_per_step": 4}))
+    experiment = build_experiment(
+        _config(tasks=tasks | {"num_support": 2, "num_query": 3}, outer={"tasks_per_step": 4})
+    )
     assert experiment.family == expected
-    batch = experiment.sample([generator(0, "x")])
+    batch = experiment.sample([make_generator(0, "x")])
     assert batch.support.x.shape == (1, 4, 2, 1) and batch.query.x.shape == (1, 4, 3, 1)
     assert batch.support.x.dtype == torch.float64
 
 
 @pytest.mark.parametrize(("name", "zero_bias", "limit"), [("uniform", True, 1.0), ("torch", False, 1.0)])
 def test_the_initialisation_is_that_of_the_config(name: str, zero_bias: bool, limit: float) -> None:
-    params = build(_config(model={"hidden": [2000], "init": name})).init_meta([0]).params
+    params = build_experiment(_config(model={"hidden": [2000], "init": name})).init_meta_params([0]).params
     assert params["hidden0.w"].abs().max() <= limit and params["hidden0.w"].std().item() == pytest.approx(
         0.577, abs=0.02
     )
@@ -74,9 +78,9 @@ def test_the_initialisation_is_that_of_the_config(name: str, zero_bias: bool, li
 )
 def test_the_loss_is_that_of_the_config_inside_and_outside(loss: str, formula: Any) -> None:
     """One inner step of 0.1 by hand, with torch.autograd, for each task; then the loss of its query points."""
-    experiment = build(_config(inner={"loss": loss, "alpha": {"init": 0.1}}))
-    meta = experiment.init_meta([0])
-    batch = experiment.sample([generator(0, "x")])
+    experiment = build_experiment(_config(inner={"loss": loss, "alpha": {"init": 0.1}}))
+    meta = experiment.init_meta_params([0])
+    batch = experiment.sample([make_generator(0, "x")])
 
     def error(params: list[torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
         return formula(torch.tanh(x @ params[0] + params[1]) @ params[2] + params[3] - y)
@@ -87,23 +91,23 @@ def test_the_loss_is_that_of_the_config_inside_and_outside(loss: str, formula: A
         slopes = torch.autograd.grad(error(theta, batch.support.x[0, task], batch.support.y[0, task]), theta)
         adapted = [value - 0.1 * slope for value, slope in zip(theta, slopes, strict=True)]
         expected.append(error(adapted, batch.query.x[0, task], batch.query.y[0, task]).item())
-    found = experiment.algorithm.meta_grad(meta, batch, 0)[0]
+    found = experiment.algorithm.meta_gradient(meta, batch, 0)[0]
     assert found[0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_beyond_the_trained_steps_is_as_the_config_says() -> None:
     found = {}
     for beyond in "hold", "stop":
-        alpha = {"per_step": True, "learned": True, "beyond": beyond}
-        experiment = build(_config(inner={"steps": 2, "alpha": alpha}))
-        meta = per_task(experiment.init_meta([0]), 3)
-        found[beyond] = list(experiment.algorithm.unroll(meta, experiment.sample([generator(0, "x")]).support, 3))
+        alpha = {"per_step": True, "learned": True, "after_last_step": beyond}
+        experiment = build_experiment(_config(inner={"steps": 2, "alpha": alpha}))
+        meta = expand_to_tasks(experiment.init_meta_params([0]), 3)
+        found[beyond] = list(experiment.algorithm.unroll(meta, experiment.sample([make_generator(0, "x")]).support, 3))
     assert torch.equal(found["stop"][3]["head.w"], found["stop"][2]["head.w"])
     assert torch.equal(found["hold"][2]["head.w"], found["stop"][2]["head.w"])
     assert not torch.equal(found["hold"][3]["head.w"], found["hold"][2]["head.w"])
-    experiment = build(_config(inner={"steps": 2, "alpha": {"per_step": True, "learned": True}}))
+    experiment = build_experiment(_config(inner={"steps": 2, "alpha": {"per_step": True, "learned": True}}))
     with pytest.raises(ValueError, match="no alpha for inner step 3: there are 2, and no rule for the rest"):
-        list(experiment.algorithm.unroll(meta, experiment.sample([generator(0, "x")]).support, 3))
+        list(experiment.algorithm.unroll(meta, experiment.sample([make_generator(0, "x")]).support, 3))
 
 
 def test_more_steps_than_alphas_are_refused_unless_it_is_said_what_follows(cli: Cli) -> None:
@@ -117,23 +121,27 @@ def test_more_steps_than_alphas_are_refused_unless_it_is_said_what_follows(cli: 
         assert refused.err.startswith(
             "--steps 3: outputs/smoke has alphas for 2 inner steps and no rule for the rest; give at"
         )
-    going_on = ["--steps", 3, "--tasks", 3, "--set", "inner.alpha.beyond=stop", "--json"]
+    going_on = ["--steps", 3, "--tasks", 3, "--set", "inner.alpha.after_last_step=stop", "--json"]
     stopped = json.loads(cli("eval", "--checkpoint", run, *going_on).out)["results"][0]["steps"]
     assert stopped[3]["grid"] == stopped[2]["grid"] == ended["steps"][2]["grid"]
 
 
 def test_gain_query_points_and_oracle_are_those_of_the_config() -> None:
-    plain, other = build(_config()), build(_config(model={"init_gain": 0.5, "oracle": True}))
+    plain, other = build_experiment(_config()), build_experiment(_config(model={"init_gain": 0.5, "oracle": True}))
     for experiment, factor, inputs in ((plain, 1.0, 1), (other, 0.5, 4)):
-        params = experiment.init_meta([0]).params
-        assert params["hidden0.w"].shape == (1, inputs, 4) and experiment.sample([generator(0, "x")]).query.x.shape[
-            -1
-        ] == (inputs)
+        params = experiment.init_meta_params([0]).params
+        assert params["hidden0.w"].shape == (1, inputs, 4) and experiment.sample(
+            [make_generator(0, "x")]
+        ).query.x.shape[-1] == (inputs)
         assert params["hidden0.w"].abs().max() <= 4 * factor / inputs**0.5
-    halved = build(_config(model={"init_gain": 0.5})).init_meta([0]).params
-    for key, value in plain.init_meta([0]).params.items():
+    halved = build_experiment(_config(model={"init_gain": 0.5})).init_meta_params([0]).params
+    for key, value in plain.init_meta_params([0]).params.items():
         assert torch.equal(halved[key], value * (0.5 if key.endswith(".w") else 1.0))
-    x = build(_config(tasks={"query": "stratified", "num_query": 4})).sample([generator(0, "x")]).query.x
+    x = (
+        build_experiment(_config(tasks={"query_sampling": "stratified", "num_query": 4}))
+        .sample([make_generator(0, "x")])
+        .query.x
+    )
     assert torch.equal(((x + 5) / 2.5).floor().flatten(), torch.arange(4.0, dtype=torch.float64).repeat(3))
 
 
@@ -160,7 +168,7 @@ def test_a_positive_alpha_is_logged_and_drawn_as_alpha_and_not_as_its_logarithm(
     alpha = {"init": 0.05, "learned": True, "sign": "positive"}
     meta, records = _train(_config(inner={"alpha": alpha}), tmp_path / "run")
     logged = [record["alpha"]["alpha"][0] for record in records if "alpha" in record]
-    assert logged[-1] == pytest.approx(meta.rule["alpha"].exp().item()) and 0.04 < logged[0] < 0.06
+    assert logged[-1] == pytest.approx(meta.rule_params["alpha"].exp().item()) and 0.04 < logged[0] < 0.06
 
 
 def test_the_schedule_and_the_clip_act_in_training(tmp_path: Path) -> None:
@@ -172,7 +180,7 @@ def test_the_schedule_and_the_clip_act_in_training(tmp_path: Path) -> None:
 
     def params(step: int) -> torch.Tensor:
         contents = checkpoint.decode((tmp_path / "run" / "checkpoints" / f"step-{step:08d}.pt").read_bytes())
-        return torch.cat([value.flatten() for value in contents["meta"]["params"].values()])
+        return torch.cat([value.flatten() for value in contents["meta_params"]["params"].values()])
 
     for step in range(6):
         scale = (1 + torch.cos(torch.tensor(torch.pi * step / 6))).item() / 2
@@ -195,21 +203,21 @@ def test_alpha_has_its_own_optimiser_and_rate(alpha: dict[str, Any], movement: A
     )
     meta, records = _train(config, tmp_path / "run")
     logged = next(record for record in records if "alpha" in record)
-    assert logged["alpha"]["alpha"] == [meta.rule["alpha"].item()]
+    assert logged["alpha"]["alpha"] == [meta.rule_params["alpha"].item()]
     slope = logged["alpha_grad"]["alpha"][0]
-    assert meta.rule["alpha"].item() - 0.05 == pytest.approx(movement(slope), rel=1e-6)
+    assert meta.rule_params["alpha"].item() - 0.05 == pytest.approx(movement(slope), rel=1e-6)
 
 
 def test_logged_validation_errors_are_those_of_the_validation_bank(tmp_path: Path) -> None:
     config = _config(run={"seed": 4})
     meta, records = _train(config, tmp_path / "run")
-    experiment = build(config)
-    bank = make_bank(experiment.family, seed=4, purpose="validation", num_tasks=4, num_shots=10)
+    experiment = build_experiment(config)
+    bank = sample_test_tasks(experiment.family, seed=4, purpose="validation", num_tasks=4, num_shots=10)
     errors = adapted_errors(
         experiment.algorithm,
         experiment.predict,
         bank,
-        lambda count: per_task(meta, count),
+        lambda count: expand_to_tasks(meta, count),
         steps=1,
         like=meta.params["head.w"],
     )
@@ -217,7 +225,7 @@ def test_logged_validation_errors_are_those_of_the_validation_bank(tmp_path: Pat
     assert records[-1]["step"] == 6 and found["shots"] == 10 and found["num_tasks"] == 4
     for name in "grid", "query":
         for measure in "mse", "mae":
-            expected = [getattr(getattr(summarise(step), name), measure).mean for step in errors]
+            expected = [getattr(getattr(summarise_tasks(step), name), measure).mean for step in errors]
             assert found[f"{name}_{measure}"] == pytest.approx(expected, rel=1e-12)
 
 
@@ -228,14 +236,14 @@ def _opened(cli: Cli, *options: str, config: str = "smoke") -> Any:
 
 def test_eval_is_on_the_test_bank_and_random_networks_use_the_learned_alpha(cli: Cli) -> None:
     opened = _opened(cli, "-s", "inner.alpha.learned=true")
-    opened.meta.rule["alpha"].fill_(0.003)
+    opened.meta_params.rule_params["alpha"].fill_(0.003)
     (found,) = evaluate_run(opened, num_tasks=6, seed=5, steps=2)
     experiment = opened.experiment
-    bank = make_bank(experiment.family, seed=5, purpose="test", num_tasks=6, num_shots=10)
-    stream = generator(5, "random-init")
+    bank = sample_test_tasks(experiment.family, seed=5, purpose="test", num_tasks=6, num_shots=10)
+    stream = make_generator(5, "random-init")
     starts = {
-        "steps": per_task(opened.meta, 6),
-        "random": Meta(
+        "steps": expand_to_tasks(opened.meta_params, 6),
+        "random": MetaParams(
             {key: value[None] for key, value in experiment.init_params(stream, 6).items()},
             {"alpha": torch.full((1, 6, 1, 1, 1), 0.003)},
         ),
@@ -247,26 +255,26 @@ def test_eval_is_on_the_test_bank_and_random_networks_use_the_learned_alpha(cli:
             bank,
             lambda count, name=name: starts[name],  # type: ignore[misc]
             steps=2,
-            like=opened.meta.params["head.w"],
+            like=opened.meta_params.params["head.w"],
         )
         for one, other in zip(results, expected, strict=True):
-            assert one.grid.mse.mean == pytest.approx(summarise(other).grid.mse.mean, rel=1e-6)
+            assert one.grid.mse.mean == pytest.approx(summarise_tasks(other).grid.mse.mean, rel=1e-6)
 
 
 def test_fits_are_adapted_to_the_points_that_they_show(cli: Cli) -> None:
     opened = _opened(cli)
-    for index, fit in enumerate(fits(opened, num_tasks=3, num_shots=4, steps=2, seed=0)):
-        params = {key: value[0].clone() for key, value in opened.meta.params.items()}
+    for index, fit in enumerate(fit_tasks(opened, num_tasks=3, num_shots=4, steps=2, seed=0)):
+        params = {key: value[0].clone() for key, value in opened.meta_params.params.items()}
         x, y = (points.float().reshape(4, 1) for points in (fit.support_x, fit.support_y))
         for step in range(3):
             predicted = opened.experiment.predict(params, fit.x.float().reshape(-1, 1)).flatten()
             torch.testing.assert_close(fit.predictions[step].float(), predicted, rtol=1e-4, atol=1e-4)
             slopes = torch.func.grad(lambda p, x=x, y=y: (opened.experiment.predict(p, x) - y).square().mean())(params)
             params = {key: value - 0.01 * slopes[key] for key, value in params.items()}
-        bank = make_bank(opened.experiment.family, seed=0, purpose="test", num_tasks=3, num_shots=4)
-        truth = bank.truth(fit.x.reshape(-1, 1))[0, index, :, 0]
+        bank = sample_test_tasks(opened.experiment.family, seed=0, purpose="test", num_tasks=3, num_shots=4)
+        truth = bank.functions(fit.x.reshape(-1, 1))[0, index, :, 0]
         assert torch.equal(fit.truth, truth)
-        assert torch.equal(fit.support_y, bank.truth(bank.support.x)[0, index, :, 0])
+        assert torch.equal(fit.support_y, bank.functions(bank.support.x)[0, index, :, 0])
 
 
 def test_an_l1_learner_is_shown_in_mean_absolute_error(cli: Cli) -> None:
@@ -295,12 +303,12 @@ def test_resuming_from_an_older_checkpoint_makes_it_the_newest_at_once(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(launch, "train", killed)
+        patched.setattr(session, "train", killed)
         assert cli("train", "--resume", f"{trained}/checkpoints/step-00000004.pt", "-q").code == 130
-    assert rundir.open_checkpoint(Path(trained)).step == 4
+    assert directory.open_checkpoint(Path(trained)).step == 4
     assert cli("train", "--resume", trained, "-q").code == 0
     assert (Path(trained) / "metrics.jsonl").read_bytes() == expected
-    assert rundir.open_checkpoint(Path(trained)).step == 12
+    assert directory.open_checkpoint(Path(trained)).step == 12
 
 
 def test_resuming_a_renamed_checkpoint_leaves_step_0_alone(cli: Cli, trained: str) -> None:
@@ -314,7 +322,7 @@ def test_resuming_a_renamed_checkpoint_leaves_step_0_alone(cli: Cli, trained: st
 
 
 def test_a_run_in_training_is_not_resumed_by_another(cli: Cli, trained: str) -> None:
-    with rundir.only_trainer(Path(trained)):
+    with directory.training_lock(Path(trained)):
         result = cli("train", "--resume", trained, "-q")
     assert result.code == 3 and result.err == f"{trained}: another process is training this run\n"
 
@@ -359,16 +367,16 @@ def test_files_are_on_disk_before_they_are_named_and_their_directory_after(
 def test_curve_and_alpha_end_at_the_checkpoint_they_are_drawn_for(
     cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maml_cli import plots
+    from maml_cli.reporting import figures
 
     seen: list[Any] = []
-    real = plots.curve_figure
+    real = figures.curve_figure
 
     def look(losses: Any, evaluations: Any, **options: Any) -> Any:
         seen.append(([step for step, _ in losses], [step for step, _ in evaluations]))
         return real(losses, evaluations, **options)
 
-    monkeypatch.setattr(plots, "curve_figure", look)
+    monkeypatch.setattr(figures, "curve_figure", look)
     for step in 8, 12:
         file = f"{trained}/checkpoints/step-{step:08d}.pt"
         assert cli("plot", "--checkpoint", file, "--kind", "curve").code == 0
@@ -383,7 +391,7 @@ def test_training_runs_with_the_threads_of_the_config(cli: Cli, monkeypatch: pyt
         seen.append(torch.get_num_threads())
         return real(*arguments, **options)
 
-    monkeypatch.setattr(launch, "train", look)
+    monkeypatch.setattr(session, "train", look)
     for threads in 2, 1:
         cli("train", "-c", "smoke", *Tiny, "-q", "-s", f"run.threads={threads}")
     assert seen == [2, 1]
@@ -396,7 +404,7 @@ def test_a_signal_again_interrupts_at_once_but_not_while_it_saves(monkeypatch: p
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         assert stop() and stop.exit_code == 143
-    monkeypatch.setattr("maml_cli.signals.SECONDS_TO_SAVE", 0.0)
+    monkeypatch.setattr("maml_cli.training.signals.SECONDS_TO_SAVE", 0.0)
     with pytest.raises(KeyboardInterrupt), catch_stop():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -408,7 +416,7 @@ def test_a_stop_without_a_save_says_so(cli: Cli, trained: str, monkeypatch: pyte
         signal.raise_signal(signal.SIGTERM)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launch, "train", impatient)
+    monkeypatch.setattr(session, "train", impatient)
     result = cli("train", "--resume", trained, "-q")
     assert result.code == 143
     advice = f"go on from its newest checkpoint with: maml train --resume {trained}"

@@ -1,0 +1,1 @@
+"""The method: pure functions from tensors to tensors, with PyTorch as their only dependency."""

@@ -1,0 +1,56 @@
+"""Losses: how far predictions are from targets, one number for each task."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from maml_cli.core.batch import Points
+from maml_cli.core.network import Params, Predict
+
+TaskLoss = Callable[[Params, Points], Tensor]
+PointLoss = Callable[[Tensor], Tensor]
+LossDerivatives = Callable[[Tensor, float], tuple[Tensor, Tensor | float]]
+"""(errors, factor) -> the first and second derivatives of their losses times the factor, each of the shape of the
+errors, or a number where it is constant."""
+
+
+def squared(error: Tensor) -> Tensor:
+    """Squared error; its mean is the MSE, without a factor 1/2."""
+    return error * error
+
+
+def absolute(error: Tensor) -> Tensor:
+    """Absolute error (L1)."""
+    return error.abs()
+
+
+def huber(error: Tensor) -> Tensor:
+    """Huber's loss with delta 1: quadratic, with a factor 1/2, up to 1 and linear beyond."""
+    return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
+
+
+LOSSES: dict[str, PointLoss] = {"mse": squared, "l1": absolute, "huber": huber}
+
+LOSS_DERIVATIVES: dict[str, LossDerivatives] = {
+    "mse": lambda error, factor: (error * (2 * factor), 2 * factor),
+    "l1": lambda error, factor: (error.sign() * factor, 0.0),
+    "huber": lambda error, factor: (error.clamp(-1, 1) * factor, (error.abs() < 1).to(error.dtype) * factor),
+}
+"""The derivatives of the losses."""
+
+
+def mean_loss(predict: Predict, point_loss: PointLoss) -> TaskLoss:
+    """The mean of `point_loss` over a task's points: (R, B), never a mean over tasks."""
+
+    def loss(params: Params, split: Points) -> Tensor:
+        return point_loss(residual(predict(params, split.x), split.y)).mean(dim=(-2, -1))
+
+    return loss
+
+
+def residual(prediction: Tensor, target: Tensor) -> Tensor:
+    """`prediction - target`, refusing shapes that would broadcast into wrong pairs, as (K, 1) - (K,) does."""
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
+    return prediction - target

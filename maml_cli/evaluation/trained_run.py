@@ -1,0 +1,168 @@
+"""A trained run put to the test: its checkpoint opened, other tasks or settings applied, the result written down."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from maml_cli import runtime
+from maml_cli.config.load import override
+from maml_cli.config.schema import Config
+from maml_cli.core.batch import Points
+from maml_cli.core.meta_params import MetaParams, expand_to_tasks, map_tensors
+from maml_cli.errors import CheckpointError, ConfigError
+from maml_cli.evaluation.evaluate import Evaluation, evaluate, sample_test_tasks
+from maml_cli.experiment import Experiment, build_experiment, choose_device
+from maml_cli.runs.directory import Checkpoint, open_checkpoint
+from maml_cli.runs.files import write_atomic
+
+
+class TrainedRun(NamedTuple):
+    """A checkpoint ready to compute with; `config` has the overrides of this assessment, `name` is for tables."""
+
+    checkpoint: Checkpoint
+    config: Config
+    experiment: Experiment
+    meta_params: MetaParams
+    name: str
+
+    @property
+    def title(self) -> str:
+        """The run, or the file where it stands alone, and how far it is trained."""
+        of = self.checkpoint.config.outer.steps
+        return f"{self.checkpoint.label} at outer step {self.checkpoint.step:,} of {of:,}"
+
+    @property
+    def max_steps(self) -> int | None:
+        """How many inner steps there are alphas for, if they end."""
+        inner = self.config.inner
+        return inner.steps if inner.has_per_step_params and inner.alpha.after_last_step is None else None
+
+    def resolve_steps(self, steps: int | None, default: int) -> int:
+        """`steps`, or else as near to `default` as there are alphas for; raises ConfigError if `steps` are too many."""
+        if steps is None:
+            return min(default, self.max_steps or default)
+        if self.max_steps and steps > self.max_steps:
+            raise ConfigError(
+                f"--steps {steps}: {self.checkpoint.label} has alphas for {self.max_steps} inner steps and no rule for "
+                f"the rest; give at most that many, or to eval and plot --set inner.alpha.after_last_step=stop "
+                f"(hold, decay)"
+            )
+        return steps
+
+    @property
+    def run_index(self) -> dict[int, int]:
+        """The place of each seed that was trained to here; of those that diverged, if all did, too."""
+        diverged = self.checkpoint.contents.get("diverged", torch.zeros(1)).tolist()
+        places = {seed: place for place, seed in enumerate(self.checkpoint.config.seeds)}
+        return {seed: place for seed, place in places.items() if not diverged[place]} or places
+
+    @property
+    def measure(self) -> str:
+        """The error to look at first: the mean absolute one for a learner of it, else the mean squared one."""
+        return "mae" if self.config.inner.loss == "l1" else "mse"
+
+
+class TaskFit(NamedTuple):
+    """Predictions for one task: its support points, the truth on a fine grid and the network's values after each step.
+
+    x, truth: (points,); predictions: (steps + 1, points); support_x, support_y: (K,).
+    """
+
+    x: torch.Tensor
+    truth: torch.Tensor
+    predictions: torch.Tensor
+    support_x: torch.Tensor
+    support_y: torch.Tensor
+
+
+def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = None) -> TrainedRun:
+    """Open the run or checkpoint at `path`; `overrides` give it other tasks, or another end of its alphas.
+
+    Sets the number of threads of this process to that of the run.
+    """
+    checkpoint = open_checkpoint(path)
+    for text in overrides:
+        if not text.strip().startswith(("tasks.", "inner.alpha.after_last_step")):
+            raise ConfigError(
+                f"--set {text}: a trained run takes other tasks, such as tasks.phase=[0,1], and another "
+                f"inner.alpha.after_last_step, but nothing else"
+            )
+        if text.strip().startswith(("tasks.num_query", "tasks.query_sampling")):
+            raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
+    # Not the device it was trained on: a run moves between machines.
+    changes = [*overrides, f"run.device={device or 'auto'}"]
+    config = override(checkpoint.config, changes, label=str(checkpoint.file))
+    # More threads than free cores wait for one another: on a busy machine, ten times as long as one thread.
+    runtime.set_threads(config.run.threads)
+    runtime.keep_freed_memory()
+    experiment = build_experiment(config, choose_device(config).device)
+    try:
+        meta = experiment.load_meta_params(checkpoint.contents["meta_params"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.file}: {error}") from None
+    name = checkpoint.label if path.is_dir() else str(path)
+    return TrainedRun(checkpoint, config, experiment, meta, name)
+
+
+def evaluate_run(
+    opened: TrainedRun,
+    *,
+    shots: Sequence[int] = (),
+    steps: int | None = None,
+    num_tasks: int = 10_000,
+    seed: int = 0,
+) -> list[Evaluation]:
+    """One evaluation for each K in `shots` (by default the trained K), to `steps` or to max(10, trained steps).
+
+    Where alphas end after the trained steps, so does it by default.
+    """
+    last_step = opened.resolve_steps(steps, max(10, opened.config.inner.steps))
+    return [
+        evaluate(
+            opened.experiment,
+            opened.meta_params,
+            num_shots=num_shots,
+            num_tasks=num_tasks,
+            seed=seed,
+            steps=last_step,
+            trained_steps=opened.config.trained_steps,
+            runs=opened.run_index,
+        )
+        for num_shots in shots or [opened.config.tasks.num_support]
+    ]
+
+
+@torch.no_grad()
+def fit_tasks(
+    opened: TrainedRun, *, num_tasks: int, num_shots: int, steps: int, seed: int, num_points: int = 301
+) -> list[TaskFit]:
+    """Fits to the first functions of the test bank of `seed`, from points of their own, after 0..`steps` steps."""
+    experiment = opened.experiment
+    bank = sample_test_tasks(experiment.family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
+    x = torch.linspace(*experiment.family.x, num_points, dtype=torch.float64)
+    points = x.reshape(num_points, 1).expand(1, num_tasks, num_points, 1)
+    seen = [experiment.network_inputs(split, bank.functions) for split in (bank.support, Points(points, points))]
+    support, placed = (Points(*(part.to(experiment.device, experiment.dtype) for part in split)) for split in seen)
+    place = next(iter(opened.run_index.values()))
+    first = map_tensors(lambda value: value[place : place + 1], opened.meta_params)
+    adapted = experiment.algorithm.unroll(expand_to_tasks(first, num_tasks), support, steps)
+    predictions = torch.stack([experiment.predict(params, placed.x)[0, ..., 0] for params in adapted]).cpu().double()
+    truth = bank.functions(points)[0, ..., 0]
+    return [
+        TaskFit(x, truth[i], predictions[:, i], bank.support.x[0, i, :, 0], bank.support.y[0, i, :, 0])
+        for i in range(num_tasks)
+    ]
+
+
+def write_result(opened: TrainedRun, document: str) -> str:
+    """Keep a result as `eval.json` of the run and say so; a run that cannot be written to is no reason to fail."""
+    run = opened.checkpoint.run
+    if run is None:
+        return "not kept: the checkpoint is not in a run directory"
+    try:
+        write_atomic(run / "eval.json", f"{document}\n".encode())
+    except OSError as error:
+        return f"not kept: {run / 'eval.json'}: {error.strerror}"
+    return f"kept as {run / 'eval.json'}"

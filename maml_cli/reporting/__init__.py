@@ -1,0 +1,1 @@
+"""Results for people and scripts: tables, JSON documents and figures."""

@@ -1,0 +1,85 @@
+"""A training in words: what is learned, by which updates and derivatives, and where."""
+
+from itertools import pairwise
+
+from maml_cli.config.schema import Config
+from maml_cli.experiment import num_inputs
+from maml_cli.runtime import Choice
+
+
+def training_summary(config: Config, device: Choice, engine: Choice) -> list[str]:
+    """What will be trained and how, in a few lines."""
+    tasks, inner = config.tasks, config.inner
+    sizes = [num_inputs(config), *config.model.hidden, 1]
+    count = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+    threads = f"{config.run.threads} thread{'s' if config.run.threads > 1 else ''}"
+    return [
+        f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
+        f"{tasks.num_support} support and {tasks.num_query} query points each",
+        f"network  {'-'.join(map(str, sizes))} {config.model.activation}, {count:,} parameters, "
+        f"{_seeds_in_words(config)}",
+        f"inner    {inner.steps} step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
+        f"{_update_in_words(config)}",
+        f"order    {_order_in_words(config)}",
+        f"outer    {_outer_in_words(config)}",
+        f"device   {device.name} ({device.reason}), {threads}",
+        f"engine   {engine.name} ({engine.reason})",
+    ]
+
+
+def _seeds_in_words(config: Config) -> str:
+    seeds = config.seeds
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    shown = [*map(str, seeds[:3]), "..."] if len(seeds) > 4 else map(str, seeds)
+    return f"{len(seeds)} runs side by side, seeds {', '.join(shown)}"
+
+
+def _update_in_words(config: Config) -> str:
+    inner, alpha = config.inner, config.inner.alpha
+    kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
+    words = [f"alpha {kind}{' and step' if alpha.per_step else ''}"]
+    if inner.curvature != "none":
+        words.append(f"{inner.curvature} curvature learned{' per step' if inner.curvature_per_step else ''}")
+    if inner.optimizer != "sgd":
+        words.append(inner.optimizer)
+    if inner.proximal:
+        words.append(f"proximal {inner.proximal:g}")
+    return ", ".join(words)
+
+
+def _outer_in_words(config: Config) -> str:
+    outer = config.outer
+    words = [f"{outer.optimizer} at {outer.lr:g}", f"{outer.schedule} rate"]
+    if outer.clip_task_norm is not None:
+        words.append(f"each task's gradient clipped at {outer.clip_task_norm:g}")
+    if outer.clip_norm is not None:
+        words.append(f"the whole at {outer.clip_norm:g}" if outer.clip_task_norm else f"clipped at {outer.clip_norm:g}")
+    if outer.weight_noise:
+        words.append(f"noise of {outer.weight_noise:g} on the weights")
+    return ", ".join(words)
+
+
+def _order_in_words(config: Config) -> str:
+    inner, outer = config.inner, config.outer
+    if outer.meta_gradient != "query":
+        kinds = {
+            "reptile": "none (Reptile): outer steps go towards the adapted parameters",
+            "joint": "none (joint training): outer steps descend the loss without adapting",
+        }
+        return kinds[outer.meta_gradient]
+    orders = {
+        "second": "second order: the meta-gradient goes through the inner steps",
+        "first": "first order (FOMAML): the inner gradients count as constants",
+        "implicit": f"implicit (implicit MAML): that of a minimum, by {inner.cg_steps} steps of conjugate gradients",
+    }
+    words = orders[inner.order]
+    if inner.first_order_until:
+        words = f"first order for {inner.first_order_until:,} outer steps, then second"
+        if inner.first_order_until >= outer.steps:
+            words = "first order in all outer steps: inner.first_order_until is not reached"
+    if outer.multi_step_loss_until:
+        until = outer.multi_step_loss_until
+        short = f", of which {outer.steps:,} are taken" if until > outer.steps else ""
+        words += f"; multi-step loss for {until:,} outer steps{short}"
+    return words
