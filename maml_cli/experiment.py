@@ -10,18 +10,32 @@ import torch
 from torch import Generator
 
 from maml_cli import runtime
-from maml_cli.config.schema import Config
-from maml_cli.core import meta_gradients, update_rules
-from maml_cli.core.algorithms import Algorithm, InnerLoop, adapted_keys, with_context
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.inner_loop import UpdateRule
-from maml_cli.core.losses import LOSSES, TaskLoss, mean_loss
-from maml_cli.core.meta_gradients import MetaGradient, StepWeights
-from maml_cli.core.meta_params import MetaParams
-from maml_cli.core.network import ACTIVATIONS, CONTEXT, Params, Predict, init_mlp, mlp
+from maml_cli.config import Config
+from maml_cli.core import (
+    ACTIVATIONS,
+    CONTEXT,
+    LOSSES,
+    Algorithm,
+    InnerLoop,
+    MetaGradient,
+    MetaParams,
+    Params,
+    Points,
+    Predict,
+    StepWeights,
+    TaskBatch,
+    TaskLoss,
+    UpdateRule,
+    adapted_keys,
+    init_mlp,
+    mean_loss,
+    meta_gradients,
+    mlp,
+    update_rules,
+    with_context,
+)
 from maml_cli.errors import CheckpointError
-from maml_cli.tasks.family import SampledTasks, make_generator
-from maml_cli.tasks.sinusoids import SineFamily, Sinusoids, with_task_parameters
+from maml_cli.tasks import SampledTasks, SineFamily, Sinusoids, make_generator, with_task_parameters
 
 
 class Experiment(NamedTuple):

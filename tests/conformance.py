@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.schema import Config
-from maml_cli.core.batch import TaskBatch
-from maml_cli.core.meta_params import MetaParams, map_tensors
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, TaskBatch, map_tensors
 from maml_cli.experiment import Experiment
-from maml_cli.tasks.family import make_generator
+from maml_cli.tasks import make_generator
 
 ADAPT = [("all", 0), ("all", 2), ("head", 0), ("body", 0), ("context", 2)]
 RULES: dict[str, dict[str, Any]] = {

@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from maml_cli.checks import gradients, torch_func
-from maml_cli.config.schema import Config
-from maml_cli.core.algorithms import adapted_keys
-from maml_cli.core.batch import Points
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks, tensors
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, Points, adapted_keys, expand_to_tasks, tensors
 from maml_cli.core.update_rules import alpha_groups
 from maml_cli.experiment import build_experiment
 from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered

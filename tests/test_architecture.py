@@ -22,7 +22,7 @@ LAYERS = [
     {"config", "tasks"},
     {"runtime"},
     {"core"},
-    {"errors", "__init__"},
+    {"errors", "lazy", "__init__"},
 ]
 # Third-party modules, and the only packages or modules that may import each.
 THIRD_PARTY = {

@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from maml_cli.core.batch import Points
-from maml_cli.tasks.family import make_generator
-from maml_cli.tasks.sinusoid_baselines import (
-    best_frequency,
-    best_nonadaptive_error,
-    conditional_mean,
-    conditional_median,
-    least_squares,
-)
-from maml_cli.tasks.sinusoids import SineFamily
+from maml_cli.core import Points
+from maml_cli.tasks import SineFamily, best_nonadaptive_error, make_generator
+from maml_cli.tasks.sinusoid_baselines import best_frequency, conditional_mean, conditional_median, least_squares
 
 FAMILY = SineFamily((0.5, 2.0), (0.7, 1.9), (-0.4, 2.0), (-1.0, 3.0), (-4.0, 6.0))
 X = torch.linspace(-4, 6, 9, dtype=torch.float64).reshape(1, 1, 9, 1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.load import load_config
+from maml_cli.config import load_config
 from maml_cli.dev import bench_worker, benchmark, other_libraries
 from maml_cli.dev.benchmark_tables import benchmark_markdown
 

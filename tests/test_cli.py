@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from maml_cli.core import meta_gradients, update_rules
-from maml_cli.runs.files import read_lines
+from maml_cli.runs import read_lines
 from maml_cli.training import session
 from tests.conftest import NUM_CHECKS, Cli, Tiny
 

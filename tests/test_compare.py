@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from maml_cli.core.meta_params import expand_to_tasks
+from maml_cli.core import expand_to_tasks
 from maml_cli.errors import ConfigError
-from maml_cli.evaluation.compare import compare_runs
-from maml_cli.evaluation.evaluate import adapted_errors, sample_test_tasks
-from maml_cli.evaluation.trained_run import TrainedRun, evaluate_run, open_run
+from maml_cli.evaluation import Protocol, TrainedRun, compare_runs, evaluate_run, open_run, sample_test_tasks
+from maml_cli.evaluation.evaluate import adapted_errors
 from tests.conftest import Cli, Tiny
 
 QUICK = [*Tiny, "-q", "-s", "run.checkpoint_every=6"]
@@ -43,10 +42,10 @@ def _grid_mse(run: TrainedRun, *, shots: int, step: int, num_tasks: int) -> torc
 
 def test_the_numbers_are_those_of_eval_and_differences_are_paired(two: list[TrainedRun]) -> None:
     """Interval of the mean difference: 1.96 s / sqrt(n) of the differences, not of the two errors."""
-    (found,) = compare_runs(two, shots=[7], num_tasks=40)
+    (found,) = compare_runs(two, Protocol(shots=(7,), num_tasks=40))
     assert (found.shots, found.num_tasks, found.measure) == (7, 40, "mse")
     for run, compared in zip(two, found.runs, strict=True):
-        (evaluation,) = evaluate_run(run, shots=[7], num_tasks=40)
+        (evaluation,) = evaluate_run(run, Protocol(shots=(7,), num_tasks=40))
         assert compared.steps == evaluation.steps and compared.compared_step == compared.trained_steps
     assert [run.compared_step for run in found.runs] == [1, 3] and [len(run.steps) for run in found.runs] == [11, 4]
     one, other = (_grid_mse(run, shots=7, step=step, num_tasks=40) for run, step in zip(two, (1, 3), strict=True))
@@ -62,9 +61,9 @@ def test_each_run_is_compared_with_the_first_by_the_error_it_was_trained_for_on_
         for seed in range(3)
     ]
     opened = [open_run(Path(run)) for run in runs]
-    (found,) = compare_runs(opened, num_tasks=30, seed=3)
+    (found,) = compare_runs(opened, Protocol(num_tasks=30, seed=3))
     assert found.measure == "mae" and found.seed == 3
-    alone = [evaluate_run(run, num_tasks=30, seed=3)[0].steps[1].grid.mae.mean for run in opened]
+    alone = [evaluate_run(run, Protocol(num_tasks=30, seed=3))[0].steps[1].grid.mae.mean for run in opened]
     assert [one.steps[1].grid.mae.mean for one in found.runs] == pytest.approx(alone, rel=1e-12)
     apart = [one.difference.mean for one in found.runs if one.difference]
     assert apart == pytest.approx([alone[1] - alone[0], alone[2] - alone[0]], rel=1e-9)
@@ -72,7 +71,7 @@ def test_each_run_is_compared_with_the_first_by_the_error_it_was_trained_for_on_
     (row,) = (line for line in shown if line.startswith(f"{runs[2]} "))
     assert f"{alone[2]:.4f} ±" in row and f"{apart[1]:.4f} ±" in row
     mixed = [opened[0], open_run(Path(cli("train", "-c", "smoke", *QUICK).out.strip()))]
-    assert compare_runs(mixed, num_tasks=10)[0].measure == "mse"
+    assert compare_runs(mixed, Protocol(num_tasks=10))[0].measure == "mse"
 
 
 def test_the_third_family_is_looked_at_too(cli: Cli) -> None:
@@ -86,11 +85,11 @@ def test_what_overflows_is_worse_and_a_run_less_itself_is_nothing_even_then(cli:
     wild = cli("train", "-c", "smoke", *QUICK, "-s", "inner.alpha.init=3", "-s", "outer.clip_task_norm=1").out.strip()
     tame = cli("train", "-c", "smoke", *QUICK).out.strip()
     opened = [open_run(Path(run)) for run in (wild, tame)]
-    (found,) = compare_runs(opened, steps=60, num_tasks=20)
+    (found,) = compare_runs(opened, Protocol(steps=60, num_tasks=20))
     assert found.runs[0].steps[60].grid.mse.mean == math.inf and math.isfinite(found.runs[1].steps[60].grid.mse.mean)
     difference = found.runs[1].difference
     assert difference is not None and difference.mean == -math.inf
-    (found,) = compare_runs([opened[0], opened[0]], steps=60, num_tasks=20)
+    (found,) = compare_runs([opened[0], opened[0]], Protocol(steps=60, num_tasks=20))
     difference = found.runs[1].difference
     assert difference is not None and (difference.mean, difference.median) == (0.0, 0.0)
 
@@ -106,21 +105,21 @@ def test_two_checkpoints_of_a_run_have_names_of_their_own_and_numbers_survive_a_
 
 
 def test_all_after_as_many_steps_as_asked_for(two: list[TrainedRun]) -> None:
-    (found,) = compare_runs(two, shots=[5], steps=2, num_tasks=10)
+    (found,) = compare_runs(two, Protocol(shots=(5,), steps=2, num_tasks=10))
     assert [run.compared_step for run in found.runs] == [2, 2] and [len(run.steps) for run in found.runs] == [3, 3]
     with pytest.raises(ConfigError, match="--steps 4: outputs/smoke-2 has alphas for 3 inner steps and no rule for"):
-        compare_runs(two, shots=[5], steps=4, num_tasks=10)
+        compare_runs(two, Protocol(shots=(5,), steps=4, num_tasks=10))
 
 
 def test_a_run_less_itself_is_zero_everywhere(two: list[TrainedRun]) -> None:
-    (found,) = compare_runs([two[0], two[0]], num_tasks=10)
+    (found,) = compare_runs([two[0], two[0]], Protocol(num_tasks=10))
     difference = found.runs[1].difference
     assert difference is not None and (difference.mean, difference.ci95, difference.median) == (0.0, 0.0, 0.0)
 
 
 def test_different_families_and_different_k_are_refused_unless_told(cli: Cli, two: list[TrainedRun]) -> None:
     with pytest.raises(ConfigError, match=r"trained with K = 5, 10; give the K to compare them at, such as --shots 5"):
-        compare_runs(two, num_tasks=10)
+        compare_runs(two, Protocol(num_tasks=10))
     run = cli("train", "-c", "smoke", *QUICK, "-s", "tasks.frequency=[0.8,1.2]").out.strip()
     others = ["compare", "outputs/smoke", run, "--tasks", 10]
     refused = cli(*others)

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from maml_cli.config import strict_yaml
-from maml_cli.config.load import annotated_yaml, from_dict, load_config, override, to_dict
-from maml_cli.config.schema import Config
+from maml_cli.config import Config, annotated_yaml, from_dict, load_config, override, strict_yaml, to_dict
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.runs.directory import dump_yaml
 

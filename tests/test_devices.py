@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from maml_cli import runtime
-from maml_cli.config.schema import Config
-from maml_cli.core.meta_params import expand_to_tasks, tensors
+from maml_cli.config import Config
+from maml_cli.core import expand_to_tasks, tensors
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import build_experiment, choose_device, outer_step_work
-from maml_cli.tasks.family import make_generator
+from maml_cli.tasks import make_generator
 from tests.conftest import Cli
 
 PRESENT = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.schema import Config
-from maml_cli.core.meta_params import MetaParams, map_tensors, tensors
-from maml_cli.engines import kernel_build, registry
-from maml_cli.engines.outer_step import StepResult, TrainState
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, map_tensors, tensors
+from maml_cli.engines import StepResult, TrainState, kernel_build, registry
 from maml_cli.errors import ConfigError, DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import directory
-from maml_cli.training.loop import init_state, restore_state, train
+from maml_cli.training import init_state
+from maml_cli.training.loop import restore_state, train
 from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered, trace_nothing
 from tests.conftest import Cli
 

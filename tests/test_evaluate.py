@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.schema import Config
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks
-from maml_cli.core.network import Params
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, Params, expand_to_tasks
+from maml_cli.evaluation import Evaluation, PointErrors, sample_test_tasks, statistic
 from maml_cli.evaluation import evaluate as evaluation
-from maml_cli.evaluation.evaluate import Evaluation, PointErrors, adapted_errors, evaluate, sample_test_tasks, statistic
+from maml_cli.evaluation.evaluate import adapted_errors, evaluate
 from maml_cli.experiment import Experiment, build_experiment
 
 CONFIG = Config.model_validate(
@@ -82,7 +82,7 @@ def test_the_bank_is_fixed_by_its_seed_and_is_not_that_of_training_or_validation
     assert torch.equal(functions("test", 0), functions("test", 0, shots=20))
     others = [functions("test", 1), functions("validation", 0)]
     assert not any(torch.isin(functions("test", 0), other).any() for other in others)
-    from maml_cli.tasks.family import make_generator
+    from maml_cli.tasks import make_generator
 
     trained = EXPERIMENT.family.sample([make_generator(0, "tasks")], num_tasks=50, num_support=5, num_query=5).functions
     assert not torch.isin(functions("test", 0), torch.cat([*trained])).any()

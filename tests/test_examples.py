@@ -2,9 +2,9 @@
 
 import pytest
 
-from maml_cli.checks import gradients
-from maml_cli.checks.worked_examples import TOLERANCE, Case, worked_examples
-from maml_cli.config.schema import Config
+from maml_cli.checks import Case, gradients
+from maml_cli.checks.worked_examples import TOLERANCE, worked_examples
+from maml_cli.config import Config
 from maml_cli.core import inner_loop, update_rules
 
 EXAMPLES = {case.name: case for case in worked_examples()}

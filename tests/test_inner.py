@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core import inner_loop
-from maml_cli.core.batch import Points
-from maml_cli.core.losses import mean_loss, squared
-from maml_cli.core.network import Params, init_mlp, mlp
+from maml_cli.core import Params, Points, init_mlp, inner_loop, mean_loss, mlp
+from maml_cli.core.losses import squared
 from maml_cli.core.update_rules import EXTRAPOLATIONS, chain, extrapolate, scale_by_alpha
-from maml_cli.tasks.family import make_generator
+from maml_cli.tasks import make_generator
 
 LOSS = mean_loss(partial(mlp, activation=torch.tanh), squared)
 TASKS = 6

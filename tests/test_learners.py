@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.schema import Config
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks
-from maml_cli.core.network import Params
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, Params, Points, TaskBatch, expand_to_tasks
 from maml_cli.engines import registry
 from maml_cli.experiment import Experiment, build_experiment
 

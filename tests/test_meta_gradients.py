@@ -4,21 +4,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core.algorithms import InnerLoop, adapted_keys, with_context
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.losses import TaskLoss
-from maml_cli.core.meta_gradients import (
-    annealed_step_weights,
-    conjugate_gradient,
+from maml_cli.core import (
+    InnerLoop,
+    MetaParams,
+    Points,
+    TaskBatch,
+    TaskLoss,
+    adapted_keys,
     implicit_gradient,
-    joint_gradient,
     last_step_weights,
-    reptile_gradient,
+    with_context,
 )
-from maml_cli.core.meta_params import MetaParams
+from maml_cli.core.meta_gradients import annealed_step_weights, conjugate_gradient, joint_gradient, reptile_gradient
 from maml_cli.core.update_rules import scale_by_alpha
-from maml_cli.tasks.family import make_generator
-from maml_cli.tasks.sinusoids import Sinusoids, with_task_parameters
+from maml_cli.tasks import Sinusoids, make_generator, with_task_parameters
 
 
 def _points(x: list[float], y: list[float]) -> Points:

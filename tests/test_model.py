@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from maml_cli.config.schema import ActivationName, Alpha, InitName, Inner, OptimizerName, Outer
-from maml_cli.core.batch import Points
-from maml_cli.core.losses import LOSSES, mean_loss
-from maml_cli.core.network import ACTIVATIONS, INITIALIZERS, init_mlp, mlp
+from maml_cli.core import ACTIVATIONS, LOSSES, Points, init_mlp, mean_loss, mlp
+from maml_cli.core.network import INITIALIZERS
 from maml_cli.core.update_rules import EXTRAPOLATIONS
-from maml_cli.engines.optimizers import OPTIMIZERS
+from maml_cli.engines import OPTIMIZERS
 from maml_cli.engines.outer_step import SCHEDULES
-from maml_cli.tasks.family import make_generator
+from maml_cli.tasks import make_generator
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [4, 6, 3]])

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core.meta_params import MetaParams
-from maml_cli.engines.optimizers import OPTIMIZERS, OuterOptimizer
-from maml_cli.engines.outer_step import SCHEDULES, StepResult, TrainState, outer_step, run_norms
+from maml_cli.core import MetaParams
+from maml_cli.engines import OPTIMIZERS, OuterOptimizer, StepResult, TrainState, take_outer_step
+from maml_cli.engines.outer_step import SCHEDULES, run_norms
 from maml_cli.errors import DivergedError
-from maml_cli.tasks.family import make_generator
+from maml_cli.tasks import make_generator
 
 # Two runs, three tasks, one weight and one alpha.
 LOSSES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 4.0, 7.0]])
@@ -31,7 +31,7 @@ def _state(optimizer: str = "sgd", lr: float = 0.5, alpha_lr: float = 0.25) -> T
 
 
 def _step(state: TrainState, losses: Tensor = LOSSES, slopes: MetaParams = SLOPES, **options: Any) -> StepResult:
-    return outer_step(state, None, lambda meta, batch, step: (losses, slopes), **options)  # type: ignore[arg-type]
+    return take_outer_step(state, None, lambda meta, batch, step: (losses, slopes), **options)  # type: ignore[arg-type]
 
 
 def _values(state: TrainState) -> list[list[float]]:
@@ -111,7 +111,7 @@ def test_weight_noise_moves_where_gradients_are_taken_and_nothing_else() -> None
         assert torch.equal(start.rule_params["alpha"], torch.ones(2, 1, 1, 1))
         return torch.ones(2, 1), MetaParams({"w": start.params["w"].unsqueeze(1)}, {})
 
-    outer_step(state, None, meta_grad, weight_noise=0.5)  # type: ignore[arg-type]
+    take_outer_step(state, None, meta_grad, weight_noise=0.5)  # type: ignore[arg-type]
     noise = -meta.params["w"]  # w = 3 - 1 * (3 + noise)
     assert abs(noise.mean().item()) < 0.03 and noise.std().item() == pytest.approx(0.5, abs=0.015)
     assert noise.abs().max() <= 0.5 * math.sqrt(3) + 1e-6

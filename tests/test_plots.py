@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from maml_cli.evaluation.evaluate import Baselines, Errors, Evaluation, PointErrors, Statistic
-from maml_cli.evaluation.trained_run import TaskFit, fit_tasks, open_run
+from maml_cli.evaluation import Evaluation, PointErrors, Protocol, Statistic, TaskFit, fit_tasks, open_run
+from maml_cli.evaluation.evaluate import Baselines, Errors
 from maml_cli.reporting import figures
-from maml_cli.runs.files import read_lines
+from maml_cli.runs import read_lines
 from tests.conftest import Cli, Tiny
 
 
@@ -121,6 +121,6 @@ def test_the_trace_of_a_learned_alpha_is_that_of_the_log(cli: Cli, monkeypatch: 
 
 def test_fits_are_those_of_the_test_bank(cli: Cli, trained: str) -> None:
     opened = open_run(Path(trained))
-    found = fit_tasks(opened, num_tasks=3, num_shots=4, steps=2, seed=0)
+    found = fit_tasks(opened, Protocol(num_tasks=3, shots=(4,), steps=2))
     assert len(found) == 3 and found[0].predictions.shape == (3, 301) and found[0].support_x.shape == (4,)
     assert len({fit.truth.abs().max().item() for fit in found}) == 3

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from maml_cli.config import presets
-from maml_cli.config.load import load_config, to_dict
-from maml_cli.config.schema import Config
+from maml_cli.config import Config, load_config, presets, to_dict
 from maml_cli.errors import ConfigError, FileError
 from tests.conftest import Cli
 

@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 import typer
 
-from maml_cli.config import presets
-from maml_cli.config.load import load_config
+from maml_cli.config import load_config, presets
 from maml_cli.dev import results
 from maml_cli.dev.results_plan import Goal, results_plan
 from maml_cli.dev.results_tables import results_markdown
 from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.experiment import build_experiment
-from maml_cli.runs.directory import open_checkpoint
-from maml_cli.runs.files import read_lines
+from maml_cli.runs import open_checkpoint, read_lines
 from maml_cli.training.loop import restore_state
 from tests.conftest import Cli
 

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core import inner_loop
-from maml_cli.core.batch import Points
+from maml_cli.core import Params, Points, inner_loop, mean_loss
 from maml_cli.core.inner_loop import RuleParamsByStep
-from maml_cli.core.losses import mean_loss, squared
-from maml_cli.core.network import Params
+from maml_cli.core.losses import squared
 from maml_cli.core.update_rules import (
     alphas,
     chain,

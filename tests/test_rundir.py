@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.load import load_config, to_dict
-from maml_cli.config.schema import Config
+from maml_cli.config import Config, load_config, to_dict
 from maml_cli.errors import CheckpointError, FileError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import checkpoint, directory, files
-from maml_cli.training.loop import init_state, snapshot
+from maml_cli.training import init_state
+from maml_cli.training.loop import snapshot
 
 CONFIG = Config.model_validate({"model": {"hidden": [3]}, "inner": {"alpha": {"learned": True}}})
 

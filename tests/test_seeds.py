@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.schema import Config
-from maml_cli.core.meta_params import tensors
+from maml_cli.config import Config
+from maml_cli.core import tensors
 from maml_cli.engines import kernel_build, registry
-from maml_cli.evaluation.evaluate import Errors, PointErrors, Statistic, aggregate_seeds, student_t, t_interval
+from maml_cli.evaluation import PointErrors, Statistic, t_interval
+from maml_cli.evaluation.evaluate import Errors, aggregate_seeds, student_t
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import directory
-from maml_cli.runs.files import read_lines
-from maml_cli.training.loop import TrainResult, init_state, train
+from maml_cli.runs import directory, read_lines
+from maml_cli.training import init_state
+from maml_cli.training.loop import TrainResult, train
 from tests.conformance import trace_nothing
 from tests.conftest import Cli
 

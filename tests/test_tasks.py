@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from maml_cli.tasks.family import SampledTasks, make_generator
+from maml_cli.tasks import SampledTasks, SineFamily, make_generator
 from maml_cli.tasks.sinusoid_baselines import conditional_mean, conditional_median, predict_zero
-from maml_cli.tasks.sinusoids import SineFamily
 
 PI = math.pi
 FINN = SineFamily((0.1, 5.0), (1.0, 1.0), (0.0, PI), (0.0, 0.0), (-5.0, 5.0))

@@ -8,21 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.schema import Config
-from maml_cli.core.algorithms import InnerLoop
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.losses import TaskLoss
-from maml_cli.core.meta_gradients import last_step_weights, query_gradient
-from maml_cli.core.meta_params import MetaParams
+from maml_cli.config import Config
+from maml_cli.core import InnerLoop, MetaParams, Points, TaskBatch, TaskLoss, last_step_weights, query_gradient
 from maml_cli.core.update_rules import init_alphas, scale_by_alpha
-from maml_cli.engines.optimizers import OuterOptimizer
-from maml_cli.engines.outer_step import TrainState, outer_step
+from maml_cli.engines import OuterOptimizer, TrainState, take_outer_step
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import directory
-from maml_cli.runs.files import read_lines
-from maml_cli.tasks.family import make_generator
-from maml_cli.training.loop import TrainResult, init_state, restore_state, train
+from maml_cli.runs import directory, read_lines
+from maml_cli.tasks import make_generator
+from maml_cli.training import init_state
+from maml_cli.training.loop import TrainResult, restore_state, train
 
 STEPS = 12
 
@@ -253,7 +248,7 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     batch = TaskBatch(Points(*points), Points(*query))
     with pytest.raises(DivergedError, match="diverged at outer step"):
         for _ in range(100):
-            outer_step(state, batch, meta_grad)
+            take_outer_step(state, batch, meta_grad)
     assert 40 <= state.step <= 50
     assert meta.params["theta"].isfinite().all() and meta.params["theta"].abs().item() > 1e140
 

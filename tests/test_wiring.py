@@ -12,18 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config.schema import Config
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks
-from maml_cli.evaluation.evaluate import adapted_errors, sample_test_tasks, summarise_tasks
-from maml_cli.evaluation.trained_run import evaluate_run, fit_tasks, open_run
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, expand_to_tasks
+from maml_cli.evaluation import Protocol, evaluate_run, fit_tasks, open_run, sample_test_tasks, summarise_tasks
+from maml_cli.evaluation.evaluate import adapted_errors
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import checkpoint, directory, files
-from maml_cli.runs.files import read_lines
-from maml_cli.tasks.family import make_generator
-from maml_cli.tasks.sinusoids import SineFamily
+from maml_cli.runs import checkpoint, directory, files, read_lines
+from maml_cli.tasks import SineFamily, make_generator
+from maml_cli.training import init_state, session
 from maml_cli.training import loop as training
-from maml_cli.training import session
-from maml_cli.training.loop import init_state, train
+from maml_cli.training.loop import train
 from maml_cli.training.signals import catch_stop
 from tests.conftest import NUM_CHECKS, Cli, Tiny
 
@@ -237,7 +235,7 @@ def _opened(cli: Cli, *options: str, config: str = "smoke") -> Any:
 def test_eval_is_on_the_test_bank_and_random_networks_use_the_learned_alpha(cli: Cli) -> None:
     opened = _opened(cli, "-s", "inner.alpha.learned=true")
     opened.meta_params.rule_params["alpha"].fill_(0.003)
-    (found,) = evaluate_run(opened, num_tasks=6, seed=5, steps=2)
+    (found,) = evaluate_run(opened, Protocol(num_tasks=6, seed=5, steps=2))
     experiment = opened.experiment
     bank = sample_test_tasks(experiment.family, seed=5, purpose="test", num_tasks=6, num_shots=10)
     stream = make_generator(5, "random-init")
@@ -263,7 +261,7 @@ def test_eval_is_on_the_test_bank_and_random_networks_use_the_learned_alpha(cli:
 
 def test_fits_are_adapted_to_the_points_that_they_show(cli: Cli) -> None:
     opened = _opened(cli)
-    for index, fit in enumerate(fit_tasks(opened, num_tasks=3, num_shots=4, steps=2, seed=0)):
+    for index, fit in enumerate(fit_tasks(opened, Protocol(num_tasks=3, shots=(4,), steps=2))):
         params = {key: value[0].clone() for key, value in opened.meta_params.params.items()}
         x, y = (points.float().reshape(4, 1) for points in (fit.support_x, fit.support_y))
         for step in range(3):

@@ -12,15 +12,12 @@ from torch import Tensor
 
 from maml_cli.checks import torch_func
 from maml_cli.checks.worked_examples import Case, worked_examples
-from maml_cli.config.load import override
-from maml_cli.config.schema import Config
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks, tensors
-from maml_cli.core.network import Params
+from maml_cli.config import Config, override
+from maml_cli.core import MetaParams, Params, Points, TaskBatch, expand_to_tasks, tensors
 from maml_cli.engines import registry
 from maml_cli.experiment import Experiment, build_experiment
-from maml_cli.tasks.family import make_generator
-from maml_cli.training.loop import init_state
+from maml_cli.tasks import make_generator
+from maml_cli.training import init_state
 
 NUM_TASKS = 5
 WIDTHS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)

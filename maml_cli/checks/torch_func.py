@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
-from maml_cli.config.schema import Config
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.meta_params import MetaParams
-from maml_cli.core.network import Params
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, Params, Points, TaskBatch
 from maml_cli.experiment import Experiment
 
 Loss = Callable[[Params, Points], Tensor]

@@ -9,15 +9,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.core import inner_loop, update_rules
-from maml_cli.core.algorithms import InnerLoop
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.losses import TaskLoss, absolute, mean_loss
-from maml_cli.core.meta_gradients import implicit_gradient, last_step_weights, query_gradient
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks
-from maml_cli.core.network import Params
-from maml_cli.engines.optimizers import OPTIMIZERS, OuterOptimizer
-from maml_cli.engines.outer_step import TrainState, outer_step
+from maml_cli.core import (
+    InnerLoop,
+    MetaParams,
+    Params,
+    Points,
+    TaskBatch,
+    TaskLoss,
+    absolute,
+    expand_to_tasks,
+    implicit_gradient,
+    inner_loop,
+    last_step_weights,
+    mean_loss,
+    query_gradient,
+    update_rules,
+)
+from maml_cli.engines import OPTIMIZERS, OuterOptimizer, TrainState, take_outer_step
 
 TOLERANCE = 1e-9
 
@@ -202,7 +210,7 @@ def _outer_step(
     losses, gradients = meta_grad(meta, batch, 0)
     optimizers = {"params": OuterOptimizer(OPTIMIZERS["sgd"](list(meta.params.values()), lr), lr)}
     state = TrainState(meta, optimizers, [], 0, torch.zeros(1), torch.zeros(1), torch.zeros(1))
-    outer_step(state, batch, meta_grad)
+    take_outer_step(state, batch, meta_grad)
     return losses, gradients, state.meta_params.params
 
 

@@ -76,11 +76,10 @@ def train(
 
     Ctrl-C saves a checkpoint first. A run that was interrupted and resumed ends with the same bytes.
     """
-    from maml_cli.engines.registry import choose_engine
+    from maml_cli.engines import choose_engine
     from maml_cli.experiment import choose_device
-    from maml_cli.reporting.tables import plan_dict, to_json, train_dict
-    from maml_cli.training.session import plan_training, run_session
-    from maml_cli.training.summary import training_summary
+    from maml_cli.reporting import plan_dict, to_json, train_dict
+    from maml_cli.training import plan_training, run_session, training_summary
 
     planned = plan_training(config, overrides or [], out=out, resume=resume, device=device)
     where = choose_device(planned.config, planned.device)
@@ -124,15 +123,15 @@ def evaluate(
 
       maml eval --checkpoint outputs/quickstart/checkpoints/step-00001000.pt --json
     """
-    from maml_cli.evaluation.trained_run import evaluate_run, open_run, write_result
-    from maml_cli.reporting.tables import evaluation_document, print_evaluations, to_json
-    from maml_cli.training.progress import print_message
+    from maml_cli.evaluation import Protocol, evaluate_run, open_run, write_result
+    from maml_cli.reporting import evaluation_document, print_evaluations, to_json
+    from maml_cli.training import print_message
 
     counts = _counts(shots)
     opened = open_run(checkpoint, overrides=overrides or [], device=device)
     if opened.checkpoint.warning:
         print_message(opened.checkpoint.warning)
-    evaluations = evaluate_run(opened, shots=counts, steps=steps, num_tasks=tasks, seed=seed)
+    evaluations = evaluate_run(opened, Protocol(tasks, counts, steps, seed))
     document = to_json(evaluation_document(opened, evaluations, overrides or []))
     kept = write_result(opened, document)
     if as_json:
@@ -174,9 +173,9 @@ def plot(
 
       maml plot --checkpoint outputs/quickstart --kind fit --set tasks.phase=3.14159 --out figures
     """
-    from maml_cli.evaluation.trained_run import open_run
+    from maml_cli.evaluation import Protocol, open_run
     from maml_cli.reporting.run_figures import KINDS, draw, drawable
-    from maml_cli.training.progress import print_message
+    from maml_cli.training import print_message
 
     opened = open_run(checkpoint, overrides=overrides or [])
     if opened.checkpoint.warning:
@@ -184,7 +183,8 @@ def plot(
     kinds = drawable(opened) if kind == "all" else [kind]
     for left_out in [name for name in KINDS if kind == "all" and name not in kinds]:
         typer.echo(f"{left_out}: left out, there is no metrics.jsonl around the checkpoint", err=True)
-    for file in draw(opened, kinds=kinds, form=form, out=out, shots=shots, steps=steps, num_tasks=tasks, seed=seed):
+    protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
+    for file in draw(opened, protocol, kinds=kinds, form=form, out=out):
         typer.echo(file)
 
 
@@ -216,11 +216,10 @@ def compare(
 
       maml compare outputs/quickstart outputs/mine --shots 5,10 --steps 5 --out compare.pdf
     """
-    from maml_cli.evaluation.compare import compare_runs
-    from maml_cli.evaluation.trained_run import open_run
+    from maml_cli.evaluation import Protocol, compare_runs, open_run
+    from maml_cli.reporting import comparison_document, print_comparisons, to_json
     from maml_cli.reporting.run_figures import draw_comparison
-    from maml_cli.reporting.tables import comparison_document, print_comparisons, to_json
-    from maml_cli.training.progress import print_message
+    from maml_cli.training import print_message
 
     if len(runs) < 2:
         raise typer.BadParameter("give two runs or more.", param_hint="RUN")
@@ -229,9 +228,7 @@ def compare(
     opened = [open_run(run, device=device) for run in runs]
     for note in [one.checkpoint.warning for one in opened if one.checkpoint.warning]:
         print_message(note)
-    compared = compare_runs(
-        opened, shots=_counts(shots), steps=steps, num_tasks=tasks, seed=seed, any_family=any_family
-    )
+    compared = compare_runs(opened, Protocol(tasks, _counts(shots), steps, seed), any_family=any_family)
     try:
         figures, words = (drawn := draw_comparison(compared, out)), f"drawn as {', '.join(map(str, drawn))}"
     except OSError as error:  # the numbers are not lost with it
@@ -270,9 +267,9 @@ def check(
 
       maml check --config finn-10shot --set inner.steps=5 --json
     """
-    from maml_cli.checks.gradients import run_checks
-    from maml_cli.config.load import load_config
-    from maml_cli.reporting.tables import case_dict, print_cases, to_json
+    from maml_cli.checks import run_checks
+    from maml_cli.config import load_config
+    from maml_cli.reporting import case_dict, print_cases, to_json
 
     cases = run_checks(load_config(config, overrides or []).config)
     passed = all(case.passed for case in cases)
@@ -287,7 +284,7 @@ def check(
 @app.command()
 def info(as_json: JsonOpt = False) -> None:
     """Print versions, devices, threads and the CPU's capability: what a bug report needs."""
-    from maml_cli.reporting.tables import to_json
+    from maml_cli.reporting import to_json
     from maml_cli.runtime import machine_info as facts
 
     if as_json:
@@ -310,12 +307,12 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, prog_name="maml")
 
 
-def _counts(text: str | None) -> list[int]:
+def _counts(text: str | None) -> tuple[int, ...]:
     """`5,10,20` as numbers."""
     if text is None:
-        return []
+        return ()
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 <= int(part) <= 100_000 for part in parts):
         message = f"{text!r}: give whole numbers from 1 to 100000, such as 5,10,20."
         raise typer.BadParameter(message, param_hint="--shots")
-    return list(dict.fromkeys(int(part) for part in parts))
+    return tuple(dict.fromkeys(int(part) for part in parts))

@@ -50,7 +50,7 @@ def config_check(source: SourceArg, overrides: SetOpt = None) -> None:
 
       maml config check mine.yaml
     """
-    from maml_cli.config.load import load_config
+    from maml_cli.config import load_config
 
     load_config(source, overrides or [])
     typer.echo(f"{source}: valid")
@@ -64,7 +64,7 @@ def config_show(source: SourceArg, overrides: SetOpt = None) -> None:
 
       maml config show quickstart --set inner.steps=5
     """
-    from maml_cli.config.load import annotated_yaml, load_config
+    from maml_cli.config import annotated_yaml, load_config
 
     typer.echo(annotated_yaml(load_config(source, overrides or [])), nl=False)
 
@@ -72,6 +72,6 @@ def config_show(source: SourceArg, overrides: SetOpt = None) -> None:
 @config_app.command("reference")
 def config_reference() -> None:
     """Print every key of a config with its default and meaning, as a Markdown table."""
-    from maml_cli.config.key_table import key_table
+    from maml_cli.config import key_table_markdown
 
-    typer.echo(key_table(), nl=False)
+    typer.echo(key_table_markdown(), nl=False)

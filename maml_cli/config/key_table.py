@@ -10,7 +10,7 @@ from maml_cli.config.schema import MAX_SEEDS, Config
 from maml_cli.config.validation_messages import format_value
 
 
-def key_table() -> str:
+def key_table_markdown() -> str:
     """A table for each section: key, default, what it takes, meaning."""
     defaults = {".".join(map(str, key)): value for key, value in leaves(to_dict(Config()))}
     return "\n".join(line for name in Config.model_fields for line in _section(name, _model(Config, name), defaults))

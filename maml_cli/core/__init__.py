@@ -1,1 +1,83 @@
-"""The method: pure functions from tensors to tensors, with PyTorch as their only dependency."""
+"""The method: pure functions from select_run, tensors to tensors, with PyTorch as their only dependency."""
+
+from maml_cli.core.algorithms import Algorithm, InnerLoop, adapted_keys, with_context
+from maml_cli.core.batch import Points, TaskBatch
+from maml_cli.core.inner_loop import UpdateRule
+from maml_cli.core.losses import (
+    LOSS_DERIVATIVES,
+    LOSSES,
+    LossDerivatives,
+    PointLoss,
+    TaskLoss,
+    absolute,
+    mean_loss,
+    residual,
+)
+from maml_cli.core.meta_gradients import MetaGradient, StepWeights, implicit_gradient, last_step_weights, query_gradient
+from maml_cli.core.meta_params import (
+    MetaParams,
+    expand_to_tasks,
+    flatten,
+    map_tensors,
+    num_tasks,
+    relative_distance,
+    select_run,
+    tensors,
+    unflatten,
+)
+from maml_cli.core.network import (
+    ACTIVATION_DERIVATIVES,
+    ACTIVATIONS,
+    CONTEXT,
+    Activation,
+    ActivationDerivatives,
+    Params,
+    Predict,
+    init_mlp,
+    layer_names,
+    layer_sizes,
+    mlp,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "ACTIVATION_DERIVATIVES",
+    "CONTEXT",
+    "LOSSES",
+    "LOSS_DERIVATIVES",
+    "Activation",
+    "ActivationDerivatives",
+    "Algorithm",
+    "InnerLoop",
+    "LossDerivatives",
+    "MetaGradient",
+    "MetaParams",
+    "Params",
+    "PointLoss",
+    "Points",
+    "Predict",
+    "StepWeights",
+    "TaskBatch",
+    "TaskLoss",
+    "UpdateRule",
+    "absolute",
+    "adapted_keys",
+    "expand_to_tasks",
+    "flatten",
+    "implicit_gradient",
+    "init_mlp",
+    "last_step_weights",
+    "layer_names",
+    "layer_sizes",
+    "map_tensors",
+    "mean_loss",
+    "mlp",
+    "num_tasks",
+    "query_gradient",
+    "relative_distance",
+    "residual",
+    "select_run",
+    "tensors",
+    "unflatten",
+    "with_context",
+]

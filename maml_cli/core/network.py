@@ -56,6 +56,16 @@ ACTIVATION_DERIVATIVES: dict[str, ActivationDerivatives] = {
 }
 
 
+def layer_names(num_hidden: int) -> list[str]:
+    """The names of the layers, inputs first: `hidden0`, `hidden1`, ..., `head`."""
+    return [*(f"hidden{layer}" for layer in range(num_hidden)), "head"]
+
+
+def layer_sizes(hidden: Sequence[int], *, num_inputs: int = 1, num_outputs: int = 1) -> list[int]:
+    """The widths between the layers, inputs first and outputs last."""
+    return [num_inputs, *hidden, num_outputs]
+
+
 def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
     """The network's output (..., K, out) at the points `x` (..., K, in).
 
@@ -88,8 +98,7 @@ def init_mlp(
 
     `gain` is a factor on the weights, not on the biases.
     """
-    sizes = [num_inputs, *hidden, num_outputs]
-    names = [*(f"hidden{layer}" for layer in range(len(hidden))), "head"]
+    sizes, names = layer_sizes(hidden, num_inputs=num_inputs, num_outputs=num_outputs), layer_names(len(hidden))
     params = {}
     for name, (fan_in, fan_out) in zip(names, pairwise(sizes), strict=True):
         params[f"{name}.w"] = gain * INITIALIZERS[init](generator, (*batch, fan_in, fan_out))

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maml_cli.config.load import from_dict, load_config
-from maml_cli.config.schema import Config
-from maml_cli.core.meta_params import tensors
+from maml_cli.config import Config, from_dict, load_config
+from maml_cli.core import tensors
 from maml_cli.dev import other_libraries
 from maml_cli.engines import registry
 from maml_cli.experiment import build_experiment
 from maml_cli.runtime import set_threads
-from maml_cli.tasks.family import make_generator
-from maml_cli.training.loop import init_state
+from maml_cli.tasks import make_generator
+from maml_cli.training import init_state
 
 TOLERANCE = 1e-5
 """Relative distance of a mean meta-gradient in float32 from the reference in float64."""

@@ -22,12 +22,12 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from maml_cli.cli.exit_codes import exit_on_error
-from maml_cli.config.load import load_config
+from maml_cli.config import load_config
 from maml_cli.dev import other_libraries
 from maml_cli.dev.bench_worker import TOLERANCE
 from maml_cli.dev.benchmark_tables import ENGINES, benchmark_markdown
 from maml_cli.engines import registry
-from maml_cli.runs.files import write_atomic
+from maml_cli.runs import write_atomic
 from maml_cli.runtime import available_devices
 
 # At a rate that leaves the network where it is: without clipping, thousands of steps would diverge.

@@ -6,7 +6,7 @@
 import json
 from pathlib import Path
 
-from maml_cli.config import key_table, presets
+from maml_cli.config import key_table_markdown, presets
 from maml_cli.dev import benchmark_tables, results_tables
 
 PUBLISHED = Path("outputs/published")
@@ -15,7 +15,7 @@ PUBLISHED = Path("outputs/published")
 def generated(folder: Path) -> dict[str, str]:
     """Each part by the name in its marks, <!-- NAME --> and <!-- end of NAME -->."""
     return {
-        "config reference": key_table.key_table(),
+        "config reference": key_table_markdown(),
         "presets": "".join(
             ["| name | |\n|---|---|\n", *(f"| `{name}` | {presets.summary(name)} |\n" for name in presets.names())]
         ),

@@ -18,11 +18,11 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from maml_cli.cli.exit_codes import exit_on_error
-from maml_cli.config.load import load_config
+from maml_cli.config import load_config
 from maml_cli.dev.results_plan import ResultRow, results_plan
 from maml_cli.dev.results_tables import or_inf, results_head, results_markdown
 from maml_cli.errors import ConfigError, DivergedError, FileError, UserError
-from maml_cli.runs.files import read_lines, write_atomic
+from maml_cli.runs import read_lines, write_atomic
 
 NUM_TASKS = 10_000
 RUNS = Path("outputs/results")
@@ -49,12 +49,11 @@ class Job(NamedTuple):
 
 def train_and_evaluate(work: Job) -> dict[str, Any]:
     """Train what `work` says, or go on with it, and evaluate it: plain values, ready for JSON."""
-    from maml_cli.engines.registry import choose_engine
-    from maml_cli.evaluation.evaluate import learner_errors, sample_test_tasks, statistic
-    from maml_cli.evaluation.trained_run import open_run
+    from maml_cli.engines import choose_engine
+    from maml_cli.evaluation import learner_errors, open_run, sample_test_tasks, statistic
     from maml_cli.experiment import choose_device
     from maml_cli.runtime import set_threads
-    from maml_cli.training.session import plan_training, run_session
+    from maml_cli.training import plan_training, run_session
 
     set_threads(1)
     run, entry = Path(work.run), work.row
@@ -173,7 +172,7 @@ def _in_order(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def keep_published_runs(entry: ResultRow, runs: Path, out: Path) -> None:
     """Copy the runs behind a goal: config, metrics, and the final checkpoint without what only training needs."""
-    from maml_cli.runs.directory import open_checkpoint, save_checkpoint, write_config
+    from maml_cli.runs import open_checkpoint, save_checkpoint, write_config
 
     for seed in entry.seeds:
         source = runs / f"{entry.name}-seed{seed}"
@@ -189,8 +188,7 @@ def keep_published_runs(entry: ResultRow, runs: Path, out: Path) -> None:
 
 def draw_figures(results: dict[str, Any], runs: Path, out: Path) -> None:
     """The figures of the README: the learners beside one another at each K, and the quickstart, where it is new."""
-    from maml_cli.evaluation.evaluate import Statistic
-    from maml_cli.evaluation.trained_run import open_run
+    from maml_cli.evaluation import Protocol, Statistic, open_run
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.run_figures import draw, draw_curves
 
@@ -207,7 +205,7 @@ def draw_figures(results: dict[str, Any], runs: Path, out: Path) -> None:
             draw_curves(curves, out / f"results-{shots}shot.png", measure="mse", title=title)
     if (runs / "quickstart-seed0").exists():
         opened = open_run(runs / "quickstart-seed0")
-        for file in draw(opened, kinds=["fit", "steps"], form="png", out=out):
+        for file in draw(opened, Protocol(), kinds=["fit", "steps"], form="png", out=out):
             file.replace(out / f"quickstart-{file.name}")
 
 
@@ -224,7 +222,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the results go.")] = PUBLISHED,
 ) -> None:
     """Train and evaluate every method, and write RESULTS.md, results.json, figures and reference runs."""
-    from maml_cli.reporting.tables import finite_or_null
+    from maml_cli.reporting import finite_or_null
 
     entries = [entry for entry in results_plan() if not only or entry.name.startswith(tuple(only))]
     if not entries:

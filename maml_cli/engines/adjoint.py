@@ -19,11 +19,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.losses import LossDerivatives, PointLoss
-from maml_cli.core.meta_gradients import MetaGradient, StepWeights
-from maml_cli.core.meta_params import MetaParams, map_tensors, num_tasks
-from maml_cli.core.network import Activation, ActivationDerivatives, Params
+from maml_cli.core import (
+    Activation,
+    ActivationDerivatives,
+    LossDerivatives,
+    MetaGradient,
+    MetaParams,
+    Params,
+    PointLoss,
+    Points,
+    StepWeights,
+    TaskBatch,
+    map_tensors,
+    num_tasks,
+)
 
 
 class NetworkSpec(NamedTuple):

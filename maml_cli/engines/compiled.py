@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.config.schema import Config
-from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.meta_gradients import MetaGradient
-from maml_cli.core.meta_params import MetaParams, tensors
+from maml_cli.config import Config
+from maml_cli.core import MetaGradient, MetaParams, Points, TaskBatch, tensors
 from maml_cli.engines.optimizers import OPTIMIZER_FORMULAS, OptimizerFormula, bias_corrections, optimizer_state
 from maml_cli.engines.outer_step import (
     SCHEDULES,

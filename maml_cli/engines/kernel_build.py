@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.core.batch import TaskBatch
-from maml_cli.runs.files import write_atomic
+from maml_cli.core import TaskBatch
+from maml_cli.runs import write_atomic
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
 OPTIMISED = ("-O3", "-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math")

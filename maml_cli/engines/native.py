@@ -10,10 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from maml_cli.config.schema import Config
-from maml_cli.core.batch import TaskBatch
-from maml_cli.core.meta_params import MetaParams, tensors
-from maml_cli.core.network import Params
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, Params, TaskBatch, tensors
 from maml_cli.engines import kernel_build
 from maml_cli.engines.kernel_build import CallOptions, KernelSpec, KernelState
 from maml_cli.engines.optimizers import OuterOptimizer

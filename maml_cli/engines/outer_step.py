@@ -11,9 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from maml_cli.core.batch import TaskBatch
-from maml_cli.core.meta_gradients import MetaGradient
-from maml_cli.core.meta_params import MetaParams, map_tensors, tensors
+from maml_cli.core import MetaGradient, MetaParams, TaskBatch, map_tensors, tensors
 from maml_cli.engines.optimizers import OuterOptimizer
 from maml_cli.errors import DivergedError
 
@@ -86,7 +84,7 @@ def already_averaged(averaged: MetaGradient) -> AverageGradient:
     return mean
 
 
-def outer_step(
+def take_outer_step(
     state: TrainState,
     batch: TaskBatch,
     meta_grad: MetaGradient,
@@ -152,7 +150,7 @@ def finish_block(
 ) -> None:
     """Count `count` steps that were taken in one, of which each run did `done`, (R,), until one was not finite.
 
-    `batches` and `noise` are those of all steps. Raises DivergedError where no run is left, as `outer_step` does.
+    `batches` and `noise` are those of all steps. Raises DivergedError where no run is left, as `take_outer_step` does.
     """
     going = state.diverged == 0
     lost = going & (done < count)

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from maml_cli.config.schema import Config
-from maml_cli.core.losses import LOSS_DERIVATIVES, LOSSES
-from maml_cli.core.meta_gradients import MetaGradient
-from maml_cli.core.network import ACTIVATION_DERIVATIVES, ACTIVATIONS
+from maml_cli.config import Config
+from maml_cli.core import ACTIVATION_DERIVATIVES, ACTIVATIONS, LOSS_DERIVATIVES, LOSSES, MetaGradient
 from maml_cli.engines import compiled, kernel_build, native
 from maml_cli.engines.adjoint import NetworkSpec, RuleSpec, adjoint_gradient
 from maml_cli.engines.outer_step import (
@@ -23,7 +21,7 @@ from maml_cli.engines.outer_step import (
     TrainState,
     already_averaged,
     average_gradient,
-    outer_step,
+    take_outer_step,
 )
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import Experiment, first_order_until, outer_step_work, step_weights
@@ -93,7 +91,7 @@ def make_engine(name: str, config: Config, experiment: Experiment, *, say: Notif
     def advance(state: TrainState, count: int) -> StepResult:
         batches = experiment.sample(state.generators, num_steps=count)
         for batch in batches.iter_steps():
-            outcome = outer_step(
+            outcome = take_outer_step(
                 state,
                 batch,
                 meta_grad,

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.config.load import to_dict
+from maml_cli.config import to_dict
 from maml_cli.errors import ConfigError
 from maml_cli.evaluation.evaluate import (
     PointErrors,
+    Protocol,
     Statistic,
     aggregate_seeds,
     learner_errors,
@@ -23,7 +24,7 @@ from maml_cli.evaluation.evaluate import (
     summarise_tasks,
 )
 from maml_cli.evaluation.trained_run import TrainedRun
-from maml_cli.tasks.sinusoids import SineFamily
+from maml_cli.tasks import SineFamily
 
 
 class RunComparison(NamedTuple):
@@ -52,40 +53,21 @@ class Comparison(NamedTuple):
     runs: list[RunComparison]
 
 
-def compare_runs(
-    runs: Sequence[TrainedRun],
-    *,
-    shots: Sequence[int] = (),
-    steps: int | None = None,
-    num_tasks: int = 10_000,
-    seed: int = 0,
-    any_family: bool = False,
-) -> list[Comparison]:
-    """One comparison for each K in `shots`, by default the K that all were trained with; after `steps` inner steps, by
-    default after those each was trained for.
+def compare_runs(runs: Sequence[TrainedRun], protocol: Protocol, *, any_family: bool = False) -> list[Comparison]:
+    """One comparison for each K of `protocol`, by default the K that all were trained with.
 
-    Raises ConfigError if the families differ, unless with `any_family`, when all are tried on that of the first.
+    Each run is compared after `protocol.steps` inner steps, by default after those it was trained for. Raises
+    ConfigError if the families differ; with `any_family` all are compared on the tasks of the first run's family.
     """
     if not any_family:
         _check_families(runs)
+    return [_compare(runs, protocol, num_shots) for num_shots in protocol.shots or (_common_shots(runs),)]
+
+
+def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int) -> Comparison:
+    steps, num_tasks, seed = protocol.steps, protocol.num_tasks, protocol.seed
     measure = runs[0].measure if len({run.measure for run in runs}) == 1 else "mse"
     family = runs[0].experiment.family
-    return [
-        _compare(runs, family, measure, num_shots=num_shots, steps=steps, num_tasks=num_tasks, seed=seed)
-        for num_shots in shots or [_common_shots(runs)]
-    ]
-
-
-def _compare(
-    runs: Sequence[TrainedRun],
-    family: SineFamily,
-    measure: str,
-    *,
-    num_shots: int,
-    steps: int | None,
-    num_tasks: int,
-    seed: int,
-) -> Comparison:
     last_steps = [run.resolve_steps(steps, max(10, run.config.inner.steps)) for run in runs]
     bank = sample_test_tasks(family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
     compared: list[RunComparison] = []

@@ -11,16 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.core.algorithms import Algorithm
-from maml_cli.core.batch import Points
-from maml_cli.core.losses import residual
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks
-from maml_cli.core.network import Params, Predict
+from maml_cli.core import Algorithm, MetaParams, Params, Points, Predict, expand_to_tasks, residual
 from maml_cli.experiment import Experiment
-from maml_cli.tasks import sinusoid_baselines
-from maml_cli.tasks.family import make_generator
-from maml_cli.tasks.sinusoid_baselines import Predictor
-from maml_cli.tasks.sinusoids import SineFamily, Sinusoids
+from maml_cli.tasks import Predictor, SineFamily, Sinusoids, make_generator, sinusoid_baselines
 
 NUM_GRID = 100
 # Tasks adapted at a time: memory stays bounded, and the activations in the processor's cache. Part of the protocol:
@@ -79,6 +72,21 @@ class Evaluation(NamedTuple):
     steps: list[PointErrors]
     baselines: Baselines
     by_seed: dict[int, list[PointErrors]]
+
+
+class Protocol(NamedTuple):
+    """What an evaluation does, apart from the learner.
+
+    num_tasks: test tasks.
+    shots: K, the support points of a task; one evaluation for each entry, none for the K of training.
+    steps: inner steps, or None for the default: max(10, trained steps), or fewer where alphas end.
+    seed: of the test tasks; equal seeds give equal tasks to every run.
+    """
+
+    num_tasks: int = 10_000
+    shots: tuple[int, ...] = ()
+    steps: int | None = None
+    seed: int = 0
 
 
 class TestTasks(NamedTuple):

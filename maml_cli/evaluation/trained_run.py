@@ -7,15 +7,12 @@ from typing import NamedTuple
 import torch
 
 from maml_cli import runtime
-from maml_cli.config.load import override
-from maml_cli.config.schema import Config
-from maml_cli.core.batch import Points
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks, map_tensors
+from maml_cli.config import Config, override
+from maml_cli.core import MetaParams, Points, expand_to_tasks, select_run
 from maml_cli.errors import CheckpointError, ConfigError
-from maml_cli.evaluation.evaluate import Evaluation, evaluate, sample_test_tasks
+from maml_cli.evaluation.evaluate import Evaluation, Protocol, evaluate, sample_test_tasks
 from maml_cli.experiment import Experiment, build_experiment, choose_device
-from maml_cli.runs.directory import Checkpoint, open_checkpoint
-from maml_cli.runs.files import write_atomic
+from maml_cli.runs import Checkpoint, open_checkpoint, write_atomic
 
 
 class TrainedRun(NamedTuple):
@@ -106,52 +103,48 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
     return TrainedRun(checkpoint, config, experiment, meta, name)
 
 
-def evaluate_run(
-    opened: TrainedRun,
-    *,
-    shots: Sequence[int] = (),
-    steps: int | None = None,
-    num_tasks: int = 10_000,
-    seed: int = 0,
-) -> list[Evaluation]:
-    """One evaluation for each K in `shots` (by default the trained K), to `steps` or to max(10, trained steps).
-
-    Where alphas end after the trained steps, so does it by default.
-    """
-    last_step = opened.resolve_steps(steps, max(10, opened.config.inner.steps))
+def evaluate_run(run: TrainedRun, protocol: Protocol) -> list[Evaluation]:
+    """One evaluation of `run` for each K of `protocol`, after every inner step."""
+    steps = run.resolve_steps(protocol.steps, max(10, run.config.inner.steps))
     return [
         evaluate(
-            opened.experiment,
-            opened.meta_params,
+            run.experiment,
+            run.meta_params,
             num_shots=num_shots,
-            num_tasks=num_tasks,
-            seed=seed,
-            steps=last_step,
-            trained_steps=opened.config.trained_steps,
-            runs=opened.run_index,
+            num_tasks=protocol.num_tasks,
+            seed=protocol.seed,
+            steps=steps,
+            trained_steps=run.config.trained_steps,
+            runs=run.run_index,
         )
-        for num_shots in shots or [opened.config.tasks.num_support]
+        for num_shots in protocol.shots or (run.config.tasks.num_support,)
     ]
 
 
 @torch.no_grad()
-def fit_tasks(
-    opened: TrainedRun, *, num_tasks: int, num_shots: int, steps: int, seed: int, num_points: int = 301
-) -> list[TaskFit]:
-    """Fits to the first functions of the test bank of `seed`, from points of their own, after 0..`steps` steps."""
-    experiment = opened.experiment
-    bank = sample_test_tasks(experiment.family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
+def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> list[TaskFit]:
+    """Fits to the first `protocol.num_tasks` functions of the test tasks, after 0, 1, ..., S inner steps.
+
+    S is `protocol.steps`, by default the trained number; K is the first of `protocol.shots`, by default the trained K.
+    The support points are drawn for that many tasks alone.
+    """
+    experiment = run.experiment
+    steps = run.resolve_steps(protocol.steps, run.config.inner.steps)
+    (num_shots, *_) = protocol.shots or (run.config.tasks.num_support,)
+    num_tasks = protocol.num_tasks
+    tasks = sample_test_tasks(
+        experiment.family, seed=protocol.seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots
+    )
     x = torch.linspace(*experiment.family.x, num_points, dtype=torch.float64)
-    points = x.reshape(num_points, 1).expand(1, num_tasks, num_points, 1)
-    seen = [experiment.network_inputs(split, bank.functions) for split in (bank.support, Points(points, points))]
-    support, placed = (Points(*(part.to(experiment.device, experiment.dtype) for part in split)) for split in seen)
-    place = next(iter(opened.run_index.values()))
-    first = map_tensors(lambda value: value[place : place + 1], opened.meta_params)
-    adapted = experiment.algorithm.unroll(expand_to_tasks(first, num_tasks), support, steps)
-    predictions = torch.stack([experiment.predict(params, placed.x)[0, ..., 0] for params in adapted]).cpu().double()
-    truth = bank.functions(points)[0, ..., 0]
+    grid = x.reshape(num_points, 1).expand(1, num_tasks, num_points, 1)
+    inputs = [experiment.network_inputs(points, tasks.functions) for points in (tasks.support, Points(grid, grid))]
+    support, on_grid = (Points(*(part.to(experiment.device, experiment.dtype) for part in points)) for points in inputs)
+    first_run = select_run(run.meta_params, next(iter(run.run_index.values())))
+    adapted = experiment.algorithm.unroll(expand_to_tasks(first_run, num_tasks), support, steps)
+    predictions = torch.stack([experiment.predict(params, on_grid.x)[0, ..., 0] for params in adapted]).cpu().double()
+    truth = tasks.functions(grid)[0, ..., 0]
     return [
-        TaskFit(x, truth[i], predictions[:, i], bank.support.x[0, i, :, 0], bank.support.y[0, i, :, 0])
+        TaskFit(x, truth[i], predictions[:, i], tasks.support.x[0, i, :, 0], tasks.support.y[0, i, :, 0])
         for i in range(num_tasks)
     ]
 

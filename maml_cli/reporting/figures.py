@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from maml_cli.evaluation.evaluate import Evaluation, PointErrors, Statistic, mean, t_interval
-from maml_cli.evaluation.trained_run import TaskFit
+from maml_cli.evaluation import Evaluation, PointErrors, Statistic, TaskFit, mean, t_interval
 
 BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#767676"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, "#E69F00", "#56B4E9")

@@ -9,13 +9,11 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from maml_cli.errors import FileError
-from maml_cli.evaluation.compare import Comparison
-from maml_cli.evaluation.evaluate import mean
-from maml_cli.evaluation.trained_run import TrainedRun, evaluate_run, fit_tasks
+from maml_cli.evaluation import Comparison, Protocol, TrainedRun, evaluate_run, fit_tasks, mean
 from maml_cli.reporting import figures
 from maml_cli.reporting.figures import Curve
-from maml_cli.runs.files import read_lines
-from maml_cli.tasks.sinusoid_baselines import best_nonadaptive_error
+from maml_cli.runs import read_lines
+from maml_cli.tasks import best_nonadaptive_error
 
 KINDS = ("fit", "curve", "steps", "alpha")
 NUM_FITS = 6
@@ -28,28 +26,17 @@ def drawable(opened: TrainedRun) -> list[str]:
     return [kind for kind in KINDS if logged or kind in ("fit", "steps")]
 
 
-def draw(
-    opened: TrainedRun,
-    *,
-    kinds: Sequence[str],
-    form: str,
-    out: Path | None,
-    shots: int | None = None,
-    steps: int | None = None,
-    num_tasks: int = 10_000,
-    seed: int = 0,
-) -> list[Path]:
+def draw(run: TrainedRun, protocol: Protocol, *, kinds: Sequence[str], form: str, out: Path | None) -> list[Path]:
     """Draw each of `kinds` to `out`, by default the `plots` of the run or a `plots` beside a lone checkpoint."""
-    num_shots = shots or opened.config.tasks.num_support
-    figures: Mapping[str, Callable[[], Figure]] = {
-        "fit": lambda: _fit(opened, num_shots, steps, seed),
-        "curve": lambda: _curve(opened),
-        "steps": lambda: _steps(opened, num_shots, steps, num_tasks, seed),
-        "alpha": lambda: _alpha(opened),
+    drawings: Mapping[str, Callable[[], Figure]] = {
+        "fit": lambda: _fit(run, protocol),
+        "curve": lambda: _curve(run),
+        "steps": lambda: _steps(run, protocol),
+        "alpha": lambda: _alpha(run),
     }
-    directory = out or (opened.checkpoint.run or opened.checkpoint.file.parent) / "plots"
+    directory = out or (run.checkpoint.run or run.checkpoint.file.parent) / "plots"
     directory.mkdir(parents=True, exist_ok=True)
-    return [_save(figures[kind], directory / f"{kind}.{form}") for kind in kinds]
+    return [_save(drawings[kind], directory / f"{kind}.{form}") for kind in kinds]
 
 
 def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
@@ -89,11 +76,11 @@ def _save(figure: Callable[[], Figure], file: Path) -> Path:
     return file
 
 
-def _fit(opened: TrainedRun, num_shots: int, steps: int | None, seed: int) -> Figure:
-    last = opened.resolve_steps(steps, opened.config.inner.steps)
-    title = f"{_name(opened)}: six test tasks, K = {num_shots}, {_counted(last, 'inner step')}"
-    found = fit_tasks(opened, num_tasks=NUM_FITS, num_shots=num_shots, steps=last, seed=seed)
-    return figures.fit_figure(found, measure=opened.measure, title=title)
+def _fit(run: TrainedRun, protocol: Protocol) -> Figure:
+    fits = fit_tasks(run, protocol._replace(num_tasks=NUM_FITS))
+    steps, num_shots = len(fits[0].predictions) - 1, len(fits[0].support_x)
+    title = f"{_name(run)}: six test tasks, K = {num_shots}, {_counted(steps, 'inner step')}"
+    return figures.fit_figure(fits, measure=run.measure, title=title)
 
 
 def _curve(opened: TrainedRun) -> Figure:
@@ -119,11 +106,14 @@ def _curve(opened: TrainedRun) -> Figure:
     )
 
 
-def _steps(opened: TrainedRun, num_shots: int, steps: int | None, num_tasks: int, seed: int) -> Figure:
-    (evaluation,) = evaluate_run(opened, shots=[num_shots], steps=steps, num_tasks=num_tasks, seed=seed)
-    trained = _counted(opened.config.inner.steps, "inner step")
-    title = f"{_name(opened)}, trained for {trained}: {num_tasks:,} test tasks, K = {num_shots}, 95 % intervals"
-    return figures.steps_figure(evaluation, measure=opened.measure, title=title)
+def _steps(run: TrainedRun, protocol: Protocol) -> Figure:
+    (evaluation,) = evaluate_run(run, protocol)
+    trained = _counted(run.config.inner.steps, "inner step")
+    title = (
+        f"{_name(run)}, trained for {trained}: {evaluation.num_tasks:,} test tasks, K = {evaluation.shots}, "
+        f"95 % intervals"
+    )
+    return figures.steps_figure(evaluation, measure=run.measure, title=title)
 
 
 def _alpha(opened: TrainedRun) -> Figure:

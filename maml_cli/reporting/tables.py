@@ -10,13 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maml_cli.checks.worked_examples import Case
-from maml_cli.config.load import to_dict
-from maml_cli.evaluation.compare import Comparison
-from maml_cli.evaluation.evaluate import Evaluation, PointErrors, Statistic
-from maml_cli.evaluation.trained_run import TrainedRun
+from maml_cli.checks import Case
+from maml_cli.config import to_dict
+from maml_cli.evaluation import Comparison, Evaluation, PointErrors, Statistic, TrainedRun
 from maml_cli.runtime import Choice
-from maml_cli.training.session import SessionResult, TrainPlan
+from maml_cli.training import SessionResult, TrainPlan
 
 JSON_SCHEMA_VERSION = 1
 

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from maml_cli.config.load import from_dict, load_config, to_dict
-from maml_cli.config.schema import Config
+from maml_cli.config import Config, from_dict, load_config, to_dict
 from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.runs import checkpoint
 from maml_cli.runs.files import exclusive_lock, fsync_file, remove_temporary_files, truncate_lines, write_atomic

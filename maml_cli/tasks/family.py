@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Generator
 
-from maml_cli.core.batch import TaskBatch
+from maml_cli.core import TaskBatch
 
 Range = tuple[float, float]
 

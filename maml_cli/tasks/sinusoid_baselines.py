@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from maml_cli.core.batch import Points
+from maml_cli.core import Points
 from maml_cli.tasks.family import Range
 from maml_cli.tasks.sinusoids import SineFamily, Sinusoids
 

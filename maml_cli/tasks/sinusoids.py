@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from maml_cli.core.batch import Points, TaskBatch
+from maml_cli.core import Points, TaskBatch
 from maml_cli.tasks.family import Range, SampledTasks
 
 

@@ -9,18 +9,14 @@ from typing import Any, NamedTuple
 import torch
 
 from maml_cli import __version__
-from maml_cli.config.load import to_dict
-from maml_cli.config.schema import Config
-from maml_cli.core.meta_params import MetaParams
-from maml_cli.engines import registry
-from maml_cli.engines.optimizers import OPTIMIZERS, OuterOptimizer
-from maml_cli.engines.outer_step import Engine, StepResult, TrainState
+from maml_cli.config import Config, to_dict
+from maml_cli.core import MetaParams
+from maml_cli.engines import OPTIMIZERS, Engine, OuterOptimizer, StepResult, TrainState, registry
 from maml_cli.errors import CheckpointError, DivergedError
-from maml_cli.evaluation.evaluate import finite_or_none, learner_errors, sample_test_tasks, summarise_tasks
+from maml_cli.evaluation import finite_or_none, learner_errors, sample_test_tasks, summarise_tasks
 from maml_cli.experiment import Experiment
-from maml_cli.runs.directory import save_checkpoint
-from maml_cli.runs.files import append_line
-from maml_cli.tasks.family import make_generator
+from maml_cli.runs import append_line, save_checkpoint
+from maml_cli.tasks import make_generator
 
 TARGET_SECONDS_PER_CALL = 0.1
 MAX_STEPS_PER_CALL = 1000

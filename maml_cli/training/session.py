@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maml_cli import runtime
-from maml_cli.config.load import load_config
-from maml_cli.config.schema import Config
-from maml_cli.engines import registry
-from maml_cli.engines.outer_step import Engine, TrainState
+from maml_cli.config import Config, load_config
+from maml_cli.engines import Engine, TrainState, registry
 from maml_cli.errors import CheckpointError, ConfigError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
-from maml_cli.runs import directory
-from maml_cli.runs.directory import Checkpoint
-from maml_cli.runs.files import read_lines
+from maml_cli.runs import Checkpoint, directory, read_lines
 from maml_cli.runtime import Choice
 from maml_cli.training.loop import TrainResult, init_state, restore_state, train
 from maml_cli.training.progress import print_message, progress

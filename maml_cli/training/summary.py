@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from maml_cli.config.schema import Config
+from maml_cli.config import Config
 from maml_cli.experiment import num_inputs
 from maml_cli.runtime import Choice
 
