@@ -1,0 +1,103 @@
+"""The page configs/README.md: how configs are read, the presets by purpose, and the table of keys."""
+
+from typing import NamedTuple
+
+from maml_cli.config import presets
+from maml_cli.config.key_table import key_table_markdown
+
+
+class PresetGroup(NamedTuple):
+    """Presets with one purpose.
+
+    title: heading of the group.
+    purpose: a sentence or two on what the presets have in common.
+    names: the presets, in the order in which to read them.
+    """
+
+    title: str
+    purpose: str
+    names: tuple[str, ...]
+
+
+PRESET_GROUPS = [
+    PresetGroup(
+        "Start here",
+        "Short trainings: seconds to a minute on one CPU core.",
+        ("quickstart", "smoke"),
+    ),
+    PresetGroup(
+        "Published methods",
+        "`finn-*` and `fomaml-*` follow the protocol of the MAML paper. The others share one protocol, so that their "
+        "errors are comparable: Finn's tasks and network, 20,000 outer steps of 25 tasks, Adam at 1e-3 with cosine decay, "
+        "clipping. Exceptions stand in the file of the preset.",
+        (
+            "finn-10shot",
+            "finn-5shot",
+            "fomaml-10shot",
+            "finn-10shot-noise",
+            "anil-10shot",
+            "boil-10shot",
+            "cavia-10shot",
+            "meta-sgd-10shot",
+            "alpha-per-step-10shot",
+            "lslr-10shot",
+            "annealed-10shot",
+            "multi-step-10shot",
+            "maml-plus-plus-10shot",
+            "meta-curvature-10shot",
+            "imaml-10shot",
+            "reptile-10shot",
+        ),
+    ),
+    PresetGroup(
+        "Baselines",
+        "Training without an inner loop, by the protocol of the methods.",
+        ("joint-10shot", "oracle-10shot"),
+    ),
+    PresetGroup(
+        "Lowest errors",
+        "Combinations of methods with the lowest errors on held-out tasks.",
+        (
+            "best-10shot",
+            "best-5shot",
+            "best-1step-10shot",
+            "best-1step-5shot",
+            "best-frequency-10shot",
+            "best-frequency-5shot",
+            "wide-10shot",
+            "wide-5shot",
+        ),
+    ),
+    PresetGroup(
+        "Exercises",
+        "A hard setting to look at: few points, one task in each outer step, plain SGD.",
+        ("lab-fixed-alpha", "lab-learned-alpha"),
+    ),
+]
+
+INTRODUCTION = """\
+# Configs
+
+A config is a YAML file with the sections `tasks`, `model`, `inner`, `outer` and `run`. Every key has a default, so a
+file holds only what differs from it; the defaults are the 10-shot protocol of Finn et al. 2017. `--config` takes a file
+or the name of a preset, and `--set KEY=VALUE` replaces one value, as in `--set inner.steps=5`; later ones win. YAML is
+read strictly: numbers, booleans, words and lists as in YAML 1.2, without anchors, aliases, tags or duplicate keys.
+Unknown keys, values out of bounds and settings without effect are refused, all of them at once, each with its line and
+column. `maml config check FILE` only checks; `maml config show FILE` prints every value and its origin; `maml presets
+copy NAME FILE` makes a file of your own.
+"""
+
+
+def configs_readme() -> str:
+    """The text of configs/README.md."""
+    return f"{INTRODUCTION}\n## Presets\n\n{presets_markdown()}\n## Keys\n\n{key_table_markdown()}"
+
+
+def presets_markdown() -> str:
+    """A Markdown table of presets for each group, each preset with the first comment line of its file."""
+    return "\n".join(_group_markdown(group) for group in PRESET_GROUPS)
+
+
+def _group_markdown(group: PresetGroup) -> str:
+    rows = "".join(f"| `{name}` | {presets.summary(name)} |\n" for name in group.names)
+    return f"**{group.title}**: {group.purpose}\n\n| preset | trains |\n|---|---|\n{rows}"

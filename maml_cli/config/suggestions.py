@@ -1,0 +1,71 @@
+"""Hints for mistyped configs: the key or the value that was probably meant.
+
+Names are compared in lower case and without `-`, `_` and spaces. Synonyms come first, then names that are spelt alike.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from maml_cli.config.formatting import format_value
+from maml_cli.config.synonyms import BOOLEANS, KEYS, VALUES
+
+MAX_COMPARED = 60
+"""Characters of a name that are compared: difflib takes quadratic time."""
+
+
+def suggest_value(key: str, value: Any, choices: Sequence[str]) -> str | None:
+    """The choice that `value` at `key` probably means, or `KEY: VALUE` of another key; None if unclear."""
+    word = _word(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    exact = {choice: [choice] for choice in choices}
+    return _lookup(word, exact) or _lookup(word, VALUES.get(key, {})) or _spelt_alike(word, choices)
+
+
+def suggest_boolean(value: Any) -> str | None:
+    """`true` or `false`, if `value` is a common word for it."""
+    return _lookup(_word(value), BOOLEANS)
+
+
+def suggest_key(key: str, known: Sequence[str]) -> str | None:
+    """The keys among `known` that the unknown `key` probably means, joined by `or`; None if unclear.
+
+    The same name in another section comes before a name that is spelt alike in the same section.
+    """
+    section, name = _split(key)
+    siblings = {_split(path)[1]: path for path in known if _split(path)[0] == section}
+    same_name = [path for path in known if _normalise(_split(path)[1]) == _normalise(name)]
+    sibling = _spelt_alike(name, siblings)
+    return (
+        _lookup(key, KEYS)
+        or next((path for path in same_name if path in siblings.values()), None)
+        or " or ".join(same_name)
+        or _lookup(name, KEYS)
+        or (siblings[sibling] if sibling else _spelt_alike(key, known))
+    )
+
+
+def _split(key: str) -> tuple[str, str]:
+    section, _, name = key.rpartition(".")
+    return section, name
+
+
+def _word(value: Any) -> str:
+    """`value` as a YAML word, without the index of `cuda:0` and the module of `torch.float64`."""
+    text = str(value) if isinstance(value, str) else format_value(value)
+    return re.sub(r"^(torch\.)?(\w+\.)*(?=[A-Za-z])|:\d+$", "", text)
+
+
+def _normalise(name: str) -> str:
+    return re.sub("[-_ ]", "", name.lower())
+
+
+def _lookup(name: str, words: Mapping[str, Sequence[str]]) -> str | None:
+    """The key of `words` that lists `name`."""
+    return next((key for key, names in words.items() if _normalise(name) in map(_normalise, names)), None)
+
+
+def _spelt_alike(name: str, names: Iterable[str]) -> str | None:
+    by_spelling = {_normalise(known): known for known in names}
+    close = difflib.get_close_matches(_normalise(name)[:MAX_COMPARED], by_spelling, 1)
+    return by_spelling[close[0]] if close else None
