@@ -28,8 +28,8 @@ PRESET_GROUPS = [
     PresetGroup(
         "Published methods",
         "`finn-*` and `fomaml-*` follow the protocol of the MAML paper. The others share one protocol, so that their "
-        "errors are comparable: Finn's tasks and network, 20,000 outer steps of 25 tasks, Adam at 1e-3 with cosine decay, "
-        "clipping. Exceptions stand in the file of the preset.",
+        "errors are comparable: Finn's tasks and network, 20,000 outer steps of 25 tasks, Adam at 1e-3 with cosine "
+        "decay, clipped meta-gradients. The file of a preset states where it differs.",
         (
             "finn-10shot",
             "finn-5shot",

@@ -143,8 +143,8 @@ class Outer(Section):
     )
     multi_step_loss_until: StepsOrZero = Field(
         0,
-        description="multi-step loss (MAML++): query losses after all inner steps count, equally at first; from this outer "
-        "step on, only the last; 0: only the last",
+        description="multi-step loss (MAML++): query losses after all inner steps count, equally at first; from this "
+        "outer step on, only the last; 0: only the last",
     )
     weight_noise: float = Field(
         0.0, ge=0, le=1e6, description="standard deviation of uniform noise on the initial parameters in training"
@@ -152,8 +152,8 @@ class Outer(Section):
     clip_task_norm: float | None = Field(
         None,
         gt=0,
-        description="largest norm of a task's meta-gradient: longer ones are scaled down, and tasks with a non-finite one "
-        "are skipped; null: no clipping",
+        description="largest norm of a task's meta-gradient: longer ones are scaled down, and tasks with a non-finite "
+        "one are skipped; null: no clipping",
     )
     clip_norm: float | None = Field(
         None, gt=0, description="largest norm of the mean meta-gradient: longer ones are scaled down; null: no clipping"
@@ -166,8 +166,8 @@ class Run(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="random seed of initial parameters and tasks")
     seeds: Seeds = Field(
         None,
-        description="runs trained side by side: a list of their seeds, or their number, with seeds seed, seed + 1, ...; "
-        "null: one run",
+        description="runs trained side by side: a list of their seeds, or their number, with seeds seed, seed + 1, "
+        "...; null: one run",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: an accelerator if outer steps are large enough to gain from it, else the CPU"
