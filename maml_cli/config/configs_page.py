@@ -79,12 +79,12 @@ INTRODUCTION = """\
 # Configs
 
 A config is a YAML file with the sections `tasks`, `model`, `inner`, `outer` and `run`. Every key has a default, so a
-file holds only what differs from it; the defaults are the 10-shot protocol of Finn et al. 2017. `--config` takes a file
-or the name of a preset, and `--set KEY=VALUE` replaces one value, as in `--set inner.steps=5`; later ones win. YAML is
-read strictly: numbers, booleans, words and lists as in YAML 1.2, without anchors, aliases, tags or duplicate keys.
-Unknown keys, values out of bounds and settings without effect are refused, all of them at once, each with its line and
-column. `maml config check FILE` only checks; `maml config show FILE` prints every value and its origin; `maml presets
-copy NAME FILE` makes a file of your own.
+file states only what differs; the defaults are the 10-shot protocol of Finn et al. 2017, but for the initial weights.
+`--config` takes a file or the name of a preset, and `--set inner.steps=5` replaces one value. YAML is read strictly:
+scalars follow YAML 1.2, and anchors, aliases, tags and duplicate keys are refused. So are unknown keys, values out of
+bounds and settings without effect: `maml config check FILE` lists them all, each with its line and column.
+`maml config show FILE` prints every value with its origin, and `maml presets copy NAME FILE` starts a config of your
+own.
 """
 
 
@@ -100,4 +100,4 @@ def presets_markdown() -> str:
 
 def _group_markdown(group: PresetGroup) -> str:
     rows = "".join(f"| `{name}` | {presets.summary(name)} |\n" for name in group.names)
-    return f"**{group.title}**: {group.purpose}\n\n| preset | trains |\n|---|---|\n{rows}"
+    return f"### {group.title}\n\n{group.purpose}\n\n| preset | trains |\n|---|---|\n{rows}"

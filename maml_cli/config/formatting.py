@@ -6,8 +6,9 @@ Key = tuple[str | int, ...]
 
 
 def format_key(key: Key) -> str:
-    """A key as overrides and messages write it: `model.hidden[0]`."""
-    return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in key).removeprefix(".")
+    """A key as overrides and messages write it, `model.hidden[0]`, on one line."""
+    text = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in key).removeprefix(".")
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def format_value(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-KeyPath = tuple[str | int, ...]
+from maml_cli.config.formatting import Key, format_key
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*|)(\.[0-9]*)?([eE][-+]?[0-9]+)?")
@@ -54,13 +54,13 @@ class Document(NamedTuple):
     """
 
     value: Any
-    locations: dict[KeyPath, Location]
+    locations: dict[Key, Location]
     errors: list[YamlError]
 
 
 def parse(text: str) -> Document:
     """Read one YAML document. Bad YAML does not raise: its errors are in `errors`."""
-    locations: dict[KeyPath, Location] = {}
+    locations: dict[Key, Location] = {}
     errors: list[YamlError] = []
     try:
         # Nodes are composed only without aliases, which can stand for exponentially many nodes.
@@ -103,7 +103,7 @@ def _check_events(text: str, errors: list[YamlError]) -> bool:
     return num_documents <= 1 and num_aliases == 0
 
 
-def _value(node: yaml.Node, path: KeyPath, locations: dict[KeyPath, Location], errors: list[YamlError]) -> Any:
+def _value(node: yaml.Node, path: Key, locations: dict[Key, Location], errors: list[YamlError]) -> Any:
     """The value of `node`; the positions of its keys go to `locations`, duplicate keys and the like to `errors`."""
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, path, locations, errors)
@@ -118,7 +118,7 @@ def _value(node: yaml.Node, path: KeyPath, locations: dict[KeyPath, Location], e
 
 
 def _mapping(
-    node: yaml.MappingNode, path: KeyPath, locations: dict[KeyPath, Location], errors: list[YamlError]
+    node: yaml.MappingNode, path: Key, locations: dict[Key, Location], errors: list[YamlError]
 ) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -129,7 +129,7 @@ def _mapping(
         key = (*path, str(key_node.value))
         if key[-1] in mapping:
             first = locations[key].key.line
-            errors.append(YamlError(mark, f"{'.'.join(map(str, key))}: duplicate key, first on line {first}"))
+            errors.append(YamlError(mark, f"{format_key(key)}: duplicate key, first on line {first}"))
             continue
         locations[key] = Location(mark, _mark(value_node.start_mark))
         mapping[str(key[-1])] = _value(value_node, key, locations, errors)

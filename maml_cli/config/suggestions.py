@@ -30,18 +30,20 @@ def suggest_boolean(value: Any) -> str | None:
 def suggest_key(key: str, known: Sequence[str]) -> str | None:
     """The keys among `known` that the unknown `key` probably means, joined by `or`; None if unclear.
 
-    The same name in another section comes before a name that is spelt alike in the same section.
+    In order: a synonym, the same name in the same section or in others, a name spelt alike in the same section or, if
+    very much so, in others.
     """
     section, name = _split(key)
-    siblings = {_split(path)[1]: path for path in known if _split(path)[0] == section}
-    same_name = [path for path in known if _normalise(_split(path)[1]) == _normalise(name)]
-    sibling = _spelt_alike(name, siblings)
+    siblings = [path for path in known if _split(path)[0] == section]
+    by_sibling = {_split(path)[1]: path for path in siblings}
+    alike = _spelt_alike(name, by_sibling)
+    alike_anywhere = _spelt_alike(name, {_split(path)[1] for path in known}, cutoff=0.8)
     return (
         _lookup(key, KEYS)
-        or next((path for path in same_name if path in siblings.values()), None)
-        or " or ".join(same_name)
+        or " or ".join(_same_name(name, siblings) or _same_name(name, known))
         or _lookup(name, KEYS)
-        or (siblings[sibling] if sibling else _spelt_alike(key, known))
+        or (by_sibling[alike] if alike else None)
+        or (" or ".join(_same_name(alike_anywhere, known)) if alike_anywhere else None)
     )
 
 
@@ -50,9 +52,13 @@ def _split(key: str) -> tuple[str, str]:
     return section, name
 
 
+def _same_name(name: str, paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if _normalise(_split(path)[1]) == _normalise(name)]
+
+
 def _word(value: Any) -> str:
     """`value` as a YAML word, without the index of `cuda:0` and the module of `torch.float64`."""
-    text = str(value) if isinstance(value, str) else format_value(value)
+    text = value[:MAX_COMPARED] if isinstance(value, str) else format_value(value)
     return re.sub(r"^(torch\.)?(\w+\.)*(?=[A-Za-z])|:\d+$", "", text)
 
 
@@ -65,7 +71,7 @@ def _lookup(name: str, words: Mapping[str, Sequence[str]]) -> str | None:
     return next((key for key, names in words.items() if _normalise(name) in map(_normalise, names)), None)
 
 
-def _spelt_alike(name: str, names: Iterable[str]) -> str | None:
-    by_spelling = {_normalise(known): known for known in names}
-    close = difflib.get_close_matches(_normalise(name)[:MAX_COMPARED], by_spelling, 1)
+def _spelt_alike(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    by_spelling = {_normalise(known): known for known in sorted(names)}
+    close = difflib.get_close_matches(_normalise(name)[:MAX_COMPARED], by_spelling, 1, cutoff)
     return by_spelling[close[0]] if close else None

@@ -7,8 +7,8 @@ belong to one section (`inner.lr`). A value may also belong to another key: `KEY
 _OPTIMIZERS = {"sgd": ["gd", "gradientdescent"], "momentum": ["sgdmomentum", "nesterov"], "rmsprop": ["rms"]}
 
 BOOLEANS: dict[str, list[str]] = {
-    "true": ["on", "yes", "y", "1", "learned"],
-    "false": ["off", "no", "n", "0", "none", "null", "fixed"],
+    "true": ["true", "on", "yes", "y", "1", "learned"],
+    "false": ["false", "off", "no", "n", "0", "none", "null", "fixed"],
 }
 VALUES: dict[str, dict[str, list[str]]] = {
     "tasks.family": {"sine": ["sin", "sinus", "sinusoid", "sinusoids"]},
@@ -43,8 +43,8 @@ VALUES: dict[str, dict[str, list[str]]] = {
         "none": ["null", "false", "off", "identity"],
     },
     "inner.order": {
-        "first": ["1", "1st", "fomaml", "firstorder"],
-        "second": ["2", "2nd", "maml", "secondorder", "full", "exact"],
+        "first": ["1", "1st", "1storder", "fomaml", "firstorder"],
+        "second": ["2", "2nd", "2ndorder", "maml", "secondorder", "full", "exact"],
         "implicit": ["imaml"],
         "outer.meta_gradient: reptile": ["reptile"],
     },
