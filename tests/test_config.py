@@ -456,6 +456,13 @@ def test_whole_numbers_that_python_cannot_print_or_turn_into_floats_are_refused_
     assert format_value(10**5000) == "a number of thousands of digits" and format_value("x" * 100) == f"'{'x' * 56}..."
 
 
+def test_from_dict_leaves_invalid_data_unchanged() -> None:
+    data = {"inner": {"steps": 0, "loss": "mse"}, "x": 1}
+    with pytest.raises(ConfigError):
+        from_dict(data, label="x")
+    assert data == {"inner": {"steps": 0, "loss": "mse"}, "x": 1}
+
+
 def test_keys_of_several_lines_stay_on_one_line_of_the_message() -> None:
     with pytest.raises(ConfigError, match=r"^x: a\\nb: unknown key; known here: tasks, model, inner, outer, run$"):
         from_dict({"a\nb": 1}, label="x")
@@ -479,6 +486,12 @@ def test_every_preset_belongs_to_one_group_of_the_page() -> None:
     assert sorted(name for group in PRESET_GROUPS for name in group.names) == presets.names()
 
 
+def test_the_messages_on_the_page_are_those_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```\n(mine.yaml.*?)```", configs_readme(), flags=re.S)
+    text = "\n\n\n\n\ninner:\n  step: 1\n  alpha:\n    init: -0.01\n\nrun:\n  device: gpu\n"
+    assert _errors(tmp_path, monkeypatch, text) == block.splitlines()
+
+
 def test_configs_readme_is_current() -> None:
-    """If this fails: make reference."""
+    """If this fails: make docs."""
     assert (ROOT / "configs" / "README.md").read_text(encoding="utf-8") == configs_readme()

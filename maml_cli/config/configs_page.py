@@ -22,7 +22,7 @@ class PresetGroup(NamedTuple):
 PRESET_GROUPS = [
     PresetGroup(
         "Start here",
-        "Short trainings: seconds to a minute on one CPU core.",
+        "Trainings of seconds to a minute on one CPU core.",
         ("quickstart", "smoke"),
     ),
     PresetGroup(
@@ -70,7 +70,9 @@ PRESET_GROUPS = [
     ),
     PresetGroup(
         "Exercises",
-        "A hard setting to look at: few points, one task in each outer step, plain SGD.",
+        "Few points, one task in each outer step and plain SGD. The losses that this exercise prints, 0.224 and 0.294 "
+        "on average, show no adaptation: 0.2344 needs none. `maml eval` shows the loss before and after adaptation, "
+        "next to that baseline.",
         ("lab-fixed-alpha", "lab-learned-alpha"),
     ),
 ]
@@ -85,6 +87,14 @@ scalars follow YAML 1.2, and anchors, aliases, tags and duplicate keys are refus
 bounds and settings without effect: `maml config check FILE` lists them all, each with its line and column.
 `maml config show FILE` prints every value with its origin, and `maml presets copy NAME FILE` starts a config of your
 own.
+
+```
+mine.yaml:7:3: inner.step: unknown key; did you mean inner.steps?
+mine.yaml:9:11: inner.alpha.init must be greater than 0, got -0.01
+mine.yaml:12:11: run.device must be auto, cpu, cuda or mps, got 'gpu'; did you mean cuda?
+```
+
+`make docs` generates this page from the presets and the schema.
 """
 
 

@@ -1,5 +1,6 @@
 """From a YAML file or a preset, and dotted overrides, to a checked `Config` that knows where each value came from."""
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +87,7 @@ def override(config: Config, overrides: Sequence[str], *, label: str) -> Config:
 
 def from_dict(data: dict[str, Any], *, label: str) -> Config:
     """The inverse of `to_dict`; raises ConfigError, in which `label` names the config."""
-    return _resolve(data, label, {}, (), [])[0]
+    return _resolve(copy.deepcopy(data), label, {}, (), [])[0]
 
 
 def _resolve(
@@ -96,7 +97,10 @@ def _resolve(
     overrides: Sequence[str],
     problems: list[_Problem],
 ) -> tuple[Config, dict[Key, Origin]]:
-    """The config of `data` with `overrides`; raises ConfigError if there are `problems`, or more of them."""
+    """The config of `data` with `overrides` applied to it in place, and the origins of its values.
+
+    Raises ConfigError with `problems` and all further ones, if there are any.
+    """
     problems = list(problems)
     for index, text in enumerate(overrides):
         origin = Origin("--set", f"--set {text}", f"--set {text}", (1, index, 0))
@@ -181,7 +185,7 @@ def _remove(data: dict[str, Any], key: Key) -> bool:
 def _nearest(origins: dict[Key, Origin], key: Key) -> Origin | None:
     """The origin of `key`, else of a section or list that contains it, else of a value inside it."""
     around = (origins[key[:end]] for end in range(len(key), 0, -1) if key[:end] in origins)
-    inside = (origin for other, origin in origins.items() if other[: len(key)] == key)
+    inside = (origin for known, origin in origins.items() if known[: len(key)] == key)
     return next(around, None) or next(inside, None)
 
 

@@ -48,9 +48,9 @@ class Model(Section):
     activation: ActivationName = Field("relu", description="activation function after each hidden layer")
     init: InitName = Field(
         "lecun_normal",
-        description="initial weights: lecun_normal, he_normal, glorot_uniform: scaled by fan-in; uniform: "
-        "U(-1/sqrt(fan_in), 1/sqrt(fan_in)); torch: as torch.nn.Linear, biases too; truncated_normal: deviation 0.01, "
-        "as in Finn's code",
+        description="initial weights: scaled by fan-in (lecun_normal, he_normal; uniform: within +-1/sqrt(fan_in)), by "
+        "fan-in and fan-out (glorot_uniform), as in torch.nn.Linear with its biases (torch), or with standard "
+        "deviation 0.01 as in Finn's code (truncated_normal)",
     )
     init_gain: float = Field(1.0, gt=0, le=1e6, description="factor on the initial weights, not on the biases")
     num_context: int = Field(
