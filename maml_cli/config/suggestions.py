@@ -57,9 +57,9 @@ def _same_name(name: str, paths: Iterable[str]) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    """`value` as a YAML word, without the index of `cuda:0` and the module of `torch.float64`."""
+    """`value` as a YAML word, without the module of `torch.float64` or `torch.nn.ReLU`."""
     text = value[:MAX_COMPARED] if isinstance(value, str) else format_value(value)
-    return re.sub(r"^(torch\.)?(\w+\.)*(?=[A-Za-z])|:\d+$", "", text)
+    return re.sub(r"^(\w+\.)*(?=[A-Za-z])", "", text)
 
 
 def _normalise(name: str) -> str:
