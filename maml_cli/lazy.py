@@ -1,11 +1,11 @@
-"""Attributes of a package that are imported on first use (PEP 562), so that light commands start without them."""
+"""Lazy attributes of packages (PEP 562): imported on first use, so that light commands start without torch."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
 def lazy_attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """A `__getattr__` for the package `package`: each name of `homes` is imported from the submodule beside it."""
+    """The `__getattr__` of `package`, which imports each name of `homes` from its submodule `homes[name]`."""
 
     def get(name: str) -> object:
         if name not in homes:

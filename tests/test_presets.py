@@ -1,4 +1,4 @@
-"""The presets: each loads, trains and is what its name says; and all come along in a wheel."""
+"""The presets: each loads, trains and has the settings of its name; and a wheel contains them."""
 
 import math
 import subprocess
@@ -152,22 +152,22 @@ EXPECTED: dict[str, dict[str, Any]] = {
 }
 
 
-def test_these_are_the_presets() -> None:
+def test_all_presets_have_expected_settings_below() -> None:
     assert set(presets.names()) == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_preset_is_what_its_name_says(name: str) -> None:
+def test_preset_has_the_settings_of_its_name(name: str) -> None:
     config = to_dict(load_config(name).config)
     for key, value in EXPECTED[name].items():
-        found: Any = config
-        for part in key.split("."):
-            found = found[part]
-        assert found == pytest.approx(value) if isinstance(value, float | list) else found == value, key
+        setting: Any = config
+        for name_in_section in key.split("."):
+            setting = setting[name_in_section]
+        assert setting == pytest.approx(value) if isinstance(value, float | list) else setting == value, key
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_preset_is_commented_trains_and_has_the_right_gradient(name: str, cli: Cli) -> None:
+def test_preset_has_a_short_summary_trains_and_passes_the_gradient_checks(name: str, cli: Cli) -> None:
     text = presets.path(name).read_text()
     assert text.startswith("# ") and len(presets.summary(name)) <= 110
     result = cli("train", "-c", name, "-s", "outer.steps=3", "-s", "run.log_every=1", "-s", "run.eval_tasks=3", "-q")
@@ -179,16 +179,41 @@ def test_preset_is_commented_trains_and_has_the_right_gradient(name: str, cli: C
         assert all(f'"{key}": {{"alpha": [' in lines[1] for key in ("alpha", "alpha_grad"))
 
 
-def test_a_preset_that_is_not_there_or_a_copy_over_something(tmp_path: Path) -> None:
+def test_an_unknown_preset_is_answered_with_the_nearest_name_or_all_names() -> None:
     with pytest.raises(ConfigError, match=r"finn-10: no such preset; did you mean finn-10shot\?"):
         presets.path("finn-10")
     with pytest.raises(ConfigError, match="zzz: no such preset; there are alpha-per-step-10shot, anil-10shot"):
         presets.path("zzz")
+
+
+def test_a_source_that_is_no_file_is_answered_with_what_config_takes(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"^smoke.yaml: no such file; did you mean the preset smoke\?$"):
+        presets.find("smoke.yaml")
+    with pytest.raises(FileError, match=r"^none.yaml: no such file; --config takes a YAML file or a name that"):
+        presets.find("none.yaml")
+    with pytest.raises(
+        FileError, match=f"^{tmp_path}: a directory; --config takes a YAML file or the name of a preset$"
+    ):
+        presets.find(str(tmp_path))
+
+
+def test_a_preset_is_copied_to_a_new_file_only(tmp_path: Path) -> None:
     target = tmp_path / "mine.yaml"
     presets.copy("smoke", target)
     assert load_config(str(target)).config == load_config("smoke").config
-    with pytest.raises(FileError, match="exists already"):
+    with pytest.raises(FileError, match="exists already; a preset is copied to a new file only"):
         presets.copy("smoke", target)
+    with pytest.raises(FileError, match=r"missing/mine.yaml: cannot be written: No such file or directory"):
+        presets.copy("smoke", tmp_path / "missing" / "mine.yaml")
+
+
+def test_presets_are_listed_without_importing_pydantic_or_yaml() -> None:
+    code = (
+        "import sys; from maml_cli.config import presets; presets.summary(presets.names()[0]); "
+        "print(sorted({'pydantic', 'yaml', 'torch'} & sys.modules.keys()))"
+    )
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert listed.stdout.strip() == "[]"
 
 
 def test_a_wheel_has_the_presets_and_finds_them_outside_the_checkout(tmp_path: Path) -> None:
@@ -207,5 +232,5 @@ def test_a_wheel_has_the_presets_and_finds_them_outside_the_checkout(tmp_path: P
     assert "num_support: 5" in shown.stdout and "site/maml_cli/presets/finn-5shot.yaml" in shown.stdout
 
 
-def test_the_defaults_are_those_of_finn_10shot_but_for_the_initialisation() -> None:
+def test_the_defaults_are_finn_10shot_but_for_the_initial_weights() -> None:
     assert load_config("finn-10shot").config.model_copy(update={"model": Config().model}) == Config()

@@ -1,24 +1,31 @@
 """From a YAML file or a preset, and dotted overrides, to a checked `Config` that knows where each value came from."""
 
-import math
+import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 
 from maml_cli.config import presets, strict_yaml
+from maml_cli.config.dump import leaves, to_dict
+from maml_cli.config.formatting import Key
 from maml_cli.config.schema import Config
-from maml_cli.config.validation_messages import Key, error_key, format_error
+from maml_cli.config.validation_messages import Fault, faults
 from maml_cli.errors import ConfigError, FileError
 
 MAX_PROBLEMS = 100
 
 
 class Origin(NamedTuple):
-    """Where a key and its value were written, how that reads in short, and its rank in a list of problems."""
+    """The origin of a value: a line of a file, or an override.
+
+    label: short form, `x.yaml:7` or `--set`.
+    key: position of the key, `x.yaml:7:3`, or the override.
+    value: position of the value, or the override.
+    order: rank in a list of problems: (0, line, column) in a file, (1, index, 0) for an override.
+    """
 
     label: str
     key: str
@@ -27,82 +34,60 @@ class Origin(NamedTuple):
 
 
 class _Problem(NamedTuple):
+    """A line of a ConfigError: its rank, the position and the message."""
+
     order: tuple[int, int, int]
-    where: str
+    position: str
     message: str
 
 
 class LoadedConfig(NamedTuple):
-    """A config, the name its runs go by, and the origin of every value that is not a default."""
+    """A config and the origins of its values.
+
+    config: the config.
+    name: the stem of its file, for run directories.
+    origins: the origin of every value that is not a default, by key.
+    """
 
     config: Config
     name: str
     origins: dict[Key, Origin]
 
     def origin(self, key: Key) -> str:
-        """`x.yaml:7`, `--set`, or `default`."""
+        """The short form of the origin of `key`: `x.yaml:7`, `--set` or `default`."""
         return self.origins[key].label if key in self.origins else "default"
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Read `source`, a file or the name of a preset, and apply `overrides` such as `inner.steps=5` in order.
 
-    Raises ConfigError with everything that is wrong, one line each, or FileError if there is nothing to read.
+    Raises ConfigError with every problem, one line each, or FileError if `source` cannot be read.
     """
     path = presets.find(source)
     document = strict_yaml.parse(_read(path))
     label = _relative(path)
-    problems = [_Problem((0, *fault.mark), _at(label, fault.mark), fault.message) for fault in document.errors]
+    problems = [_Problem((0, *error.mark), _at(label, error.mark), error.message) for error in document.errors]
     data = {} if document.value is None else document.value
     if not isinstance(data, dict):
         message = "a config must be a mapping of sections, such as inner:"
         problems.append(_Problem((0, 1, 1), f"{label}:1:1", message))
         data = {}
     origins = {
-        key: Origin(f"{label}:{place.key.line}", _at(label, place.key), _at(label, place.value), (0, *place.key))
-        for key, place in document.locations.items()
+        key: Origin(f"{label}:{mark.line}", _at(label, mark), _at(label, value_mark), (0, *mark))
+        for key, (mark, value_mark) in document.locations.items()
     }
     config, origins = _resolve(data, label, origins, overrides, problems)
     return LoadedConfig(config, path.stem, origins)
 
 
 def override(config: Config, overrides: Sequence[str], *, label: str) -> Config:
-    """`config` with `overrides` applied; `label` names the config in messages."""
+    """`config` with `overrides` applied; raises ConfigError, in which `label` names the config."""
     return _resolve(to_dict(config), label, {}, overrides, [])[0]
 
 
 def from_dict(data: dict[str, Any], *, label: str) -> Config:
-    """The Config that `to_dict` made `data` of; raises ConfigError if it is not one."""
-    return _resolve(data, label, {}, (), [])[0]
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Plain values in the order of the schema, enough to make the config again."""
-    return config.model_dump(mode="json")
-
-
-def annotated_yaml(loaded: LoadedConfig) -> str:
-    """The whole config as YAML that can be loaded again, with the origin of each value in a comment."""
-    lines: list[tuple[str, str]] = []
-    open_sections: Key = ()
-    for key, value in leaves(to_dict(loaded.config)):
-        for depth, section in enumerate(key[:-1]):
-            if open_sections[: depth + 1] != key[: depth + 1]:
-                lines.append((f"{'  ' * depth}{section}:", ""))
-        open_sections = key[:-1]
-        text = yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
-        lines.append((f"{'  ' * (len(key) - 1)}{key[-1]}: {text}", f"# {loaded.origin(key)}"))
-    width = max(len(text) for text, _ in lines)
-    return "".join(f"{text:{width}}  {comment}".rstrip() + "\n" for text, comment in lines)
-
-
-def leaves(data: dict[str, Any], path: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Every value of nested mappings with its path; lists are values."""
-    for key, value in data.items():
-        if isinstance(value, dict):
-            yield from leaves(value, (*path, key))
-        else:
-            yield (*path, key), value
+    """The inverse of `to_dict`; raises ConfigError, in which `label` names the config."""
+    return _resolve(copy.deepcopy(data), label, {}, (), [])[0]
 
 
 def _resolve(
@@ -112,6 +97,11 @@ def _resolve(
     overrides: Sequence[str],
     problems: list[_Problem],
 ) -> tuple[Config, dict[Key, Origin]]:
+    """The config of `data` with `overrides` applied to it in place, and the origins of its values.
+
+    Raises ConfigError with `problems` and all further ones, if there are any.
+    """
+    problems = list(problems)
     for index, text in enumerate(overrides):
         origin = Origin("--set", f"--set {text}", f"--set {text}", (1, index, 0))
         try:
@@ -121,28 +111,40 @@ def _resolve(
             problems.append(_Problem(origin.order, origin.key, str(error)))
             continue
         origins = {old: known for old, known in origins.items() if old[: len(key)] != key}
-        origins |= {(*key, *inside): origin for inside in [(), *_paths(value)]}
-    config, senseless = None, list[tuple[str, str]]()
-    while config is None:
-        try:
-            config = Config.model_validate(data, context=senseless)
-        except ValidationError as error:
-            for item in error.errors():
-                origin = _nearest(origins, error_key(item)) or Origin(label, label, label, (2, 0, 0))
-                where = origin.key if item["type"] == "extra_forbidden" else origin.value
-                problems.append(_Problem(origin.order, where, format_error(item)))
-            # What is wrong is taken out and the rest read again, so that checks across keys report in the same pass.
-            if not any([_remove(data, error_key(item)) for item in error.errors()]):
-                break
-    for name, reason in senseless:
-        origin = _nearest(origins, tuple(name.split("."))) or Origin(label, label, label, (2, 0, 0))
-        problems.append(_Problem(origin.order, origin.value, f"{name} {reason}"))
+        origins |= {(*key, *path): origin for path in [(), *_paths(value)]}
+    config, invalid = _validate(data)
+    for fault in invalid:
+        origin = _nearest(origins, fault.key) or Origin(label, label, label, (2, 0, 0))
+        problems.append(_Problem(origin.order, origin.key if fault.kind == "key" else origin.value, fault.message))
     if problems or config is None:
-        lines = [f"{problem.where}: {problem.message}" for problem in sorted(problems)]
-        unique = list(dict.fromkeys(lines))
-        more = [f"... and {len(unique) - MAX_PROBLEMS:,} more"] if len(unique) > MAX_PROBLEMS else []
-        raise ConfigError("\n".join(unique[:MAX_PROBLEMS] + more))
+        raise ConfigError(_list_problems(problems))
     return config, origins
+
+
+def _validate(data: dict[str, Any]) -> tuple[Config | None, list[Fault]]:
+    """The config, or None and its faults; invalid values are removed from `data`.
+
+    Constraints are checked only where all values are valid. So invalid values are removed and the others validated
+    again, until constraints are checked as well.
+    """
+    result: list[Fault] = []
+    while True:
+        try:
+            config = Config.model_validate(data)
+        except ValidationError as error:
+            new = faults(error)
+            result += new
+            removed = [_remove(data, fault.key) for fault in new if fault.kind != "constraint"]
+            if not any(removed):
+                return None, result
+        else:
+            return config, result
+
+
+def _list_problems(problems: Sequence[_Problem]) -> str:
+    lines = list(dict.fromkeys(f"{problem.position}: {problem.message}" for problem in sorted(problems)))
+    more = [f"... and {len(lines) - MAX_PROBLEMS:,} more"] if len(lines) > MAX_PROBLEMS else []
+    return "\n".join(lines[:MAX_PROBLEMS] + more)
 
 
 def _parse_override(text: str) -> tuple[Key, Any]:
@@ -161,29 +163,29 @@ def _paths(value: Any) -> list[Key]:
 
 
 def _assign(data: dict[str, Any], key: Key, value: Any) -> None:
-    for part in key[:-1]:
-        if data.get(str(part)) is None:
-            data[str(part)] = {}
-        data = data[str(part)]
+    for depth, name in enumerate(key[:-1], start=1):
+        if data.get(str(name)) is None:
+            data[str(name)] = {}
+        data = data[str(name)]
         if not isinstance(data, dict):
-            raise ValueError(f"{part} is a value, not a section")
+            raise ValueError(f"{'.'.join(map(str, key[:depth]))} is a value, not a section")
     data[str(key[-1])] = value
 
 
 def _remove(data: dict[str, Any], key: Key) -> bool:
-    """Take out what is at `key`, or the list it stands in; False if there is nothing."""
-    for part in key[:-1]:
-        inside = data.get(str(part))
-        if not isinstance(inside, dict):
-            return data.pop(str(part), data) is not data
-        data = inside
+    """Remove the value at `key`, or the list that contains it; False if there is none."""
+    for name in key[:-1]:
+        section = data.get(str(name))
+        if not isinstance(section, dict):
+            return data.pop(str(name), data) is not data
+        data = section
     return data.pop(str(key[-1]), data) is not data
 
 
 def _nearest(origins: dict[Key, Origin], key: Key) -> Origin | None:
-    """The origin of `key`, else of what it stands in, else of something inside it."""
+    """The origin of `key`, else of a section or list that contains it, else of a value inside it."""
     around = (origins[key[:end]] for end in range(len(key), 0, -1) if key[:end] in origins)
-    inside = (origin for other, origin in origins.items() if other[: len(key)] == key)
+    inside = (origin for known, origin in origins.items() if known[: len(key)] == key)
     return next(around, None) or next(inside, None)
 
 

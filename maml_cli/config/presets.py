@@ -1,4 +1,4 @@
-"""The configs that come with the project: where they are, and how a name becomes a file."""
+"""Presets: the configs that come with the project, by name."""
 
 import difflib
 import os
@@ -8,7 +8,7 @@ from maml_cli.errors import ConfigError, FileError
 
 
 def directory() -> Path:
-    """Where the presets are: inside an installed package, or `configs/` of a checkout."""
+    """The directory of the presets: `presets` of an installed package, or `configs` of a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "presets"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -20,7 +20,7 @@ def names() -> list[str]:
 
 
 def path(name: str) -> Path:
-    """The file of the preset `name`; raises ConfigError with the nearest names if there is none."""
+    """The file of the preset `name`; raises ConfigError with the most similar name if there is none."""
     if name in names():
         return directory() / f"{name}.yaml"
     close = difflib.get_close_matches(name, names(), 1)
@@ -29,30 +29,37 @@ def path(name: str) -> Path:
 
 
 def find(source: str) -> Path:
-    """The file that `--config source` means: a file if there is one, else a preset."""
+    """The file that `--config source` names: an existing file, else a preset.
+
+    Raises FileError if `source` looks like a file and is none, ConfigError if it looks like the name of a preset.
+    """
     candidate = Path(source)
-    if candidate.exists() and not candidate.is_dir():  # a pipe or /dev/stdin serves as well
+    if candidate.exists() and not candidate.is_dir():  # also a pipe or /dev/stdin
         return candidate
     if source in names():
         return path(source)
     if candidate.is_dir():
         raise FileError(f"{source}: a directory; --config takes a YAML file or the name of a preset")
+    if candidate.suffix in (".yaml", ".yml") and candidate.stem in names():
+        raise FileError(f"{source}: no such file; did you mean the preset {candidate.stem}?")
     if os.sep in source or candidate.suffix in (".yaml", ".yml"):
-        raise FileError(f"{source}: no such file; `maml presets` lists what --config takes by name")
+        raise FileError(f"{source}: no such file; --config takes a YAML file or a name that `maml presets` lists")
     return path(source)
 
 
 def copy(name: str, file: Path) -> None:
-    """Copy the preset `name` to `file`, which must not exist yet."""
+    """Copy the preset `name` to the new file `file`; raises FileError if it exists or cannot be written."""
     text = path(name).read_text(encoding="utf-8")
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
-        raise FileError(f"{file}: exists already; a preset is only copied to a new file") from None
+        raise FileError(f"{file}: exists already; a preset is copied to a new file only") from None
+    except OSError as error:
+        raise FileError(f"{file}: cannot be written: {error.strerror}") from None
 
 
 def summary(name: str) -> str:
-    """What a preset is, in the words of its first comment line."""
+    """The first comment line of a preset: what it trains."""
     first = path(name).read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip()

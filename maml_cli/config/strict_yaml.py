@@ -1,7 +1,7 @@
-"""YAML read strictly: plain values, each with the line and column it came from, and every fault reported.
+"""A strict subset of YAML: plain values, each with its line and column, and every error reported.
 
 Scalars follow YAML 1.2, so `1e-3` is a number while `on`, `1:30` and `017` are text; duplicate keys, anchors,
-aliases and tags are faults (PyYAML by itself reads YAML 1.1 and keeps the last of two equal keys).
+aliases and tags are errors (PyYAML itself reads YAML 1.1, and of two equal keys the last wins).
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-KeyPath = tuple[str | int, ...]
+from maml_cli.config.formatting import Key, format_key
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*|)(\.[0-9]*)?([eE][-+]?[0-9]+)?")
@@ -25,107 +25,119 @@ _WORDS: dict[str, Any] = {
 
 
 class Mark(NamedTuple):
-    """A place in a file, both counted from 1."""
+    """A position in a file; lines and columns count from 1."""
 
     line: int
     column: int
 
 
 class Location(NamedTuple):
-    """Where a key stands and where its value begins; for the item of a list, the same."""
+    """The positions of a key and of its value; both are the same for an item of a list."""
 
     key: Mark
     value: Mark
 
 
 class YamlError(NamedTuple):
-    """Something wrong at a place in a file."""
+    """An error at a position in a file."""
 
     mark: Mark
     message: str
 
 
 class Document(NamedTuple):
-    """The value of a YAML text, the places of its keys and items, and what is wrong with it."""
+    """A YAML document.
+
+    value: its value, without what is in error; None for an empty document.
+    locations: the position of every key and list item.
+    errors: every error.
+    """
 
     value: Any
-    locations: dict[KeyPath, Location]
+    locations: dict[Key, Location]
     errors: list[YamlError]
 
 
 def parse(text: str) -> Document:
-    """Read one YAML document. Never raises on bad YAML: what is wrong is in `faults`."""
-    places: dict[KeyPath, Location] = {}
-    faults: list[YamlError] = []
+    """Read one YAML document. Bad YAML does not raise: its errors are in `errors`."""
+    locations: dict[Key, Location] = {}
+    errors: list[YamlError] = []
     try:
-        # A tree of aliases can be exponentially large, so that a text that has any is not looked into.
-        safe = _check_events(text, faults)
-        node = yaml.compose(text, Loader=yaml.SafeLoader) if safe else None
-        value = _value(node, (), places, faults) if node is not None else None
+        # Nodes are composed only without aliases, which can stand for exponentially many nodes.
+        has_tree = _check_events(text, errors)
+        node = yaml.compose(text, Loader=yaml.SafeLoader) if has_tree else None
+        value = _value(node, (), locations, errors) if node is not None else None
     except RecursionError:
         return Document(None, {}, [YamlError(Mark(1, 1), "nested too deeply to be a config")])
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        return Document(None, {}, [YamlError(_at(mark), f"not valid YAML: {error.problem or error.context}")])
+        return Document(None, {}, [YamlError(_mark(mark), f"not valid YAML: {error.problem or error.context}")])
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
         return Document(None, {}, [YamlError(Mark(line, column), f"not valid YAML: {error.reason}")])
-    return Document(value, places, faults)
+    return Document(value, locations, errors)
 
 
-def _check_events(text: str, faults: list[YamlError]) -> bool:
-    """Note what is not plain YAML; whether the text is one document without aliases."""
-    documents, safe = 0, True
+def _check_events(text: str, errors: list[YamlError]) -> bool:
+    """Append the anchors, aliases, tags and further documents in `text` to `errors`.
+
+    Returns whether the text is a single document without aliases.
+    """
+    num_documents, num_aliases = 0, 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = _at(event.start_mark)
+        mark = _mark(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents == 2:
-                faults.append(YamlError(place, "a second document; one file holds one config"))
-                safe = False
+            num_documents += 1
+            if num_documents == 2:
+                errors.append(YamlError(mark, "a second document; one file holds one config"))
         elif isinstance(event, yaml.AliasEvent):
-            faults.append(YamlError(place, f"alias *{event.anchor}: write the value out"))
-            safe = False
+            num_aliases += 1
+            errors.append(YamlError(mark, f"alias *{event.anchor}: write the value out"))
         elif isinstance(event, yaml.NodeEvent):
             if event.anchor:
-                faults.append(YamlError(place, f"anchor &{event.anchor}: write the value out where it is needed"))
+                errors.append(YamlError(mark, f"anchor &{event.anchor}: write the value out where it is needed"))
             tag = getattr(event, "tag", None)
             if tag not in (None, "!"):
-                faults.append(YamlError(place, f"tag {tag}: only plain values are read"))
-    return safe
+                errors.append(YamlError(mark, f"tag {tag}: only plain values are read"))
+    return num_documents <= 1 and num_aliases == 0
 
 
-def _value(node: yaml.Node, path: KeyPath, places: dict[KeyPath, Location], faults: list[YamlError]) -> Any:
+def _value(node: yaml.Node, path: Key, locations: dict[Key, Location], errors: list[YamlError]) -> Any:
+    """The value of `node`; the positions of its keys go to `locations`, duplicate keys and the like to `errors`."""
     if isinstance(node, yaml.MappingNode):
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            mark = _mark(key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
-                faults.append(YamlError(mark, "a key must be a single word"))
-                continue
-            key = str(key_node.value)
-            if key in mapping:
-                first = places[(*path, key)].key.line
-                faults.append(
-                    YamlError(mark, f"{'.'.join(map(str, (*path, key)))}: duplicate key, first on line {first}")
-                )
-                continue
-            places[(*path, key)] = Location(mark, _mark(value_node))
-            mapping[key] = _value(value_node, (*path, key), places, faults)
-        return mapping
+        return _mapping(node, path, locations, errors)
     if isinstance(node, yaml.SequenceNode):
         items = []
         for index, item in enumerate(node.value):
-            places[(*path, index)] = Location(_mark(item), _mark(item))
-            items.append(_value(item, (*path, index), places, faults))
+            locations[(*path, index)] = Location(_mark(item.start_mark), _mark(item.start_mark))
+            items.append(_value(item, (*path, index), locations, errors))
         return items
-    quoted = not isinstance(node, yaml.ScalarNode) or node.style is not None
-    return str(node.value) if quoted else scalar(str(node.value))
+    is_quoted = not isinstance(node, yaml.ScalarNode) or node.style is not None
+    return str(node.value) if is_quoted else scalar(str(node.value))
+
+
+def _mapping(
+    node: yaml.MappingNode, path: Key, locations: dict[Key, Location], errors: list[YamlError]
+) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        mark = _mark(key_node.start_mark)
+        if not isinstance(key_node, yaml.ScalarNode):
+            errors.append(YamlError(mark, "a key must be a single word"))
+            continue
+        key = (*path, str(key_node.value))
+        if key[-1] in mapping:
+            first = locations[key].key.line
+            errors.append(YamlError(mark, f"{format_key(key)}: duplicate key, first on line {first}"))
+            continue
+        locations[key] = Location(mark, _mark(value_node.start_mark))
+        mapping[str(key[-1])] = _value(value_node, key, locations, errors)
+    return mapping
 
 
 def scalar(text: str) -> Any:
-    """The value of an unquoted word: null, a truth value, a number, or the text itself."""
+    """The value of an unquoted scalar: null, a boolean, a number, or the text itself."""
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
@@ -135,9 +147,5 @@ def scalar(text: str) -> Any:
     return text
 
 
-def _mark(node: yaml.Node) -> Mark:
-    return _at(node.start_mark)
-
-
-def _at(mark: Any) -> Mark:
+def _mark(mark: Any) -> Mark:
     return Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)

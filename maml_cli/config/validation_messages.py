@@ -1,14 +1,13 @@
-"""What is wrong with a value of a config, in the user's words."""
+"""Messages for pydantic's errors: the key, the values it takes, the value given, and a hint."""
 
-import difflib
-from typing import Any, get_args
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from maml_cli.config.schema import Config
-
-Key = tuple[str | int, ...]
+from maml_cli.config.fields import FIELDS, choices, names_in
+from maml_cli.config.formatting import Key, format_key, format_number, format_value
+from maml_cli.config.suggestions import suggest_boolean, suggest_key, suggest_value
 
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
@@ -23,9 +22,33 @@ _TYPES = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "list_type": "a list, such as [40, 40]",
-    "model_type": "a section with keys of its own",
-    "dict_type": "a section with keys of its own",
 }
+
+
+class Fault(NamedTuple):
+    """A fault of a config.
+
+    kind: `key` for an unknown key, `value` for an invalid value, `constraint` for a violated constraint.
+    key: the key to blame.
+    message: one line that names the key.
+    """
+
+    kind: Literal["key", "value", "constraint"]
+    key: Key
+    message: str
+
+
+def faults(error: ValidationError) -> list[Fault]:
+    """The faults in `error`: one for each violated constraint, where all values are valid, else one for each key."""
+    result = []
+    for item in error.errors():
+        if item["type"] == "violations":
+            pairs = item["ctx"]["violations"]
+            result += [Fault("constraint", tuple(key.split(".")), f"{key} {reason}") for key, reason in pairs]
+        else:
+            kind: Literal["key", "value"] = "key" if item["type"] == "extra_forbidden" else "value"
+            result.append(Fault(kind, error_key(item), format_error(item)))
+    return result
 
 
 def error_key(item: ErrorDetails) -> Key:
@@ -34,68 +57,38 @@ def error_key(item: ErrorDetails) -> Key:
 
 
 def format_error(item: ErrorDetails) -> str:
-    """One line: the key, what would be right, and what was found."""
-    key, kind, found = error_key(item), item["type"], format_value(item["input"])
+    """One line: the key, the values it takes, the value given, and a hint where its meaning can be guessed."""
+    key, kind, value = error_key(item), item["type"], item["input"]
     context: dict[str, Any] = item.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{format_key(key)}: unknown key; {_suggestion(key)}"
+        return f"{format_key(key)}: unknown key; {_key_hint(key)}"
+    problem = item["msg"]
+    hint: str | None = None
     if kind in _BOUNDS:
-        bound, words = _BOUNDS[kind]
-        return f"{format_key(key)} must be {words} {_limit(context[bound])}, got {found}"
-    if kind in _TYPES:
-        return f"{format_key(key)} must be {_TYPES[kind]}, got {found}"
-    if kind == "literal_error":
-        choices = context["expected"].replace("'", "")
-        close = difflib.get_close_matches(str(item["input"]), choices.replace(" or ", ", ").split(", "), 1)
-        return f"{format_key(key)} must be {choices}, got {found}" + (f"; did you mean {close[0]}?" if close else "")
-    if kind == "too_long":
+        bound, comparison = _BOUNDS[kind]
+        problem = f"must be {comparison} {format_number(context[bound])}"
+    elif kind in ("model_type", "dict_type"):
+        problem = f"must be a section, with keys such as {names_in(format_key(key))[0]}"
+    elif kind in _TYPES:
+        problem = f"must be {_TYPES[kind]}"
+        hint = suggest_boolean(value) if kind == "bool_type" else _whole_number(value) if kind == "int_type" else None
+    elif kind == "literal_error":
+        words = choices(FIELDS[format_key(key)])
+        problem = "must be " + " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+        hint = suggest_value(format_key(key), value, words)
+    elif kind == "too_long":
         return f"{format_key(key)} must have at most {context['max_length']} items, has {context['actual_length']}"
-    if kind in ("range", "seeds"):
-        return f"{format_key(key)} {item['msg']}, got {found}"
-    return f"{format_key(key)}: {item['msg']}, got {found}"
+    elif kind not in ("range", "seeds"):
+        return f"{format_key(key)}: {problem}, got {format_value(value)}"
+    return f"{format_key(key)} {problem}, got {format_value(value)}" + (f"; did you mean {hint}?" if hint else "")
 
 
-def _limit(value: float) -> str:
-    return "2^63" if value == 2**63 else f"{value:,}" if isinstance(value, int) else f"{value:g}"
+def _key_hint(key: Key) -> str:
+    section = ".".join(map(str, key[:-1]))
+    meant = suggest_key(format_key(key), list(FIELDS))
+    return f"did you mean {meant}?" if meant else f"known here: {', '.join(names_in(section))}"
 
 
-def format_key(key: Key) -> str:
-    """A key as it is written in overrides and messages: `model.hidden[0]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
-
-
-def format_value(value: Any) -> str:
-    """A value as one would write it in YAML, cut to a readable length."""
-    words = {None: "null", True: "true", False: "false"}
-    text = words[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _suggestion(key: Key) -> str:
-    section: type[BaseModel] = Config
-    for part in key[:-1]:
-        section = _section(section, str(part))
-    close = difflib.get_close_matches(str(key[-1]), section.model_fields, 1, cutoff=0.5)
-    elsewhere = [path for path in _all_keys(Config) if path[-1] == key[-1]]
-    if close:
-        return f"did you mean {format_key((*key[:-1], close[0]))}?"
-    if elsewhere:
-        return f"did you mean {format_key(elsewhere[0])}?"
-    return f"known here: {', '.join(section.model_fields)}"
-
-
-def _section(parent: type[BaseModel], name: str) -> type[BaseModel]:
-    annotation = parent.model_fields[name].annotation
-    return next(
-        kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)
-    )
-
-
-def _all_keys(section: type[BaseModel], path: Key = ()) -> list[Key]:
-    keys: list[Key] = []
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _all_keys(field.annotation, (*path, name))
-        else:
-            keys.append((*path, name))
-    return keys
+def _whole_number(value: Any) -> str | None:
+    """The whole number that the float `value` equals, such as 1000 for 1e3."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else None

@@ -1,0 +1,63 @@
+"""The fields of the schema by dotted key, and the values that each takes."""
+
+from typing import get_args
+
+from pydantic.fields import FieldInfo
+
+from maml_cli.config.field_types import Takes
+from maml_cli.config.formatting import format_number
+from maml_cli.config.schema import Config, Section
+
+_LIMITS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
+
+
+def section_model(field: FieldInfo) -> type[Section] | None:
+    """The model of a field that is a section; None for a value."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _fields(section: type[Section], prefix: str = "") -> dict[str, FieldInfo]:
+    result = {}
+    for name, field in section.model_fields.items():
+        result[f"{prefix}{name}"] = field
+        model = section_model(field)
+        result |= _fields(model, f"{prefix}{name}.") if model else {}
+    return result
+
+
+FIELDS: dict[str, FieldInfo] = _fields(Config)
+"""Every section and every value by dotted key, sections before their values."""
+
+
+def names_in(section: str) -> list[str]:
+    """The names of the fields directly in `section`; the sections themselves for `""`."""
+    return [key.rpartition(".")[2] for key in FIELDS if key.rpartition(".")[0] == section]
+
+
+def choices(field: FieldInfo) -> list[str]:
+    """The words that a field of Literal type takes, with `null` last if it is optional; empty for other types."""
+    annotations = (field.annotation, *get_args(field.annotation))
+    words = [
+        word for annotation in annotations for word in (annotation, *get_args(annotation)) if isinstance(word, str)
+    ]
+    return [*dict.fromkeys(words), *(["null"] if words and type(None) in annotations else [])]
+
+
+def takes(field: FieldInfo) -> str:
+    """The values that `field` takes, in words: its Takes mark, else its choices, or its type and bounds."""
+    marks = [mark.text for mark in field.metadata if isinstance(mark, Takes)]
+    if marks:
+        return marks[0]
+    if choices(field):
+        return ", ".join(choices(field)).replace(", null", ", or null")
+    types = (field.annotation, *get_args(field.annotation))
+    if bool in types:
+        return "true, false"
+    limits = [
+        f" {word} {format_number(getattr(limit, name))}"
+        for limit in field.metadata
+        for name, word in _LIMITS.items()
+        if hasattr(limit, name)
+    ]
+    return "".join(["whole number" if int in types else "number", *limits, ", or null" if type(None) in types else ""])

@@ -1,0 +1,27 @@
+"""Keys and values of a config as text."""
+
+from typing import Any
+
+Key = tuple[str | int, ...]
+
+
+def format_key(key: Key) -> str:
+    """A key as overrides and messages write it, `model.hidden[0]`, on one line."""
+    text = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in key).removeprefix(".")
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def format_value(value: Any) -> str:
+    """A value much as YAML writes it, cut to 60 characters."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print whole numbers of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def format_number(value: float) -> str:
+    """A bound: `1,000,000`, `0.5`, `2^63`."""
+    return "2^63" if value == 2**63 else f"{value:,.15g}" if abs(value) < 1e15 else f"{value:g}"
