@@ -56,7 +56,7 @@ def digest(data: bytes) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """A copy with equal strings as one object and each tensor on its own: pickle writes repeated objects as references."""
+    """A copy in which equal strings are one object and no tensors are: pickle writes repeated objects as references."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True).contiguous()
     if isinstance(value, dict):
