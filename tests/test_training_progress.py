@@ -1,5 +1,6 @@
 """Progress on stderr: rates that are measured, and the total time at the end."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -23,10 +24,10 @@ def _lines(calls: list[tuple[float, int]], steps: int, capsys: pytest.CaptureFix
 
 
 def test_the_time_of_the_first_call_is_not_in_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    """20 s of compilation for the first step, then 10 steps a second: 9.5 s are left at step 105 of 200."""
-    assert _lines([(20.0, 1), (24.9, 50), (30.4, 105), (39.9, 200)], 200, capsys) == [
+    """20 s of compilation for the first step, then 10 steps a second: 9.9 s are left at step 101 of 200."""
+    assert _lines([(20.0, 1), (24.9, 50), (30.0, 101), (39.9, 200)], 200, capsys) == [
         "step 1/200: loss 1",
-        "step 105/200: loss 1, 10 steps/s, 250 tasks/s, 10 s left",
+        "step 101/200: loss 1, 10 steps/s, 250 tasks/s, 10 s left",
         "step 200/200: loss 1, 10 steps/s, 250 tasks/s, done in 40 s",
     ]
 
@@ -56,9 +57,9 @@ def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """stderr on a terminal; the file descriptor from which its output is read."""
+@contextlib.contextmanager
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """stderr on a terminal of 120 columns; the file descriptor from which its output is read."""
     reader, writer = pty.openpty()
     os.set_blocking(reader, False)
     with os.fdopen(writer, "w") as stream:
@@ -68,12 +69,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(reader)
 
 
-def test_the_bar_of_a_finished_training_has_the_total_time(terminal: int) -> None:
+def test_the_bar_of_a_finished_training_has_the_total_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 3.0, 3.1, 8.0])
-    with progress(first_step=0, steps=50, tasks_per_step=25, quiet=False, clock=lambda: next(times)) as on_step:
-        for step in (1, 2, 50):
-            on_step(step, 1.0)
-    drawn = os.read(terminal, 100_000).decode().replace("\n", "\r").split("\r")
+    with _terminal(monkeypatch) as terminal:
+        with progress(first_step=0, steps=50, tasks_per_step=25, quiet=False, clock=lambda: next(times)) as on_step:
+            for step in (1, 2, 50):
+                on_step(step, 1.0)
+        drawn = os.read(terminal, 100_000).decode().replace("\n", "\r").split("\r")
     last = [text for text in drawn if text.strip()][-1]
     assert last.startswith("100%|") and last.strip().endswith("| 50/50 loss 1, 10 steps/s, 245 tasks/s, done in 8 s")
     assert "?" not in "".join(drawn)

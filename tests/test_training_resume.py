@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from maml_cli.runs import directory, read_lines
+from maml_cli.runs import directory, open_checkpoint, read_lines
 from maml_cli.training import session
 from tests.conftest import Cli, Tiny
 

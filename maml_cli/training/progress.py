@@ -82,7 +82,7 @@ def format_seconds(seconds: float) -> str:
     """A duration as `0.4 s`, `12 s`, or `16:48` from a minute on."""
     if seconds < 1:
         return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 59.5 else tqdm.format_interval(seconds)
+    return f"{seconds:.0f} s" if seconds < 59.5 else tqdm.format_interval(round(seconds))
 
 
 def _rate(step: int, now: float, measured_from: tuple[int, float] | None) -> float | None:
