@@ -69,13 +69,21 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(reader)
 
 
+def _read_all(descriptor: int) -> str:
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(descriptor, 4096):
+            data += chunk
+    return data.decode()
+
+
 def test_the_bar_of_a_finished_training_has_the_total_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 3.0, 3.1, 8.0])
     with _terminal(monkeypatch) as terminal:
         with progress(first_step=0, steps=50, tasks_per_step=25, quiet=False, clock=lambda: next(times)) as on_step:
             for step in (1, 2, 50):
                 on_step(step, 1.0)
-        drawn = os.read(terminal, 100_000).decode().replace("\n", "\r").split("\r")
+        drawn = _read_all(terminal).replace("\n", "\r").split("\r")
     last = [text for text in drawn if text.strip()][-1]
     assert last.startswith("100%|") and last.strip().endswith("| 50/50 loss 1, 10 steps/s, 245 tasks/s, done in 8 s")
     assert "?" not in "".join(drawn)
