@@ -53,8 +53,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         return _read(file, run)._replace(warning=warning)
     except CheckpointError as error:
-        others = [other for other in checkpoint_files(run) if other != file] if run else []
-        good = next((other for other in others if _is_good(other, run)), None)
+        files = checkpoint_files(run) if run else []
+        good = next((older for older in files if older != file and _is_good(older, run)), None)
         advice = f"the newest good checkpoint is {good}" if good else "there is no other checkpoint in its directory"
         raise CheckpointError(f"{file}: {error}; {advice}") from None
 

@@ -61,12 +61,8 @@ def progress(
             return
         shown = now
         words = [f"loss {average_loss:.4g}"]
-        if rate:
-            words.append(f"{rate:,.0f} steps/s, {rate * tasks_per_step:,.0f} tasks/s")
-        if step == steps:
-            words.append(f"done in {format_seconds(now - started)}")
-        elif rate:
-            words.append(f"{format_seconds((steps - step) / rate)} left")
+        words += [f"{rate:,.0f} steps/s, {rate * tasks_per_step:,.0f} tasks/s"] if rate else []
+        words += _duration(steps - step, rate, now - started)
         if on_terminal:
             bar.set_description_str(", ".join(words), refresh=False)
             bar.n = step
@@ -80,9 +76,16 @@ def progress(
 
 def format_seconds(seconds: float) -> str:
     """A duration as `0.4 s`, `12 s`, or `16:48` from a minute on."""
-    if seconds < 1:
+    if seconds < 0.95:
         return f"{seconds:.1f} s"
     return f"{seconds:.0f} s" if seconds < 59.5 else tqdm.format_interval(round(seconds))
+
+
+def _duration(steps_left: int, rate: float | None, seconds: float) -> list[str]:
+    """The total time of a finished training, or the time left if the rate is known."""
+    if steps_left == 0:
+        return [f"done in {format_seconds(seconds)}"]
+    return [f"{format_seconds(steps_left / rate)} left"] if rate else []
 
 
 def _rate(step: int, now: float, measured_from: tuple[int, float] | None) -> float | None:

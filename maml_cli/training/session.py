@@ -125,8 +125,8 @@ def _report(run: Path, result: TrainResult, config: Config, stop: Stop, notify: 
     """Print the end of a training; diverged seeds and an interruption even if messages are off."""
     for seed, step in result.diverged.items():
         print_message(f"seed {seed} diverged at outer step {step:,} and is frozen; the others continued")
-    done = f"{result.steps_done:,} in {format_seconds(result.seconds)}" if result.steps_done else "nothing left to do"
-    notify(f"{run}: outer step {result.step:,} of {config.outer.steps:,}, {done}")
+    done = f"after {format_seconds(result.seconds)}" if result.steps_done else "nothing left to do"
+    notify(f"{run}: at outer step {result.step:,} of {config.outer.steps:,}, {done}")
     if result.interrupted:
         assert stop.received is not None
         print_message(f"stopped by {stop.received.name}; checkpoint saved. Resume with: maml train --resume {run}")
