@@ -1,30 +1,42 @@
-"""The user's mistakes and the machine's: each becomes one message and an exit code, never a traceback."""
+"""Mistakes of the user and faults of the machine: each becomes one message and an exit code, never a traceback.
+
+UserError                  2    (base class)
+├── ConfigError            2    config, preset or option that is invalid
+├── FileError              3    file or directory that is missing, taken, or cannot be read or written
+├── CheckpointError        4    checkpoint that is damaged, foreign, or written by a newer version
+├── DivergedError          5    loss or meta-gradient that is not finite
+└── InterruptedRun       130    training stopped by Ctrl-C before it could save; 143 for SIGTERM
+
+A message has the form "path: problem; advice". Any other exception is a bug: exit code 1 and a traceback.
+"""
+
+from typing import Literal
 
 
 class UserError(Exception):
-    """Something the reader of the message can put right. `exit_code` is what the process returns."""
+    """An error that the reader of its message can correct. `exit_code` is the exit code of the process."""
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """A config, preset or option that cannot be used; the message lists every problem found."""
+    """A config, preset or option that is invalid; the message lists all problems."""
 
 
 class FileError(UserError):
-    """A file or directory that is missing, in the way, or cannot be written."""
+    """A file or directory that is missing, taken, or cannot be read or written."""
 
     exit_code = 3
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is damaged, not ours, or written by a newer version."""
+    """A checkpoint that is damaged, foreign, or written by a newer version."""
 
     exit_code = 4
 
 
 class InterruptedRun(UserError):
-    """A training that was stopped before it could save; `exit_code` is that of the signal."""
+    """A training that was stopped before it could save; `exit_code` is 128 + the number of the signal."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -32,6 +44,17 @@ class InterruptedRun(UserError):
 
 
 class DivergedError(UserError):
-    """A loss or a gradient that is no longer finite; nothing was updated with it."""
+    """A query loss or meta-gradient of all active runs that is not finite; nothing was updated with it.
+
+    outer_step: the outer step in which it occurred, from 1.
+    cause: the first value that was not finite.
+    """
 
     exit_code = 5
+
+    def __init__(
+        self, message: str, *, outer_step: int = 1, cause: Literal["query_loss", "gradient"] = "query_loss"
+    ) -> None:
+        super().__init__(message)
+        self.outer_step = outer_step
+        self.cause: Literal["query_loss", "gradient"] = cause

@@ -18,8 +18,8 @@ from maml_cli import __version__
 from maml_cli.errors import ConfigError
 
 MIN_ACCELERATOR_WORK = 200_000_000
-"""Multiply-adds of one outer step from which an accelerator can be expected to beat one CPU core: below, launching its
-kernels takes longer than the arithmetic."""
+"""Multiply-adds of one outer step from which an accelerator is expected to be faster than one CPU core: with fewer,
+launching its kernels takes longer than the arithmetic."""
 
 PACKAGES = ("torch", "typer", "pydantic", "pyyaml", "matplotlib", "tqdm", "numpy")
 
@@ -74,12 +74,12 @@ def set_threads(count: int) -> None:
 @contextlib.contextmanager
 def single_threaded_torch() -> Iterator[None]:
     """One PyTorch thread inside the block: idle OpenMP threads would busy-wait on the cores that a kernel uses."""
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def keep_freed_memory() -> None:

@@ -1,5 +1,8 @@
 """What the tests share: a command line in this process, and one small trained run."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -58,3 +61,13 @@ def trained(cli: Cli) -> str:
     result = cli("train", "-c", "smoke", *Tiny, "-s", "run.checkpoint_every=4", "--quiet")
     assert result.code == 0, result.err
     return result.out.strip()
+
+
+def shell(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """A bash command line in `folder`, in which `maml` is this source tree."""
+    maml = f"{sys.executable} -m maml_cli"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    script = f"set -o pipefail; {command.replace('maml', maml)}"
+    return subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )

@@ -14,9 +14,8 @@ from maml_cli.core import MetaParams, map_tensors, tensors
 from maml_cli.engines import StepResult, TrainState, kernel_build, registry
 from maml_cli.errors import ConfigError, DivergedError
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import directory
-from maml_cli.training import init_state
-from maml_cli.training.loop import restore_state, train
+from maml_cli.runs import directory, open_checkpoint
+from maml_cli.training import init_state, restore_state, train
 from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered, trace_nothing
 from tests.conftest import Cli
 
@@ -183,8 +182,8 @@ def _trained(engine: str, config: Config, run: Path) -> dict[str, Any]:
     directory.create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     advance = registry.make_engine(engine, config, experiment)
-    trained = train(config, experiment, init_state(config, experiment), run, advance=advance)
-    return directory.open_checkpoint(trained.checkpoint).contents
+    trained = train(config, experiment, init_state(config, experiment), run, engine=advance)
+    return open_checkpoint(trained.checkpoint).contents
 
 
 def _same(mine: Any, other: Any, *, rtol: float) -> None:
@@ -213,12 +212,14 @@ def test_the_update_that_is_compiled_is_that_of_torch(
     config = _config({"inner": {"alpha": alpha}, "outer": {"optimizer": optimizer}}, checkpoint_every=5)
     expected, compiled = (_trained(engine, config, tmp_path / engine) for engine in ("reference", "compiled"))
     _same(compiled, expected, rtol=1e-9)
-    found = directory.open_checkpoint(tmp_path / "compiled" / "checkpoints" / "step-00000005.pt")
+    found = open_checkpoint(tmp_path / "compiled" / "checkpoints" / "step-00000005.pt")
     experiment = build_experiment(config)
     state = restore_state(config, experiment, found.contents)
     directory.truncate_to(found, tmp_path / "compiled")
-    trained = train(config, experiment, state, tmp_path / "compiled")
-    _same(directory.open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
+    trained = train(
+        config, experiment, state, tmp_path / "compiled", engine=registry.make_engine("eager", config, experiment)
+    )
+    _same(open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
@@ -283,12 +284,14 @@ def test_a_run_may_change_engines_at_any_step(tmp_path: Path) -> None:
     config = _config(TRAINED["everything"], checkpoint_every=5)
     expected = _trained("eager", config, tmp_path / "eager")
     _trained("native", config, tmp_path / "native")
-    found = directory.open_checkpoint(tmp_path / "native" / "checkpoints" / "step-00000005.pt")
+    found = open_checkpoint(tmp_path / "native" / "checkpoints" / "step-00000005.pt")
     experiment = build_experiment(config)
     state = restore_state(config, experiment, found.contents)
     directory.truncate_to(found, tmp_path / "native")
-    trained = train(config, experiment, state, tmp_path / "native")
-    _same(directory.open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
+    trained = train(
+        config, experiment, state, tmp_path / "native", engine=registry.make_engine("eager", config, experiment)
+    )
+    _same(open_checkpoint(trained.checkpoint).contents, expected, rtol=1e-9)
 
 
 @pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")

@@ -14,9 +14,8 @@ from maml_cli.engines import kernel_build, registry
 from maml_cli.evaluation import PointErrors, Statistic, t_interval
 from maml_cli.evaluation.evaluate import Errors, aggregate_seeds, student_t
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import directory, read_lines
-from maml_cli.training import init_state
-from maml_cli.training.loop import TrainResult, train
+from maml_cli.runs import directory, open_checkpoint, read_lines
+from maml_cli.training import TrainResult, init_state, train
 from tests.conformance import trace_nothing
 from tests.conftest import Cli
 
@@ -52,7 +51,7 @@ def _train(config: Config, run: Path, engine: str) -> TrainResult:
     directory.create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     advance = registry.make_engine(engine, config, experiment)
-    return train(config, experiment, init_state(config, experiment), run, advance=advance)
+    return train(config, experiment, init_state(config, experiment), run, engine=advance)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-10), ("float32", 1e-5)])
@@ -60,11 +59,11 @@ def _train(config: Config, run: Path, engine: str) -> TrainResult:
 def test_each_run_of_several_is_the_run_alone(engine: str, dtype: str, rtol: float, tmp_path: Path) -> None:
     """After 100 outer steps: what is learned, and every line of the log."""
     _train(_config(seeds=[3, 8, 5], dtype=dtype, threads=2), tmp_path / "all", engine)
-    together = directory.open_checkpoint(tmp_path / "all").contents
+    together = open_checkpoint(tmp_path / "all").contents
     lines = read_lines(tmp_path / "all" / "metrics.jsonl")
     for place, seed in enumerate([3, 8, 5]):
         _train(_config(seed=seed, dtype=dtype), tmp_path / str(seed), engine)
-        alone = directory.open_checkpoint(tmp_path / str(seed)).contents
+        alone = open_checkpoint(tmp_path / str(seed)).contents
         assert torch.equal(together["generators"][place], alone["generators"][0])
         for part in "params", "rule_params":
             mine = torch.cat([value[place].flatten() for value in together["meta_params"][part].values()])
@@ -89,7 +88,7 @@ def test_a_run_that_diverges_is_left_behind_and_said(engine: str, tmp_path: Path
     for leaf in state.meta_params.params.values():
         leaf[1] = 1e30
     advance = registry.make_engine(engine, config, experiment)
-    trained = train(config, experiment, state, tmp_path / "run", advance=advance)
+    trained = train(config, experiment, state, tmp_path / "run", engine=advance)
     assert trained.step == 100 and trained.diverged == {1: 1}
     registry.make_engine(engine, config, experiment)(alone, 100)
     for mine, other in zip(tensors(state.meta_params), tensors(alone.meta_params), strict=True):

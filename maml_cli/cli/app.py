@@ -28,6 +28,7 @@ from maml_cli.cli.options import (
     TasksOpt,
     complete_preset,
 )
+from maml_cli.runs import OUTPUTS
 
 app = typer.Typer(
     name="maml",
@@ -76,21 +77,16 @@ def train(
 
     Ctrl-C saves a checkpoint first. A run that was interrupted and resumed ends with the same bytes.
     """
-    from maml_cli.engines import choose_engine
-    from maml_cli.experiment import choose_device
     from maml_cli.reporting import plan_dict, to_json, train_dict
     from maml_cli.training import plan_training, run_session, training_summary
 
-    planned = plan_training(config, overrides or [], out=out, resume=resume, device=device)
-    where = choose_device(planned.config, planned.device)
-    engine = choose_engine(planned.config, where.device)
+    plan = plan_training(config, overrides or [], out=out, resume=resume, device=device)
     if dry_run:
-        text = "\n".join(
-            [f"{planned.run_directory}: nothing written (--dry-run)", *training_summary(planned.config, where, engine)]
-        )
-        typer.echo(to_json(plan_dict(planned, where, engine)) if as_json else text)
+        summary = training_summary(plan.config, plan.device, plan.engine)
+        text = "\n".join([f"{plan.run_directory}: nothing written (--dry-run)", *summary])
+        typer.echo(to_json(plan_dict(plan)) if as_json else text)
         return
-    launched = run_session(planned, where, engine, quiet=quiet)
+    launched = run_session(plan, quiet=quiet)
     typer.echo(to_json(train_dict(launched)) if as_json else launched.run)
     if launched.exit_code:
         raise typer.Exit(launched.exit_code)
@@ -200,7 +196,7 @@ def compare(
     ] = False,
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="The figure: .png, .svg or .pdf; with several K, one each.")
-    ] = Path("outputs/compare.png"),
+    ] = OUTPUTS / "compare.png",
     device: DeviceOpt = None,
     as_json: JsonOpt = False,
 ) -> None:

@@ -27,7 +27,7 @@ from maml_cli.dev import other_libraries
 from maml_cli.dev.bench_worker import TOLERANCE
 from maml_cli.dev.benchmark_tables import ENGINES, benchmark_markdown
 from maml_cli.engines import registry
-from maml_cli.runs import write_atomic
+from maml_cli.runs import OUTPUTS, write_atomic
 from maml_cli.runtime import available_devices
 
 # At a rate that leaves the network where it is: without clipping, thousands of steps would diverge.
@@ -215,7 +215,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.01, help="How long each is timed, each time.")] = 0.5,
     toy: Annotated[bool, typer.Option("--toy", help="A small network and few contenders: does it run?")] = False,
-    out: Annotated[Path, typer.Option(help="Where bench.json and the figure go.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(help="Where bench.json and the figure go.")] = OUTPUTS,
 ) -> None:
     """Time every engine and peer on finn-10shot; print a table, and write it as bench.json."""
     out.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from maml_cli.config import key_table_markdown, presets
 from maml_cli.dev import benchmark_tables, results_tables
+from maml_cli.runs import OUTPUTS
 
-PUBLISHED = Path("outputs/published")
+PUBLISHED = OUTPUTS / "published"
 
 
 def generated(folder: Path) -> dict[str, str]:

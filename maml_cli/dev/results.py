@@ -22,10 +22,10 @@ from maml_cli.config import load_config
 from maml_cli.dev.results_plan import ResultRow, results_plan
 from maml_cli.dev.results_tables import or_inf, results_head, results_markdown
 from maml_cli.errors import ConfigError, DivergedError, FileError, UserError
-from maml_cli.runs import read_lines, write_atomic
+from maml_cli.runs import OUTPUTS, read_lines, write_atomic
 
 NUM_TASKS = 10_000
-RUNS = Path("outputs/results")
+RUNS = OUTPUTS / "results"
 FIGURE_CURVES = {
     "MAML": "finn-{K}shot",
     "CAVIA": "cavia-{K}shot",
@@ -34,7 +34,7 @@ FIGURE_CURVES = {
     "best, one step": "best-1step-{K}shot",
     "best, five steps": "best-{K}shot",
 }
-PUBLISHED = Path("outputs/published")
+PUBLISHED = OUTPUTS / "published"
 
 
 class Job(NamedTuple):
@@ -49,18 +49,14 @@ class Job(NamedTuple):
 
 def train_and_evaluate(work: Job) -> dict[str, Any]:
     """Train what `work` says, or go on with it, and evaluate it: plain values, ready for JSON."""
-    from maml_cli.engines import choose_engine
     from maml_cli.evaluation import learner_errors, open_run, sample_test_tasks, statistic
-    from maml_cli.experiment import choose_device
     from maml_cli.runtime import set_threads
     from maml_cli.training import plan_training, run_session
 
     set_threads(1)
     run, entry = Path(work.run), work.row
     changes = [*entry.changes, f"run.seed={work.seed}", *work.changes]
-    planned = plan_training(entry.preset, changes, out=run, resume="auto", device=None)
-    device = choose_device(planned.config)
-    launched = run_session(planned, device, choose_engine(planned.config, device.device), quiet=True)
+    launched = run_session(plan_training(entry.preset, changes, out=run, resume="auto", device=None), quiet=True)
     if launched.exit_code:
         raise KeyboardInterrupt
     opened = open_run(run)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import TaskBatch
+from maml_cli.errors import FileError
 from maml_cli.runs import write_atomic
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
@@ -101,7 +102,8 @@ def compiler() -> str | None:
 
 
 def load_kernel(shape: KernelSpec, *, say: Callable[[str], None] = lambda text: None) -> ctypes.CDLL:
-    """The kernel for `shape`, compiled unless that was done before; raises OSError if it cannot be."""
+    """The kernel for `shape`, compiled unless that was done before; raises OSError if it cannot be,
+    FileError if the cache directory cannot be written."""
     with_what = compiler()
     if with_what is None:
         raise OSError("no C++ compiler is present")
@@ -111,9 +113,8 @@ def load_kernel(shape: KernelSpec, *, say: Callable[[str], None] = lambda text: 
     parts = [source, " ".join(command).encode(), _version(with_what), _processor()]
     file = cache_directory() / f"{hashlib.sha256(b'|'.join(parts)).hexdigest()[:24]}.so"
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
         say("compiling a kernel for this config, once; some seconds ...")
-        write_atomic(file, _compile(command))
+        _store(file, _compile(command))
     return ctypes.CDLL(str(file))
 
 
@@ -121,6 +122,15 @@ def cache_directory() -> Path:
     """Where compiled kernels are kept: $MAML_CACHE, or `maml` in the user's cache directory."""
     own, shared = os.environ.get("MAML_CACHE"), os.environ.get("XDG_CACHE_HOME")
     return Path(own) if own else Path(shared or Path.home() / ".cache") / "maml"
+
+
+def _store(file: Path, library: bytes) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, library)
+    except OSError as error:
+        advice = "set MAML_CACHE to a directory that can be written, or use run.engine: eager"
+        raise FileError(f"{file.parent}: kernel cache cannot be written: {error.strerror}; {advice}") from None
 
 
 def _compile(command: Sequence[str]) -> bytes:

@@ -6,7 +6,7 @@ Shapes: gradients come as (R, B, ...), one for each run and task, and are reduce
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -164,7 +164,8 @@ def finish_block(
 
 def divergence_error(step: int, losses: Tensor, slopes: MetaParams) -> DivergedError:
     """The error that outer step `step` is, where these are the losses and gradients of its tasks."""
-    return DivergedError(f"diverged at outer step {step}: {_diagnosis(losses, slopes)}")
+    cause: Literal["query_loss", "gradient"] = "gradient" if losses.isfinite().all() else "query_loss"
+    return DivergedError(f"diverged at outer step {step}: {_diagnosis(losses, slopes)}", outer_step=step, cause=cause)
 
 
 def _frozen_values(state: TrainState) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -13,7 +13,6 @@ from rich.table import Table
 from maml_cli.checks import Case
 from maml_cli.config import to_dict
 from maml_cli.evaluation import Comparison, Evaluation, PointErrors, Statistic, TrainedRun
-from maml_cli.runtime import Choice
 from maml_cli.training import SessionResult, TrainPlan
 
 JSON_SCHEMA_VERSION = 1
@@ -26,13 +25,13 @@ def to_json(document: dict[str, Any]) -> str:
     return json.dumps(finite_or_null({"schema_version": JSON_SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
 
 
-def plan_dict(planned: TrainPlan, device: Choice, engine: Choice) -> dict[str, Any]:
+def plan_dict(planned: TrainPlan) -> dict[str, Any]:
     """What a dry run would do, in JSON."""
     return {
         "run": planned.run_directory,
         "step": planned.checkpoint.step if planned.checkpoint else 0,
-        "device": device.name,
-        "engine": engine.name,
+        "device": planned.device.name,
+        "engine": planned.engine.name,
         "config": to_dict(planned.config),
     }
 

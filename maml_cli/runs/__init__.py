@@ -1,14 +1,50 @@
-"""What is kept on disk: run directories, checkpoints, and files that a crash cannot leave half written."""
+"""Run directories on disk: configs, metrics and checkpoints, written so that a crash leaves no file half written."""
 
-from maml_cli.runs.directory import Checkpoint, open_checkpoint, save_checkpoint, write_config
-from maml_cli.runs.files import append_line, read_lines, write_atomic
+from typing import TYPE_CHECKING
+
+from maml_cli.lazy import lazy_attributes
+from maml_cli.runs.files import OUTPUTS
+
+if TYPE_CHECKING:
+    from maml_cli.runs.directory import create_run, save_checkpoint, write_config
+    from maml_cli.runs.files import append_line, read_lines, write_atomic
+    from maml_cli.runs.load import Checkpoint, open_checkpoint, read_config
+    from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
 
 __all__ = [
+    "OUTPUTS",
     "Checkpoint",
+    "EvaluationRecord",
+    "LossRecord",
     "append_line",
+    "create_run",
     "open_checkpoint",
+    "read_alphas",
+    "read_config",
+    "read_evaluations",
     "read_lines",
+    "read_losses",
     "save_checkpoint",
     "write_atomic",
     "write_config",
 ]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Checkpoint": "load",
+        "EvaluationRecord": "metrics",
+        "LossRecord": "metrics",
+        "append_line": "files",
+        "create_run": "directory",
+        "open_checkpoint": "load",
+        "read_alphas": "metrics",
+        "read_config": "load",
+        "read_evaluations": "metrics",
+        "read_lines": "files",
+        "read_losses": "metrics",
+        "save_checkpoint": "directory",
+        "write_atomic": "files",
+        "write_config": "directory",
+    },
+)

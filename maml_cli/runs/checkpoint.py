@@ -1,4 +1,4 @@
-"""A checkpoint as bytes: tensors and plain values only, the same bytes for the same contents, verified before use."""
+"""The byte format of checkpoints: tensors and plain values, equal bytes for equal contents, verified when decoded."""
 
 import hashlib
 import io
@@ -11,33 +11,34 @@ import torch
 from maml_cli.errors import CheckpointError
 
 CHECKPOINT_SCHEMA_VERSION = 1
+"""Version of the contents; decoding refuses a greater one."""
 
 
 def encode(contents: dict[str, Any]) -> bytes:
-    """The bytes of a checkpoint file that holds `contents`."""
+    """Bytes of a checkpoint file with `contents`; raises TypeError for values other than tensors and plain ones."""
     buffer = io.BytesIO()
     torch.save(_canonical(contents | {"schema_version": CHECKPOINT_SCHEMA_VERSION}), buffer)
     return buffer.getvalue()
 
 
 def decode(data: bytes, *, sha256: str | None = None) -> dict[str, Any]:
-    """The contents of a checkpoint, on the CPU.
+    """Contents of a checkpoint, with tensors on the CPU.
 
-    Verified before anything is unpickled: the SHA-256 where it is known, and the zip's own CRCs, which
-    torch.load does not look at. Raises CheckpointError.
+    The SHA-256, if given, and the CRCs of the zip archive, which torch.load ignores, are verified before anything is
+    unpickled. Raises CheckpointError.
     """
     if sha256 is not None and digest(data) != sha256:
-        raise CheckpointError("damaged: its SHA-256 is not the one that was written down")
+        raise CheckpointError("damaged: its SHA-256 differs from that in SHA256SUMS or last.json")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # zipfile raises many kinds on damaged archives, and none of them is ours
+    except Exception as error:  # zipfile raises many types of errors on damaged archives
         raise CheckpointError(f"damaged, or not a checkpoint: {error}") from None
     if damaged is not None:
         raise CheckpointError(f"damaged: bad CRC in {damaged}")
     try:
         contents = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception:  # as above, and torch's own message tells people to load the file unsafely
+    except Exception:  # as above; torch's message advises loading the file unsafely
         raise CheckpointError("not a checkpoint of maml") from None
     if not isinstance(contents, dict) or not isinstance(contents.get("schema_version"), int):
         raise CheckpointError("not a checkpoint of maml")
@@ -55,7 +56,7 @@ def digest(data: bytes) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """Equal values without shared identity: pickle writes an object that it meets again as a reference."""
+    """A copy in which equal strings are one object and no tensors are: pickle writes repeated objects as references."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True).contiguous()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Files written so that a crash, a full disk or a second process cannot leave them half done."""
+"""Files that a crash, a full disk or a second process cannot leave half written."""
 
 import contextlib
 import json
@@ -9,9 +9,15 @@ from typing import Any
 
 from maml_cli.errors import FileError
 
+OUTPUTS = Path("outputs")
+"""Parent of the run directories that are not given with --out, relative to the working directory."""
+
 
 def write_atomic(file: Path, data: bytes) -> None:
-    """Write `file` whole or not at all: a temporary file, flushed to disk, then renamed over it."""
+    """Replace `file` by `data` atomically: a temporary file is written, flushed to disk and renamed to `file`.
+
+    Raises OSError; `file` is then unchanged and the temporary file removed.
+    """
     temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
     try:
         with temporary.open("wb") as stream:
@@ -21,7 +27,7 @@ def write_atomic(file: Path, data: bytes) -> None:
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":
+    if os.name == "posix":  # the rename itself is on disk only after this
         directory = os.open(file.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -30,41 +36,41 @@ def write_atomic(file: Path, data: bytes) -> None:
 
 
 def append_line(file: Path, record: Mapping[str, Any]) -> None:
-    """Add one JSON object as a line."""
+    """Append `record` to a JSON-lines file."""
     with file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record) + "\n")
 
 
 def fsync_file(file: Path) -> None:
-    """Have what was appended to `file` on disk before anything that says so."""
+    """fsync `file`, so that no checkpoint refers to log lines that are not on disk."""
     if file.exists():
         with file.open("a") as stream:
             os.fsync(stream.fileno())
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects with a `step` of a JSON-lines file; a line that a crash cut short is left out."""
+    """Records of a JSON-lines file that have a `step`; lines that a crash cut short are skipped."""
     return [record for _, record in _lines(file)]
 
 
 def truncate_lines(file: Path, *, up_to_step: int) -> None:
-    """Drop the objects of a JSON-lines file whose `step` is later, and leave the bytes of the others."""
-    kept = [line for line, record in _lines(file) if record["step"] <= up_to_step]
-    write_atomic(file, "".join(f"{line}\n" for line in kept).encode())
+    """Remove the records after outer step `up_to_step` from a JSON-lines file; the other lines keep their bytes."""
+    retained = [line for line, record in _lines(file) if record["step"] <= up_to_step]
+    write_atomic(file, "".join(f"{line}\n" for line in retained).encode())
 
 
 def remove_temporary_files(directory: Path) -> None:
-    """Remove the temporary files of processes that were killed while writing."""
-    for stray in directory.glob(".*.tmp-*"):
-        stray.unlink(missing_ok=True)
+    """Remove the temporary files of processes that were killed while writing to `directory`."""
+    for temporary in directory.glob(".*.tmp-*"):
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def exclusive_lock(file: Path, *, busy: str) -> Iterator[None]:
-    """Hold an exclusive lock, which dies with the process; raises FileError(`busy`) if another holds it."""
+    """Hold an exclusive lock on `file`, released when the process ends; raises FileError(`busy`) if it is taken."""
     try:
         import fcntl
-    except ImportError:  # not a POSIX system: no lock, and no harm to a single process
+    except ImportError:  # not a POSIX system: training works without a lock
         yield
         return
     with file.open("w") as stream:
@@ -76,10 +82,11 @@ def exclusive_lock(file: Path, *, busy: str) -> Iterator[None]:
 
 
 def _lines(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    found = []
+    """Each line that is a JSON object with an integer `step`, as text and as the object."""
+    lines = []
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get("step"), int):
-                found.append((line, record))
-    return found
+                lines.append((line, record))
+    return lines

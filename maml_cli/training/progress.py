@@ -1,6 +1,7 @@
-"""Progress of a training on stderr: a bar on a terminal, one plain line every few seconds elsewhere."""
+"""Progress of a training on stderr: a bar on a terminal, one line every few seconds elsewhere."""
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -9,54 +10,86 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 5.0
+"""Interval of lines in a log file, which a person reads afterwards."""
 SECONDS_BETWEEN_REDRAWS = 0.25
+"""Interval of redraws of the bar: four a second look continuous and cost nothing measurable."""
+LOSS_DECAY = 0.98
+"""Decay per outer step of the exponential moving average of the loss, over about 50 steps."""
 
 OnStep = Callable[[int, float], None]
 
 
 def print_message(text: str) -> None:
-    """A line on stderr. One that nobody reads any more is no reason to stop a training."""
+    """Print a line to stderr; a closed pipe is ignored."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def progress(*, first_step: int, steps: int, tasks_per_step: int, quiet: bool) -> Iterator[OnStep]:
-    """A function to call with outer steps, each or some of them, and their losses.
+def progress(
+    *, first_step: int, steps: int, tasks_per_step: int, quiet: bool, clock: Callable[[], float] = time.monotonic
+) -> Iterator[OnStep]:
+    """A function (outer steps taken, loss) -> None that shows the progress of outer steps `first_step` to `steps`.
 
-    The loss shown is smoothed over some fifty steps; the rate and the time left are those since the start.
+    The rate is measured from the first call on, so that compilation and warm-up in the first outer steps are not in
+    it. The last line has the total time instead of the time left, in seconds of `clock`.
     """
     if quiet:
         yield lambda step, loss: None
         return
     on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
-    every = SECONDS_BETWEEN_REDRAWS if on_terminal else SECONDS_BETWEEN_LINES
+    interval = SECONDS_BETWEEN_REDRAWS if on_terminal else SECONDS_BETWEEN_LINES
     bar = tqdm(
         initial=first_step,
         total=steps,
         disable=not on_terminal,
         dynamic_ncols=True,
-        mininterval=SECONDS_BETWEEN_REDRAWS,
-        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {desc}, {remaining} left",
+        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {desc}",
     )
-    started = shown = time.monotonic()
-    smooth, seen = float("nan"), first_step
+    started = shown = clock()
+    average_loss, previous_step = math.nan, first_step
+    measured_from: tuple[int, float] | None = None
 
     def on_step(step: int, loss: float) -> None:
-        nonlocal shown, smooth, seen
-        smooth = loss if smooth != smooth else loss + (smooth - loss) * 0.98 ** (step - seen)
-        seen, now = step, time.monotonic()
-        if now - shown < every and step < steps:
+        nonlocal shown, average_loss, previous_step, measured_from
+        decay = 0.0 if math.isnan(average_loss) else LOSS_DECAY ** (step - previous_step)
+        average_loss = loss + (average_loss - loss) * decay if decay else loss
+        previous_step, now = step, clock()
+        rate = _rate(step, now, measured_from)
+        measured_from = measured_from or (step, now)
+        if now - shown < interval and step < steps:
             return
         shown = now
-        rate = (step - first_step) / max(now - started, 1e-9)
-        words = f"loss {smooth:.4g}, {rate:,.0f} steps/s, {rate * tasks_per_step:,.0f} tasks/s"
+        words = [f"loss {average_loss:.4g}"]
+        words += [f"{rate:,.0f} steps/s, {rate * tasks_per_step:,.0f} tasks/s"] if rate else []
+        words += _duration(steps - step, rate, now - started)
         if on_terminal:
-            bar.set_description_str(words, refresh=False)
-            bar.update(step - bar.n)
+            bar.set_description_str(", ".join(words), refresh=False)
+            bar.n = step
+            bar.refresh()
         else:
-            left = (steps - step) / rate
-            print_message(f"step {step:,}/{steps:,}: {words}, {tqdm.format_interval(left)} left")
+            print_message(f"step {step:,}/{steps:,}: {', '.join(words)}")
 
     with bar:
         yield on_step
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as `0.4 s`, `12 s`, or `16:48` from a minute on."""
+    if seconds < 0.95:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 59.5 else tqdm.format_interval(round(seconds))
+
+
+def _duration(steps_left: int, rate: float | None, seconds: float) -> list[str]:
+    """The total time of a finished training, or the time left if the rate is known."""
+    if steps_left == 0:
+        return [f"done in {format_seconds(seconds)}"]
+    return [f"{format_seconds(steps_left / rate)} left"] if rate else []
+
+
+def _rate(step: int, now: float, measured_from: tuple[int, float] | None) -> float | None:
+    """Outer steps per second since the first call; None before the second call."""
+    if measured_from is None or now <= measured_from[1]:
+        return None
+    return (step - measured_from[0]) / (now - measured_from[1])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop can ask, so that it can save before it stops."""
+"""Ctrl-C and SIGTERM as a flag that the training loop reads, so that it can save before it stops."""
 
 import contextlib
 import signal
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from types import FrameType
 
 SECONDS_TO_SAVE = 2.0
+"""Seconds after the first signal in which others are ignored: a Ctrl-C pressed twice, or sent to a whole process group,
+must not interrupt the save, which takes less."""
 
 
 @dataclass
 class Stop:
-    """Which signal asked to stop, if any; calling it says whether one did."""
+    """The signal that asked training to stop, if any; calling it tells whether one did."""
 
     received: signal.Signals | None = None
 
@@ -21,30 +23,27 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """128 + the number of the signal: 130 after Ctrl-C, 143 after SIGTERM."""
+        """128 + the number of the signal: 130 after Ctrl-C, 143 after SIGTERM; 0 without one."""
         return 0 if self.received is None else 128 + int(self.received)
 
 
 @contextlib.contextmanager
 def catch_stop() -> Iterator[Stop]:
-    """Within, the first Ctrl-C or SIGTERM is only noted, and one that comes later than a moment interrupts at once.
-
-    The moment is for a Ctrl-C pressed twice, or sent to a whole group of processes: saving takes less.
-    """
+    """The first Ctrl-C or SIGTERM sets a flag; another more than SECONDS_TO_SAVE later raises KeyboardInterrupt."""
     stop = Stop()
-    patience = 0.0
+    ignored_until = 0.0
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal patience
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal ignored_until
         now = time.monotonic()
-        if stop() and now > patience:
-            raise KeyboardInterrupt
         if not stop():
-            stop.received, patience = signal.Signals(number), now + SECONDS_TO_SAVE
+            stop.received, ignored_until = signal.Signals(number), now + SECONDS_TO_SAVE
+        elif now > ignored_until:
+            raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A training in words: what is learned, by which updates and derivatives, and where."""
+"""A training in words: tasks, network, inner updates, order of derivatives, outer updates, device and engine."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from maml_cli.runtime import Choice
 
 
 def training_summary(config: Config, device: Choice, engine: Choice) -> list[str]:
-    """What will be trained and how, in a few lines."""
+    """One line each for tasks, network, inner loop, order, outer loop, device and engine."""
     tasks, inner = config.tasks, config.inner
     sizes = [num_inputs(config), *config.model.hidden, 1]
     count = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
@@ -18,7 +18,7 @@ def training_summary(config: Config, device: Choice, engine: Choice) -> list[str
         f"{tasks.num_support} support and {tasks.num_query} query points each",
         f"network  {'-'.join(map(str, sizes))} {config.model.activation}, {count:,} parameters, "
         f"{_seeds_in_words(config)}",
-        f"inner    {inner.steps} step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
+        f"inner    {inner.steps} inner step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
         f"{_update_in_words(config)}",
         f"order    {_order_in_words(config)}",
         f"outer    {_outer_in_words(config)}",
@@ -38,7 +38,7 @@ def _seeds_in_words(config: Config) -> str:
 def _update_in_words(config: Config) -> str:
     inner, alpha = config.inner, config.inner.alpha
     kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
-    words = [f"alpha {kind}{' and step' if alpha.per_step else ''}"]
+    words = [f"alpha {kind}{' and inner step' if alpha.per_step else ''}"]
     if inner.curvature != "none":
         words.append(f"{inner.curvature} curvature learned{' per step' if inner.curvature_per_step else ''}")
     if inner.optimizer != "sgd":
@@ -50,13 +50,14 @@ def _update_in_words(config: Config) -> str:
 
 def _outer_in_words(config: Config) -> str:
     outer = config.outer
-    words = [f"{outer.optimizer} at {outer.lr:g}", f"{outer.schedule} rate"]
+    words = [f"{outer.optimizer} at {outer.lr:g}", f"{outer.schedule} schedule"]
     if outer.clip_task_norm is not None:
         words.append(f"each task's gradient clipped at {outer.clip_task_norm:g}")
     if outer.clip_norm is not None:
-        words.append(f"the whole at {outer.clip_norm:g}" if outer.clip_task_norm else f"clipped at {outer.clip_norm:g}")
+        clipped = "their mean" if outer.clip_task_norm else "meta-gradient"
+        words.append(f"{clipped} clipped at {outer.clip_norm:g}")
     if outer.weight_noise:
-        words.append(f"noise of {outer.weight_noise:g} on the weights")
+        words.append(f"weight noise of {outer.weight_noise:g}")
     return ", ".join(words)
 
 
@@ -64,14 +65,14 @@ def _order_in_words(config: Config) -> str:
     inner, outer = config.inner, config.outer
     if outer.meta_gradient != "query":
         kinds = {
-            "reptile": "none (Reptile): outer steps go towards the adapted parameters",
+            "reptile": "none (Reptile): outer steps move towards the adapted parameters",
             "joint": "none (joint training): outer steps descend the loss without adapting",
         }
         return kinds[outer.meta_gradient]
     orders = {
-        "second": "second order: the meta-gradient goes through the inner steps",
-        "first": "first order (FOMAML): the inner gradients count as constants",
-        "implicit": f"implicit (implicit MAML): that of a minimum, by {inner.cg_steps} steps of conjugate gradients",
+        "second": "second order: the meta-gradient is differentiated through the inner steps",
+        "first": "first order (FOMAML): the inner gradients are constants",
+        "implicit": f"implicit (implicit MAML): {inner.cg_steps} steps of conjugate gradients at the inner minimum",
     }
     words = orders[inner.order]
     if inner.first_order_until:

@@ -2,22 +2,24 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maml_cli.config import Config
 from maml_cli.core import InnerLoop, MetaParams, Points, TaskBatch, TaskLoss, last_step_weights, query_gradient
 from maml_cli.core.update_rules import init_alphas, scale_by_alpha
-from maml_cli.engines import OuterOptimizer, TrainState, take_outer_step
+from maml_cli.engines import OuterOptimizer, TrainState, registry, take_outer_step
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import directory, read_lines
+from maml_cli.runs import create_run, directory, open_checkpoint, read_lines
 from maml_cli.tasks import make_generator
-from maml_cli.training import init_state
-from maml_cli.training.loop import TrainResult, restore_state, train
+from maml_cli.training import TrainResult, init_state, restore_state, train
 
 STEPS = 12
 
@@ -72,17 +74,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def _train(config: Config, run: Path, **hooks: Any) -> TrainResult:
-    directory.create_run(run, name="x", config=config)
+    create_run(run, name="x", config=config)
     experiment = build_experiment(config)
-    return train(config, experiment, init_state(config, experiment), run, **hooks)
+    engine = registry.make_engine("eager", config, experiment)
+    return train(config, experiment, init_state(config, experiment), run, engine=engine, **hooks)
 
 
 def _resume(run: Path, step: int, **hooks: Any) -> TrainResult:
-    found = directory.open_checkpoint(run / "checkpoints" / f"step-{step:08d}.pt")
-    experiment = build_experiment(found.config)
-    state = restore_state(found.config, experiment, found.contents)
-    directory.truncate_to(found, run)
-    return train(found.config, experiment, state, run, **hooks)
+    checkpoint = open_checkpoint(run / "checkpoints" / f"step-{step:08d}.pt")
+    experiment = build_experiment(checkpoint.config)
+    state = restore_state(checkpoint.config, experiment, checkpoint.contents)
+    directory.truncate_to(checkpoint, run)
+    engine = registry.make_engine("eager", checkpoint.config, experiment)
+    return train(checkpoint.config, experiment, state, run, engine=engine, **hooks)
 
 
 def _bytes(run: Path) -> dict[str, bytes]:
@@ -90,7 +94,7 @@ def _bytes(run: Path) -> dict[str, bytes]:
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
 
-def test_it_is_maml_as_one_would_write_it_down(tmp_path: Path) -> None:
+def test_training_is_maml_written_as_a_loop_with_torch_optim(tmp_path: Path) -> None:
     """Against a loop over tasks and inner steps with torch.nn.functional and torch.optim, for all twelve steps."""
     config = _config(inner={"steps": 2, "alpha": {"init": 0.05, "learned": True}})
     trained = _train(config, tmp_path / "run")
@@ -115,21 +119,21 @@ def test_it_is_maml_as_one_would_write_it_down(tmp_path: Path) -> None:
             weights = list(theta)
             for _ in range(2):
                 loss = torch.nn.functional.mse_loss(net(batch.support.x[0, task], weights), batch.support.y[0, task])
-                slopes = torch.autograd.grad(loss, weights, create_graph=True)
-                weights = [w - alpha * g for w, g in zip(weights, slopes, strict=True)]
+                gradients = torch.autograd.grad(loss, weights, create_graph=True)
+                weights = [w - alpha * g for w, g in zip(weights, gradients, strict=True)]
             losses.append(torch.nn.functional.mse_loss(net(batch.query.x[0, task], weights), batch.query.y[0, task]))
         optimizer.zero_grad()
         mean = torch.stack(losses).mean()
         mean.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         mean_losses.append(mean.item())
-    found = directory.open_checkpoint(trained.checkpoint).contents["meta_params"]
-    for mine, other in zip(found["params"].values(), theta, strict=True):
-        torch.testing.assert_close(mine[0], other.detach().T, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(found["rule_params"]["alpha"].squeeze(), alpha.detach(), rtol=1e-9, atol=1e-12)
+    trained_params = open_checkpoint(trained.checkpoint).contents["meta_params"]
+    for actual, expected in zip(trained_params["params"].values(), theta, strict=True):
+        torch.testing.assert_close(actual[0], expected.detach().T, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(trained_params["rule_params"]["alpha"].squeeze(), alpha.detach(), rtol=1e-9, atol=1e-12)
     logged = [record["loss"] for record in read_lines(tmp_path / "run" / "metrics.jsonl") if "loss" in record]
     assert logged == pytest.approx(
-        [sum(part) / len(part) for part in (mean_losses[:5], mean_losses[5:10], mean_losses[10:])]
+        [sum(losses) / len(losses) for losses in (mean_losses[:5], mean_losses[5:10], mean_losses[10:])]
     )
 
 
@@ -137,22 +141,22 @@ def test_it_is_maml_as_one_would_write_it_down(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(changes: dict[str, Any], tmp_path: Path) -> None:
     for name in "a", "b":
         _train(_config(**changes), tmp_path / name)
-    one, other = _bytes(tmp_path / "a"), _bytes(tmp_path / "b")
-    assert len(one) == 2 + 1 + STEPS + 1 + 1 and one == other
+    first, second = _bytes(tmp_path / "a"), _bytes(tmp_path / "b")
+    assert len(first) == 2 + 1 + STEPS + 1 + 1 and first == second
     _train(_config(**changes | {"run": changes.get("run", {}) | {"seed": 1}}), tmp_path / "c")
     third = _bytes(tmp_path / "c")
-    assert all(third[name] != data for name, data in one.items())
+    assert all(third[name] != data for name, data in first.items())
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_resuming_from_any_step_gives_the_bytes_of_never_having_stopped(
     changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    _train(_config(**changes), tmp_path / "whole")
-    expected = _bytes(tmp_path / "whole")
+    _train(_config(**changes), tmp_path / "uninterrupted")
+    expected = _bytes(tmp_path / "uninterrupted")
     for step in range(STEPS + 1):
         run = tmp_path / f"from-{step}"
-        shutil.copytree(tmp_path / "whole", run)
+        shutil.copytree(tmp_path / "uninterrupted", run)
         for later in range(step + 1, STEPS + 1):
             (run / "checkpoints" / f"step-{later:08d}.pt").unlink()
         trained = _resume(run, step)
@@ -165,28 +169,60 @@ def test_a_stop_at_any_step_saves_and_goes_on_to_the_same_bytes(
 ) -> None:
     monkeypatch.setattr("maml_cli.training.loop.MAX_STEPS_PER_CALL", 1)
     config = _config(**EVERYTHING, run={"checkpoint_every": 100})
-    _train(config, tmp_path / "whole")
-    expected = _bytes(tmp_path / "whole")
+    _train(config, tmp_path / "uninterrupted")
+    expected = _bytes(tmp_path / "uninterrupted")
     for stop in range(STEPS):
         run, count = tmp_path / f"at-{stop}", iter(range(100))
         stopped = _train(config, run, interrupted=lambda count=count, stop=stop: next(count) >= stop)
         assert stopped.interrupted and stopped.step == stop
-        assert directory.open_checkpoint(run).step == stop
+        assert open_checkpoint(run).step == stop
         _resume(run, stop)
-        found = _bytes(run)
+        actual = _bytes(run)
         for name in "metrics.jsonl", "last.json", f"checkpoints/step-{STEPS:08d}.pt":
-            assert found[name] == expected[name], (stop, name)
+            assert actual[name] == expected[name], (stop, name)
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=12)
+@given(
+    log_every=st.integers(1, 8),
+    eval_every=st.integers(0, 8),
+    checkpoint_every=st.integers(1, 8),
+    stop=st.integers(0, 7),
+    steps_per_call=st.integers(1, 8),
+)
+def test_resuming_after_any_stop_gives_the_same_bytes_for_any_periods(
+    log_every: int, eval_every: int, checkpoint_every: int, stop: int, steps_per_call: int
+) -> None:
+    """Interrupted at the first return of the engine from outer step `stop` on, and resumed."""
+    periods = {"log_every": log_every, "eval_every": eval_every, "checkpoint_every": checkpoint_every}
+    config = _config(model={"hidden": [3]}, outer={"steps": 8, "weight_noise": 0.01}, run=periods | {"eval_tasks": 2})
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maml_cli.training.loop.MAX_STEPS_PER_CALL", steps_per_call)
+        patch.setattr("maml_cli.training.loop.TARGET_SECONDS_PER_CALL", 1e9)
+        uninterrupted, stopped = Path(folder) / "uninterrupted", Path(folder) / "stopped"
+        _train(config, uninterrupted)
+        steps = [0]
+        result = _train(
+            config,
+            stopped,
+            on_step=lambda step, loss: steps.append(step),
+            interrupted=lambda: steps[-1] >= stop,
+        )
+        assert result.step >= stop
+        _resume(stopped, result.step)
+        expected, actual = _bytes(uninterrupted), _bytes(stopped)
+        assert all(actual[name] == data for name, data in expected.items() if "SHA256SUMS" not in name)
 
 
 def test_a_crash_while_logging_leaves_nothing_twice_and_nothing_half(tmp_path: Path) -> None:
-    _train(_config(), tmp_path / "whole")
+    _train(_config(), tmp_path / "uninterrupted")
     run = tmp_path / "crashed"
-    shutil.copytree(tmp_path / "whole", run)
+    shutil.copytree(tmp_path / "uninterrupted", run)
     text = (run / "metrics.jsonl").read_text()
     (run / "metrics.jsonl").write_text(text[: len(text) - 20])
     (run / "checkpoints" / ".step-00000009.pt.tmp-99999").write_bytes(b"half")
     _resume(run, 6)
-    assert _bytes(run) == _bytes(tmp_path / "whole")
+    assert _bytes(run) == _bytes(tmp_path / "uninterrupted")
 
 
 def test_what_is_logged_when(tmp_path: Path) -> None:
@@ -207,12 +243,12 @@ def test_what_is_logged_when(tmp_path: Path) -> None:
 def test_evaluating_or_logging_more_often_changes_nothing_that_is_learned(tmp_path: Path) -> None:
     _train(_config(), tmp_path / "a")
     _train(_config(run={"eval_every": 0, "log_every": 1, "checkpoint_every": 12}), tmp_path / "b")
-    one, other = (directory.open_checkpoint(tmp_path / name).contents for name in "ab")
+    first, second = (open_checkpoint(tmp_path / name).contents for name in "ab")
     for part in "params", "rule_params":
         assert all(
-            torch.equal(value, other["meta_params"][part][key]) for key, value in one["meta_params"][part].items()
+            torch.equal(value, second["meta_params"][part][key]) for key, value in first["meta_params"][part].items()
         )
-    assert all(torch.equal(a, b) for a, b in zip(one["generators"], other["generators"], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first["generators"], second["generators"], strict=True))
 
 
 def test_diverging_stops_before_the_update_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -222,10 +258,10 @@ def test_diverging_stops_before_the_update_and_keeps_the_last_good_checkpoint(tm
         _train(config, run)
     message = str(stop.value)
     assert message.startswith("diverged at outer step 1: the query loss of 3 of 3 tasks is not finite")
-    for change in "inner.alpha.init=1e+79", "outer.lr=0.001", "outer.clip_norm=1":
-        assert f"(--set {change})" in message
+    assert "try a lower alpha (--set inner.alpha.init=1e+79), fewer inner steps (--set inner.steps=2)" in message
+    assert stop.value.outer_step == 1 and stop.value.cause == "query_loss"
     assert message.endswith(f"the last good checkpoint is {run}/checkpoints/step-00000000.pt")
-    contents = directory.open_checkpoint(run).contents
+    contents = open_checkpoint(run).contents
     assert all(value.isfinite().all() for value in contents["meta_params"]["params"].values())
 
 
@@ -255,9 +291,9 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
 
 def test_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     _train(_config(), tmp_path / "run")
-    contents = directory.open_checkpoint(tmp_path / "run").contents
+    contents = open_checkpoint(tmp_path / "run").contents
     wide = _config(model={"hidden": [7, 5]})
-    with pytest.raises(CheckpointError, match="its params do not fit its config"):
+    with pytest.raises(CheckpointError, match="params"):
         restore_state(wide, build_experiment(wide), contents)
     learned = _config(inner={"alpha": {"learned": True}})
     with pytest.raises(CheckpointError, match="optimiser or generator state does not fit"):
@@ -269,5 +305,5 @@ def test_metrics_are_strict_json_even_where_an_evaluation_overflows(tmp_path: Pa
     with pytest.raises(DivergedError):
         _train(config, tmp_path / "run")
     line = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]
-    found = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-    assert found["eval"]["grid_mse"][1] is None
+    record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert record["eval"]["grid_mse"][1] is None

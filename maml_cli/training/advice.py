@@ -1,0 +1,82 @@
+"""Advice after divergence: changes of the config that can act on the value that was not finite."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from maml_cli.config import Config, override
+from maml_cli.errors import ConfigError, DivergedError
+
+WIDE_RANGE = 10.0
+"""Magnitude of amplitude, offset or x, twice that of the default family, beyond which a smaller range is advised."""
+
+
+class Change(NamedTuple):
+    """A change of the config: words for the user, and the text that `--set` takes."""
+
+    words: str
+    setting: str
+
+
+def divergence_advice(config: Config, error: DivergedError) -> str:
+    """One line that names the changes which can prevent `error`, each as a `--set`."""
+    *first, last = [f"{change.words} (--set {change.setting})" for change in divergence_changes(config, error)]
+    return f"try {', '.join(first)} or {last}" if first else f"try {last}"
+
+
+def divergence_changes(config: Config, error: DivergedError) -> list[Change]:
+    """The changes that can prevent `error` and that the config accepts, the most promising first.
+
+    At the first outer step nothing was updated yet: only changes of the inner loop, the initial parameters and the
+    tasks can act, and skipping tasks whose gradient is not finite. From the second on, the outer learning rates and
+    clipping act on the updates that led there.
+    """
+    candidates = [*_inner_loop(config)]
+    if error.outer_step > 1:
+        candidates += [*_outer_steps(config), *_task_clipping(config)]
+    elif error.cause == "gradient" and config.outer.clip_task_norm is None:
+        candidates += [*_task_clipping(config), *_start(config)]
+    else:
+        candidates += _start(config)
+    return [change for change in candidates if _is_accepted(config, change)]
+
+
+def _inner_loop(config: Config) -> Iterator[Change]:
+    if config.trained_steps == 0:
+        return
+    yield Change("a lower alpha", f"inner.alpha.init={config.inner.alpha.init / 10:g}")
+    if config.inner.steps > 1:
+        yield Change("fewer inner steps", f"inner.steps={config.inner.steps // 2}")
+
+
+def _outer_steps(config: Config) -> Iterator[Change]:
+    outer, alpha = config.outer, config.inner.alpha
+    yield Change("a lower outer learning rate", f"outer.lr={outer.lr / 10:g}")
+    if alpha.learned and alpha.lr is not None:
+        yield Change("a lower learning rate of alpha", f"inner.alpha.lr={alpha.lr / 10:g}")
+    clip = 1 if outer.clip_norm is None else outer.clip_norm / 10
+    yield Change("clipping" if outer.clip_norm is None else "stronger clipping", f"outer.clip_norm={clip:g}")
+
+
+def _task_clipping(config: Config) -> Iterator[Change]:
+    """Clipping of each task's gradient, which also skips tasks that are not finite."""
+    if config.outer.clip_task_norm is None:
+        yield Change("clipping per task", "outer.clip_task_norm=10")
+    else:
+        yield Change("stronger clipping per task", f"outer.clip_task_norm={config.outer.clip_task_norm / 10:g}")
+
+
+def _start(config: Config) -> Iterator[Change]:
+    """Smaller initial parameters, and smaller tasks where their range is wide."""
+    yield Change("a smaller initialisation", f"model.init_gain={config.model.init_gain / 10:g}")
+    for key in ("amplitude", "offset", "x"):
+        low, high = getattr(config.tasks, key)
+        if max(abs(low), abs(high)) > WIDE_RANGE:
+            yield Change("smaller tasks", f"tasks.{key}=[{low / 10:g},{high / 10:g}]")
+
+
+def _is_accepted(config: Config, change: Change) -> bool:
+    try:
+        override(config, [change.setting], label="config")
+    except ConfigError:
+        return False
+    return True

@@ -1,0 +1,133 @@
+"""The bytes of checkpoints: equal for equal contents, verified, and safe to load."""
+
+import io
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maml_cli.config import Config, to_dict
+from maml_cli.errors import CheckpointError
+from maml_cli.experiment import build_experiment
+from maml_cli.runs import checkpoint, open_checkpoint
+from maml_cli.training import init_state, snapshot
+
+CONFIG = Config.model_validate({"model": {"hidden": [3]}, "inner": {"alpha": {"learned": True}}})
+
+
+def _contents() -> dict[str, Any]:
+    return snapshot(CONFIG, init_state(CONFIG, build_experiment(CONFIG)))
+
+
+FLOATS = st.floats(allow_nan=False)
+TENSORS = st.builds(
+    lambda values, dtype: torch.tensor(values, dtype=torch.float64).to(dtype),
+    st.lists(st.floats(-1e6, 1e6), max_size=5),
+    st.sampled_from([torch.float32, torch.float64, torch.int64]),
+)
+PLAIN = st.none() | st.booleans() | st.integers(-(2**62), 2**62) | FLOATS | st.text(max_size=5)
+KEYS = st.text(max_size=5) | st.integers(0, 99)
+VALUES = st.recursive(
+    PLAIN | TENSORS,
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _same(actual: Any, expected: Any) -> bool:
+    """Equal in type and value, tensors in dtype and bytes as well."""
+    if type(actual) is not type(expected):
+        return False
+    if isinstance(expected, torch.Tensor):
+        return actual.dtype == expected.dtype and torch.equal(actual, expected)
+    if isinstance(expected, dict):
+        return list(actual) == list(expected) and all(_same(actual[key], value) for key, value in expected.items())
+    if isinstance(expected, list | tuple):
+        return len(actual) == len(expected) and all(map(_same, actual, expected))
+    return bool(actual == expected)
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=60)
+@given(st.dictionaries(st.text(min_size=1, max_size=5), VALUES, max_size=4))
+def test_any_nested_contents_are_decoded_as_they_were_encoded(contents: dict[str, Any]) -> None:
+    contents.pop("schema_version", None)
+    data = checkpoint.encode(contents)
+    decoded = checkpoint.decode(data, sha256=checkpoint.digest(data))
+    assert decoded.pop("schema_version") == checkpoint.CHECKPOINT_SCHEMA_VERSION
+    assert _same(decoded, contents)
+    assert checkpoint.encode(decoded) == data
+
+
+def test_equal_contents_have_equal_bytes_whatever_objects_they_share() -> None:
+    text, other = "".join(["a", "b"]), "".join(["a", "b"])
+    assert text is not other
+    one = checkpoint.encode({"x": [text, text], "y": (1.5, {"k": torch.arange(6)[::2]})})
+    assert one == checkpoint.encode({"x": [text, other], "y": (1.5, {"k": torch.tensor([0, 2, 4])})})
+
+
+def test_only_plain_values_are_written() -> None:
+    with pytest.raises(TypeError, match=r"cannot hold .*Path"):
+        checkpoint.encode({"x": Path()})
+
+
+def test_without_a_digest_no_flipped_bit_changes_what_is_loaded() -> None:
+    """The zip's CRCs cover what is stored; what they do not cover is padding, or makes the file unreadable."""
+    good = checkpoint.encode(_contents())
+    intact = checkpoint.encode(checkpoint.decode(good))
+    noticed = 0
+    for bit in random.Random(1).sample(range(8 * len(good)), 300):
+        data = bytearray(good)
+        data[bit // 8] ^= 1 << bit % 8
+        try:
+            found = checkpoint.decode(bytes(data))
+        except CheckpointError:
+            noticed += 1
+            continue
+        assert checkpoint.encode(found) == intact
+    assert noticed > 150
+
+
+def test_a_checkpoint_of_a_newer_schema_asks_to_upgrade() -> None:
+    buffer = io.BytesIO()
+    torch.save(checkpoint._canonical(_contents() | {"schema_version": 99}), buffer)
+    with pytest.raises(CheckpointError, match=r"written by a newer maml \(schema 99, this one reads 1\)"):
+        checkpoint.decode(buffer.getvalue())
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (os.system, ("touch pwned",))
+
+
+@pytest.mark.parametrize("kind", ["torch pickle", "other tensors", "other zip", "text"])
+def test_foreign_files_are_refused_and_nothing_in_them_runs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "x.pt"
+    if kind == "torch pickle":
+        torch.save({"schema_version": 1, "x": Evil()}, file, pickle_module=pickle)
+    elif kind == "other tensors":
+        torch.save({"weight": torch.ones(3)}, file)
+    elif kind == "other zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("hello.txt", "hello")
+    else:
+        file.write_text("not a checkpoint\n")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        open_checkpoint(file)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_config_inside_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    data = checkpoint.encode(_contents() | {"config": to_dict(CONFIG) | {"inner": {"steps": -1}}})
+    (tmp_path / "x.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"invalid config: .*: inner.steps must be at least 1"):
+        open_checkpoint(tmp_path / "x.pt")

@@ -1,0 +1,61 @@
+"""The lines of metrics.jsonl: one run or several, diverged runs, and what is read back."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from maml_cli.runs import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_lines, read_losses
+from maml_cli.runs.metrics import write_evaluation, write_losses
+
+NAN = math.nan
+
+
+def _same(actual: object, expected: object) -> bool:
+    """Equal, with NaN equal to NaN: repr writes both alike."""
+    return repr(actual) == repr(expected)
+
+
+def test_a_loss_of_one_run_is_a_number_and_of_several_a_list(tmp_path: Path) -> None:
+    write_losses(tmp_path, LossRecord(5, [1.5], [0.25], [2], {"alpha": [[0.1, 0.2]]}, {"alpha": [[3.0, 4.0]]}))
+    write_losses(tmp_path, LossRecord(10, [1.5, NAN], [0.25, NAN], None, {}, {}))
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
+        '{"step": 5, "loss": 1.5, "grad_norm": 0.25, "skipped_tasks": 2, "alpha": {"alpha": [0.1, 0.2]}, '
+        '"alpha_grad": {"alpha": [3.0, 4.0]}}',
+        '{"step": 10, "loss": [1.5, null], "grad_norm": [0.25, null]}',
+    ]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        LossRecord(5, [1.5], [0.25], [2], {"alpha": [[0.1, 0.2]]}, {"alpha": [[3.0, 4.0]]}),
+        LossRecord(5, [1.5, NAN], [0.25, NAN], [0, NAN], {"h.w": [[0.1], [NAN]]}, {"h.w": [[0.1], [NAN]]}),
+        LossRecord(5, [1.5, 2.5], [0.25, 1.0], None, {}, {}),
+    ],
+)
+def test_losses_are_read_as_they_were_written(record: LossRecord, tmp_path: Path) -> None:
+    write_losses(tmp_path, record)
+    assert _same(read_losses(tmp_path), [record])
+    assert _same(read_alphas(tmp_path), [record] if record.alpha else [])
+
+
+@pytest.mark.parametrize(
+    "errors", [[[3.0, 2.0]], [[3.0, 2.0], [NAN, NAN]], [[NAN, NAN], [5.0, NAN]]], ids=["one", "second", "first"]
+)
+def test_evaluations_are_read_as_they_were_written(errors: list[list[float]], tmp_path: Path) -> None:
+    record = EvaluationRecord(5, 10, 100, errors, errors, errors, errors)
+    write_evaluation(tmp_path, record)
+    assert _same(read_evaluations(tmp_path), [record]) and read_losses(tmp_path) == []
+
+
+def test_numbers_that_overflow_are_null_and_their_run_is_not(tmp_path: Path) -> None:
+    errors = [[1.0, math.inf], [NAN, NAN]]
+    write_evaluation(tmp_path, EvaluationRecord(5, 10, 100, errors, errors, errors, errors))
+    (line,) = read_lines(tmp_path / "metrics.jsonl")
+    assert line["eval"]["grid_mse"] == [[1.0, None], None]
+    write_evaluation(tmp_path, EvaluationRecord(5, 10, 100, *([[[math.inf, math.inf]]] * 4)))
+    last = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last, parse_constant=pytest.fail)["eval"]["query_mae"] == [None, None]
+    assert _same(read_evaluations(tmp_path)[-1].query_mae, [[NAN, NAN]])

@@ -1,0 +1,82 @@
+"""A session: its plan, threads, memory, engine and run directory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maml_cli.engines import kernel_build, registry
+from maml_cli.training import plan_training, session, train
+from tests.conftest import Cli, Tiny
+
+
+def test_training_runs_with_the_threads_of_the_config(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(*arguments: Any, **options: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(session, "train", look)
+    for threads in 2, 1:
+        cli("train", "-c", "smoke", *Tiny, "-q", "-s", f"run.threads={threads}")
+    assert seen == [2, 1]
+
+
+def test_a_dry_run_names_what_would_be_made_and_refuses_what_would_be(cli: Cli, trained: str) -> None:
+    assert cli("train", "-c", "smoke", "--dry-run").out.startswith("outputs/smoke-2: nothing written")
+    assert cli("train", "-c", "smoke", "--dry-run", "--out", trained).code == 3
+    found = json.loads(cli("train", "-c", "smoke", "--dry-run", "--json").out)
+    assert found["run"] == "outputs/smoke-2" and found["config"]["outer"]["steps"] == 200
+    assert not Path("outputs/smoke-2").exists()
+
+
+def test_more_than_the_memory_of_the_machine_is_refused(cli: Cli) -> None:
+    result = cli("train", "-c", "smoke", "-s", "outer.tasks_per_step=1000000", "-s", "tasks.num_support=100000")
+    assert result.code == 2 and "GiB, this machine has" in result.err and not Path("outputs").exists()
+
+
+def test_a_run_directory_that_cannot_be_created_names_out(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for the superuser, whom permissions do not stop."""
+    make = Path.mkdir
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        make(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    result = cli("train", "-c", "smoke", *Tiny, "-q", "--out", "locked/x")
+    assert result.code == 3 and result.out == ""
+    assert result.err == (
+        "locked/x: cannot be created: Permission denied (locked/x); give another directory with --out\n"
+    )
+
+
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
+def test_a_kernel_cache_that_cannot_be_written_names_maml_cache(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("MAML_CACHE", "file/cache")
+    monkeypatch.setattr(kernel_build, "_compile", lambda command: b"")
+    result = cli("train", "-c", "smoke", *Tiny, "-q", "-s", "run.engine=native")
+    assert result.code == 3 and not Path("outputs").exists()
+    message = "file/cache: kernel cache cannot be written: Not a directory; set MAML_CACHE to a directory that can be"
+    assert result.err.startswith(message) and result.err.count("\n") == 1
+
+
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
+def test_an_engine_that_auto_cannot_build_is_replaced_by_eager(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("MAML_CACHE", "file/cache")
+    monkeypatch.setattr(kernel_build, "_compile", lambda command: b"")
+    monkeypatch.setitem(registry.MIN_EAGER_SECONDS, "native", 0.0)
+    result = cli("train", "-c", "smoke", *Tiny, "--json")
+    assert result.code == 0 and json.loads(result.out)["engine"] == "eager"
+    assert "set MAML_CACHE" in result.err and "engine   eager (native could not be built)" in result.err
+
+
+def test_a_plan_has_the_device_and_the_engine_of_its_config() -> None:
+    plan = plan_training("smoke", ["run.engine=reference"], out=None, resume=None, device="cpu")
+    assert (plan.device.name, plan.engine.name, plan.run_directory) == ("cpu", "reference", "outputs/smoke")
