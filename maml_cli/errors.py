@@ -1,5 +1,7 @@
 """The user's mistakes and the machine's: each becomes one message and an exit code, never a traceback."""
 
+from typing import Literal
+
 
 class UserError(Exception):
     """Something the reader of the message can put right. `exit_code` is what the process returns."""
@@ -32,6 +34,15 @@ class InterruptedRun(UserError):
 
 
 class DivergedError(UserError):
-    """A loss or a gradient that is no longer finite; nothing was updated with it."""
+    """A loss or a gradient that is no longer finite; nothing was updated with it.
+
+    `outer_step` counts from 1; `cause` is `query_loss` if the query loss of a task is not finite there, and `gradient`
+    if only gradients are not.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, *, outer_step: int, cause: Literal["query_loss", "gradient"]) -> None:
+        super().__init__(message)
+        self.outer_step = outer_step
+        self.cause = cause

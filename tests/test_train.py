@@ -11,7 +11,7 @@ import torch
 from maml_cli.config import Config
 from maml_cli.core import InnerLoop, MetaParams, Points, TaskBatch, TaskLoss, last_step_weights, query_gradient
 from maml_cli.core.update_rules import init_alphas, scale_by_alpha
-from maml_cli.engines import OuterOptimizer, TrainState, take_outer_step
+from maml_cli.engines import TrainState, make_outer_optimizer, take_outer_step
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import directory, read_lines
@@ -243,7 +243,7 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     meta = MetaParams(theta, init_alphas(theta, groups, value=0.1, per_parameter=False, num_alphas=1))
     adapt = InnerLoop(loss, scale_by_alpha(groups), ["theta"]).with_annealed_order(1)
     meta_grad = query_gradient(adapt, loss, learned=[], weights=last_step_weights(1))
-    optimizer = OuterOptimizer(torch.optim.SGD([meta.params["theta"]], lr=1.0), 1.0)
+    optimizer = make_outer_optimizer("sgd", [meta.params["theta"]], 1.0)
     state = TrainState(meta, {"params": optimizer}, [], 0, torch.zeros(1), torch.zeros(1), torch.zeros(1))
     batch = TaskBatch(Points(*points), Points(*query))
     with pytest.raises(DivergedError, match="diverged at outer step"):

@@ -11,7 +11,7 @@ import torch
 from maml_cli import __version__
 from maml_cli.config import Config, to_dict
 from maml_cli.core import MetaParams
-from maml_cli.engines import OPTIMIZERS, Engine, OuterOptimizer, StepResult, TrainState, registry
+from maml_cli.engines import Engine, OuterOptimizer, StepResult, TrainState, make_engine, make_outer_optimizer
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.evaluation import finite_or_none, learner_errors, sample_test_tasks, summarise_tasks
 from maml_cli.experiment import Experiment
@@ -53,7 +53,7 @@ def train(
     DivergedError before an update with anything that is not finite.
     """
     outer, first_step = config.outer, state.step
-    advance = advance or registry.make_engine("eager", config, experiment)
+    advance = advance or make_engine("eager", config, experiment)
     started = time.perf_counter()
     pace = Pace()
     file = run / "checkpoints" / f"step-{state.step:08d}.pt"
@@ -66,7 +66,8 @@ def train(
             with pace.timed(count):
                 outcome = advance(state, count)
         except DivergedError as error:
-            raise DivergedError(f"{error}\n{_advice(config)}\nthe last good checkpoint is {file}") from None
+            message = f"{error}\n{_advice(config)}\nthe last good checkpoint is {file}"
+            raise DivergedError(message, outer_step=error.outer_step, cause=error.cause) from None
         step = state.step
         last = step == outer.steps
         if last or step % config.run.log_every == 0:
@@ -167,7 +168,7 @@ def _optimizers(config: Config, experiment: Experiment, meta: MetaParams) -> dic
     choices = dict.fromkeys(leaves, (outer.optimizer, outer.lr))
     if "alpha" in leaves:
         choices["alpha"] = (alpha.optimizer or outer.optimizer, alpha.lr or outer.lr)
-    return {name: OuterOptimizer(OPTIMIZERS[kind](leaves[name], lr), lr) for name, (kind, lr) in choices.items()}
+    return {name: make_outer_optimizer(kind, leaves[name], lr) for name, (kind, lr) in choices.items()}
 
 
 def _log_step(

@@ -114,7 +114,7 @@ def run_session(plan: TrainPlan, choice: Choice, engine: Choice, *, quiet: bool)
 def _make_with_fallback(engine: Choice, config: Config, experiment: Experiment, say: Notify) -> tuple[str, Engine]:
     """The engine; and where the one that was chosen for the config does not compile, the one that need not."""
     try:
-        return engine.name, registry.make_engine(engine.name, config, experiment, say=say)
+        return engine.name, registry.make_engine(engine.name, config, experiment, notify=say)
     except ConfigError as error:
         if config.run.engine != "auto":
             raise
