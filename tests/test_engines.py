@@ -4,20 +4,50 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from maml_cli.config import Config
+from maml_cli.config.schema import OptimizerName, Outer, Run
 from maml_cli.core import MetaParams, map_tensors, tensors
-from maml_cli.engines import StepResult, TrainState, kernel_build, registry
+from maml_cli.engines import (
+    ENGINES,
+    OUTER_OPTIMIZERS,
+    SCHEDULES,
+    StepResult,
+    TrainState,
+    adjoint_meta_gradient,
+    choose_engine,
+    kernel_build,
+    make_engine,
+    make_outer_optimizer,
+    optimizer_state,
+    registry,
+    unsupported,
+)
+from maml_cli.engines.adjoint import SavedStep, adjoint_gradient, mean_adjoint_gradient
+from maml_cli.engines.derivatives import ForwardBackward
+from maml_cli.engines.eager import adjoint_spec, adjoint_unsupported
 from maml_cli.errors import ConfigError, DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import directory
 from maml_cli.training import init_state
 from maml_cli.training.loop import restore_state, train
-from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered, trace_nothing
+from tests.conformance import (
+    COMBINATIONS,
+    FULL,
+    PAIRWISE,
+    PRODUCT,
+    STEP,
+    combined_config,
+    pairs,
+    perturbed,
+    sample_batch,
+    select_combinations,
+    skip_tracing,
+)
 from tests.conftest import Cli
 
 CPU = torch.device("cpu")
@@ -30,8 +60,11 @@ def _kernels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     yield
 
 
-def _can(engine: str) -> list[str]:
-    return [name for name in CROSSED if registry.unsupported(engine, crossed_config(name), CPU) is None]
+def _supported(engine: str) -> list[str]:
+    return select_combinations(lambda config: unsupported(engine, config, CPU) is None)
+
+
+ADJOINT = select_combinations(lambda config: not any(adjoint_unsupported(config)))
 
 
 def _stepped(engine: str, config: Config) -> tuple[TrainState, StepResult]:
@@ -39,10 +72,10 @@ def _stepped(engine: str, config: Config) -> tuple[TrainState, StepResult]:
     experiment = build_experiment(config)
     state = init_state(config, experiment)
     state.step = STEP
-    exact = scattered(map_tensors(torch.Tensor.double, state.meta_params))
+    exact = perturbed(map_tensors(torch.Tensor.double, state.meta_params))
     for leaf, value in zip(tensors(state.meta_params), tensors(exact), strict=True):
         leaf.copy_(value.float())  # the same numbers in both precisions
-    return state, registry.make_engine(engine, config, experiment)(state, 1)
+    return state, make_engine(engine, config, experiment)(state, 1)
 
 
 def _assert_close(mine: MetaParams, other: MetaParams, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
@@ -52,22 +85,83 @@ def _assert_close(mine: MetaParams, other: MetaParams, *, rtol: float = 1e-10, a
             torch.testing.assert_close(value, two[key], rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize(
-    ("name", "recompute"), [*((name, False) for name in CROSSED), *((name, True) for name in list(CROSSED)[::5])]
-)
-def test_the_written_out_meta_gradient_is_that_of_the_unrolled_graph(name: str, recompute: bool) -> None:
-    """Task by task, for two runs side by side; nothing given changes."""
-    config = crossed_config(name)
+def test_pairwise_combinations_have_every_pair_of_values_of_two_axes() -> None:
+    """5 x 9 + 5 x 9 + 9 x 9 = 171 pairs, in a fifth of the product; no supported subset needs more."""
+    rows = {"-".join(row): row for row in PRODUCT}
+    assert len(PRODUCT) == 5 * 9 * 9 and set(PAIRWISE) <= set(COMBINATIONS)
+    covered = set[tuple[int, str, int, str]]().union(*(pairs(rows[name]) for name in PAIRWISE if name in rows))
+    assert len(covered) == 171
+    assert len([name for name in PAIRWISE if name in rows]) == 9 * 9  # rules x gradients: no cover is smaller
+    assert FULL or len(ADJOINT) <= len(PAIRWISE)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", ADJOINT)
+def test_the_adjoint_gradient_is_that_of_the_unrolled_graph(name: str, recompute: bool) -> None:
+    """Task by task, for two runs side by side; the arguments are unchanged."""
+    config = combined_config(name)
     config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute_activations": recompute})})
     experiment = build_experiment(config)
-    meta, batch = scattered(experiment.init_meta_params([0, 1])), sample_batch(experiment, (0, 1), num_tasks=3)
+    meta, batch = perturbed(experiment.init_meta_params([0, 1])), sample_batch(experiment, (0, 1), num_tasks=3)
     before = [value.clone() for value in tensors(meta)]
     losses, expected = experiment.algorithm.meta_gradient(meta, batch, STEP)
-    mine, found = registry.adjoint_meta_gradient(config, experiment)(meta, batch, STEP)
-    torch.testing.assert_close(mine, losses, rtol=1e-10, atol=1e-12)
-    _assert_close(found, expected)
+    actual_losses, actual = adjoint_meta_gradient(config, experiment)(meta, batch, STEP)
+    assert losses.shape == (2, 3)
+    torch.testing.assert_close(actual_losses, losses, rtol=1e-10, atol=1e-12)
+    _assert_close(actual, expected)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors(meta), strict=True))
-    assert not any(value.requires_grad for value in tensors(found))
+    assert not any(value.requires_grad for value in tensors(actual))
+
+
+@pytest.mark.parametrize(("num_runs", "num_tasks"), [(1, 1), (1, 3), (2, 1), (2, 3)])
+@pytest.mark.parametrize("name", ADJOINT[::4])
+def test_the_mean_adjoint_gradient_is_the_mean_of_the_gradients_of_tasks(
+    name: str, num_runs: int, num_tasks: int
+) -> None:
+    config = combined_config(name)
+    experiment = build_experiment(config)
+    seeds = tuple(range(num_runs))
+    meta, batch = perturbed(experiment.init_meta_params(seeds)), sample_batch(experiment, seeds, num_tasks=num_tasks)
+    spec = adjoint_spec(config, experiment)
+    losses, per_task = adjoint_gradient(spec)(meta, batch, STEP)
+    mean_loss, mean = mean_adjoint_gradient(spec)(meta, batch, STEP)
+    assert losses.shape == (num_runs, num_tasks) and mean_loss.shape == (num_runs,)
+    torch.testing.assert_close(mean_loss, losses.mean(dim=1), rtol=1e-10, atol=1e-12)
+    _assert_close(mean, map_tensors(lambda value: value.mean(dim=1), per_task))
+
+
+def test_recomputation_stores_no_intermediates() -> None:
+    config = combined_config(ADJOINT[0])
+    config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute_activations": True})})
+    saved = SavedStep([], {}, ForwardBackward([], [], [], [], [], 0.0, torch.zeros(1)), {})
+    assert adjoint_spec(config, build_experiment(config)).store(saved) == SavedStep([], {}, None, None)
+
+
+def test_the_schema_names_the_rows_of_the_tables_and_no_other_name_has_an_engine() -> None:
+    assert set(get_args(OptimizerName)) == set(OUTER_OPTIMIZERS)
+    assert set(get_args(Outer.model_fields["schedule"].annotation)) == set(SCHEDULES)
+    assert set(get_args(Run.model_fields["engine"].annotation)) == {"auto", *ENGINES}
+    config = _config({})
+    with pytest.raises(ValueError, match="no engine 'abacus'; there are native, compiled, eager, reference"):
+        make_engine("abacus", config, build_experiment(config))
+    indices = [kind.kernel_index for kind in OUTER_OPTIMIZERS.values() if kind.kernel_index is not None]
+    assert sorted(indices) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", OUTER_OPTIMIZERS)
+def test_the_state_of_an_outer_optimiser_is_that_of_torch(name: str) -> None:
+    """After a step torch.optim has the tensors that `state_names` lists, and a step count where one is declared."""
+    tensor = torch.ones(2, 3)
+    outer = make_outer_optimizer(name, [tensor], 0.1)
+    tensor.grad = torch.ones(2, 3)
+    outer.step()
+    kind, state = outer.kind, outer.optimizer.state[tensor]
+    stored = {key for key, value in state.items() if isinstance(value, torch.Tensor)}
+    assert stored == {*kind.state_names, *(["step"] if kind.has_step_count else [])}
+    assert [id(value) for value in optimizer_state(outer, tensor)] == [id(state[key]) for key in kind.state_names]
+    assert outer.steps_taken() == (1 if kind.has_step_count else 0)
+    outer.add_steps(4)
+    assert outer.steps_taken() == (5 if kind.has_step_count else 0)
 
 
 def _assert_steps_alike(engine: str, config: Config) -> None:
@@ -91,34 +185,32 @@ def _assert_close_in_single_precision(engine: str, config: Config) -> None:
     assert ((found - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in CROSSED if not any(registry.adjoint_unsupported(crossed_config(name)))]
-)
+@pytest.mark.parametrize("name", ADJOINT)
 def test_an_eager_step_has_the_mean_gradient_of_the_reference(name: str) -> None:
     """For two runs side by side."""
-    _assert_steps_alike("eager", crossed_config(name, seeds=2))
-    _assert_close_in_single_precision("eager", crossed_config(name, seeds=2, dtype="float32"))
+    _assert_steps_alike("eager", combined_config(name, seeds=2))
+    _assert_close_in_single_precision("eager", combined_config(name, seeds=2, dtype="float32"))
 
 
 @pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
-@pytest.mark.parametrize("name", _can("native"))
+@pytest.mark.parametrize("name", _supported("native"))
 def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
-    _assert_steps_alike("native", crossed_config(name))
-    _assert_close_in_single_precision("native", crossed_config(name, dtype="float32"))
+    _assert_steps_alike("native", combined_config(name))
+    _assert_close_in_single_precision("native", combined_config(name, dtype="float32"))
 
 
-@pytest.mark.parametrize(("place", "name"), [*enumerate(_can("compiled"))])
+@pytest.mark.parametrize(("index", "name"), [*enumerate(_supported("compiled"))])
 def test_the_step_that_is_compiled_is_that_of_the_reference(
-    place: int, name: str, monkeypatch: pytest.MonkeyPatch
+    index: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What torch.compile is given, run as it is, for two runs side by side; one in 26 is the graph, which is slow
     to trace, and the others are the function that is traced."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
-    if place % 26:
-        trace_nothing(monkeypatch)
-    _assert_steps_alike("compiled", crossed_config(name, seeds=2))
-    trace_nothing(monkeypatch)
-    _assert_close_in_single_precision("compiled", crossed_config(name, seeds=2, dtype="float32"))
+    if index % 26:
+        skip_tracing(monkeypatch)
+    _assert_steps_alike("compiled", combined_config(name, seeds=2))
+    skip_tracing(monkeypatch)
+    _assert_close_in_single_precision("compiled", combined_config(name, seeds=2, dtype="float32"))
 
 
 @pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
@@ -182,7 +274,7 @@ def _config(changes: dict[str, Any], **run: Any) -> Config:
 def _trained(engine: str, config: Config, run: Path) -> dict[str, Any]:
     directory.create_run(run, name="x", config=config)
     experiment = build_experiment(config)
-    advance = registry.make_engine(engine, config, experiment)
+    advance = make_engine(engine, config, experiment)
     trained = train(config, experiment, init_state(config, experiment), run, advance=advance)
     return directory.open_checkpoint(trained.checkpoint).contents
 
@@ -208,7 +300,7 @@ def test_the_update_that_is_compiled_is_that_of_torch(
 ) -> None:
     """Twelve steps, with another optimiser for alpha; and the last of them by eager, from what compiled left."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
-    trace_nothing(monkeypatch)
+    skip_tracing(monkeypatch)
     alpha = {"learned": True, "optimizer": "adam" if optimizer == "sgd" else "sgd", "lr": 1e-3}
     config = _config({"inner": {"alpha": alpha}, "outer": {"optimizer": optimizer}}, checkpoint_every=5)
     expected, compiled = (_trained(engine, config, tmp_path / engine) for engine in ("reference", "compiled"))
@@ -311,47 +403,49 @@ def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch
     monkeypatch.setattr(kernel_build, "compiler", lambda: "c++")
     long: dict[str, Any] = {"outer": {"steps": 70_000, "tasks_per_step": 25}}
     chosen: list[tuple[dict[str, Any], str, str]] = [
-        (long, "native", "the fastest that can do this"),
-        ({}, "eager", "not native: too short a training to earn back the time to compile; not compiled: too short"),
+        (long, "native", "the fastest that supports this config"),
+        ({}, "eager", "not native: too short a training to repay compiling; not compiled: too short"),
         (
             long | {"inner": {"curvature": "kronecker"}},
             "eager",
-            "not native: inner.curvature is kronecker; not compiled: ",
+            "not native: inner.curvature = kronecker; not compiled: ",
         ),
         (
             {"inner": {"curvature": "kronecker", "steps": 5}, "outer": {"steps": 999_999}},
             "compiled",
-            "not native: inner.curvature is kronecker; the fastest that can do this",
+            "not native: inner.curvature = kronecker; the fastest that supports this config",
         ),
         (
             {"inner": {"optimizer": "adam", "steps": 5}, "outer": {"steps": 999_999, "multi_step_loss_until": 5}},
             "eager",
-            "not native: inner.optimizer is adam; not compiled: outer.multi_step_loss_until changes the loss",
+            "not native: inner.optimizer = adam; not compiled: outer.multi_step_loss_until, a loss that changes",
         ),
     ]
     for changes, name, reason in chosen:
-        choice = registry.choose_engine(_config(changes), CPU)
+        choice = choose_engine(_config(changes), CPU)
         assert choice.name == name and choice.reason.startswith(reason)
-    assert registry.choose_engine(_config({}, engine="reference"), CPU) == ("reference", "as asked")
+    assert choose_engine(_config({}, engine="reference"), CPU) == ("reference", "as asked")
     refused: dict[str, dict[str, Any]] = {
-        "outer.meta_gradient is reptile": {"outer": {"meta_gradient": "reptile"}},
-        "model.activation is gelu": {"model": {"activation": "gelu"}},
-        "the outer optimiser is rmsprop": {"outer": {"optimizer": "rmsprop"}},
-        "model.num_context is not 0": {"model": {"num_context": 3}},
-        "a task does not fit into the cache": {"model": {"hidden": [2000, 2000]}},
+        "outer.meta_gradient = reptile": {"outer": {"meta_gradient": "reptile"}},
+        "model.activation = gelu": {"model": {"activation": "gelu"}},
+        "outer optimiser rmsprop": {"outer": {"optimizer": "rmsprop"}},
+        "model.num_context = 3": {"model": {"num_context": 3}},
+        "tasks larger than the cache": {"model": {"hidden": [2000, 2000]}},
     }
     for reason, changes in refused.items():
-        with pytest.raises(ConfigError, match=f"run.engine: native cannot do this: {reason}"):
-            registry.choose_engine(_config(changes, engine="native"), CPU)
+        with pytest.raises(ConfigError, match=f"engine native does not support {reason}; use run.engine: auto"):
+            choose_engine(_config(changes, engine="native"), CPU)
 
 
 def test_without_a_compiler_nothing_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    choice = registry.choose_engine(_config({"outer": {"steps": 70_000}}), CPU)
-    assert choice == ("eager", "not native: there is no C++ compiler; not compiled: there is no C++ compiler")
-    with pytest.raises(ConfigError, match=re.escape("run.engine: native cannot do this: there is no C++ compiler")):
-        registry.choose_engine(_config({}, engine="native"), CPU)
+    choice = choose_engine(_config({"outer": {"steps": 70_000}}), CPU)
+    missing = "systems without a C++ compiler"
+    reason = f"not native: {missing}; not compiled: {missing}; the fastest that supports this config"
+    assert choice == ("eager", reason)
+    with pytest.raises(ConfigError, match=re.escape(f"engine native does not support {missing}")):
+        choose_engine(_config({}, engine="native"), CPU)
 
 
 def test_a_compiler_that_fails_is_said_and_auto_goes_on_without(

@@ -11,7 +11,7 @@ from maml_cli.config.schema import ActivationName, Alpha, InitName, Inner, Optim
 from maml_cli.core import ACTIVATIONS, LOSSES, Points, init_mlp, mean_loss, mlp
 from maml_cli.core.network import INITIALIZERS
 from maml_cli.core.update_rules import EXTRAPOLATIONS
-from maml_cli.engines import ENGINES, OUTER_OPTIMIZERS, SCHEDULES
+from maml_cli.engines import OUTER_OPTIMIZERS, SCHEDULES
 from maml_cli.tasks import make_generator
 
 

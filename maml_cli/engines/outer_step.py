@@ -205,7 +205,7 @@ def _weighted_sum(per_task: MetaParams, weights: Tensor) -> MetaParams:
 
 
 def _frozen_values(state: TrainState) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The values of diverged runs, which an update must not change: tensor, mask (R,) of the runs, copy of the values."""
+    """The values of diverged runs, which no update may change: tensor, mask (R,) of the runs, copy of the values."""
     if len(state.diverged) == 1 or not state.diverged.any():
         return []
     diverged = state.diverged > 0
