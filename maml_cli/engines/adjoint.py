@@ -185,6 +185,6 @@ def _query_gradient(
     network: NetworkSpec, layers: Sequence[Layer], query: Points, weight: float
 ) -> tuple[Tensor, Params]:
     """The loss of each query point (N, K, 1), and the gradients (N, ...) of each task's mean loss times `weight`."""
-    intermediates = forward_backward(network, layers, query, factor=weight)
+    intermediates = forward_backward(network, layers, query, weight)
     keys = [key for layer in network.layers for key in layer]
     return network.loss(intermediates.residuals), gradients(network, intermediates, keys)

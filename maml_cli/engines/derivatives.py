@@ -73,7 +73,7 @@ class ForwardBackward(NamedTuple):
 
 
 def forward_backward(
-    network: NetworkSpec, layers: Sequence[Layer], points: Points, *, factor: float = 1
+    network: NetworkSpec, layers: Sequence[Layer], points: Points, factor: float = 1
 ) -> ForwardBackward:
     """Backpropagation of each task's mean loss at `points` (N, K, n), times `factor`."""
     h, inputs, act_first, act_second = points.x, [points.x], list[Tensor](), list[Tensor | None]()
@@ -139,9 +139,8 @@ def _forward_tangents(
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """Tangents along `vector` of z and of the inputs h of each layer; None where they are zero."""
     z_dots, h_dots = list[Tensor | None](), list[Tensor | None]([None])
-    for (weight, bias), layer, h, first in zip(
-        network.layers, layers, saved.inputs, [*saved.act_first, None], strict=True
-    ):
+    act_first = [*saved.act_first, None]
+    for (weight, bias), layer, h, first in zip(network.layers, layers, saved.inputs, act_first, strict=True):
         h_dot = h_dots[-1]
         z_dot = None if h_dot is None else layer.products.matmul(h_dot, layer.weight)
         if weight in vector:
@@ -191,10 +190,8 @@ def _matmul_shared(h: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(_merge_tasks(h, runs), weight).view(*h.shape[:-1], -1)
 
 
-PER_TASK = Products(_affine_per_task, _matmul_per_task)
-"""Each task has weights of its own, (N, in, out)."""
-SHARED = Products(_affine_shared, _matmul_shared)
-"""The tasks of a run share its weights, (R, in, out)."""
+PER_TASK = Products(_affine_per_task, _matmul_per_task)  # for weights (N, in, out)
+SHARED = Products(_affine_shared, _matmul_shared)  # for weights (R, in, out)
 
 
 def _outer(h: Tensor, delta: Tensor) -> Tensor:
