@@ -1,4 +1,4 @@
-"""Every engine takes the outer steps that the reference takes, over every combination that it says it can do."""
+"""Every engine takes the outer steps of the reference, over the combinations that it supports."""
 
 import json
 import re
@@ -78,11 +78,11 @@ def _stepped(engine: str, config: Config) -> tuple[TrainState, StepResult]:
     return state, make_engine(engine, config, experiment)(state, 1)
 
 
-def _assert_close(mine: MetaParams, other: MetaParams, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
-    for one, two in zip(mine, other, strict=True):
-        assert one.keys() == two.keys()
-        for key, value in one.items():
-            torch.testing.assert_close(value, two[key], rtol=rtol, atol=atol)
+def _assert_close(actual: MetaParams, expected: MetaParams, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
+    for section, expected_section in zip(actual, expected, strict=True):
+        assert section.keys() == expected_section.keys()
+        for key, value in section.items():
+            torch.testing.assert_close(value, expected_section[key], rtol=rtol, atol=atol)
 
 
 def test_pairwise_combinations_have_every_pair_of_values_of_two_axes() -> None:
@@ -165,24 +165,24 @@ def test_the_state_of_an_outer_optimiser_is_that_of_torch(name: str) -> None:
 
 
 def _assert_steps_alike(engine: str, config: Config) -> None:
-    """What the step finds and what it changes, against the reference."""
-    (expected, there), (found, here) = (_stepped(each, config) for each in ("reference", engine))
-    torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(here.grad_norm, there.grad_norm, rtol=1e-10, atol=1e-12)
-    _assert_close(here.gradients, there.gradients)
-    _assert_close(found.meta_params, expected.meta_params)
-    torch.testing.assert_close(found.loss_sum, expected.loss_sum, rtol=1e-10, atol=1e-12)
-    assert found.step == expected.step == STEP + 1
+    """The result of an outer step, and the state after it, against the reference."""
+    (expected_state, expected), (state, actual) = (_stepped(each, config) for each in ("reference", engine))
+    torch.testing.assert_close(actual.loss, expected.loss, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual.grad_norm, expected.grad_norm, rtol=1e-10, atol=1e-12)
+    _assert_close(actual.gradients, expected.gradients)
+    _assert_close(state.meta_params, expected_state.meta_params)
+    torch.testing.assert_close(state.loss_sum, expected_state.loss_sum, rtol=1e-10, atol=1e-12)
+    assert state.step == expected_state.step == STEP + 1
 
 
 def _assert_close_in_single_precision(engine: str, config: Config) -> None:
-    """The whole gradient of each run, relative to its norm: single entries may be sums of what cancels."""
-    expected, found = (
+    """The gradient of each run relative to its norm: single entries may be sums of terms that cancel."""
+    expected, actual = (
         torch.cat([value.flatten(1) for value in tensors(_stepped(each, config)[1].gradients)], dim=1)
         for each in ("reference", engine)
     )
-    assert found.dtype == torch.float32
-    assert ((found - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
+    assert actual.dtype == torch.float32
+    assert ((actual - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("name", ADJOINT)
@@ -200,11 +200,11 @@ def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize(("index", "name"), [*enumerate(_supported("compiled"))])
-def test_the_step_that_is_compiled_is_that_of_the_reference(
+def test_the_traced_step_is_the_outer_step_of_the_reference(
     index: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What torch.compile is given, run as it is, for two runs side by side; one in 26 is the graph, which is slow
-    to trace, and the others are the function that is traced."""
+    """The argument of torch.compile, not compiled, for two runs side by side: for one combination in 26 the graph,
+    which is slow to trace, and for the others the function that is traced."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
     if index % 26:
         skip_tracing(monkeypatch)
@@ -224,15 +224,17 @@ def test_the_step_that_is_compiled_is_that_of_the_reference(
             "outer": {"clip_norm": 0.1},
         },
     ],
-    ids=["written out", "unrolled"],
+    ids=["adjoint", "unrolled"],
 )
 # torch imports what it deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_the_compiled_step_is_that_of_the_reference(changes: dict[str, Any]) -> None:
-    (expected, there), (found, here) = (_stepped(engine, _config(changes)) for engine in ("reference", "compiled"))
-    torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
-    _assert_close(here.gradients, there.gradients)
-    _assert_close(found.meta_params, expected.meta_params)
+    (expected_state, expected), (state, actual) = (
+        _stepped(engine, _config(changes)) for engine in ("reference", "compiled")
+    )
+    torch.testing.assert_close(actual.loss, expected.loss, rtol=1e-10, atol=1e-12)
+    _assert_close(actual.gradients, expected.gradients)
+    _assert_close(state.meta_params, expected_state.meta_params)
 
 
 # What acts in a training over several steps, and not in one.
@@ -294,11 +296,11 @@ def _same(mine: Any, other: Any, *, rtol: float) -> None:
         assert mine == other
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "momentum"])
-def test_the_update_that_is_compiled_is_that_of_torch(
+@pytest.mark.parametrize("optimizer", OUTER_OPTIMIZERS)
+def test_the_optimiser_formulas_take_the_steps_of_torch_optim(
     optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twelve steps, with another optimiser for alpha; and the last of them by eager, from what compiled left."""
+    """Twelve outer steps, with another optimiser for alpha; and steps 6 to 12 by eager from its checkpoint."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
     skip_tracing(monkeypatch)
     alpha = {"learned": True, "optimizer": "adam" if optimizer == "sgd" else "sgd", "lr": 1e-3}
@@ -399,7 +401,9 @@ def test_the_kernel_stops_where_the_reference_stops_and_says_the_same(noise: flo
     assert messages[0] == messages[1] and "diverged at outer step" in messages[0]
 
 
-def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_fastest_engine_that_supports_the_config_and_pays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(kernel_build, "compiler", lambda: "c++")
     long: dict[str, Any] = {"outer": {"steps": 70_000, "tasks_per_step": 25}}
     chosen: list[tuple[dict[str, Any], str, str]] = [

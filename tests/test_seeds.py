@@ -38,8 +38,8 @@ EVERYTHING: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of `compiled` run as they are, without waiting for torch.compile."""
+def _not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of `compiled` run without torch.compile, which is slow."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
     skip_tracing(monkeypatch)
 
