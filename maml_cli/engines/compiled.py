@@ -92,11 +92,11 @@ def _compile(step: TracedStep, buffers: Buffers, inputs: StepInputs) -> Callable
 
 
 def _learned_tensors(state: TrainState) -> list[LearnedTensor]:
-    places = {
+    locations = {
         id(value): (index, key) for index, section in enumerate(state.meta_params) for key, value in section.items()
     }
     return [
-        LearnedTensor(*places[id(tensor)], index, outer.kind.formula, len(outer.kind.state_names))
+        LearnedTensor(*locations[id(tensor)], index, outer.kind.formula, len(outer.kind.state_names))
         for index, outer in enumerate(state.optimizers.values())
         for tensor in outer.tensors()
     ]
