@@ -11,7 +11,7 @@ from maml_cli.config import Config
 from maml_cli.core import MetaParams, Points, adapted_keys, expand_to_tasks, tensors
 from maml_cli.core.update_rules import alpha_groups
 from maml_cli.experiment import build_experiment
-from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered
+from tests.conformance import COMBINATIONS, STEP, combined_config, perturbed, sample_batch, select_combinations
 
 KEYS = ["hidden0.w", "hidden0.b", "hidden1.w", "hidden1.b", "head.w", "head.b"]
 
@@ -22,12 +22,12 @@ def _config(**inner: Any) -> Config:
     return Config.model_validate({"model": model, "inner": inner, "outer": outer, "run": {"dtype": "float64"}})
 
 
-@pytest.mark.parametrize("name", CROSSED)
+@pytest.mark.parametrize("name", select_combinations())
 def test_meta_gradient_is_that_of_torch_func(name: str) -> None:
     """An implementation that shares no code with the inner loop, to 1e-10; the same twice; nothing given changes."""
-    config = crossed_config(name)
+    config = combined_config(name)
     experiment = build_experiment(config)
-    meta, batch = scattered(experiment.init_meta_params([0])), sample_batch(experiment, num_tasks=3)
+    meta, batch = perturbed(experiment.init_meta_params([0])), sample_batch(experiment, num_tasks=3)
     before = [value.clone() for value in (*tensors(meta), *batch.support, *batch.query)]
     losses, found = experiment.algorithm.meta_gradient(meta, batch, STEP)
     reference = torch_func.torch_func_gradient(config, experiment, meta, batch, STEP)
@@ -50,7 +50,7 @@ def test_meta_gradient_is_that_of_torch_func(name: str) -> None:
 @pytest.mark.parametrize("part", ["params", "rule_params"])
 def test_meta_gradient_is_the_slope_of_the_query_loss(name: str, part: str) -> None:
     """Along a random direction, by finite differences of order four."""
-    sections = CROSSED[name]
+    sections = COMBINATIONS[name]
     experiment = build_experiment(_config(**sections["inner"], model=sections["model"]))
     meta, batch = experiment.init_meta_params([0]), sample_batch(experiment)
     gradient = getattr(experiment.algorithm.meta_gradient(meta, batch, 0)[1], part)

@@ -1,22 +1,52 @@
-"""Every engine takes the outer steps that the reference takes, over every combination that it says it can do."""
+"""Every engine takes the outer steps of the reference, over the combinations that it supports."""
 
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from maml_cli.config import Config
+from maml_cli.config.schema import OptimizerName, Outer, Run
 from maml_cli.core import MetaParams, map_tensors, tensors
-from maml_cli.engines import StepResult, TrainState, kernel_build, registry
+from maml_cli.engines import (
+    ENGINES,
+    OUTER_OPTIMIZERS,
+    SCHEDULES,
+    StepResult,
+    TrainState,
+    adjoint_meta_gradient,
+    choose_engine,
+    kernel_build,
+    make_engine,
+    make_outer_optimizer,
+    optimizer_state,
+    registry,
+    unsupported,
+)
+from maml_cli.engines.adjoint import SavedStep, adjoint_gradient, mean_adjoint_gradient
+from maml_cli.engines.derivatives import ForwardBackward
+from maml_cli.engines.eager import adjoint_spec, adjoint_unsupported
 from maml_cli.errors import ConfigError, DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import directory, open_checkpoint
 from maml_cli.training import init_state, restore_state, train
-from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scattered, trace_nothing
+from tests.conformance import (
+    COMBINATIONS,
+    FULL,
+    PAIRWISE,
+    PRODUCT,
+    STEP,
+    combined_config,
+    pairs,
+    perturbed,
+    sample_batch,
+    select_combinations,
+    skip_tracing,
+)
 from tests.conftest import Cli
 
 CPU = torch.device("cpu")
@@ -29,8 +59,11 @@ def _kernels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     yield
 
 
-def _can(engine: str) -> list[str]:
-    return [name for name in CROSSED if registry.unsupported(engine, crossed_config(name), CPU) is None]
+def _supported(engine: str) -> list[str]:
+    return select_combinations(lambda config: unsupported(engine, config, CPU) is None)
+
+
+ADJOINT = select_combinations(lambda config: not any(adjoint_unsupported(config)))
 
 
 def _stepped(engine: str, config: Config) -> tuple[TrainState, StepResult]:
@@ -38,86 +71,145 @@ def _stepped(engine: str, config: Config) -> tuple[TrainState, StepResult]:
     experiment = build_experiment(config)
     state = init_state(config, experiment)
     state.step = STEP
-    exact = scattered(map_tensors(torch.Tensor.double, state.meta_params))
+    exact = perturbed(map_tensors(torch.Tensor.double, state.meta_params))
     for leaf, value in zip(tensors(state.meta_params), tensors(exact), strict=True):
         leaf.copy_(value.float())  # the same numbers in both precisions
-    return state, registry.make_engine(engine, config, experiment)(state, 1)
+    return state, make_engine(engine, config, experiment)(state, 1)
 
 
-def _assert_close(mine: MetaParams, other: MetaParams, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
-    for one, two in zip(mine, other, strict=True):
-        assert one.keys() == two.keys()
-        for key, value in one.items():
-            torch.testing.assert_close(value, two[key], rtol=rtol, atol=atol)
+def _assert_close(actual: MetaParams, expected: MetaParams, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
+    for section, expected_section in zip(actual, expected, strict=True):
+        assert section.keys() == expected_section.keys()
+        for key, value in section.items():
+            torch.testing.assert_close(value, expected_section[key], rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize(
-    ("name", "recompute"), [*((name, False) for name in CROSSED), *((name, True) for name in list(CROSSED)[::5])]
-)
-def test_the_written_out_meta_gradient_is_that_of_the_unrolled_graph(name: str, recompute: bool) -> None:
-    """Task by task, for two runs side by side; nothing given changes."""
-    config = crossed_config(name)
+def test_pairwise_combinations_have_every_pair_of_values_of_two_axes() -> None:
+    """5 x 9 + 5 x 9 + 9 x 9 = 171 pairs, in a fifth of the product; no supported subset needs more."""
+    rows = {"-".join(row): row for row in PRODUCT}
+    assert len(PRODUCT) == 5 * 9 * 9 and set(PAIRWISE) <= set(COMBINATIONS)
+    covered = set[tuple[int, str, int, str]]().union(*(pairs(rows[name]) for name in PAIRWISE if name in rows))
+    assert len(covered) == 171
+    assert len([name for name in PAIRWISE if name in rows]) == 9 * 9  # rules x gradients: no cover is smaller
+    assert FULL or len(ADJOINT) <= len(PAIRWISE)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", ADJOINT)
+def test_the_adjoint_gradient_is_that_of_the_unrolled_graph(name: str, recompute: bool) -> None:
+    """Task by task, for two runs side by side; the arguments are unchanged."""
+    config = combined_config(name)
     config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute_activations": recompute})})
     experiment = build_experiment(config)
-    meta, batch = scattered(experiment.init_meta_params([0, 1])), sample_batch(experiment, (0, 1), num_tasks=3)
+    meta, batch = perturbed(experiment.init_meta_params([0, 1])), sample_batch(experiment, (0, 1), num_tasks=3)
     before = [value.clone() for value in tensors(meta)]
     losses, expected = experiment.algorithm.meta_gradient(meta, batch, STEP)
-    mine, found = registry.adjoint_meta_gradient(config, experiment)(meta, batch, STEP)
-    torch.testing.assert_close(mine, losses, rtol=1e-10, atol=1e-12)
-    _assert_close(found, expected)
+    actual_losses, actual = adjoint_meta_gradient(config, experiment)(meta, batch, STEP)
+    assert losses.shape == (2, 3)
+    torch.testing.assert_close(actual_losses, losses, rtol=1e-10, atol=1e-12)
+    _assert_close(actual, expected)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors(meta), strict=True))
-    assert not any(value.requires_grad for value in tensors(found))
+    assert not any(value.requires_grad for value in tensors(actual))
+
+
+@pytest.mark.parametrize(("num_runs", "num_tasks"), [(1, 1), (1, 3), (2, 1), (2, 3)])
+@pytest.mark.parametrize("name", ADJOINT[::4])
+def test_the_mean_adjoint_gradient_is_the_mean_of_the_gradients_of_tasks(
+    name: str, num_runs: int, num_tasks: int
+) -> None:
+    config = combined_config(name)
+    experiment = build_experiment(config)
+    seeds = tuple(range(num_runs))
+    meta, batch = perturbed(experiment.init_meta_params(seeds)), sample_batch(experiment, seeds, num_tasks=num_tasks)
+    spec = adjoint_spec(config, experiment)
+    losses, per_task = adjoint_gradient(spec)(meta, batch, STEP)
+    mean_loss, mean = mean_adjoint_gradient(spec)(meta, batch, STEP)
+    assert losses.shape == (num_runs, num_tasks) and mean_loss.shape == (num_runs,)
+    torch.testing.assert_close(mean_loss, losses.mean(dim=1), rtol=1e-10, atol=1e-12)
+    _assert_close(mean, map_tensors(lambda value: value.mean(dim=1), per_task))
+
+
+def test_recomputation_stores_no_intermediates() -> None:
+    config = combined_config(ADJOINT[0])
+    config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute_activations": True})})
+    saved = SavedStep([], {}, ForwardBackward([], [], [], [], [], 0.0, torch.zeros(1)), {})
+    assert adjoint_spec(config, build_experiment(config)).store(saved) == SavedStep([], {}, None, None)
+
+
+def test_the_schema_names_the_rows_of_the_tables_and_no_other_name_has_an_engine() -> None:
+    assert set(get_args(OptimizerName)) == set(OUTER_OPTIMIZERS)
+    assert set(get_args(Outer.model_fields["schedule"].annotation)) == set(SCHEDULES)
+    assert set(get_args(Run.model_fields["engine"].annotation)) == {"auto", *ENGINES}
+    config = _config({})
+    with pytest.raises(ValueError, match="no engine 'abacus'; there are native, compiled, eager, reference"):
+        make_engine("abacus", config, build_experiment(config))
+    indices = [kind.kernel_index for kind in OUTER_OPTIMIZERS.values() if kind.kernel_index is not None]
+    assert sorted(indices) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", OUTER_OPTIMIZERS)
+def test_the_state_of_an_outer_optimiser_is_that_of_torch(name: str) -> None:
+    """After a step torch.optim has the tensors that `state_names` lists, and a step count where one is declared."""
+    tensor = torch.ones(2, 3)
+    outer = make_outer_optimizer(name, [tensor], 0.1)
+    tensor.grad = torch.ones(2, 3)
+    outer.step()
+    kind, state = outer.kind, outer.optimizer.state[tensor]
+    stored = {key for key, value in state.items() if isinstance(value, torch.Tensor)}
+    assert stored == {*kind.state_names, *(["step"] if kind.has_step_count else [])}
+    assert [id(value) for value in optimizer_state(outer, tensor)] == [id(state[key]) for key in kind.state_names]
+    assert outer.steps_taken() == (1 if kind.has_step_count else 0)
+    outer.add_steps(4)
+    assert outer.steps_taken() == (5 if kind.has_step_count else 0)
 
 
 def _assert_steps_alike(engine: str, config: Config) -> None:
-    """What the step finds and what it changes, against the reference."""
-    (expected, there), (found, here) = (_stepped(each, config) for each in ("reference", engine))
-    torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(here.grad_norm, there.grad_norm, rtol=1e-10, atol=1e-12)
-    _assert_close(here.gradients, there.gradients)
-    _assert_close(found.meta_params, expected.meta_params)
-    torch.testing.assert_close(found.loss_sum, expected.loss_sum, rtol=1e-10, atol=1e-12)
-    assert found.step == expected.step == STEP + 1
+    """The result of an outer step, and the state after it, against the reference."""
+    (expected_state, expected), (state, actual) = (_stepped(each, config) for each in ("reference", engine))
+    torch.testing.assert_close(actual.loss, expected.loss, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual.grad_norm, expected.grad_norm, rtol=1e-10, atol=1e-12)
+    _assert_close(actual.gradients, expected.gradients)
+    _assert_close(state.meta_params, expected_state.meta_params)
+    torch.testing.assert_close(state.loss_sum, expected_state.loss_sum, rtol=1e-10, atol=1e-12)
+    assert state.step == expected_state.step == STEP + 1
 
 
 def _assert_close_in_single_precision(engine: str, config: Config) -> None:
-    """The whole gradient of each run, relative to its norm: single entries may be sums of what cancels."""
-    expected, found = (
+    """The gradient of each run relative to its norm: single entries may be sums of terms that cancel."""
+    expected, actual = (
         torch.cat([value.flatten(1) for value in tensors(_stepped(each, config)[1].gradients)], dim=1)
         for each in ("reference", engine)
     )
-    assert found.dtype == torch.float32
-    assert ((found - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
+    assert actual.dtype == torch.float32
+    assert ((actual - expected).norm(dim=1) <= 1e-5 * expected.norm(dim=1)).all()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in CROSSED if not any(registry.adjoint_unsupported(crossed_config(name)))]
-)
+@pytest.mark.parametrize("name", ADJOINT)
 def test_an_eager_step_has_the_mean_gradient_of_the_reference(name: str) -> None:
     """For two runs side by side."""
-    _assert_steps_alike("eager", crossed_config(name, seeds=2))
-    _assert_close_in_single_precision("eager", crossed_config(name, seeds=2, dtype="float32"))
+    _assert_steps_alike("eager", combined_config(name, seeds=2))
+    _assert_close_in_single_precision("eager", combined_config(name, seeds=2, dtype="float32"))
 
 
 @pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
-@pytest.mark.parametrize("name", _can("native"))
+@pytest.mark.parametrize("name", _supported("native"))
 def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
-    _assert_steps_alike("native", crossed_config(name))
-    _assert_close_in_single_precision("native", crossed_config(name, dtype="float32"))
+    _assert_steps_alike("native", combined_config(name))
+    _assert_close_in_single_precision("native", combined_config(name, dtype="float32"))
 
 
-@pytest.mark.parametrize(("place", "name"), [*enumerate(_can("compiled"))])
-def test_the_step_that_is_compiled_is_that_of_the_reference(
-    place: int, name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("index", "name"), [*enumerate(_supported("compiled"))])
+def test_the_traced_step_is_the_outer_step_of_the_reference(
+    index: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What torch.compile is given, run as it is, for two runs side by side; one in 26 is the graph, which is slow
-    to trace, and the others are the function that is traced."""
+    """The argument of torch.compile, not compiled, for two runs side by side: for one combination in 26 the graph,
+    which is slow to trace, and for the others the function that is traced."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
-    if place % 26:
-        trace_nothing(monkeypatch)
-    _assert_steps_alike("compiled", crossed_config(name, seeds=2))
-    trace_nothing(monkeypatch)
-    _assert_close_in_single_precision("compiled", crossed_config(name, seeds=2, dtype="float32"))
+    if index % 26:
+        skip_tracing(monkeypatch)
+    _assert_steps_alike("compiled", combined_config(name, seeds=2))
+    skip_tracing(monkeypatch)
+    _assert_close_in_single_precision("compiled", combined_config(name, seeds=2, dtype="float32"))
 
 
 @pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
@@ -131,15 +223,17 @@ def test_the_step_that_is_compiled_is_that_of_the_reference(
             "outer": {"clip_norm": 0.1},
         },
     ],
-    ids=["written out", "unrolled"],
+    ids=["adjoint", "unrolled"],
 )
 # torch imports what it deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_the_compiled_step_is_that_of_the_reference(changes: dict[str, Any]) -> None:
-    (expected, there), (found, here) = (_stepped(engine, _config(changes)) for engine in ("reference", "compiled"))
-    torch.testing.assert_close(here.loss, there.loss, rtol=1e-10, atol=1e-12)
-    _assert_close(here.gradients, there.gradients)
-    _assert_close(found.meta_params, expected.meta_params)
+    (expected_state, expected), (state, actual) = (
+        _stepped(engine, _config(changes)) for engine in ("reference", "compiled")
+    )
+    torch.testing.assert_close(actual.loss, expected.loss, rtol=1e-10, atol=1e-12)
+    _assert_close(actual.gradients, expected.gradients)
+    _assert_close(state.meta_params, expected_state.meta_params)
 
 
 # What acts in a training over several steps, and not in one.
@@ -181,7 +275,7 @@ def _config(changes: dict[str, Any], **run: Any) -> Config:
 def _trained(engine: str, config: Config, run: Path) -> dict[str, Any]:
     directory.create_run(run, name="x", config=config)
     experiment = build_experiment(config)
-    advance = registry.make_engine(engine, config, experiment)
+    advance = make_engine(engine, config, experiment)
     trained = train(config, experiment, init_state(config, experiment), run, engine=advance)
     return open_checkpoint(trained.checkpoint).contents
 
@@ -201,13 +295,13 @@ def _same(mine: Any, other: Any, *, rtol: float) -> None:
         assert mine == other
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "momentum"])
-def test_the_update_that_is_compiled_is_that_of_torch(
+@pytest.mark.parametrize("optimizer", OUTER_OPTIMIZERS)
+def test_the_optimiser_formulas_take_the_steps_of_torch_optim(
     optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twelve steps, with another optimiser for alpha; and the last of them by eager, from what compiled left."""
+    """Twelve outer steps, with another optimiser for alpha; and steps 6 to 12 by eager from its checkpoint."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
-    trace_nothing(monkeypatch)
+    skip_tracing(monkeypatch)
     alpha = {"learned": True, "optimizer": "adam" if optimizer == "sgd" else "sgd", "lr": 1e-3}
     config = _config({"inner": {"alpha": alpha}, "outer": {"optimizer": optimizer}}, checkpoint_every=5)
     expected, compiled = (_trained(engine, config, tmp_path / engine) for engine in ("reference", "compiled"))
@@ -310,51 +404,55 @@ def test_the_kernel_stops_where_the_reference_stops_and_says_the_same(noise: flo
     assert messages[0] == messages[1] and "diverged at outer step" in messages[0]
 
 
-def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_fastest_engine_that_supports_the_config_and_pays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(kernel_build, "compiler", lambda: "c++")
     long: dict[str, Any] = {"outer": {"steps": 70_000, "tasks_per_step": 25}}
     chosen: list[tuple[dict[str, Any], str, str]] = [
-        (long, "native", "the fastest that can do this"),
-        ({}, "eager", "not native: too short a training to earn back the time to compile; not compiled: too short"),
+        (long, "native", "the fastest that supports this config"),
+        ({}, "eager", "not native: too short a training to repay compiling; not compiled: too short"),
         (
             long | {"inner": {"curvature": "kronecker"}},
             "eager",
-            "not native: inner.curvature is kronecker; not compiled: ",
+            "not native: inner.curvature = kronecker; not compiled: ",
         ),
         (
             {"inner": {"curvature": "kronecker", "steps": 5}, "outer": {"steps": 999_999}},
             "compiled",
-            "not native: inner.curvature is kronecker; the fastest that can do this",
+            "not native: inner.curvature = kronecker; the fastest that supports this config",
         ),
         (
             {"inner": {"optimizer": "adam", "steps": 5}, "outer": {"steps": 999_999, "multi_step_loss_until": 5}},
             "eager",
-            "not native: inner.optimizer is adam; not compiled: outer.multi_step_loss_until changes the loss",
+            "not native: inner.optimizer = adam; not compiled: outer.multi_step_loss_until, a loss that changes",
         ),
     ]
     for changes, name, reason in chosen:
-        choice = registry.choose_engine(_config(changes), CPU)
+        choice = choose_engine(_config(changes), CPU)
         assert choice.name == name and choice.reason.startswith(reason)
-    assert registry.choose_engine(_config({}, engine="reference"), CPU) == ("reference", "as asked")
+    assert choose_engine(_config({}, engine="reference"), CPU) == ("reference", "as asked")
     refused: dict[str, dict[str, Any]] = {
-        "outer.meta_gradient is reptile": {"outer": {"meta_gradient": "reptile"}},
-        "model.activation is gelu": {"model": {"activation": "gelu"}},
-        "the outer optimiser is rmsprop": {"outer": {"optimizer": "rmsprop"}},
-        "model.num_context is not 0": {"model": {"num_context": 3}},
-        "a task does not fit into the cache": {"model": {"hidden": [2000, 2000]}},
+        "outer.meta_gradient = reptile": {"outer": {"meta_gradient": "reptile"}},
+        "model.activation = gelu": {"model": {"activation": "gelu"}},
+        "outer optimiser rmsprop": {"outer": {"optimizer": "rmsprop"}},
+        "model.num_context = 3": {"model": {"num_context": 3}},
+        "tasks larger than the cache": {"model": {"hidden": [2000, 2000]}},
     }
     for reason, changes in refused.items():
-        with pytest.raises(ConfigError, match=f"run.engine: native cannot do this: {reason}"):
-            registry.choose_engine(_config(changes, engine="native"), CPU)
+        with pytest.raises(ConfigError, match=f"engine native does not support {reason}; use run.engine: auto"):
+            choose_engine(_config(changes, engine="native"), CPU)
 
 
 def test_without_a_compiler_nothing_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    choice = registry.choose_engine(_config({"outer": {"steps": 70_000}}), CPU)
-    assert choice == ("eager", "not native: there is no C++ compiler; not compiled: there is no C++ compiler")
-    with pytest.raises(ConfigError, match=re.escape("run.engine: native cannot do this: there is no C++ compiler")):
-        registry.choose_engine(_config({}, engine="native"), CPU)
+    choice = choose_engine(_config({"outer": {"steps": 70_000}}), CPU)
+    missing = "systems without a C++ compiler"
+    reason = f"not native: {missing}; not compiled: {missing}; the fastest that supports this config"
+    assert choice == ("eager", reason)
+    with pytest.raises(ConfigError, match=re.escape(f"engine native does not support {missing}")):
+        choose_engine(_config({}, engine="native"), CPU)
 
 
 def test_a_compiler_that_fails_is_said_and_auto_goes_on_without(

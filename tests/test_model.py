@@ -11,8 +11,7 @@ from maml_cli.config.schema import ActivationName, Alpha, InitName, Inner, Optim
 from maml_cli.core import ACTIVATIONS, LOSSES, Points, init_mlp, mean_loss, mlp
 from maml_cli.core.network import INITIALIZERS
 from maml_cli.core.update_rules import EXTRAPOLATIONS
-from maml_cli.engines import OPTIMIZERS
-from maml_cli.engines.outer_step import SCHEDULES
+from maml_cli.engines import OUTER_OPTIMIZERS, SCHEDULES
 from maml_cli.tasks import make_generator
 
 
@@ -84,7 +83,7 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
 def test_the_schema_names_what_the_core_has() -> None:
     assert set(get_args(ActivationName)) == set(ACTIVATIONS)
     assert set(get_args(InitName)) == set(INITIALIZERS)
-    assert set(get_args(OptimizerName)) == set(OPTIMIZERS)
+    assert set(get_args(OptimizerName)) == set(OUTER_OPTIMIZERS)
     assert set(get_args(get_args(Alpha.model_fields["after_last_step"].annotation)[0])) == set(EXTRAPOLATIONS)
     assert set(get_args(Outer.model_fields["schedule"].annotation)) == set(SCHEDULES)
     assert set(get_args(Inner.model_fields["loss"].annotation)) == set(LOSSES)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core import MetaParams
-from maml_cli.engines import OPTIMIZERS, OuterOptimizer, StepResult, TrainState, take_outer_step
-from maml_cli.engines.outer_step import SCHEDULES, run_norms
+from maml_cli.config import Config
+from maml_cli.core import MetaGradient, MetaParams, Points, TaskBatch
+from maml_cli.engines import OUTER_OPTIMIZERS, SCHEDULES, StepResult, TrainState, make_outer_optimizer, take_outer_step
+from maml_cli.engines.outer_step import average_clipped_tasks, finish_block, run_norms
 from maml_cli.errors import DivergedError
 from maml_cli.tasks import make_generator
 
@@ -24,14 +25,23 @@ SLOPES = MetaParams(
 def _state(optimizer: str = "sgd", lr: float = 0.5, alpha_lr: float = 0.25) -> TrainState:
     meta = MetaParams({"w": torch.zeros(2, 1, 1)}, {"alpha": torch.zeros(2, 1, 1, 1)})
     learned = {
-        "params": OuterOptimizer(OPTIMIZERS[optimizer]([meta.params["w"]], lr), lr),
-        "rule": OuterOptimizer(OPTIMIZERS["sgd"]([meta.rule_params["alpha"]], alpha_lr), alpha_lr),
+        "params": make_outer_optimizer(optimizer, [meta.params["w"]], lr),
+        "rule": make_outer_optimizer("sgd", [meta.rule_params["alpha"]], alpha_lr),
     }
     return TrainState(meta, learned, [], 0, torch.zeros(2, dtype=torch.float64), torch.zeros(2), torch.zeros(2))
 
 
-def _step(state: TrainState, losses: Tensor = LOSSES, slopes: MetaParams = SLOPES, **options: Any) -> StepResult:
-    return take_outer_step(state, None, lambda meta, batch, step: (losses, slopes), **options)  # type: ignore[arg-type]
+def _step(
+    state: TrainState,
+    losses: Tensor = LOSSES,
+    slopes: MetaParams = SLOPES,
+    *,
+    clip_task_norm: float | None = None,
+    **options: Any,
+) -> StepResult:
+    meta_gradient: MetaGradient = lambda meta, batch, step: (losses, slopes)  # noqa: E731
+    average = None if clip_task_norm is None else average_clipped_tasks(meta_gradient, clip_task_norm)
+    return take_outer_step(state, None, meta_gradient, average=average, **options)  # type: ignore[arg-type]
 
 
 def _values(state: TrainState) -> list[list[float]]:
@@ -50,7 +60,7 @@ def test_it_descends_the_mean_over_tasks_with_a_rate_for_each_part() -> None:
 
 def test_the_schedule_scales_every_rate() -> None:
     state = _state()
-    _step(state, lr_scale=0.1)
+    _step(state, scale=0.1)
     assert _values(state)[0] == pytest.approx([-0.15, -0.2]) and _values(state)[1] == pytest.approx([-0.1, 0.0])
 
 
@@ -103,7 +113,7 @@ def test_weight_noise_moves_where_gradients_are_taken_and_nothing_else() -> None
     4,000 draws of deviation 0.5: the mean is known to 0.008, the deviation (uniform: kurtosis 1.8) to 0.0035.
     """
     meta = MetaParams({"w": torch.full((2, 50, 40), 3.0)}, {"alpha": torch.ones(2, 1, 1, 1)})
-    learned = {"params": OuterOptimizer(OPTIMIZERS["sgd"]([meta.params["w"]], 1.0), 1.0)}
+    learned = {"params": make_outer_optimizer("sgd", [meta.params["w"]], 1.0)}
     state = TrainState(meta, learned, [], 0, torch.zeros(2), torch.zeros(2), torch.zeros(2))
     state.noise_generators = [make_generator(0, "x"), make_generator(1, "x")]
 
@@ -160,8 +170,9 @@ def test_what_is_not_finite_stops_before_the_update(bad: float, where: str, mess
     target = {"loss": losses, "w": slopes.params["w"], "alpha": slopes.rule_params["alpha"]}[where]
     target[:, 2] = bad
     before, sums = _values(state), state.loss_sum.tolist()
-    with pytest.raises(DivergedError, match=message):
+    with pytest.raises(DivergedError, match=message) as error:
         _step(state, losses, slopes, clip_norm=1.0)
+    assert error.value.outer_step == 8 and error.value.cause == ("query_loss" if where == "loss" else "gradient")
     assert _values(state) == before and state.step == 7 and state.loss_sum.tolist() == sums
     assert state.optimizers["params"].optimizer.state[state.meta_params.params["w"]]["step"].item() == 7
 
@@ -186,11 +197,44 @@ def test_a_run_that_diverges_stays_as_it_was_and_the_other_goes_on_as_if_alone(w
 
 def test_a_gradient_whose_norm_overflows_stops_too() -> None:
     huge = MetaParams({"w": torch.full((2, 3, 1, 1), 1e30)}, {"alpha": torch.zeros(2, 3, 1, 1, 1)})
-    with pytest.raises(DivergedError, match="the gradient overflows"):
+    with pytest.raises(DivergedError, match="the gradient overflows") as error:
         _step(_state(), slopes=huge)
+    assert error.value.outer_step == 1 and error.value.cause == "gradient"
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+BLOCK = TaskBatch(*[Points(*[torch.zeros(5, 2, 3, 1, 1)] * 2)] * 2)  # five outer steps, two runs
+
+
+def _finish(state: TrainState, completed: list[int], losses: Tensor = LOSSES) -> None:
+    """A block of five outer steps, of ten in all with a linear schedule."""
+    config = Config.model_validate({"outer": {"steps": 10, "schedule": "linear"}})
+    finish_block(config, state, torch.tensor(completed), lambda meta, batch, step: (losses, SLOPES), BLOCK, None)
+
+
+def test_the_end_of_a_block_counts_steps_and_sets_rates_and_freezes_diverged_runs() -> None:
+    """After steps 1 to 6 of 10 the rates are those of the sixth: 1 - 5 / 10 of 0.5 and of 0.25."""
+    state = _state("adam")
+    _step(state)
+    _finish(state, [5, 2])
+    assert state.step == 6 and state.diverged.tolist() == [0, 1 + 2 + 1]
+    assert state.optimizers["params"].steps_taken() == 6
+    rates = [outer.optimizer.param_groups[0]["lr"] for outer in state.optimizers.values()]
+    assert rates == [0.25, 0.125]
+    _finish(state, [5, 0])
+    assert state.step == 11 and state.diverged.tolist() == [0, 4]
+
+
+@pytest.mark.parametrize(("bad", "cause"), [(math.nan, "query_loss"), (1.0, "gradient")])
+def test_a_block_in_which_the_last_active_run_diverges_raises_at_its_step(bad: float, cause: str) -> None:
+    """Run 1 diverged before; run 0 completed three of the steps 6 to 10, so that step 9 is not finite."""
+    state = _state()
+    state.step, state.diverged = 5, torch.tensor([0, 4])
+    with pytest.raises(DivergedError, match="diverged at outer step 9: ") as error:
+        _finish(state, [3, 0], torch.full((2, 3), bad))
+    assert error.value.outer_step == 9 and error.value.cause == cause
+
+
+@pytest.mark.parametrize("name", OUTER_OPTIMIZERS)
 def test_the_other_optimisers_by_their_formulas(name: str) -> None:
     """From w = 1 with rate 0.1 and gradients 3 and 1, as torch documents them: momentum 0.9, RMSprop's alpha 0.99, and
     in AdamW a decay of 0.01."""

@@ -10,13 +10,13 @@ import torch
 
 from maml_cli.config import Config
 from maml_cli.core import tensors
-from maml_cli.engines import kernel_build, registry
+from maml_cli.engines import kernel_build, make_engine
 from maml_cli.evaluation import PointErrors, Statistic, t_interval
 from maml_cli.evaluation.evaluate import Errors, aggregate_seeds, student_t
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import directory, open_checkpoint, read_lines
 from maml_cli.training import TrainResult, init_state, train
-from tests.conformance import trace_nothing
+from tests.conformance import skip_tracing
 from tests.conftest import Cli
 
 ENGINES = ["eager", "reference", "compiled", *(["native"] if kernel_build.compiler() else [])]
@@ -37,10 +37,10 @@ EVERYTHING: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of `compiled` run as they are, without waiting for torch.compile."""
+def _not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of `compiled` run without torch.compile, which is slow."""
     monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
-    trace_nothing(monkeypatch)
+    skip_tracing(monkeypatch)
 
 
 def _config(**run: Any) -> Config:
@@ -50,7 +50,7 @@ def _config(**run: Any) -> Config:
 def _train(config: Config, run: Path, engine: str) -> TrainResult:
     directory.create_run(run, name="x", config=config)
     experiment = build_experiment(config)
-    advance = registry.make_engine(engine, config, experiment)
+    advance = make_engine(engine, config, experiment)
     return train(config, experiment, init_state(config, experiment), run, engine=advance)
 
 
@@ -87,10 +87,10 @@ def test_a_run_that_diverges_is_left_behind_and_said(engine: str, tmp_path: Path
     state, alone = init_state(config, experiment), init_state(config, experiment)
     for leaf in state.meta_params.params.values():
         leaf[1] = 1e30
-    advance = registry.make_engine(engine, config, experiment)
+    advance = make_engine(engine, config, experiment)
     trained = train(config, experiment, state, tmp_path / "run", engine=advance)
     assert trained.step == 100 and trained.diverged == {1: 1}
-    registry.make_engine(engine, config, experiment)(alone, 100)
+    make_engine(engine, config, experiment)(alone, 100)
     for mine, other in zip(tensors(state.meta_params), tensors(alone.meta_params), strict=True):
         assert torch.equal(mine[[0, 2]], other[[0, 2]])
     assert all((leaf[1] == 1e30).all() for leaf in state.meta_params.params.values())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from maml_cli.config import Config
 from maml_cli.core import InnerLoop, MetaParams, Points, TaskBatch, TaskLoss, last_step_weights, query_gradient
 from maml_cli.core.update_rules import init_alphas, scale_by_alpha
-from maml_cli.engines import OuterOptimizer, TrainState, registry, take_outer_step
+from maml_cli.engines import TrainState, make_engine, make_outer_optimizer, take_outer_step
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import create_run, directory, open_checkpoint, read_lines
@@ -76,7 +76,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def _train(config: Config, run: Path, **hooks: Any) -> TrainResult:
     create_run(run, name="x", config=config)
     experiment = build_experiment(config)
-    engine = registry.make_engine("eager", config, experiment)
+    engine = make_engine("eager", config, experiment)
     return train(config, experiment, init_state(config, experiment), run, engine=engine, **hooks)
 
 
@@ -85,7 +85,7 @@ def _resume(run: Path, step: int, **hooks: Any) -> TrainResult:
     experiment = build_experiment(checkpoint.config)
     state = restore_state(checkpoint.config, experiment, checkpoint.contents)
     directory.truncate_to(checkpoint, run)
-    engine = registry.make_engine("eager", checkpoint.config, experiment)
+    engine = make_engine("eager", checkpoint.config, experiment)
     return train(checkpoint.config, experiment, state, run, engine=engine, **hooks)
 
 
@@ -279,7 +279,7 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     meta = MetaParams(theta, init_alphas(theta, groups, value=0.1, per_parameter=False, num_alphas=1))
     adapt = InnerLoop(loss, scale_by_alpha(groups), ["theta"]).with_annealed_order(1)
     meta_grad = query_gradient(adapt, loss, learned=[], weights=last_step_weights(1))
-    optimizer = OuterOptimizer(torch.optim.SGD([meta.params["theta"]], lr=1.0), 1.0)
+    optimizer = make_outer_optimizer("sgd", [meta.params["theta"]], 1.0)
     state = TrainState(meta, {"params": optimizer}, [], 0, torch.zeros(1), torch.zeros(1), torch.zeros(1))
     batch = TaskBatch(Points(*points), Points(*query))
     with pytest.raises(DivergedError, match="diverged at outer step"):

@@ -8,7 +8,7 @@ import torch
 
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, expand_to_tasks
-from maml_cli.engines import registry
+from maml_cli.engines import make_engine
 from maml_cli.evaluation import sample_test_tasks, summarise_tasks
 from maml_cli.evaluation.evaluate import adapted_errors
 from maml_cli.experiment import build_experiment
@@ -29,7 +29,7 @@ def _train(config: Config, run: Path) -> tuple[MetaParams, list[dict[str, Any]]]
     create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     state = init_state(config, experiment)
-    train(config, experiment, state, run, engine=registry.make_engine("eager", config, experiment))
+    train(config, experiment, state, run, engine=make_engine("eager", config, experiment))
     return state.meta_params, read_lines(run / "metrics.jsonl")
 
 

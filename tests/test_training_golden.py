@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from maml_cli.config import Config
-from maml_cli.engines import registry
+from maml_cli.engines import make_engine
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import checkpoint, create_run, open_checkpoint, read_lines
 from maml_cli.training import init_state, plan_training, run_session, train
@@ -44,7 +44,7 @@ def _train(run: Path, *, until: int) -> None:
     create_run(run, name="golden", config=CONFIG)
     experiment = build_experiment(CONFIG)
     state = init_state(CONFIG, experiment)
-    engine = registry.make_engine("reference", CONFIG, experiment)
+    engine = make_engine("reference", CONFIG, experiment)
     train(CONFIG, experiment, state, run, engine=engine, interrupted=lambda: state.step >= until)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.engines import kernel_build, registry
+from maml_cli.engines import ENGINES, kernel_build
 from maml_cli.training import plan_training, session, train
 from tests.conftest import Cli, Tiny
 
@@ -71,7 +71,7 @@ def test_an_engine_that_auto_cannot_build_is_replaced_by_eager(cli: Cli, monkeyp
     Path("file").touch()
     monkeypatch.setenv("MAML_CACHE", "file/cache")
     monkeypatch.setattr(kernel_build, "_compile", lambda command: b"")
-    monkeypatch.setitem(registry.MIN_EAGER_SECONDS, "native", 0.0)
+    monkeypatch.setitem(ENGINES, "native", ENGINES["native"]._replace(min_eager_seconds=0.0))
     result = cli("train", "-c", "smoke", *Tiny, "--json")
     assert result.code == 0 and json.loads(result.out)["engine"] == "eager"
     assert "set MAML_CACHE" in result.err and "engine   eager (native could not be built)" in result.err

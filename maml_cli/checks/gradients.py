@@ -14,7 +14,7 @@ from maml_cli.checks import torch_func
 from maml_cli.checks.worked_examples import Case, worked_examples
 from maml_cli.config import Config, override
 from maml_cli.core import MetaParams, Params, Points, TaskBatch, expand_to_tasks, tensors
-from maml_cli.engines import registry
+from maml_cli.engines import adjoint_meta_gradient, choose_engine, make_engine
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.tasks import make_generator
 from maml_cli.training import init_state
@@ -41,9 +41,9 @@ def check_learner(config: Config) -> Iterator[Case]:
         yield Case("network: first outer step, away from torch.func", 0.0, distance)
     yield Case("network: change in a task without the others", 0.0, _alone(experiment, meta, batch))
     expected = experiment.algorithm.meta_gradient(meta, batch, LATE)[1]
-    written = registry.adjoint_meta_gradient(config, experiment)(meta, batch, LATE)[1]
+    written = adjoint_meta_gradient(config, experiment)(meta, batch, LATE)[1]
     yield Case("network: engine eager, distance to reference", 0.0, _relative_distance(written, expected))
-    name = registry.choose_engine(config, torch.device("cpu")).name
+    name = choose_engine(config, torch.device("cpu")).name
     if name != "eager":
         yield Case(f"network: engine {name}, distance to reference", 0.0, _distance_of_engine(name, config))
 
@@ -53,8 +53,7 @@ def _distance_of_engine(name: str, config: Config) -> float:
     few = override(config, [f"outer.tasks_per_step={NUM_TASKS}"], label="check")
     experiment = build_experiment(few)
     found, expected = (
-        registry.make_engine(each, few, experiment)(init_state(few, experiment), 1).gradients
-        for each in (name, "reference")
+        make_engine(each, few, experiment)(init_state(few, experiment), 1).gradients for each in (name, "reference")
     )
     return _relative_distance(found, expected)
 

@@ -25,7 +25,7 @@ from maml_cli.core import (
     query_gradient,
     update_rules,
 )
-from maml_cli.engines import OPTIMIZERS, OuterOptimizer, TrainState, take_outer_step
+from maml_cli.engines import TrainState, make_outer_optimizer, take_outer_step
 
 TOLERANCE = 1e-9
 
@@ -208,7 +208,7 @@ def _outer_step(
     meta_grad = query_gradient(adapt, loss, learned=["alpha"], weights=last_step_weights(1))
     batch = _batch(support, query)
     losses, gradients = meta_grad(meta, batch, 0)
-    optimizers = {"params": OuterOptimizer(OPTIMIZERS["sgd"](list(meta.params.values()), lr), lr)}
+    optimizers = {"params": make_outer_optimizer("sgd", list(meta.params.values()), lr)}
     state = TrainState(meta, optimizers, [], 0, torch.zeros(1), torch.zeros(1), torch.zeros(1))
     take_outer_step(state, batch, meta_grad)
     return losses, gradients, state.meta_params.params

@@ -19,7 +19,7 @@ from maml_cli.core import tensors
 from maml_cli.dev import other_libraries
 from maml_cli.engines import registry
 from maml_cli.experiment import build_experiment
-from maml_cli.runtime import set_threads
+from maml_cli.runtime import keep_freed_memory, set_threads
 from maml_cli.tasks import make_generator
 from maml_cli.training import init_state
 
@@ -31,6 +31,7 @@ def main(name: str, overrides: list[str], *, checked: bool) -> None:
     """Say how far the gradient is from the reference, then time as asked until there is no more to read."""
     config = load_config("finn-10shot", ["run.device=cpu", "model.init=torch", "run.eval_every=0", *overrides]).config
     set_threads(config.run.threads)
+    keep_freed_memory()
     before = _peak_mib()
     advance, gradient = _peer(name, config) if name in other_libraries.PEERS else _engine(name, config)
     distance = _distance(gradient(), _reference(config)) if checked else 0.0

@@ -1,7 +1,33 @@
 """Ways to take outer steps, all with the same meta-gradient; the owner of all mutable training state."""
 
-from maml_cli.engines.optimizers import OPTIMIZERS, OuterOptimizer
-from maml_cli.engines.outer_step import Engine, StepResult, TrainState, take_outer_step
-from maml_cli.engines.registry import choose_engine
+from maml_cli.engines.eager import adjoint_meta_gradient
+from maml_cli.engines.optimizers import (
+    OUTER_OPTIMIZERS,
+    OptimizerKind,
+    OuterOptimizer,
+    make_outer_optimizer,
+    optimizer_state,
+)
+from maml_cli.engines.outer_step import SCHEDULES, take_outer_step
+from maml_cli.engines.registry import ENGINES, EngineKind, choose_engine, make_engine, unsupported
+from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 
-__all__ = ["OPTIMIZERS", "Engine", "OuterOptimizer", "StepResult", "TrainState", "choose_engine", "take_outer_step"]
+__all__ = [
+    "ENGINES",
+    "OUTER_OPTIMIZERS",
+    "SCHEDULES",
+    "Engine",
+    "EngineKind",
+    "Notify",
+    "OptimizerKind",
+    "OuterOptimizer",
+    "StepResult",
+    "TrainState",
+    "adjoint_meta_gradient",
+    "choose_engine",
+    "make_engine",
+    "make_outer_optimizer",
+    "optimizer_state",
+    "take_outer_step",
+    "unsupported",
+]

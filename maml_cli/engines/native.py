@@ -4,7 +4,7 @@ A run may change engines at any step: what is learned, and the state of the opti
 outer steps and unpacked after it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -15,15 +15,8 @@ from maml_cli.core import MetaParams, Params, TaskBatch, tensors
 from maml_cli.engines import kernel_build
 from maml_cli.engines.kernel_build import CallOptions, KernelSpec, KernelState
 from maml_cli.engines.optimizers import OuterOptimizer
-from maml_cli.engines.outer_step import (
-    SCHEDULES,
-    Engine,
-    StepResult,
-    TrainState,
-    finish_block,
-    sample_weight_noise,
-    set_learning_rates,
-)
+from maml_cli.engines.outer_step import SCHEDULES, finish_block, sample_weight_noise
+from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import Experiment, first_order_until, num_inputs, param_keys, step_weights
 from maml_cli.runtime import single_threaded_torch
@@ -36,23 +29,23 @@ MAX_TASK_BYTES = 2**26
 def native_unsupported(config: Config, device: torch.device) -> Iterator[str]:
     """What the kernel cannot do, besides what is not written out."""
     if device.type != "cpu":
-        yield f"it is for the CPU, not for {device.type}"
+        yield f"device {device.type}"
     if config.inner.curvature != "none":
-        yield f"inner.curvature is {config.inner.curvature}"
+        yield f"inner.curvature = {config.inner.curvature}"
     if config.model.oracle:
-        yield "model.oracle is true"
+        yield "model.oracle = true"
     if config.model.activation not in kernel_build.ACTIVATIONS:
-        yield f"model.activation is {config.model.activation}"
+        yield f"model.activation = {config.model.activation}"
     for optimizer in _optimizers(config):
         if optimizer not in kernel_build.OPTIMIZERS:
-            yield f"the outer optimiser is {optimizer}"
+            yield f"outer optimiser {optimizer}"
     if _kernel_spec(config, [-1]).memory() > MAX_TASK_BYTES:
-        yield "a task does not fit into the cache"
+        yield "tasks larger than the cache"
     if kernel_build.compiler() is None:
-        yield "there is no C++ compiler"
+        yield "systems without a C++ compiler"
 
 
-def native_engine(config: Config, experiment: Experiment, *, say: Callable[[str], None]) -> Engine:
+def native_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:
     """Outer steps by the kernel for `config`; raises ConfigError if it does not compile."""
     names = [*dict.fromkeys(experiment.alpha_groups.values())]
     groups = [
@@ -60,7 +53,7 @@ def native_engine(config: Config, experiment: Experiment, *, say: Callable[[str]
         for key in param_keys(config)
     ]
     try:
-        library = kernel_build.load_kernel(_kernel_spec(config, groups), say=say)
+        library = kernel_build.load_kernel(_kernel_spec(config, groups), say=notify)
     except OSError as error:
         raise ConfigError(f"run.engine: native cannot do this: {error}; eager needs no compiler") from None
 
@@ -72,9 +65,8 @@ def native_engine(config: Config, experiment: Experiment, *, say: Callable[[str]
             noise = sample_weight_noise(state.meta_params, state.noise_generators, std, num_steps=count)
         held = _pack_state(state)
         report = kernel_build.run_kernel(library, batches, _call_options(config, state.step, count, noise), held)
-        _unpack_state(state, held, count)
-        finish_block(state, report.completed, count, experiment.algorithm.meta_gradient, batches, noise)
-        set_learning_rates(state, SCHEDULES[config.outer.schedule]((state.step - 1) / config.outer.steps))
+        _unpack_state(state, held)
+        finish_block(config, state, report.completed, experiment.algorithm.meta_gradient, batches, noise)
         return StepResult(report.loss, report.norm, _as_gradients(state, report.gradients))
 
     return advance
@@ -122,13 +114,11 @@ def _pack_state(state: TrainState) -> KernelState:
     )
 
 
-def _unpack_state(state: TrainState, held: KernelState, count: int) -> None:
-    """Write back what the kernel changed, as `count` steps of the optimisers."""
+def _unpack_state(state: TrainState, held: KernelState) -> None:
+    """Write back the learned tensors and the state of the optimisers."""
     _write(tensors(state.meta_params), held.values)
     for name, values in zip(ADAM_MOMENTS, (held.first_moments, held.second_moments), strict=True):
         _write([_moment(learned, leaf, name) for learned, leaf in _learned(state)], values)
-    for learned in state.optimizers.values():
-        learned.add_steps(count)
 
 
 def _learned(state: TrainState) -> list[tuple[OuterOptimizer, Tensor]]:

@@ -1,6 +1,6 @@
-"""The outer optimisers: those of torch.optim, and their formulas as functions, for a graph that holds many operations.
+"""The outer optimisers: those of torch.optim, and their formulas as pure functions for graphs and kernels.
 
-What the functions keep of each leaf is what torch.optim keeps, so that either may go on from the other.
+Both keep the same state under the same names, so that a training can change engines at any step.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,60 +11,103 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
-MakeOptimizer = Callable[[Sequence[Tensor], float], Optimizer]
+FormulaStep = Callable[[Tensor, Tensor, Sequence[Tensor], Tensor], Sequence[Tensor]]
+"""(value, gradient, state tensors, (lr, *bias corrections)) -> the next value, and its next state tensors."""
 
-# Adam and AdamW run as one fused kernel instead of a dozen operations a tensor: the same formula.
-OPTIMIZERS: dict[str, MakeOptimizer] = {
-    "adam": lambda leaves, lr: torch.optim.Adam(leaves, lr=lr, fused=True),
-    "adamw": lambda leaves, lr: torch.optim.AdamW(leaves, lr=lr, fused=True),
-    "rmsprop": lambda leaves, lr: torch.optim.RMSprop(leaves, lr=lr),
-    "sgd": lambda leaves, lr: torch.optim.SGD(leaves, lr=lr),
-    "momentum": lambda leaves, lr: torch.optim.SGD(leaves, lr=lr, momentum=0.9),
-}
+
+class OptimizerKind(NamedTuple):
+    """An outer optimiser by name.
+
+    make: (tensors, learning rate) -> the torch.optim optimiser.
+    formula: its step as a pure function.
+    state_names: the names under which torch.optim stores the state tensors of the formula.
+    has_step_count: whether torch.optim counts its steps under the name `step`.
+    kernel_index: its number in the native kernel; None: not there.
+    """
+
+    make: Callable[[Sequence[Tensor], float], Optimizer]
+    formula: FormulaStep
+    state_names: Sequence[str] = ()
+    has_step_count: bool = False
+    kernel_index: int | None = None
 
 
 class OuterOptimizer(NamedTuple):
-    """An optimiser of part of a Meta, and the learning rate that a schedule scales."""
+    """An optimiser of a group of learned tensors.
+
+    optimizer: the torch.optim optimiser, with its state.
+    base_lr: the learning rate that a schedule scales.
+    kind: its row in OUTER_OPTIMIZERS.
+    """
 
     optimizer: Optimizer
     base_lr: float
+    kind: OptimizerKind
 
     def tensors(self) -> list[Tensor]:
-        """What it learns."""
-        return [leaf for group in self.optimizer.param_groups for leaf in group["params"]]
+        """The tensors that it updates."""
+        return [tensor for group in self.optimizer.param_groups for tensor in group["params"]]
 
     def step(self) -> None:
-        """Move against the gradients of the leaves."""
+        """Update the tensors by their gradients."""
         optimizer = self.optimizer
         if isinstance(optimizer, torch.optim.Adam) and optimizer.state:
-            _fused_step(optimizer)
+            _fused_adam_step(optimizer)
         else:
             optimizer.step()
 
     def steps_taken(self) -> int:
-        """The steps that it has counted, if it counts any."""
-        return max(int(self.optimizer.state.get(leaf, {}).get("step", 0)) for leaf in self.tensors())
+        """Steps that the optimiser has counted; 0 for one without a count."""
+        return max(int(self.optimizer.state.get(tensor, {}).get("step", 0)) for tensor in self.tensors())
 
     def add_steps(self, steps: int) -> None:
-        """Count steps that something else took."""
-        for leaf in self.tensors():
-            if "step" in self.optimizer.state.get(leaf, {}):
-                self.optimizer.state[leaf]["step"] += steps
+        """Count `steps` that were taken by a formula or a kernel."""
+        for tensor in self.tensors():
+            if "step" in self.optimizer.state.get(tensor, {}):
+                self.optimizer.state[tensor]["step"] += steps
+
+    def set_lr(self, scale: float) -> None:
+        """Set the learning rate to `scale` times the base rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.base_lr * scale
+
+
+def make_outer_optimizer(name: str, tensors: Sequence[Tensor], lr: float) -> OuterOptimizer:
+    """The outer optimiser `name` of OUTER_OPTIMIZERS for `tensors`; KeyError for an unknown name."""
+    kind = OUTER_OPTIMIZERS[name]
+    return OuterOptimizer(kind.make(tensors, lr), lr, kind)
+
+
+def optimizer_state(outer: OuterOptimizer, tensor: Tensor) -> list[Tensor]:
+    """The state tensors of `tensor`, by the order of `state_names`; created as zeros before the first step."""
+    kind = outer.kind
+    if not kind.state_names:
+        return []
+    state: dict[str, Tensor] = outer.optimizer.state[tensor]
+    if not state:
+        state |= {"step": torch.zeros((), device=tensor.device)} if kind.has_step_count else {}
+        state |= {name: torch.zeros_like(tensor) for name in kind.state_names}
+    return [state[name] for name in kind.state_names]
+
+
+def bias_corrections(lr: float, count: int) -> tuple[float, float, float]:
+    """Step size and bias corrections of step `count`, from 1: (lr, 1 - beta1^count, 1 - beta2^count)."""
+    return (lr, 1 - 0.9**count, 1 - 0.999**count)
 
 
 @torch.no_grad()
-def _fused_step(optimizer: torch.optim.Adam) -> None:
-    """A step of Adam or AdamW after its first, without what torch.optim does around it, as to ask for hooks and to tell
-    a profiler: half of the time where networks are small."""
+def _fused_adam_step(optimizer: torch.optim.Adam) -> None:
+    """Adam or AdamW after the first step, without torch.optim's overhead (hooks, profiler): half the time for small
+    networks. `torch.optim.adam.adam` and the layout of the state were verified on torch 2.13."""
     for group in optimizer.param_groups:
-        leaves = [leaf for leaf in group["params"] if leaf.grad is not None]
+        tensors = [tensor for tensor in group["params"] if tensor.grad is not None]
         first, second, steps = (
-            [optimizer.state[leaf][name] for leaf in leaves] for name in ("exp_avg", "exp_avg_sq", "step")
+            [optimizer.state[tensor][name] for tensor in tensors] for name in ("exp_avg", "exp_avg_sq", "step")
         )
         beta1, beta2 = group["betas"]
         adam(
-            leaves,
-            [leaf.grad for leaf in leaves],
+            tensors,
+            [tensor.grad for tensor in tensors],
             first,
             second,
             [],
@@ -81,65 +124,47 @@ def _fused_step(optimizer: torch.optim.Adam) -> None:
         )
 
 
-FormulaStep = Callable[[Tensor, Tensor, Sequence[Tensor], Tensor], Sequence[Tensor]]
-"""(value, gradient, what is kept of it, rates) -> the next value, and what is kept next; rates as `rates` has them."""
+def _adam(
+    value: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tensor, *, decay: float = 0.0
+) -> Sequence[Tensor]:
+    lr, first_correction, second_correction = rates.unbind()
+    first = state[0] + 0.1 * (grad - state[0])
+    second = 0.999 * state[1] + 0.001 * grad * grad
+    update = (lr / first_correction) * first / (second.sqrt() / second_correction.sqrt() + 1e-8)
+    return [value * (1 - lr * decay) - update, first, second]
 
 
-class OptimizerFormula(NamedTuple):
-    """A step of an optimiser; under which names torch.optim keeps what it keeps, and whether it counts its steps."""
-
-    step: FormulaStep
-    state_names: Sequence[str] = ()
-    has_step_count: bool = False
+def _adamw(value: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tensor) -> Sequence[Tensor]:
+    return _adam(value, grad, state, rates, decay=0.01)
 
 
-def _adam(value: Tensor, slope: Tensor, kept: Sequence[Tensor], rates: Tensor, *, decay: float = 0.0) -> list[Tensor]:
-    lr, first_part, second_part = rates.unbind()
-    first = kept[0] + 0.1 * (slope - kept[0])
-    second = 0.999 * kept[1] + 0.001 * slope * slope
-    change = (lr / first_part) * first / (second.sqrt() / second_part.sqrt() + 1e-8)
-    return [value * (1 - lr * decay) - change, first, second]
+def _rmsprop(value: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tensor) -> Sequence[Tensor]:
+    square = 0.99 * state[0] + 0.01 * grad * grad
+    return [value - rates[0] * grad / (square.sqrt() + 1e-8), square]
 
 
-def _adamw(value: Tensor, slope: Tensor, kept: Sequence[Tensor], rates: Tensor) -> list[Tensor]:
-    return _adam(value, slope, kept, rates, decay=0.01)
+def _sgd(value: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tensor) -> Sequence[Tensor]:
+    return [value - rates[0] * grad]
 
 
-def _rmsprop(value: Tensor, slope: Tensor, kept: Sequence[Tensor], rates: Tensor) -> list[Tensor]:
-    square = 0.99 * kept[0] + 0.01 * slope * slope
-    return [value - rates[0] * slope / (square.sqrt() + 1e-8), square]
+def _momentum(value: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tensor) -> Sequence[Tensor]:
+    velocity = 0.9 * state[0] + grad
+    return [value - rates[0] * velocity, velocity]
 
 
-def _sgd(value: Tensor, slope: Tensor, kept: Sequence[Tensor], rates: Tensor) -> list[Tensor]:
-    return [value - rates[0] * slope]
-
-
-def _momentum(value: Tensor, slope: Tensor, kept: Sequence[Tensor], rates: Tensor) -> list[Tensor]:
-    speed = 0.9 * kept[0] + slope
-    return [value - rates[0] * speed, speed]
-
-
-OPTIMIZER_FORMULAS = {
-    "adam": OptimizerFormula(_adam, ("exp_avg", "exp_avg_sq"), has_step_count=True),
-    "adamw": OptimizerFormula(_adamw, ("exp_avg", "exp_avg_sq"), has_step_count=True),
-    "rmsprop": OptimizerFormula(_rmsprop, ("square_avg",), has_step_count=True),
-    "sgd": OptimizerFormula(_sgd),
-    "momentum": OptimizerFormula(_momentum, ("momentum_buffer",)),
+ADAM_STATE = ("exp_avg", "exp_avg_sq")
+# With `fused`, Adam and AdamW are one kernel instead of a dozen operations a tensor: the same formula.
+OUTER_OPTIMIZERS: dict[str, OptimizerKind] = {
+    "adam": OptimizerKind(
+        lambda tensors, lr: torch.optim.Adam(tensors, lr=lr, fused=True), _adam, ADAM_STATE, True, kernel_index=1
+    ),
+    "adamw": OptimizerKind(
+        lambda tensors, lr: torch.optim.AdamW(tensors, lr=lr, fused=True), _adamw, ADAM_STATE, True, kernel_index=2
+    ),
+    "rmsprop": OptimizerKind(lambda tensors, lr: torch.optim.RMSprop(tensors, lr=lr), _rmsprop, ("square_avg",), True),
+    "sgd": OptimizerKind(lambda tensors, lr: torch.optim.SGD(tensors, lr=lr), _sgd, kernel_index=0),
+    "momentum": OptimizerKind(
+        lambda tensors, lr: torch.optim.SGD(tensors, lr=lr, momentum=0.9), _momentum, ("momentum_buffer",)
+    ),
 }
-"""Those of `OPTIMIZERS`."""
-
-
-def bias_corrections(lr: float, count: int) -> tuple[float, float, float]:
-    """The rates of step `count`, from 1: the learning rate, and the weight of all gradients in the means of Adam."""
-    return (lr, 1 - 0.9**count, 1 - 0.999**count)
-
-
-def optimizer_state(update: OptimizerFormula, learned: OuterOptimizer, leaf: Tensor) -> list[Tensor]:
-    """What torch.optim keeps of a leaf; before the first step zeros, from which it goes on."""
-    if not update.state_names:
-        return []
-    state: dict[str, Tensor] = learned.optimizer.state[leaf]
-    if not state:
-        state |= {"step": torch.zeros((), device=leaf.device)} if update.has_step_count else {}
-        state |= {name: torch.zeros_like(leaf) for name in update.state_names}
-    return [state[name] for name in update.state_names]
+"""The outer optimisers that the schema names, one a row."""

@@ -1,238 +1,216 @@
-"""The outer loop's step: what is meta-learned moves against the mean over tasks of the per-task meta-gradients.
+"""The outer step: meta-learned tensors descend the mean over tasks of the per-task meta-gradients.
 
-Shapes: gradients come as (R, B, ...), one for each run and task, and are reduced once to (R, ...).
+Shapes: R runs, B tasks; gradients are (R, B, ...) for each task, and are averaged once to (R, ...).
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from maml_cli.core import MetaGradient, MetaParams, TaskBatch, map_tensors, tensors
-from maml_cli.engines.optimizers import OuterOptimizer
+from maml_cli.config import Config
+from maml_cli.core import MetaGradient, MetaParams, TaskBatch, flatten, map_tensors, tensors, unflatten
+from maml_cli.engines.state import BatchGradient, StepResult, TrainState
 from maml_cli.errors import DivergedError
 
-Engine = Callable[["TrainState", int], "StepResult"]
-"""(state, count) -> what the last of `count` outer steps found; mutates the state, and only it."""
+AverageGradient = Callable[[MetaParams, TaskBatch, int], BatchGradient]
+"""(meta_params, batch, outer step) -> the meta-gradient averaged over the tasks of each run."""
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+}
+"""Fraction of all outer steps that are taken -> factor on every outer learning rate."""
 
 
-@dataclass
-class TrainState:
-    """Everything that training changes. `loss_sum` and `left_out`, both (R,), add up the query losses, and count the
-    tasks left out, since the last line of the log. The generators of tasks, and of noise where there is any, are one
-    for each run. `diverged`, (R,), is the outer step at which a run stopped for a loss or a gradient that was not
-    finite, and 0 where it goes on."""
-
-    meta_params: MetaParams
-    optimizers: dict[str, OuterOptimizer]
-    generators: list[Generator]
-    step: int
-    loss_sum: Tensor
-    skipped_tasks: Tensor
-    diverged: Tensor
-    noise_generators: list[Generator] = field(default_factory=list)
+def lr_scale(config: Config, step: int) -> float:
+    """The factor of the schedule on every outer learning rate at outer step `step`, from 0."""
+    return SCHEDULES[config.outer.schedule](step / config.outer.steps)
 
 
-class StepResult(NamedTuple):
-    """What an outer step found, for each run: mean query loss and norm of the meta-gradient, (R,) both, before
-    `clip_norm`; and the meta-gradient itself, (R, ...), as the optimisers got it."""
+def average_tasks(meta_gradient: MetaGradient) -> AverageGradient:
+    """The mean over tasks of a per-task meta-gradient."""
 
-    loss: Tensor
-    grad_norm: Tensor
-    gradients: MetaParams
-
-
-class BatchGradient(NamedTuple):
-    """Over the tasks of each run: loss, its gradient with the norm of that, and how many tasks were left out, if any
-    may be."""
-
-    loss: Tensor
-    norm: Tensor
-    gradients: MetaParams
-    skipped_tasks: Tensor | None
-
-
-AverageGradient = Callable[[MetaGradient, MetaParams, TaskBatch, int, float | None], BatchGradient]
-"""(per-task meta-gradient, meta, batch, outer step, clip_task_norm) -> its mean over tasks."""
-
-
-def average_gradient(
-    meta_grad: MetaGradient, meta: MetaParams, batch: TaskBatch, step: int, clip_task_norm: float | None
-) -> BatchGradient:
-    """The mean over tasks, outside; inside, the losses of tasks were summed."""
-    losses, slopes = meta_grad(meta, batch, step)
-    if clip_task_norm is None:
-        gradients = _weighted(slopes, torch.full_like(losses, 1 / losses.shape[1]))
+    def average(meta_params: MetaParams, batch: TaskBatch, step: int) -> BatchGradient:
+        losses, per_task = meta_gradient(meta_params, batch, step)
+        gradients = _weighted_sum(per_task, torch.full_like(losses, 1 / losses.shape[1]))
         return BatchGradient(losses.mean(dim=1), run_norms(gradients), gradients, None)
-    gradients, kept = clip_and_average(losses, slopes, clip_task_norm)
-    loss = losses.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)
-    return BatchGradient(loss, run_norms(gradients), gradients, (~kept).sum(dim=1))
+
+    return average
 
 
-def already_averaged(averaged: MetaGradient) -> AverageGradient:
-    """The same by a function that has the mean without the gradients of each task, (R,) and (R, ...)."""
+def average_clipped_tasks(meta_gradient: MetaGradient, limit: float) -> AverageGradient:
+    """The mean over tasks of a per-task meta-gradient, that of each task scaled to a norm of at most `limit`.
 
-    def mean(
-        meta_grad: MetaGradient, meta: MetaParams, batch: TaskBatch, step: int, clip_task_norm: float | None
-    ) -> BatchGradient:
-        loss, gradients = averaged(meta, batch, step)
+    Clipping cannot repair a loss or gradient that is not finite: such tasks are skipped and counted. They have weight
+    zero in the gradient, and no part in the loss.
+    """
+
+    def average(meta_params: MetaParams, batch: TaskBatch, step: int) -> BatchGradient:
+        losses, per_task = meta_gradient(meta_params, batch, step)
+        by_tensor = torch.stack([torch.linalg.vector_norm(value.flatten(2), dim=2) for value in tensors(per_task)])
+        norms = torch.linalg.vector_norm(by_tensor, dim=0)
+        finite = norms.isfinite() & losses.isfinite()
+        per_task = map_tensors(
+            lambda value: value.where(finite.view(*finite.shape, *[1] * (value.dim() - 2)), 0.0), per_task
+        )
+        weights = (limit / norms).clamp(max=1).where(finite, 0.0) / norms.shape[1]
+        gradients = _weighted_sum(per_task, weights)
+        loss = losses.where(finite, 0.0).sum(dim=1) / finite.sum(dim=1)
+        return BatchGradient(loss, run_norms(gradients), gradients, (~finite).sum(dim=1))
+
+    return average
+
+
+def already_averaged(mean_gradient: MetaGradient) -> AverageGradient:
+    """A meta-gradient that is averaged over tasks where it is computed: losses (R,) and gradients (R, ...)."""
+
+    def average(meta_params: MetaParams, batch: TaskBatch, step: int) -> BatchGradient:
+        loss, gradients = mean_gradient(meta_params, batch, step)
         return BatchGradient(loss, run_norms(gradients), gradients, None)
 
-    return mean
+    return average
 
 
 def take_outer_step(
     state: TrainState,
     batch: TaskBatch,
-    meta_grad: MetaGradient,
+    meta_gradient: MetaGradient,
     *,
-    lr_scale: float = 1.0,
+    average: AverageGradient | None = None,
+    scale: float = 1.0,
     clip_norm: float | None = None,
-    clip_task_norm: float | None = None,
     weight_noise: float = 0.0,
-    mean: AverageGradient = average_gradient,
 ) -> StepResult:
     """One step of the outer loop (Finn et al. 2017, Algorithm 1, line 8); mutates `state`, and only it.
 
-    `clip_task_norm` bounds the gradient of each task before the mean, `clip_norm` that of each run after it. A run of
-    which a loss or a gradient is not finite stops before it is updated with it, and the others go on; where no run is
-    left, DivergedError is raised. With `clip_task_norm`, tasks that are not finite are left out and counted, and only
-    a run of which no task remains stops. With `weight_noise`, its standard deviation, the gradients are those at
-    parameters with noise.
+    `average` computes the gradient, by default as the mean of `meta_gradient`; `scale` multiplies the outer learning
+    rates, and `clip_norm` bounds the norm of each run's gradient. With `weight_noise`, a standard deviation, gradients
+    are taken at perturbed parameters.
+
+    A run whose loss or gradient is not finite is frozen before the update; the others continue. Where no active run is
+    left, DivergedError is raised, with the tasks that are not finite by `meta_gradient`.
     """
     start = state.meta_params
     if weight_noise:
         start = perturb(start, sample_weight_noise(start, state.noise_generators, weight_noise)[0])
-    found = mean(meta_grad, start, batch, state.step, clip_task_norm)
-    loss, grad_norm = torch.stack([found.loss, found.norm]).to("cpu", torch.float64)
+    result = (average or average_tasks(meta_gradient))(start, batch, state.step)
+    loss, grad_norm = torch.stack([result.loss, result.norm]).to("cpu", torch.float64)
     if not all(map(math.isfinite, (loss + grad_norm).tolist())):
-        lost = (state.diverged == 0) & ~(loss + grad_norm).isfinite()
-        if (lost | (state.diverged > 0)).all():
-            raise divergence_error(state.step + 1, *meta_grad(start, batch, state.step))
-        state.diverged = torch.where(lost, state.step + 1, state.diverged)
-    gradients = clip_by_norm(found.gradients, found.norm, clip_norm)
-    stopped = _frozen_values(state)
-    for part, slope in zip(state.meta_params, gradients, strict=True):
-        for key, leaf in part.items():
-            leaf.grad = slope.get(key)
-    set_learning_rates(state, lr_scale)
-    for learned in state.optimizers.values():
-        learned.step()
-    for leaf, where, value in stopped:
-        leaf[where] = value
+        newly_diverged = (state.diverged == 0) & ~(loss + grad_norm).isfinite()
+        if (newly_diverged | (state.diverged > 0)).all():
+            raise divergence_error(state.step + 1, *meta_gradient(start, batch, state.step))
+        state.diverged = torch.where(newly_diverged, state.step + 1, state.diverged)
+    gradients = clip_by_norm(result.gradients, result.norm, clip_norm)
+    frozen = _frozen_values(state)
+    for section, section_gradients in zip(state.meta_params, gradients, strict=True):
+        for key, tensor in section.items():
+            tensor.grad = section_gradients.get(key)
+    for outer in state.optimizers.values():
+        outer.set_lr(scale)
+        outer.step()
+    for tensor, runs, values in frozen:
+        tensor[runs] = values
     state.step += 1
     state.loss_sum += loss
-    if found.skipped_tasks is not None:
-        state.skipped_tasks += found.skipped_tasks.cpu()
+    if result.skipped_tasks is not None:
+        state.skipped_tasks += result.skipped_tasks.cpu()
     return StepResult(loss, grad_norm, gradients)
 
 
-def set_learning_rates(state: TrainState, scale: float) -> None:
-    """Set every outer learning rate to what it is at that point of its schedule."""
-    for learned in state.optimizers.values():
-        for group in learned.optimizer.param_groups:
-            group["lr"] = learned.base_lr * scale
+def finish_block(
+    config: Config,
+    state: TrainState,
+    completed: Tensor,
+    meta_gradient: MetaGradient,
+    batches: TaskBatch,
+    noise: Tensor | None,
+) -> None:
+    """Account for a block of outer steps that a graph or kernel took: steps, learning rates, diverged runs.
+
+    `batches` (count, R, B, ...) and `noise` (count, R, P) are those of the block; run r completed `completed[r]` of its
+    steps before a loss or gradient was not finite. Raises DivergedError where no active run is left, as
+    `take_outer_step` does.
+    """
+    count = len(batches.support.x)
+    active = state.diverged == 0
+    newly_diverged = active & (completed < count)
+    if newly_diverged.any() and (newly_diverged | ~active).all():
+        last = int(completed[newly_diverged].max())
+        start = state.meta_params if noise is None else perturb(state.meta_params, noise[last])
+        raise divergence_error(state.step + last + 1, *meta_gradient(start, batches.step(last), state.step + last))
+    state.diverged = torch.where(newly_diverged, state.step + completed + 1, state.diverged)
+    state.step += count
+    for outer in state.optimizers.values():
+        outer.add_steps(count)
+        outer.set_lr(lr_scale(config, state.step - 1))
+
+
+def divergence_error(step: int, losses: Tensor, per_task: MetaParams) -> DivergedError:
+    """The DivergedError of outer step `step`, from 1, with the losses (R, B) and gradients (R, B, ...) of its tasks."""
+    where = f"diverged at outer step {step}"
+    if count := int((~losses.isfinite()).sum()):
+        message = f"{where}: the query loss of {count} of {losses.numel()} tasks is not finite"
+        return DivergedError(message, outer_step=step, cause="query_loss")
+    finite = torch.stack([value.isfinite().flatten(2).all(dim=2) for value in tensors(per_task)]).all(dim=0)
+    count = int((~finite).sum())
+    what = f"the gradient of {count} of {losses.numel()} tasks is not finite" if count else "the gradient overflows"
+    return DivergedError(f"{where}: {what}", outer_step=step, cause="gradient")
 
 
 def clip_by_norm(gradients: MetaParams, norm: Tensor, limit: float | None) -> MetaParams:
-    """The gradients of each run, (R, ...), scaled to a norm of at most `limit` where theirs is `norm` (R,)."""
+    """The gradients of each run, (R, ...), whose norms are `norm` (R,), scaled to a norm of at most `limit`."""
     if limit is None:
         return gradients
     scale = (limit / norm).clamp(max=1)
     return map_tensors(lambda value: value * scale.view(-1, *[1] * (value.dim() - 1)), gradients)
 
 
-def finish_block(
-    state: TrainState, done: Tensor, count: int, meta_grad: MetaGradient, batches: TaskBatch, noise: Tensor | None
-) -> None:
-    """Count `count` steps that were taken in one, of which each run did `done`, (R,), until one was not finite.
+def sample_weight_noise(
+    meta_params: MetaParams, generators: Sequence[Generator], std: float, *, num_steps: int = 1
+) -> Tensor:
+    """Uniform noise of standard deviation `std` for all P network parameters: (num_steps, R, P), from one generator a
+    run. The numbers do not depend on how outer steps are divided into calls."""
+    width, size = std * math.sqrt(3), sum(value[0].numel() for value in meta_params.params.values())
+    uniform = [torch.rand(num_steps, size, generator=generator, dtype=torch.float64) for generator in generators]
+    like = next(iter(meta_params.params.values()))
+    return (2 * torch.stack(uniform, dim=1) - 1).mul_(width).to(like)
 
-    `batches` and `noise` are those of all steps. Raises DivergedError where no run is left, as `take_outer_step` does.
+
+def perturb(meta_params: MetaParams, noise: Tensor) -> MetaParams:
+    """`meta_params` with `noise` (R, P) added to the network parameters; the rule parameters are unchanged.
+
+    Noise in training favours flat initialisations, from which adaptation rarely diverges.
     """
-    going = state.diverged == 0
-    lost = going & (done < count)
-    if lost.any() and (lost | ~going).all():
-        place = int(done[lost].max())
-        start = state.meta_params if noise is None else perturb(state.meta_params, noise[place])
-        raise divergence_error(state.step + place + 1, *meta_grad(start, batches.step(place), state.step + place))
-    state.diverged = torch.where(lost, state.step + done + 1, state.diverged)
-    state.step += count
-
-
-def divergence_error(step: int, losses: Tensor, slopes: MetaParams) -> DivergedError:
-    """The error that outer step `step` is, where these are the losses and gradients of its tasks."""
-    cause: Literal["query_loss", "gradient"] = "gradient" if losses.isfinite().all() else "query_loss"
-    return DivergedError(f"diverged at outer step {step}: {_diagnosis(losses, slopes)}", outer_step=step, cause=cause)
-
-
-def _frozen_values(state: TrainState) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """What the runs that diverged hold: in which tensor, at which runs, and the values there."""
-    if len(state.diverged) == 1 or not state.diverged.any():
-        return []
-    where = state.diverged > 0
-    return [(leaf, where.to(leaf.device), leaf[where.to(leaf.device)].clone()) for leaf in tensors(state.meta_params)]
-
-
-def sample_weight_noise(meta: MetaParams, generators: Sequence[Generator], std: float, *, num_steps: int = 1) -> Tensor:
-    """Uniform noise of deviation `std` for every parameter: (steps, R, P), one generator a run, the same however steps
-    are divided."""
-    width, size = std * math.sqrt(3), sum(value[0].numel() for value in meta.params.values())
-    drawn = [torch.rand(num_steps, size, generator=stream, dtype=torch.float64) for stream in generators]
-    like = next(iter(meta.params.values()))
-    return (2 * torch.stack(drawn, dim=1) - 1).mul_(width).to(like)
-
-
-def perturb(meta: MetaParams, noise: Tensor) -> MetaParams:
-    """`meta` with `noise` (R, P) on its parameters; its rule stays as it is.
-
-    What is learned so is good on average around the parameters, and adapts without running away from where it is.
-    """
-    parts = torch.split(noise, [value[0].numel() for value in meta.params.values()], dim=1)
-    moved = {
-        key: value.detach() + part.view_as(value) for (key, value), part in zip(meta.params.items(), parts, strict=True)
+    params = meta_params.params
+    perturbed = {
+        key: value.detach() + offset
+        for (key, value), offset in zip(params.items(), unflatten(noise, [*params.values()]), strict=True)
     }
-    return MetaParams(moved, meta.rule_params)
-
-
-def clip_and_average(losses: Tensor, slopes: MetaParams, limit: float) -> tuple[MetaParams, Tensor]:
-    """The mean over tasks of their gradients, each scaled to a norm of at most `limit`; and which tasks (R, B) count.
-
-    A clipped mean is no better than its worst task: one that is not finite makes it so. Such tasks count as zero.
-    """
-    parts = torch.stack([torch.linalg.vector_norm(value.flatten(2), dim=2) for value in tensors(slopes)])
-    norms = torch.linalg.vector_norm(parts, dim=0)
-    kept = norms.isfinite() & losses.isfinite()
-    slopes = map_tensors(lambda value: value.where(kept.view(*kept.shape, *[1] * (value.dim() - 2)), 0.0), slopes)
-    return _weighted(slopes, (limit / norms).clamp(max=1).where(kept, 0.0) / norms.shape[1]), kept
-
-
-def _weighted(slopes: MetaParams, weights: Tensor) -> MetaParams:
-    """The sum over tasks, (R, B, ...) -> (R, ...), each with its weight (R, B)."""
-    rows = weights.unsqueeze(1)
-    return map_tensors(lambda value: torch.bmm(rows, value.flatten(2)).view(-1, *value.shape[2:]), slopes)
+    return MetaParams(perturbed, meta_params.rule_params)
 
 
 def run_norms(gradients: MetaParams) -> Tensor:
-    """The norm of each run's whole meta-gradient: (R,)."""
-    whole: Tensor = torch.cat([value.flatten(1) for value in tensors(gradients)], dim=1)
-    return torch.linalg.vector_norm(whole, dim=1)  # type: ignore[no-any-return]
+    """The norm of the meta-gradient of each run: (R,)."""
+    norms: Tensor = torch.linalg.vector_norm(flatten(tensors(gradients)), dim=1)
+    return norms
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1 - done,
-    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
-}
-"""The part of all outer steps that is done -> the factor on every outer learning rate."""
+def _weighted_sum(per_task: MetaParams, weights: Tensor) -> MetaParams:
+    """The sum over tasks, (R, B, ...) -> (R, ...), with weights (R, B)."""
+    rows = weights.unsqueeze(1)
+    return map_tensors(lambda value: torch.bmm(rows, value.flatten(2)).view(-1, *value.shape[2:]), per_task)
 
 
-def _diagnosis(losses: Tensor, slopes: MetaParams) -> str:
-    lost = int((~losses.isfinite()).sum())
-    if lost:
-        return f"the query loss of {lost} of {losses.numel()} tasks is not finite"
-    finite = torch.stack([value.isfinite().flatten(2).all(dim=2) for value in tensors(slopes)]).all(dim=0)
-    lost = int((~finite).sum())
-    return f"the gradient of {lost} of {losses.numel()} tasks is not finite" if lost else "the gradient overflows"
+def _frozen_values(state: TrainState) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The values of diverged runs, which no update may change: tensor, mask (R,) of the runs, copy of the values."""
+    if len(state.diverged) == 1 or not state.diverged.any():
+        return []
+    diverged = state.diverged > 0
+    return [
+        (tensor, mask, tensor[mask].clone())
+        for tensor in tensors(state.meta_params)
+        for mask in [diverged.to(tensor.device)]
+    ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from maml_cli import runtime
 from maml_cli.config import Config
-from maml_cli.engines import Engine, TrainState, registry
+from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.runs import Checkpoint, directory, read_losses
@@ -79,13 +79,13 @@ def _make_with_fallback(
 ) -> tuple[Choice, Engine]:
     """Build the chosen engine; if it fails to compile and run.engine is auto, fall back to eager."""
     try:
-        return choice, registry.make_engine(choice.name, config, experiment, say=notify)
+        return choice, make_engine(choice.name, config, experiment, notify=notify)
     except (ConfigError, FileError) as error:
         if config.run.engine != "auto":
             raise
         print_message(f"{error}")
         fallback = Choice("eager", f"{choice.name} could not be built")
-        return fallback, registry.make_engine(fallback.name, config, experiment)
+        return fallback, make_engine(fallback.name, config, experiment)
 
 
 def _restore(checkpoint: Checkpoint, experiment: Experiment) -> TrainState:

@@ -7,7 +7,7 @@ import torch
 from maml_cli import __version__
 from maml_cli.config import Config, to_dict
 from maml_cli.core import MetaParams
-from maml_cli.engines import OPTIMIZERS, OuterOptimizer, TrainState
+from maml_cli.engines import OuterOptimizer, TrainState, make_outer_optimizer
 from maml_cli.errors import CheckpointError
 from maml_cli.experiment import Experiment
 from maml_cli.tasks import make_generator
@@ -80,4 +80,4 @@ def _optimizers(config: Config, experiment: Experiment, meta_params: MetaParams)
     choices = dict.fromkeys(learned, (outer.optimizer, outer.lr))
     if "alpha" in learned:
         choices["alpha"] = (alpha.optimizer or outer.optimizer, alpha.lr or outer.lr)
-    return {name: OuterOptimizer(OPTIMIZERS[kind](learned[name], lr), lr) for name, (kind, lr) in choices.items()}
+    return {name: make_outer_optimizer(kind, learned[name], lr) for name, (kind, lr) in choices.items()}

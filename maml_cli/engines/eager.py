@@ -1,0 +1,130 @@
+"""The engines that take one outer step after the other in PyTorch: `reference` and `eager`.
+
+`reference` differentiates the unrolled inner loop by autograd; `eager` uses the adjoint method where it can.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from maml_cli.config import Config
+from maml_cli.core import (
+    ACTIVATION_DERIVATIVES,
+    ACTIVATIONS,
+    LOSS_DERIVATIVES,
+    LOSSES,
+    MetaGradient,
+    layer_names,
+)
+from maml_cli.engines.adjoint import (
+    AdjointSpec,
+    adjoint_gradient,
+    mean_adjoint_gradient,
+    store_intermediates,
+    store_params,
+)
+from maml_cli.engines.derivatives import NetworkSpec
+from maml_cli.engines.outer_step import (
+    AverageGradient,
+    already_averaged,
+    average_clipped_tasks,
+    average_tasks,
+    lr_scale,
+    take_outer_step,
+)
+from maml_cli.engines.rule_derivatives import RuleSpec
+from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
+from maml_cli.experiment import Experiment, first_order_until, step_weights
+
+
+def reference_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:
+    """Outer steps by autograd through the unrolled inner loop."""
+    meta_gradient = experiment.algorithm.meta_gradient
+    return _step_by_step(config, experiment, meta_gradient, _average(config, meta_gradient))
+
+
+def eager_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:
+    """Outer steps by the adjoint method; as `reference` takes them where it does not apply."""
+    average = adjoint_average(config, experiment)
+    if not any(adjoint_unsupported(config)):
+        average = torch.inference_mode()(average)
+    return _step_by_step(config, experiment, adjoint_meta_gradient(config, experiment), average)
+
+
+def adjoint_meta_gradient(config: Config, experiment: Experiment) -> MetaGradient:
+    """The meta-gradient of each task by the adjoint method; that of the algorithm where it does not apply."""
+    if any(adjoint_unsupported(config)):
+        return experiment.algorithm.meta_gradient
+    return adjoint_gradient(adjoint_spec(config, experiment))
+
+
+def adjoint_average(config: Config, experiment: Experiment) -> AverageGradient:
+    """The meta-gradient averaged over tasks, by the adjoint method where it applies."""
+    if config.outer.clip_task_norm is not None or any(adjoint_unsupported(config)):
+        return _average(config, adjoint_meta_gradient(config, experiment))
+    return already_averaged(mean_adjoint_gradient(adjoint_spec(config, experiment)))
+
+
+def adjoint_spec(config: Config, experiment: Experiment) -> AdjointSpec:
+    """The learner of `config`, which the adjoint method supports."""
+    model, inner = config.model, config.inner
+    return AdjointSpec(
+        NetworkSpec(
+            [(f"{name}.w", f"{name}.b") for name in layer_names(len(model.hidden))],
+            ACTIVATIONS[model.activation],
+            ACTIVATION_DERIVATIVES[model.activation],
+            LOSSES[inner.loss],
+            LOSS_DERIVATIVES[inner.loss],
+        ),
+        RuleSpec(
+            experiment.alpha_groups,
+            positive=inner.alpha.sign == "positive",
+            has_curvature=inner.curvature == "kronecker",
+            learned_keys=[key for keys in experiment.learned_keys.values() for key in keys],
+        ),
+        num_steps=inner.steps,
+        step_weights=step_weights(config),
+        first_order_until=first_order_until(config),
+        store=store_params if inner.recompute_activations else store_intermediates,
+    )
+
+
+def adjoint_unsupported(config: Config) -> Iterator[str]:
+    """Settings of `config` that the adjoint method does not support."""
+    if config.outer.meta_gradient != "query":
+        yield f"outer.meta_gradient = {config.outer.meta_gradient}"
+    if config.inner.order == "implicit":
+        yield "inner.order = implicit"
+    if config.inner.optimizer != "sgd":
+        yield f"inner.optimizer = {config.inner.optimizer}"
+    if config.inner.proximal:
+        yield f"inner.proximal = {config.inner.proximal:g}"
+    if config.model.num_context:
+        yield f"model.num_context = {config.model.num_context}"
+
+
+def _average(config: Config, meta_gradient: MetaGradient) -> AverageGradient:
+    limit = config.outer.clip_task_norm
+    return average_tasks(meta_gradient) if limit is None else average_clipped_tasks(meta_gradient, limit)
+
+
+def _step_by_step(
+    config: Config, experiment: Experiment, meta_gradient: MetaGradient, average: AverageGradient
+) -> Engine:
+    outer = config.outer
+
+    def engine(state: TrainState, count: int) -> StepResult:
+        batches = experiment.sample(state.generators, num_steps=count)
+        for batch in batches.iter_steps():
+            result = take_outer_step(
+                state,
+                batch,
+                meta_gradient,
+                average=average,
+                scale=lr_scale(config, state.step),
+                clip_norm=outer.clip_norm,
+                weight_noise=outer.weight_noise,
+            )
+        return result
+
+    return engine
