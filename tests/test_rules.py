@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import Params, Points, inner_loop, mean_loss
+from maml_cli.core.curvature import init_kronecker, kronecker_keys, precondition_kronecker
 from maml_cli.core.inner_loop import RuleParamsByStep
 from maml_cli.core.losses import squared
 from maml_cli.core.update_rules import (
+    ALPHA_SIGNS,
     alphas,
     chain,
-    init_kronecker,
-    kronecker_keys,
-    precondition_kronecker,
     scale_by_alpha,
     scale_by_rms,
 )
@@ -113,11 +112,11 @@ def test_a_chain_applies_its_links_from_left_to_right() -> None:
 def test_a_positive_alpha_is_the_exponential_of_what_is_learned() -> None:
     """d(alpha g)/d(log alpha) = alpha g: its gradient never pushes alpha through zero."""
     log = _tensor([math.log(0.2), math.log(0.3)], 1, 1, 2, 1, 1).requires_grad_()
-    update = scale_by_alpha({"w": "w"}, positive=True)
+    update = scale_by_alpha({"w": "w"}, sign=ALPHA_SIGNS["positive"])
     slope = {"w": _tensor([-4], 1, 1, 1, 1)}
     for step, alpha in enumerate((0.2, 0.3)):
         moved = update(_by_step({"w": log}), slope, step, {})[0]["w"]
         assert moved.item() == pytest.approx(-4 * alpha)
         assert torch.autograd.grad(moved.sum(), log)[0].flatten()[step].item() == pytest.approx(-4 * alpha)
-    found = alphas({"w": log, "w.out": log}, groups={"w": "w"}, positive=True)
+    found = alphas({"w": log, "w.out": log}, groups={"w": "w"}, sign=ALPHA_SIGNS["positive"])
     assert found.keys() == {"w"} and found["w"].flatten().tolist() == pytest.approx([0.2, 0.3])
