@@ -47,16 +47,16 @@ def test_meta_gradient_is_that_of_torch_func(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["all-LSLR-second", "head-Meta-SGD-second", "context2-Meta-Curvature-second"])
-@pytest.mark.parametrize("part", ["params", "rule_params"])
-def test_meta_gradient_is_the_slope_of_the_query_loss(name: str, part: str) -> None:
+@pytest.mark.parametrize("group", ["params", "rule_params"])
+def test_meta_gradient_is_the_derivative_of_the_query_loss(name: str, group: str) -> None:
     """Along a random direction, by finite differences of order four."""
     sections = CROSSED[name]
     experiment = build_experiment(_config(**sections["inner"], model=sections["model"]))
-    meta, batch = experiment.init_meta_params([0]), sample_batch(experiment)
-    gradient = getattr(experiment.algorithm.meta_gradient(meta, batch, 0)[1], part)
-    direction = gradients._direction(gradient)
-    expected = gradients._finite_difference(experiment, meta, batch, direction, part=part)
-    assert gradients._along(gradient, direction) == pytest.approx(expected, abs=1e-9, rel=1e-7)
+    meta_params, batch = experiment.init_meta_params([0]), sample_batch(experiment)
+    gradient = getattr(experiment.algorithm.meta_gradient(meta_params, batch, 0)[1], group)
+    direction = gradients.random_direction(gradient)
+    expected = gradients.finite_difference(experiment, meta_params, batch, direction, group=group).value
+    assert gradients.directional_derivative(gradient, direction) == pytest.approx(expected, abs=1e-9, rel=1e-7)
 
 
 @pytest.mark.parametrize("adapt", ["all", "head", "body"])

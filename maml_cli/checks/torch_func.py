@@ -1,8 +1,7 @@
 """An independent implementation of every learner, for one task at a time, with torch.func.
 
-It shares the network, the loss and the names of parameters with the project's own inner loop, but neither the inner
-steps, nor their derivatives, nor the tables of choices: a mistake in these shows as a distance between the two. A
-choice that its tables lack is refused. Plain rather than fast: the Hessian of an implicit gradient is dense.
+It shares the network, the loss and the names of parameters with the project's inner loop, but neither its steps, nor
+their derivatives, nor its tables of choices: a choice that the tables here lack is refused. Plain rather than fast.
 """
 
 from collections.abc import Callable
@@ -67,8 +66,7 @@ CURVATURES: dict[str, Callable[[Params, str, Tensor, int], Tensor]] = {
 class TaskLearner(NamedTuple):
     """A learner of one task, without the axes of runs and tasks.
 
-    config: of the experiment.
-    loss: (params, points) -> scalar.
+    config, loss: of the experiment; the loss of one task is a scalar.
     first_order: whether the gradients of inner steps count as constants.
     adapts, alpha_name, alpha, optimizer, precondition: the rows of the tables above for the config.
     """
@@ -118,16 +116,16 @@ class TaskLearner(NamedTuple):
 
 
 def _task_learner(config: Config, loss: TaskLoss, *, first_order: bool) -> TaskLearner:
-    inner, table = config.inner, "checks.torch_func."
+    inner = config.inner
     return TaskLearner(
         config,
         loss,
         first_order,
-        adapts=lookup(ADAPTS, inner.adapt, "inner.adapt", table + "ADAPTS"),
-        alpha_name=lookup(ALPHA_NAMES, inner.alpha.per, "inner.alpha.per", table + "ALPHA_NAMES"),
-        alpha=lookup(ALPHA_SIGNS, inner.alpha.sign, "inner.alpha.sign", table + "ALPHA_SIGNS"),
-        optimizer=lookup(INNER_OPTIMIZERS, inner.optimizer, "inner.optimizer", table + "INNER_OPTIMIZERS"),
-        precondition=lookup(CURVATURES, inner.curvature, "inner.curvature", table + "CURVATURES"),
+        adapts=lookup(ADAPTS, inner.adapt, "inner.adapt", "checks.torch_func.ADAPTS"),
+        alpha_name=lookup(ALPHA_NAMES, inner.alpha.per, "inner.alpha.per", "checks.torch_func.ALPHA_NAMES"),
+        alpha=lookup(ALPHA_SIGNS, inner.alpha.sign, "inner.alpha.sign", "checks.torch_func.ALPHA_SIGNS"),
+        optimizer=lookup(INNER_OPTIMIZERS, inner.optimizer, "inner.optimizer", "checks.torch_func.INNER_OPTIMIZERS"),
+        precondition=lookup(CURVATURES, inner.curvature, "inner.curvature", "checks.torch_func.CURVATURES"),
     )
 
 
@@ -187,13 +185,15 @@ def _all_points(support: Points, query: Points) -> Points:
     return Points(torch.cat([support.x, query.x]), torch.cat([support.y, query.y]))
 
 
+def _query(learner: TaskLearner) -> TaskGradient:
+    return lookup(ORDERS, learner.config.inner.order, "inner.order", "checks.torch_func.ORDERS")
+
+
 ORDERS: dict[str, TaskGradient] = {"second": _unrolled, "first": _unrolled, "implicit": _implicit}
 """inner.order."""
 
 META_GRADIENTS: dict[str, TaskGradient] = {
-    "query": lambda learner, *task: lookup(
-        ORDERS, learner.config.inner.order, "inner.order", "checks.torch_func.ORDERS"
-    )(learner, *task),
+    "query": lambda learner, *task: _query(learner)(learner, *task),
     "reptile": _reptile,
     "joint": _joint,
 }
@@ -206,8 +206,8 @@ def torch_func_gradient(
     """The per-task gradients (1, B, ...) of `config` at outer step `step`, for meta-parameters of one run."""
     first_order = config.inner.order == "first" or step < config.inner.first_order_until
     learner = _task_learner(config, experiment.loss, first_order=first_order)
-    name = config.outer.meta_gradient
-    task_gradient = lookup(META_GRADIENTS, name, "outer.meta_gradient", "checks.torch_func.META_GRADIENTS")
+    table = "checks.torch_func.META_GRADIENTS"
+    task_gradient = lookup(META_GRADIENTS, config.outer.meta_gradient, "outer.meta_gradient", table)
     one_run = map_tensors(lambda value: value.squeeze(0), meta_params)
     tasks = [value.squeeze(0) for points in batch for value in points]
 
@@ -216,8 +216,5 @@ def torch_func_gradient(
         return gradient.params, gradient.rule_params
 
     params, rule_params = vmap(one_task)(*tasks)
-    learned = {key for keys in experiment.learned_keys.values() for key in keys}
-    return map_tensors(
-        lambda value: value.unsqueeze(0),
-        MetaParams(params, {key: value for key, value in rule_params.items() if key in learned}),
-    )
+    learned = {key: rule_params[key] for keys in experiment.learned_keys.values() for key in keys if rule_params}
+    return map_tensors(lambda value: value.unsqueeze(0), MetaParams(params, learned))
