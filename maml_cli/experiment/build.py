@@ -109,13 +109,8 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         "alpha": [*dict.fromkeys(groups.values())] if alpha.learned else [],
         "curvature": _curvature(config).keys(adapted),
     }
-    inner_loop = InnerLoop(
-        loss,
-        _update_rule(config, groups),
-        adapted,
-        init_task_params=partial(with_context, num_context=model.num_context),
-        proximal=inner.proximal,
-    )
+    init_task_params = partial(with_context, num_context=model.num_context)
+    inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
     family = SineFamily(**{name: getattr(config.tasks, name) for name in SineFamily._fields})
     dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.DTYPES")
@@ -126,19 +121,22 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         predict=predict,
         loss=loss,
         algorithm=Algorithm(
-            init=partial(_init_meta_params, config, inner_loop.init_task_params, groups),
+            init=partial(_init_meta_params, config, init_task_params, groups),
             unroll=partial(inner_loop.unroll, first_order=math.isinf(first_order_until(config))),
             meta_gradient=meta_gradient_source(config).make(config, inner_loop, learned),
         ),
         alpha_groups=groups,
         learned_keys=learned_keys,
         alphas=partial(update_rules.alphas, groups=groups, sign=_alpha_sign(config)),
-        init_network=partial(
-            init_mlp, hidden=model.hidden, init=model.init, gain=model.init_gain, num_inputs=num_inputs(config)
-        ),
+        init_network=_initializer(config),
         device=torch.device(device),
         dtype=dtype,
     )
+
+
+def _initializer(config: Config) -> Callable[..., Params]:
+    model = config.model
+    return partial(init_mlp, hidden=model.hidden, init=model.init, gain=model.init_gain, num_inputs=num_inputs(config))
 
 
 def _sampler(

@@ -46,8 +46,8 @@ class Order(NamedTuple):
     """A way to differentiate the query loss through the inner loop.
 
     make: makes the meta-gradient.
-    first_order_until: the outer step before which the gradients of inner steps count as constants.
-    support_passes: passes over the support points in an outer step, forward or backward.
+    first_order_until: config -> the outer step before which the gradients of inner steps count as constants.
+    support_passes: config -> passes over the support points in an outer step, forward or backward.
     """
 
     make: MakeMetaGradient
@@ -68,7 +68,11 @@ def _order(config: Config) -> Order:
 
 
 class MetaGradientSource(NamedTuple):
-    """An outer objective, or another direction in its place; fields as those of `Order`."""
+    """The origin of the meta-gradient: an outer objective, or Reptile's direction.
+
+    make: makes the meta-gradient.
+    support_passes: passes over the support points in an outer step, forward or backward.
+    """
 
     make: MakeMetaGradient
     support_passes: Callable[[Config], int]
@@ -83,4 +87,5 @@ META_GRADIENTS: dict[str, MetaGradientSource] = {
 
 
 def meta_gradient_source(config: Config) -> MetaGradientSource:
+    """The row of `META_GRADIENTS` for `config`; raises NotImplementedError if there is none."""
     return lookup(META_GRADIENTS, config.outer.meta_gradient, "outer.meta_gradient", "experiment.META_GRADIENTS")
