@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core import Params, Points, init_mlp, inner_loop, mean_loss, mlp
+from maml_cli.core import MetaParams, Params, Points, init_mlp, inner_loop, mean_loss, mlp
 from maml_cli.core.losses import squared
 from maml_cli.core.update_rules import EXTRAPOLATIONS, chain, extrapolate, scale_by_alpha
 from maml_cli.tasks import make_generator
@@ -28,7 +28,7 @@ def _support(tasks: int = TASKS) -> Points:
 def _unroll(params: Params, support: Points, *, steps: int = 3, alpha: Tensor | None = None, first_order: bool = False):  # type: ignore[no-untyped-def]
     rule = {"alpha": torch.full((1, 1, 1, 1, 1), 0.1, dtype=torch.float64) if alpha is None else alpha}
     update = scale_by_alpha(dict.fromkeys(params, "alpha"))
-    return inner_loop.unroll(LOSS, params, rule, update, support, steps=steps, first_order=first_order)
+    return inner_loop.unroll(LOSS, MetaParams(params, rule), update, support, steps=steps, first_order=first_order)
 
 
 def _last(*args, **kwargs) -> Params:  # type: ignore[no-untyped-def]
@@ -135,5 +135,5 @@ def test_inner_steps_after_the_last_alpha_are_extrapolated(after_last_step: str,
     loss = mean_loss(lambda p, x: p["w"], squared)
     rule = {"alpha": torch.tensor([0.25, 0.125], dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
     update = chain(scale_by_alpha({"w": "alpha"}), extrapolate(2, EXTRAPOLATIONS[after_last_step]))
-    steps = inner_loop.unroll(loss, params, rule, update, support, steps=4)
+    steps = inner_loop.unroll(loss, MetaParams(params, rule), update, support, steps=4)
     assert [adapted["w"].item() for adapted in steps] == iterates

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core import Params, Points, inner_loop, mean_loss
+from maml_cli.core import MetaParams, Params, Points, inner_loop, mean_loss
 from maml_cli.core.curvature import init_kronecker, kronecker_keys, precondition_kronecker
 from maml_cli.core.inner_loop import RuleParamsByStep
 from maml_cli.core.losses import squared
@@ -96,7 +96,7 @@ def test_each_unroll_starts_with_an_empty_state() -> None:
     rule = {"alpha": _tensor([0.5], 1, 1, 1, 1, 1)}
     second = 0.5 + 0.5 * 15 / math.sqrt((0.999 * 256 + 225) / 1.999)
     for _ in range(2):
-        steps = inner_loop.unroll(loss, params, rule, update, support, steps=2)
+        steps = inner_loop.unroll(loss, MetaParams(params, rule), update, support, steps=2)
         assert [adapted["w"].item() for adapted in steps] == pytest.approx([0.0, 0.5, second], rel=1e-12)
 
 

@@ -25,7 +25,9 @@ def unroll(
 ) -> Iterator[Params]:
     """The parameters after 0, 1, ..., `steps` inner steps of gradient descent with one alpha (1, B, 1, 1, 1)."""
     update = update_rules.scale_by_alpha(dict.fromkeys(params, "alpha"))
-    return inner_loop.unroll(loss, params, {"alpha": alpha}, update, support, steps=steps, first_order=first_order)
+    return inner_loop.unroll(
+        loss, MetaParams(params, {"alpha": alpha}), update, support, steps=steps, first_order=first_order
+    )
 
 
 def outer_step(

@@ -58,8 +58,7 @@ class InnerLoop(NamedTuple):
         loss = _with_proximal_term(self.loss, {key: start[key] for key in self.adapted}, self.proximal)
         return inner_loop.unroll(
             loss,
-            start,
-            meta_params.rule_params,
+            meta_params._replace(params=start),
             self.update,
             support,
             steps=steps,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maml_cli.core.batch import Points
 from maml_cli.core.losses import TaskLoss
+from maml_cli.core.meta_params import MetaParams
 from maml_cli.core.network import Params
 
 RuleParamsByStep = Mapping[str, Sequence[Tensor]]
@@ -33,8 +34,7 @@ updates: subtracted from the parameters, under the keys of the gradients.
 
 def unroll(
     loss: TaskLoss,
-    params: Params,
-    rule_params: Params,
+    meta_params: MetaParams,
     update: UpdateRule,
     support: Points | Sequence[Points],
     *,
@@ -46,28 +46,28 @@ def unroll(
 
     Inner step s is phi <- phi - update(rule_params, d loss(phi, support) / d phi, s) on the keys in `adapted`, by
     default all; the other parameters are constant (Finn et al. 2017, arXiv:1703.03400, Algorithm 1, line 6).
-    `support` is one set of points for all inner steps, or a sequence with one set for each. `rule_params` have an
-    axis of inner steps before the last two: (*batch, S, rows, columns), see `RuleParamsByStep`.
+    `support` is one set of points for all inner steps, or a sequence with one set for each. The parameters of the rule
+    have an axis of inner steps before the last two: (*batch, S, rows, columns), see `RuleParamsByStep`.
 
     The results are differentiable in the initial parameters, the rule's parameters and the support points. With
     `first_order` the gradients count as constants (FOMAML, ibid. section 5.2); where the caller has switched gradients
     off, no graph is built.
 
-    `params` have the leading axes of the loss: parameters that tasks share must be expanded, not broadcast,
-    or the gradient of each task would be the sum over all.
+    `meta_params` have the leading axes of the loss: parameters that tasks share must be expanded, not broadcast, or the
+    gradient of each task would be the sum over all.
 
-    One inner step of 0.25 on (w - 8)^2 from w = 0, where the gradient is -16:
+    Two inner steps of 0.25 on (w - 8)^2 from w = 0, where the gradient is 2 (w - 8):
 
     >>> from maml_cli.core.update_rules import scale_by_alpha
     >>> loss = lambda params, points: ((params["w"] - points.y) ** 2).sum(dim=(-2, -1))
     >>> support = Points(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0))
-    >>> params, alpha = {"w": torch.zeros(1, 1, 1, 1)}, {"alpha": torch.full((1, 1, 1, 1, 1), 0.25)}
-    >>> [step["w"].item() for step in unroll(loss, params, alpha, scale_by_alpha({"w": "alpha"}), support, steps=2)]
+    >>> start = MetaParams({"w": torch.zeros(1, 1, 1, 1)}, {"alpha": torch.full((1, 1, 1, 1, 1), 0.25)})
+    >>> [phi["w"].item() for phi in unroll(loss, start, scale_by_alpha({"w": "alpha"}), support, steps=2)]
     [0.0, 4.0, 6.0]
     """
     # Unbound once: the derivative of each single slice would be as large as the entire tensor.
-    by_step = {key: value.unbind(-3) for key, value in rule_params.items()}
-    state: Params = {}
+    by_step = {key: value.unbind(-3) for key, value in meta_params.rule_params.items()}
+    params, state = meta_params.params, Params()
     yield params
     for step in range(steps):
         points = support if isinstance(support, Points) else support[step]

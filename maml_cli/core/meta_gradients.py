@@ -71,7 +71,7 @@ def implicit_gradient(
         losses = loss(leaves, batch.query)
         query_gradients = _gradients(losses, MetaParams(leaves, {})).params
         # The vector-Jacobian product of one inner step of size 1, phi - dL/dphi, maps z to z - H z.
-        _, stepped = inner_loop.unroll(loss, leaves, {}, identity, batch.support, steps=1, adapted=adapted)
+        _, stepped = inner_loop.unroll(loss, MetaParams(leaves, {}), identity, batch.support, steps=1, adapted=adapted)
         one_step = [stepped[key] for key in adapted]
 
         def identity_minus_hessian(vector: Tensor) -> Params:
