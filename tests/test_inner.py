@@ -1,4 +1,4 @@
-"""The inner loop by itself: what it yields, what it differentiates, and what it leaves alone."""
+"""The inner loop by itself: its iterates, their derivatives, and the absence of side effects."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core import Params, Points, init_mlp, inner_loop, mean_loss, mlp
+from maml_cli.core import MetaParams, Params, Points, init_mlp, inner_loop, mean_loss, mlp
 from maml_cli.core.losses import squared
 from maml_cli.core.update_rules import EXTRAPOLATIONS, chain, extrapolate, scale_by_alpha
 from maml_cli.tasks import make_generator
@@ -28,7 +28,7 @@ def _support(tasks: int = TASKS) -> Points:
 def _unroll(params: Params, support: Points, *, steps: int = 3, alpha: Tensor | None = None, first_order: bool = False):  # type: ignore[no-untyped-def]
     rule = {"alpha": torch.full((1, 1, 1, 1, 1), 0.1, dtype=torch.float64) if alpha is None else alpha}
     update = scale_by_alpha(dict.fromkeys(params, "alpha"))
-    return inner_loop.unroll(LOSS, params, rule, update, support, steps=steps, first_order=first_order)
+    return inner_loop.unroll(LOSS, MetaParams(params, rule), update, support, steps=steps, first_order=first_order)
 
 
 def _last(*args, **kwargs) -> Params:  # type: ignore[no-untyped-def]
@@ -36,19 +36,19 @@ def _last(*args, **kwargs) -> Params:  # type: ignore[no-untyped-def]
     return last  # type: ignore[no-any-return]
 
 
-def test_it_is_gradient_descent_for_each_task_alone() -> None:
+def test_the_inner_loop_is_gradient_descent_for_each_task_alone() -> None:
     """Against a plain loop over tasks with torch.func.grad."""
     params, support = _params(), _support()
-    found = list(_unroll(params, support))
-    assert len(found) == 4
+    iterates = list(_unroll(params, support))
+    assert len(iterates) == 4
     for task in range(TASKS):
         one = {key: value[:, task : task + 1] for key, value in params.items()}
         points = Points(*(part[:, task : task + 1] for part in support))
-        for adapted in found:
+        for adapted in iterates:
             for key, value in one.items():
                 torch.testing.assert_close(adapted[key][:, task : task + 1], value, rtol=1e-12, atol=1e-12)
-            slopes = torch.func.grad(lambda p, points=points: LOSS(p, points).sum())(one)
-            one = {key: value - 0.1 * slopes[key] for key, value in one.items()}
+            gradients = torch.func.grad(lambda p, points=points: LOSS(p, points).sum())(one)
+            one = {key: value - 0.1 * gradients[key] for key, value in one.items()}
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -79,15 +79,15 @@ def test_the_steps_are_differentiable_in_parameters_alpha_and_support_points() -
     assert torch.autograd.gradcheck(adapted, inputs, fast_mode=True)
 
 
-def test_first_order_steps_go_to_the_same_place_with_the_identity_as_their_derivative() -> None:
+def test_first_order_iterates_equal_second_order_ones_and_have_the_identity_as_derivative() -> None:
     params, support = _params(), _support()
     params["head.w"].requires_grad_()
     second, first = _last(params, support), _last(params, support, first_order=True)
     for key in params:
         assert torch.equal(first[key], second[key])
     for adapted, is_identity in (first, True), (second, False):
-        (slope,) = torch.autograd.grad(adapted["head.w"].sum(), params["head.w"])
-        assert torch.equal(slope, torch.ones_like(slope)) == is_identity
+        (gradient,) = torch.autograd.grad(adapted["head.w"].sum(), params["head.w"])
+        assert torch.equal(gradient, torch.ones_like(gradient)) == is_identity
 
 
 def test_no_graph_is_built_where_gradients_are_off() -> None:
@@ -113,7 +113,7 @@ def test_the_grad_mode_of_the_caller_is_left_as_it_is(enabled: bool) -> None:
         assert torch.is_grad_enabled() == enabled
 
 
-def test_nothing_given_is_changed() -> None:
+def test_unrolling_changes_none_of_its_arguments() -> None:
     params, support = _params(), _support()
     before = {key: value.clone() for key, value in params.items()}
     _last(params, support)
@@ -121,19 +121,19 @@ def test_nothing_given_is_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("beyond", "places"),
+    ("after_last_step", "iterates"),
     [
-        ("hold", [0.0, 4.0, 5.0, 5.75, 6.3125]),  # a quarter of what is left, again and again
+        ("hold", [0.0, 4.0, 5.0, 5.75, 6.3125]),  # a quarter of the distance to 8, at every step
         ("decay", [0.0, 4.0, 5.0, 5.375, 5.5390625]),  # then an eighth, then a sixteenth
         ("stop", [0.0, 4.0, 5.0, 5.0, 5.0]),
     ],
 )
-def test_an_alpha_of_its_own_for_each_step_and_what_comes_beyond(beyond: str, places: list[float]) -> None:
-    """With loss (w - 8)^2 a step goes 2 alpha of the way: here one half, then a quarter, then as `beyond` says."""
+def test_inner_steps_after_the_last_alpha_are_extrapolated(after_last_step: str, iterates: list[float]) -> None:
+    """With loss (w - 8)^2 a step covers 2 alpha of the distance to 8: a half, a quarter, then as extrapolated."""
     params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
     support = Points(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
     loss = mean_loss(lambda p, x: p["w"], squared)
     rule = {"alpha": torch.tensor([0.25, 0.125], dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
-    update = chain(scale_by_alpha({"w": "alpha"}), extrapolate(2, EXTRAPOLATIONS[beyond]))
-    steps = inner_loop.unroll(loss, params, rule, update, support, steps=4)
-    assert [adapted["w"].item() for adapted in steps] == places
+    update = chain(scale_by_alpha({"w": "alpha"}), extrapolate(2, EXTRAPOLATIONS[after_last_step]))
+    steps = inner_loop.unroll(loss, MetaParams(params, rule), update, support, steps=4)
+    assert [adapted["w"].item() for adapted in steps] == iterates

@@ -28,18 +28,20 @@ def _points(x: float, y: float) -> Points:
 
 
 def _start(
-    experiment: Experiment, rule: dict[str, Any] | None = None, hidden: tuple[float, ...] = (1.0,)
+    experiment: Experiment, rule_params: dict[str, Any] | None = None, hidden: tuple[float, ...] = (1.0,)
 ) -> MetaParams:
     """The network above, its first weights `hidden`, with alphas as given, those of each inner step in a list."""
-    meta = experiment.init_meta_params([0])
+    meta_params = experiment.init_meta_params([0])
     values = {"hidden0.w": hidden, "hidden0.b": (0.0,), "head.w": (2.0,), "head.b": (0.0,)}
     params = {key: torch.tensor(value, dtype=torch.float64).reshape(1, -1, 1) for key, value in values.items()}
-    alphas = {key: torch.tensor(value, dtype=torch.float64).reshape(1, -1, 1, 1) for key, value in (rule or {}).items()}
-    return MetaParams(params, meta.rule_params | alphas)
+    alphas = {
+        key: torch.tensor(value, dtype=torch.float64).reshape(1, -1, 1, 1) for key, value in (rule_params or {}).items()
+    }
+    return MetaParams(params, meta_params.rule_params | alphas)
 
 
-def _adapted(experiment: Experiment, meta: MetaParams, steps: int) -> list[Params]:
-    return list(experiment.algorithm.unroll(expand_to_tasks(meta, 1), _points(1.0, 3.0), steps))
+def _adapted(experiment: Experiment, meta_params: MetaParams, steps: int) -> list[Params]:
+    return list(experiment.algorithm.unroll(expand_to_tasks(meta_params, 1), _points(1.0, 3.0), steps))
 
 
 def _values(params: Params) -> dict[str, float]:
@@ -47,7 +49,7 @@ def _values(params: Params) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("inner", "rule", "expected"),
+    ("inner", "rule_params", "expected"),
     [
         ({"adapt": "all"}, {"alpha": [0.1]}, {"u": 1.4, "a": 0.4, "v": 2.2, "c": 0.2}),
         ({"adapt": "head"}, {"alpha": [0.1]}, {"u": 1.0, "a": 0.0, "v": 2.2, "c": 0.2}),
@@ -60,10 +62,10 @@ def _values(params: Params) -> dict[str, float]:
     ],
     ids=["MAML", "ANIL", "BOIL", "Meta-SGD"],
 )
-def test_one_inner_step(inner: dict[str, Any], rule: dict[str, Any], expected: dict[str, float]) -> None:
+def test_one_inner_step(inner: dict[str, Any], rule_params: dict[str, Any], expected: dict[str, float]) -> None:
     """phi = theta - alpha * gradient, on what adapts: v + 2 alpha, c + 2 alpha, u + 4 alpha, a + 4 alpha."""
     _, experiment = _experiment(inner)
-    _, after = _adapted(experiment, _start(experiment, rule), 1)
+    _, after = _adapted(experiment, _start(experiment, rule_params), 1)
     assert _values(after) == pytest.approx(expected, rel=1e-12)
 
 
@@ -74,18 +76,18 @@ def test_lslr_has_an_alpha_for_each_layer_and_step() -> None:
     0.3.
     """
     _, experiment = _experiment({"steps": 2, "alpha": PER_STEP | {"per": "layer"}})
-    meta = _start(experiment, {"hidden0": [0.1, 0.01], "head": [0.25, 0.05]})
-    _, once, twice = _adapted(experiment, meta, 2)
+    meta_params = _start(experiment, {"hidden0": [0.1, 0.01], "head": [0.25, 0.05]})
+    _, once, twice = _adapted(experiment, meta_params, 2)
     assert _values(once) == pytest.approx({"u": 1.4, "a": 0.4, "v": 2.5, "c": 0.5}, rel=1e-12)
     assert _values(twice) == pytest.approx({"u": 1.3, "a": 0.3, "v": 2.14, "c": 0.3}, rel=1e-12)
 
 
-def test_cavia_moves_the_context_alone_from_zero_for_each_task() -> None:
+def test_cavia_adapts_the_context_alone_from_zero_for_each_task() -> None:
     """With weight t = 0.5 of one context input its gradient is -2 v t = -2: alpha 1 makes it 2; f(1) = 2 (1 + 1)."""
     _, experiment = _experiment({"adapt": "context"}, context=1)
-    meta = _start(experiment, {"alpha": [1.0]}, hidden=(1.0, 0.5))
+    meta_params = _start(experiment, {"alpha": [1.0]}, hidden=(1.0, 0.5))
     for _ in range(2):
-        before, after = _adapted(experiment, meta, 1)
+        before, after = _adapted(experiment, meta_params, 1)
         assert before["context"].item() == 0.0 and after["context"].item() == pytest.approx(2.0)
         assert all(torch.equal(before[key], after[key]) for key in KEYS)
         assert experiment.predict(after, torch.ones(1, 1, 1, 1).double()).item() == pytest.approx(4.0)
@@ -99,10 +101,10 @@ def test_the_meta_gradient_of_anil(engine: str) -> None:
     df/dh = v' - 0.2 h (v h + (v h + c - 3) / h) - 0.2 v = 2.2 - 0.2 - 0.4 = 1.6, which is df/du and df/da.
     """
     config, experiment = _experiment({"adapt": "head"})
-    meta_grad = (
+    meta_gradient = (
         experiment.algorithm.meta_gradient if engine == "reference" else adjoint_meta_gradient(config, experiment)
     )
     batch = TaskBatch(_points(1.0, 3.0), _points(1.0, 0.0))
-    losses, found = meta_grad(_start(experiment, {"alpha": [0.1]}), batch, 0)
+    losses, gradients = meta_gradient(_start(experiment, {"alpha": [0.1]}), batch, 0)
     assert losses.item() == pytest.approx(2.4**2)
-    assert _values(found.params) == pytest.approx({"u": 7.68, "a": 7.68, "v": 2.88, "c": 2.88}, rel=1e-12)
+    assert _values(gradients.params) == pytest.approx({"u": 7.68, "a": 7.68, "v": 2.88, "c": 2.88}, rel=1e-12)

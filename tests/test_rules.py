@@ -6,15 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_cli.core import Params, Points, inner_loop, mean_loss
+from maml_cli.core import MetaParams, Params, Points, inner_loop, mean_loss
+from maml_cli.core.curvature import init_kronecker, kronecker_keys, precondition_kronecker
 from maml_cli.core.inner_loop import RuleParamsByStep
 from maml_cli.core.losses import squared
 from maml_cli.core.update_rules import (
+    ALPHA_SIGNS,
     alphas,
     chain,
-    init_kronecker,
-    kronecker_keys,
-    precondition_kronecker,
     scale_by_alpha,
     scale_by_rms,
 )
@@ -40,14 +39,14 @@ def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> Non
         "head.b.out": _tensor([[1, 0], [4, 1]], 1, 1, 1, 2, 2),
     }
     gradients = {"head.w": _tensor([[1, 0], [0, 3]], 1, 1, 2, 2), "head.b": _tensor([1, 2], 1, 1, 1, 2)}
-    found, _ = precondition_kronecker(_by_step(rule), gradients, 0, {})
-    assert found["head.w"].flatten().tolist() == [25.0, 6.0, 12.0, 3.0]
-    whole = torch.kron(rule["head.w.in"][0, 0, 0], rule["head.w.out"][0, 0, 0].T.contiguous())
-    assert torch.equal(whole @ gradients["head.w"].flatten(), found["head.w"].flatten())
-    assert found["head.b"].flatten().tolist() == [9.0, 2.0]
+    updates, _ = precondition_kronecker(_by_step(rule), gradients, 0, {})
+    assert updates["head.w"].flatten().tolist() == [25.0, 6.0, 12.0, 3.0]
+    matrix = torch.kron(rule["head.w.in"][0, 0, 0], rule["head.w.out"][0, 0, 0].T.contiguous())
+    assert torch.equal(matrix @ gradients["head.w"].flatten(), updates["head.w"].flatten())
+    assert updates["head.b"].flatten().tolist() == [9.0, 2.0]
 
 
-def test_factors_of_each_step_are_used_in_turn_and_the_last_goes_on() -> None:
+def test_factors_of_each_step_are_used_in_turn_and_the_last_is_reused() -> None:
     rule = {"context.out": _tensor([2, 3], 1, 1, 2, 1, 1)}
     gradient = {"context": _tensor([1], 1, 1, 1, 1)}
     assert [precondition_kronecker(_by_step(rule), gradient, step, {})[0]["context"].item() for step in range(4)] == [
@@ -64,8 +63,8 @@ def test_a_curvature_starts_as_the_identity() -> None:
     assert list(rule) == kronecker_keys(params) == ["hidden0.w.in", "hidden0.w.out", "hidden0.b.out"]
     assert rule["hidden0.w.in"].shape == (2, 5, 3, 3) and rule["hidden0.b.out"].shape == (2, 5, 4, 4)
     for step in range(5):
-        found, _ = precondition_kronecker(_by_step(rule), params, step, {})
-        assert all(torch.equal(found[key], params[key]) for key in params)
+        updates, _ = precondition_kronecker(_by_step(rule), params, step, {})
+        assert all(torch.equal(updates[key], params[key]) for key in params)
 
 
 def test_adam_without_momentum_by_hand() -> None:
@@ -74,18 +73,18 @@ def test_adam_without_momentum_by_hand() -> None:
     The first update is 3 / sqrt(9) = 1, the second 1 / sqrt((0.999 * 9 + 1) / 1.999), as 1 - 0.999^2 = 0.001 * 1.999.
     """
     rule, update, state = {}, scale_by_rms(), {}  # type: ignore[var-annotated]
-    found = []
-    for step, slope in enumerate((3.0, 1.0)):
-        updates, state = update(rule, {"w": _tensor([slope], 1, 1, 1, 1)}, step, state)
-        found.append(updates["w"].item())
-    assert found == pytest.approx([1.0, 1 / math.sqrt((0.999 * 9 + 1) / 1.999)], rel=1e-12)
+    moves = []
+    for step, gradient in enumerate((3.0, 1.0)):
+        updates, state = update(rule, {"w": _tensor([gradient], 1, 1, 1, 1)}, step, state)
+        moves.append(updates["w"].item())
+    assert moves == pytest.approx([1.0, 1 / math.sqrt((0.999 * 9 + 1) / 1.999)], rel=1e-12)
 
 
 def test_adam_has_a_derivative_where_the_gradient_is_zero() -> None:
     """d/dg of g / sqrt(g^2 + eps^2) is 1 / eps at g = 0: large, and finite."""
-    slope = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
-    updates, _ = scale_by_rms(eps=1e-3)({}, {"w": slope}, 0, {})
-    assert torch.autograd.grad(updates["w"].sum(), slope)[0].item() == pytest.approx(1000.0)
+    gradient = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+    updates, _ = scale_by_rms(eps=1e-3)({}, {"w": gradient}, 0, {})
+    assert torch.autograd.grad(updates["w"].sum(), gradient)[0].item() == pytest.approx(1000.0)
 
 
 def test_each_unroll_starts_with_an_empty_state() -> None:
@@ -97,27 +96,27 @@ def test_each_unroll_starts_with_an_empty_state() -> None:
     rule = {"alpha": _tensor([0.5], 1, 1, 1, 1, 1)}
     second = 0.5 + 0.5 * 15 / math.sqrt((0.999 * 256 + 225) / 1.999)
     for _ in range(2):
-        steps = inner_loop.unroll(loss, params, rule, update, support, steps=2)
+        steps = inner_loop.unroll(loss, MetaParams(params, rule), update, support, steps=2)
         assert [adapted["w"].item() for adapted in steps] == pytest.approx([0.0, 0.5, second], rel=1e-12)
 
 
-def test_a_chain_applies_its_links_from_left_to_right() -> None:
+def test_a_chain_applies_its_transforms_from_left_to_right() -> None:
     """Adam first: the sign times alpha times 5. The curvature first: the sign of 5 g, times alpha."""
     rule = {"alpha": _tensor([0.1], 1, 1, 1, 1, 1), "w.out": _tensor([5], 1, 1, 1, 1, 1)}
-    slope, scale = {"w": _tensor([-3], 1, 1, 1, 1)}, scale_by_alpha({"w": "alpha"})
-    after, _ = chain(scale_by_rms(), precondition_kronecker, scale)(_by_step(rule), slope, 0, {})
-    before, _ = chain(precondition_kronecker, scale_by_rms(), scale)(_by_step(rule), slope, 0, {})
+    gradient, scale = {"w": _tensor([-3], 1, 1, 1, 1)}, scale_by_alpha({"w": "alpha"})
+    after, _ = chain(scale_by_rms(), precondition_kronecker, scale)(_by_step(rule), gradient, 0, {})
+    before, _ = chain(precondition_kronecker, scale_by_rms(), scale)(_by_step(rule), gradient, 0, {})
     assert after["w"].item() == pytest.approx(-0.5) and before["w"].item() == pytest.approx(-0.1)
 
 
-def test_a_positive_alpha_is_the_exponential_of_what_is_learned() -> None:
+def test_a_positive_alpha_is_the_exponential_of_the_learned_value() -> None:
     """d(alpha g)/d(log alpha) = alpha g: its gradient never pushes alpha through zero."""
     log = _tensor([math.log(0.2), math.log(0.3)], 1, 1, 2, 1, 1).requires_grad_()
-    update = scale_by_alpha({"w": "w"}, positive=True)
-    slope = {"w": _tensor([-4], 1, 1, 1, 1)}
+    update = scale_by_alpha({"w": "w"}, sign=ALPHA_SIGNS["positive"])
+    gradient = {"w": _tensor([-4], 1, 1, 1, 1)}
     for step, alpha in enumerate((0.2, 0.3)):
-        moved = update(_by_step({"w": log}), slope, step, {})[0]["w"]
-        assert moved.item() == pytest.approx(-4 * alpha)
-        assert torch.autograd.grad(moved.sum(), log)[0].flatten()[step].item() == pytest.approx(-4 * alpha)
-    found = alphas({"w": log, "w.out": log}, groups={"w": "w"}, positive=True)
-    assert found.keys() == {"w"} and found["w"].flatten().tolist() == pytest.approx([0.2, 0.3])
+        update_at_step = update(_by_step({"w": log}), gradient, step, {})[0]["w"]
+        assert update_at_step.item() == pytest.approx(-4 * alpha)
+        assert torch.autograd.grad(update_at_step.sum(), log)[0].flatten()[step].item() == pytest.approx(-4 * alpha)
+    step_sizes = alphas({"w": log, "w.out": log}, groups={"w": "w"}, sign=ALPHA_SIGNS["positive"])
+    assert step_sizes.keys() == {"w"} and step_sizes["w"].flatten().tolist() == pytest.approx([0.2, 0.3])

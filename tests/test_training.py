@@ -293,7 +293,7 @@ def test_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     _train(_config(), tmp_path / "run")
     contents = open_checkpoint(tmp_path / "run").contents
     wide = _config(model={"hidden": [7, 5]})
-    with pytest.raises(CheckpointError, match="params"):
+    with pytest.raises(CheckpointError, match="params in the checkpoint do not have the shapes that its config needs"):
         restore_state(wide, build_experiment(wide), contents)
     learned = _config(inner={"alpha": {"learned": True}})
     with pytest.raises(CheckpointError, match="optimiser or generator state does not fit"):

@@ -11,8 +11,7 @@ from maml_cli.config import Config
 from maml_cli.core import MetaParams, expand_to_tasks
 from maml_cli.evaluation import Protocol, evaluate_run, fit_tasks, open_run, sample_test_tasks, summarise_tasks
 from maml_cli.evaluation.evaluate import adapted_errors
-from maml_cli.experiment import build_experiment
-from maml_cli.tasks import SineFamily, make_generator
+from maml_cli.tasks import make_generator
 from tests.conftest import NUM_CHECKS, Cli, Tiny, shell
 
 ROOT = Path(__file__).parent.parent
@@ -25,69 +24,6 @@ def _config(**sections: dict[str, Any]) -> Config:
         "run": {"dtype": "float64", "device": "cpu", "log_every": 1, "eval_every": 3, "eval_tasks": 4},
     }
     return Config.model_validate({k: base.get(k, {}) | sections.get(k, {}) for k in {*base, *sections}})
-
-
-def test_the_family_is_that_of_the_config() -> None:
-    tasks = {"amplitude": [1, 2], "frequency": [3, 4], "phase": [5, 6], "offset": [7, 8], "x": [9, 10], "noise": 0.5}
-    expected = SineFamily((1.0, 2.0), (3.0, 4.0), (5.0, 6.0), (7.0, 8.0), (9.0, 10.0), 0.5)
-    experiment = build_experiment(
-        _config(tasks=tasks | {"num_support": 2, "num_query": 3}, outer={"tasks_per_step": 4})
-    )
-    assert experiment.family == expected
-    batch = experiment.sample([make_generator(0, "x")])
-    assert batch.support.x.shape == (1, 4, 2, 1) and batch.query.x.shape == (1, 4, 3, 1)
-    assert batch.support.x.dtype == torch.float64
-
-
-@pytest.mark.parametrize(("name", "zero_bias", "limit"), [("uniform", True, 1.0), ("torch", False, 1.0)])
-def test_the_initialisation_is_that_of_the_config(name: str, zero_bias: bool, limit: float) -> None:
-    params = build_experiment(_config(model={"hidden": [2000], "init": name})).init_meta_params([0]).params
-    assert params["hidden0.w"].abs().max() <= limit and params["hidden0.w"].std().item() == pytest.approx(
-        0.577, abs=0.02
-    )
-    assert bool(params["hidden0.b"].any()) != zero_bias
-
-
-@pytest.mark.parametrize(
-    ("loss", "formula"),
-    [
-        ("mse", lambda e: (e**2).mean()),
-        ("l1", lambda e: e.abs().mean()),
-        ("huber", lambda e: torch.where(e.abs() < 1, e**2 / 2, e.abs() - 0.5).mean()),
-    ],
-)
-def test_the_loss_is_that_of_the_config_inside_and_outside(loss: str, formula: Any) -> None:
-    """One inner step of 0.1 by hand, with torch.autograd, for each task; then the loss of its query points."""
-    experiment = build_experiment(_config(inner={"loss": loss, "alpha": {"init": 0.1}}))
-    meta = experiment.init_meta_params([0])
-    batch = experiment.sample([make_generator(0, "x")])
-
-    def error(params: list[torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
-        return formula(torch.tanh(x @ params[0] + params[1]) @ params[2] + params[3] - y)
-
-    expected = []
-    for task in range(3):
-        theta = [value[0].clone().requires_grad_() for value in meta.params.values()]
-        slopes = torch.autograd.grad(error(theta, batch.support.x[0, task], batch.support.y[0, task]), theta)
-        adapted = [value - 0.1 * slope for value, slope in zip(theta, slopes, strict=True)]
-        expected.append(error(adapted, batch.query.x[0, task], batch.query.y[0, task]).item())
-    found = experiment.algorithm.meta_gradient(meta, batch, 0)[0]
-    assert found[0].tolist() == pytest.approx(expected, rel=1e-12)
-
-
-def test_beyond_the_trained_steps_is_as_the_config_says() -> None:
-    found = {}
-    for beyond in "hold", "stop":
-        alpha = {"per_step": True, "learned": True, "after_last_step": beyond}
-        experiment = build_experiment(_config(inner={"steps": 2, "alpha": alpha}))
-        meta = expand_to_tasks(experiment.init_meta_params([0]), 3)
-        found[beyond] = list(experiment.algorithm.unroll(meta, experiment.sample([make_generator(0, "x")]).support, 3))
-    assert torch.equal(found["stop"][3]["head.w"], found["stop"][2]["head.w"])
-    assert torch.equal(found["hold"][2]["head.w"], found["stop"][2]["head.w"])
-    assert not torch.equal(found["hold"][3]["head.w"], found["hold"][2]["head.w"])
-    experiment = build_experiment(_config(inner={"steps": 2, "alpha": {"per_step": True, "learned": True}}))
-    with pytest.raises(ValueError, match="no alpha for inner step 3: there are 2, and no rule for the rest"):
-        list(experiment.algorithm.unroll(meta, experiment.sample([make_generator(0, "x")]).support, 3))
 
 
 def test_more_steps_than_alphas_are_refused_unless_it_is_said_what_follows(cli: Cli) -> None:
@@ -104,25 +40,6 @@ def test_more_steps_than_alphas_are_refused_unless_it_is_said_what_follows(cli: 
     going_on = ["--steps", 3, "--tasks", 3, "--set", "inner.alpha.after_last_step=stop", "--json"]
     stopped = json.loads(cli("eval", "--checkpoint", run, *going_on).out)["results"][0]["steps"]
     assert stopped[3]["grid"] == stopped[2]["grid"] == ended["steps"][2]["grid"]
-
-
-def test_gain_query_points_and_oracle_are_those_of_the_config() -> None:
-    plain, other = build_experiment(_config()), build_experiment(_config(model={"init_gain": 0.5, "oracle": True}))
-    for experiment, factor, inputs in ((plain, 1.0, 1), (other, 0.5, 4)):
-        params = experiment.init_meta_params([0]).params
-        assert params["hidden0.w"].shape == (1, inputs, 4) and experiment.sample(
-            [make_generator(0, "x")]
-        ).query.x.shape[-1] == (inputs)
-        assert params["hidden0.w"].abs().max() <= 4 * factor / inputs**0.5
-    halved = build_experiment(_config(model={"init_gain": 0.5})).init_meta_params([0]).params
-    for key, value in plain.init_meta_params([0]).params.items():
-        assert torch.equal(halved[key], value * (0.5 if key.endswith(".w") else 1.0))
-    x = (
-        build_experiment(_config(tasks={"query_sampling": "stratified", "num_query": 4}))
-        .sample([make_generator(0, "x")])
-        .query.x
-    )
-    assert torch.equal(((x + 5) / 2.5).floor().flatten(), torch.arange(4.0, dtype=torch.float64).repeat(3))
 
 
 @pytest.mark.parametrize("preset", ["oracle-10shot", "cavia-10shot", "reptile-10shot", "imaml-10shot", "best-5shot"])

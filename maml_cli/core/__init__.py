@@ -1,4 +1,4 @@
-"""The method: pure functions from select_run, tensors to tensors, with PyTorch as their only dependency."""
+"""The method: pure functions of tensors, with PyTorch as their only dependency."""
 
 from maml_cli.core.algorithms import Algorithm, InnerLoop, adapted_keys, with_context
 from maml_cli.core.batch import Points, TaskBatch
@@ -38,6 +38,7 @@ from maml_cli.core.network import (
     layer_sizes,
     mlp,
 )
+from maml_cli.core.tables import lookup
 
 __all__ = [
     "ACTIVATIONS",
@@ -69,6 +70,7 @@ __all__ = [
     "last_step_weights",
     "layer_names",
     "layer_sizes",
+    "lookup",
     "map_tensors",
     "mean_loss",
     "mlp",

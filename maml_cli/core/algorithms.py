@@ -1,4 +1,4 @@
-"""Learners as compositions of small functions: what adapts, by which update, and where the meta-gradient comes from."""
+"""Learners as compositions of small functions: what adapts, by which update, and how the meta-gradient is taken."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
@@ -13,18 +13,20 @@ from maml_cli.core.losses import TaskLoss
 from maml_cli.core.meta_gradients import Adapt, MetaGradient
 from maml_cli.core.meta_params import MetaParams
 from maml_cli.core.network import CONTEXT, Params
+from maml_cli.core.tables import lookup
 
 Unroll = Callable[[MetaParams, Points, int], Iterator[Params]]
+"""(meta_params expanded to tasks, support points, S) -> the parameters (R, B, ...) after 0, 1, ..., S inner steps."""
 
 
 class Algorithm(NamedTuple):
     """A learner as three pure functions.
 
-    `init`: network parameters (R, ...) -> what is meta-learned.
-    `unroll`: (meta broadcast to tasks, support, steps) -> the parameters (R, B, ...) after 0, 1, ..., steps inner
-    steps; `per_task` broadcasts.
-    `meta_grad`: (meta, batch, outer step) -> query losses after the last inner step (R, B), and the gradients of
-    what is minimised, task by task, shaped (R, B, ...) under the keys of `meta`. What is not learned has no key.
+    init: network parameters (R, ...) -> the initial meta-parameters.
+    unroll: (meta_params expanded to tasks, support points, S) -> the parameters (R, B, ...) after 0, 1, ..., S inner
+        steps; `expand_to_tasks` expands.
+    meta_gradient: (meta_params, batch, outer step) -> query losses after the last inner step (R, B), and gradients of
+        the objective for each task, (R, B, ...) under the keys of `meta_params`; keys that are not learned are absent.
     """
 
     init: Callable[[Params], MetaParams]
@@ -35,8 +37,11 @@ class Algorithm(NamedTuple):
 class InnerLoop(NamedTuple):
     """An inner loop: model-agnostic meta-learning (Finn et al. 2017, arXiv:1703.03400) adapts by gradient descent.
 
-    `adapted` names the parameters that adapt, `update` what their gradients become, and `fresh` adds what each task
-    starts anew with. With `proximal` lambda > 0 it descends L(phi) + lambda / 2 |phi - theta|^2 in place of L.
+    loss: the inner loss of each task.
+    update: the rule that makes updates of its gradients.
+    adapted: the keys of the parameters that adapt.
+    init_task_params: network parameters -> the parameters that each task starts from, with context inputs if any.
+    proximal: lambda; the inner loss is L(phi) + lambda / 2 |phi - theta|^2.
     """
 
     loss: TaskLoss
@@ -46,15 +51,14 @@ class InnerLoop(NamedTuple):
     proximal: float = 0.0
 
     def unroll(
-        self, meta: MetaParams, support: Points | Sequence[Points], steps: int, *, first_order: bool = False
+        self, meta_params: MetaParams, support: Points | Sequence[Points], steps: int, *, first_order: bool = False
     ) -> Iterator[Params]:
-        """The parameters after 0, 1, ..., `steps` inner steps from `meta`, which is broadcast to tasks."""
-        start = self.init_task_params(meta.params)
+        """The parameters after 0, 1, ..., `steps` inner steps from `meta_params`, which are expanded to tasks."""
+        start = self.init_task_params(meta_params.params)
         loss = _with_proximal_term(self.loss, {key: start[key] for key in self.adapted}, self.proximal)
         return inner_loop.unroll(
             loss,
-            start,
-            meta.rule_params,
+            meta_params._replace(params=start),
             self.update,
             support,
             steps=steps,
@@ -63,37 +67,54 @@ class InnerLoop(NamedTuple):
         )
 
     def with_annealed_order(self, steps: int, *, first_order_until: float = 0) -> Adapt:
-        """`unroll` by `steps`, first order before outer step `first_order_until`: derivative-order annealing.
+        """`unroll` by `steps` inner steps, first order before outer step `first_order_until`, then second order.
 
-        MAML++ (Antoniou et al. 2018, arXiv:1810.09502, section 4). FOMAML is first order for ever.
+        Derivative-order annealing of MAML++ (Antoniou et al. 2018, arXiv:1810.09502, section 4); FOMAML is first order
+        until infinity.
         """
-        return lambda meta, support, step: self.unroll(meta, support, steps, first_order=step < first_order_until)
+        return lambda meta_params, support, step: self.unroll(
+            meta_params, support, steps, first_order=step < first_order_until
+        )
 
 
-def _with_proximal_term(loss: TaskLoss, anchor: Params, strength: float) -> TaskLoss:
-    """`loss` and strength / 2 |phi - anchor|^2 (implicit MAML, Rajeswaran et al. 2019, arXiv:1909.04630, eq. 3)."""
+def _with_proximal_term(loss: TaskLoss, center: Params, strength: float) -> TaskLoss:
+    """`loss` and strength / 2 |phi - center|^2 (implicit MAML, Rajeswaran et al. 2019, arXiv:1909.04630, eq. 3)."""
     if not strength:
         return loss
 
-    def held(params: Params, split: Points) -> Tensor:
-        ways = [(params[key] - value).square().sum(dim=(-2, -1)) for key, value in anchor.items()]
-        return loss(params, split) + strength / 2 * torch.stack(ways).sum(dim=0)
+    def regularised(params: Params, points: Points) -> Tensor:
+        squared_distances = [(params[key] - value).square().sum(dim=(-2, -1)) for key, value in center.items()]
+        return loss(params, points) + strength / 2 * torch.stack(squared_distances).sum(dim=0)
 
-    return held
+    return regularised
 
 
 def with_context(params: Params, *, num_context: int) -> Params:
     """`params` and context inputs, zero where each task starts (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642).
 
-    (..., 1, num_context) under the key `context`, never learned by the outer loop; none for 0.
+    The context is (..., 1, num_context) under the key `context`; the outer loop does not learn it. No key for 0.
     """
     bias = params["head.b"]
     return params | {CONTEXT: bias.new_zeros(*bias.shape[:-1], num_context)} if num_context else params
 
 
+ADAPTED_SUBSETS: dict[str, Callable[[str], bool]] = {
+    "all": lambda key: True,
+    "head": lambda key: key.startswith("head."),
+    "body": lambda key: not key.startswith("head.") and key != CONTEXT,
+    "context": lambda key: key == CONTEXT,
+}
+"""Values of `inner.adapt`: whether the parameter of that name adapts."""
+
+
 def adapted_keys(params: Collection[str], *, subset: str) -> list[str]:
-    """The parameters that adapt: `all`, the `head` (ANIL, Raghu et al. 2019, arXiv:1909.09157), the `body` (BOIL, Oh et
-    al. 2020, arXiv:2008.08882) or the `context` (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642)."""
-    head = {key for key in params if key.startswith("head.")}
-    chosen = {"all": {*params}, "head": head, "body": {*params} - head - {CONTEXT}, "context": {CONTEXT} & {*params}}
-    return [key for key in params if key in chosen[subset]]
+    """The parameters that adapt, in the order of `params`.
+
+    `all`, the `head` (ANIL, Raghu et al. 2019, arXiv:1909.09157), the `body` (BOIL, Oh et al. 2020, arXiv:2008.08882)
+    or the `context` (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642).
+
+    >>> adapted_keys(["hidden0.w", "hidden0.b", "head.w", "head.b"], subset="head")
+    ['head.w', 'head.b']
+    """
+    adapts = lookup(ADAPTED_SUBSETS, subset, "inner.adapt", "core.algorithms.ADAPTED_SUBSETS")
+    return [key for key in params if adapts(key)]

@@ -1,4 +1,4 @@
-"""Losses: how far predictions are from targets, one number for each task."""
+"""Losses: the distance of predictions from targets, one number for each task."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,14 @@ from maml_cli.core.batch import Points
 from maml_cli.core.network import Params, Predict
 
 TaskLoss = Callable[[Params, Points], Tensor]
+"""(params, points) -> the loss of each task, (R, B)."""
+
 PointLoss = Callable[[Tensor], Tensor]
+"""Errors, prediction minus target -> the loss of each, of the same shape."""
+
 LossDerivatives = Callable[[Tensor, float], tuple[Tensor, Tensor | float]]
-"""(errors, factor) -> the first and second derivatives of their losses times the factor, each of the shape of the
-errors, or a number where it is constant."""
+"""(errors, factor) -> first and second derivative of a point loss, times the factor; each of the shape of the errors,
+or a number where it is constant."""
 
 
 def squared(error: Tensor) -> Tensor:
@@ -26,31 +30,38 @@ def absolute(error: Tensor) -> Tensor:
 
 
 def huber(error: Tensor) -> Tensor:
-    """Huber's loss with delta 1: quadratic, with a factor 1/2, up to 1 and linear beyond."""
+    """Huber's loss with delta 1: error^2 / 2 up to |error| = 1, |error| - 1/2 beyond."""
     return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
 
 
 LOSSES: dict[str, PointLoss] = {"mse": squared, "l1": absolute, "huber": huber}
+"""Values of `inner.loss`."""
 
 LOSS_DERIVATIVES: dict[str, LossDerivatives] = {
     "mse": lambda error, factor: (error * (2 * factor), 2 * factor),
     "l1": lambda error, factor: (error.sign() * factor, 0.0),
     "huber": lambda error, factor: (error.clamp(-1, 1) * factor, (error.abs() < 1).to(error.dtype) * factor),
 }
-"""The derivatives of the losses."""
+"""The derivatives of `LOSSES`."""
 
 
 def mean_loss(predict: Predict, point_loss: PointLoss) -> TaskLoss:
-    """The mean of `point_loss` over a task's points: (R, B), never a mean over tasks."""
+    """The mean of `point_loss` over a task's points, (R, B); never a mean over tasks.
 
-    def loss(params: Params, split: Points) -> Tensor:
-        return point_loss(residual(predict(params, split.x), split.y)).mean(dim=(-2, -1))
+    >>> loss = mean_loss(lambda params, x: x * params["w"], squared)
+    >>> points = Points(x=torch.tensor([[[[1.0], [2.0]]]]), y=torch.zeros(1, 1, 2, 1))
+    >>> loss({"w": torch.ones(1, 1, 1, 1)}, points)  # (1 + 4) / 2
+    tensor([[2.5000]])
+    """
+
+    def loss(params: Params, points: Points) -> Tensor:
+        return point_loss(residual(predict(params, points.x), points.y)).mean(dim=(-2, -1))
 
     return loss
 
 
 def residual(prediction: Tensor, target: Tensor) -> Tensor:
-    """`prediction - target`, refusing shapes that would broadcast into wrong pairs, as (K, 1) - (K,) does."""
+    """`prediction - target`; raises ValueError for shapes that would broadcast into wrong pairs, as (K, 1) - (K,)."""
     if prediction.shape != target.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
     return prediction - target

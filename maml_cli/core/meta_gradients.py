@@ -1,7 +1,6 @@
-"""Where the meta-gradient comes from: the query loss after adapting, its solution by implicit differentiation, the way
-that adapting went, or no adapting at all.
+"""Meta-gradients: of the query loss after adapting (unrolled or implicit), of Reptile, and of joint training.
 
-Shapes: R runs, B tasks; gradients are per task, (R, B, ...), under the keys of what is learned.
+Shapes: R runs, B tasks; gradients are per task, (R, B, ...), under the keys of the parameters that are learned.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,43 +10,46 @@ from torch import Tensor
 
 from maml_cli.core import inner_loop
 from maml_cli.core.batch import Points, TaskBatch
-from maml_cli.core.inner_loop import RuleParamsByStep
 from maml_cli.core.losses import TaskLoss
-from maml_cli.core.meta_params import MetaParams, expand_to_tasks, num_tasks, tensors
+from maml_cli.core.meta_params import MetaParams, expand_to_tasks, flatten, num_tasks, tensors, unflatten
 from maml_cli.core.network import Params
+from maml_cli.core.update_rules import identity
 
 MetaGradient = Callable[[MetaParams, TaskBatch, int], tuple[Tensor, MetaParams]]
-"""(meta, batch, outer step) -> losses (R, B), on the query points after the last inner step unless it is said
-otherwise; and gradients, task by task, of what is minimised."""
+"""(meta_params (R, ...), batch, outer step) -> (losses, gradients).
+
+losses: (R, B), query losses after the last inner step, unless a function's docstring names another loss.
+gradients: of the objective, for each task, (R, B, ...).
+"""
 
 Adapt = Callable[[MetaParams, Points | Sequence[Points], int], Iterator[Params]]
-"""(meta broadcast to tasks, support points, outer step) -> the parameters after 0, 1, ..., S inner steps."""
+"""(meta_params expanded to tasks, support points, outer step) -> the parameters after 0, 1, ..., S inner steps."""
 
 StepWeights = Callable[[int], Sequence[float]]
 """Outer step -> the weight of the query loss after each inner step 0..S; that of the last is not zero."""
 
 
 def query_gradient(adapt: Adapt, loss: TaskLoss, *, learned: Collection[str], weights: StepWeights) -> MetaGradient:
-    """The gradient of the query loss after the inner steps, weighted: sum over s of w_s loss(phi_s, query).
+    """The gradient of the weighted query losses after the inner steps: sum over s of w_s loss(phi_s, query).
 
     With all weight on the last step this is MAML's (Finn et al. 2017, arXiv:1703.03400, eq. 1), else the multi-step
-    loss of MAML++ (Antoniou et al. 2018, arXiv:1810.09502, eq. 4). `learned` are the keys of the rule that have
-    gradients.
+    loss of MAML++ (Antoniou et al. 2018, arXiv:1810.09502, eq. 4). `learned` are the keys of the rule's parameters
+    that have gradients.
     """
 
-    def meta_grad(meta: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
-        leaves = expand_to_tasks(meta, num_tasks(batch.support))
-        leaning = MetaParams(leaves.params, {key: leaves.rule_params[key] for key in learned})
-        for leaf in tensors(leaning):
+    def meta_gradient(meta_params: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
+        leaves = expand_to_tasks(meta_params, num_tasks(batch.support))
+        differentiable = MetaParams(leaves.params, {key: leaves.rule_params[key] for key in learned})
+        for leaf in tensors(differentiable):
             leaf.requires_grad_()
         objective = losses = torch.zeros(())
         for weight, adapted in zip(weights(step), adapt(leaves, batch.support, step), strict=True):
             if weight:
                 losses = loss(adapted, batch.query)
                 objective = losses if weight == 1 else objective + weight * losses
-        return losses.detach(), _gradients(objective, leaning)
+        return losses.detach(), _gradients(objective, differentiable)
 
-    return meta_grad
+    return meta_gradient
 
 
 def implicit_gradient(
@@ -55,85 +57,101 @@ def implicit_gradient(
 ) -> MetaGradient:
     """Implicit MAML (Rajeswaran et al. 2019, arXiv:1909.04630, eq. 6): (I + H / lambda)^-1 dL(phi, query) / d phi.
 
-    phi is where the inner loop ends on L(phi, support) + lambda / 2 |phi - theta|^2, taken for its minimum; H is the
-    Hessian of L(., support) there, and the system is solved by `cg_steps` of conjugate gradients. Parameters that do
-    not adapt get the gradient of the query loss less what they change through the minimum. The memory does not grow
-    with the inner steps.
+    phi is the last iterate of the inner loop on L(phi, support) + lambda / 2 |phi - theta|^2, taken for its minimum; H
+    is the Hessian of L(., support) there, and the system is solved by `cg_steps` steps of conjugate gradients.
+    Parameters psi that do not adapt have the gradient dL(phi, query) / d psi - (d^2 L(phi, support) / d psi d phi) x,
+    with x the solution divided by lambda. The memory does not grow with the inner steps.
     """
 
-    def meta_grad(meta: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
-        start = expand_to_tasks(meta, num_tasks(batch.support))
+    def meta_gradient(meta_params: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
+        start = expand_to_tasks(meta_params, num_tasks(batch.support))
         with torch.no_grad():
             *_, optimum = adapt(start, batch.support, step)
         leaves = {key: value.detach().requires_grad_() for key, value in optimum.items()}
         losses = loss(leaves, batch.query)
-        slopes = _gradients(losses, MetaParams(leaves, {})).params
-        # One gradient step of size 1 is phi - dL/dphi: what its derivative makes of a vector z is z - H z.
-        _, moved = inner_loop.unroll(loss, leaves, {}, identity_rule, batch.support, steps=1, adapted=adapted)
-        ends = [moved[key] for key in adapted]
+        query_gradients = _gradients(losses, MetaParams(leaves, {})).params
+        # The vector-Jacobian product of one inner step of size 1, phi - dL/dphi, maps z to z - H z.
+        _, stepped = inner_loop.unroll(loss, MetaParams(leaves, {}), identity, batch.support, steps=1, adapted=adapted)
+        one_step = [stepped[key] for key in adapted]
 
-        def less_hessian(vector: Tensor) -> Params:
-            parts = _split(vector, ends)
-            found = torch.autograd.grad(
-                ends, list(leaves.values()), parts, retain_graph=True, materialize_grads=True, allow_unused=True
+        def identity_minus_hessian(vector: Tensor) -> Params:
+            """(I - H) z on the parameters that adapt, and -(d^2 L / d psi d phi) z on the others."""
+            products = torch.autograd.grad(
+                one_step,
+                list(leaves.values()),
+                unflatten(vector, one_step, batch_dims=2),
+                retain_graph=True,
+                materialize_grads=True,
+                allow_unused=True,
             )
-            return dict(zip(leaves, found, strict=True))
+            return dict(zip(leaves, products, strict=True))
 
         def system(vector: Tensor) -> Tensor:
-            kept = less_hessian(vector)
-            return vector + (vector - _flat([kept[key] for key in adapted])) / proximal
+            """(I + H / lambda) z."""
+            products = identity_minus_hessian(vector)
+            return vector + (vector - flatten([products[key] for key in adapted], batch_dims=2)) / proximal
 
-        solution = conjugate_gradient(system, _flat([slopes[key] for key in adapted]), steps=cg_steps)
-        mixed = less_hessian(solution)
-        gradients = {key: slopes[key] + mixed[key] / proximal for key in meta.params}
-        found = dict(zip(adapted, _split(solution, ends), strict=True))
-        return losses.detach(), MetaParams({key: found.get(key, gradients[key]) for key in meta.params}, {})
+        target = flatten([query_gradients[key] for key in adapted], batch_dims=2)
+        solution = conjugate_gradient(system, target, steps=cg_steps)
+        cross_term = identity_minus_hessian(solution)
+        gradients = {key: query_gradients[key] + cross_term[key] / proximal for key in meta_params.params}
+        solved = dict(zip(adapted, unflatten(solution, one_step, batch_dims=2), strict=True))
+        return losses.detach(), MetaParams({key: solved.get(key, gradients[key]) for key in meta_params.params}, {})
 
-    return meta_grad
+    return meta_gradient
 
 
 def reptile_gradient(adapt: Adapt, loss: TaskLoss, *, steps: int) -> MetaGradient:
-    """Reptile (Nichol et al. 2018, arXiv:1803.02999, eq. 2): theta - phi, to be descended.
+    """Reptile (Nichol et al. 2018, arXiv:1803.02999, eq. 2): theta - phi, the negative of its update direction.
 
-    Each of the `steps` inner steps sees another K of all the points that the task has, K the number of its support
-    points: the support points first, then the query points, and round again. The query loss is thus one of points that
-    adapting saw.
+    Each of the `steps` inner steps sees another minibatch of K of the task's points, K the number of its support
+    points: cyclically, the support points first and then the query points. The query loss is thus of points that the
+    inner loop has seen.
     """
 
-    def meta_grad(meta: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
-        start = expand_to_tasks(meta, num_tasks(batch.support))
+    def meta_gradient(meta_params: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
+        start = expand_to_tasks(meta_params, num_tasks(batch.support))
         with torch.no_grad():
             *_, adapted = adapt(start, _minibatches(batch, steps), step)
             losses = loss(adapted, batch.query)
             return losses, MetaParams({key: value - adapted[key] for key, value in start.params.items()}, {})
 
-    return meta_grad
+    return meta_gradient
 
 
 def joint_gradient(loss: TaskLoss) -> MetaGradient:
     """Joint training: the gradient of the loss on all points of a task, support and query, without adapting.
 
-    That loss is what it returns.
+    The losses (R, B) that it returns are those on all points.
     """
 
-    def meta_grad(meta: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
-        leaves = MetaParams(expand_to_tasks(meta, num_tasks(batch.support)).params, {})
+    def meta_gradient(meta_params: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
+        leaves = MetaParams(expand_to_tasks(meta_params, num_tasks(batch.support)).params, {})
         for leaf in tensors(leaves):
             leaf.requires_grad_()
         losses = loss(leaves.params, _all_points(batch))
         return losses.detach(), _gradients(losses, leaves)
 
-    return meta_grad
+    return meta_gradient
 
 
 def last_step_weights(steps: int) -> StepWeights:
-    """All weight on the query loss after the last of `steps` inner steps."""
+    """All weight on the query loss after the last of `steps` inner steps.
+
+    >>> last_step_weights(2)(0)
+    [0.0, 0.0, 1.0]
+    """
     weights = [0.0] * steps + [1.0]
     return lambda step: weights
 
 
 def annealed_step_weights(steps: int, *, until: int) -> StepWeights:
-    """Equal weights on inner steps 1..`steps`, moving linearly to all weight on the last at outer step `until`."""
+    """Equal weights on inner steps 1..`steps`, annealed linearly to all weight on the last at outer step `until`.
+
+    >>> weights = annealed_step_weights(2, until=10)
+    >>> weights(0), weights(5), weights(10)
+    ([0.0, 0.5, 0.5], [0.0, 0.25, 0.75], [0.0, 0.0, 1.0])
+    """
 
     def weights(step: int) -> list[float]:
         share = max(0.0, 1 - step / until) / steps
@@ -143,54 +161,48 @@ def annealed_step_weights(steps: int, *, until: int) -> StepWeights:
 
 
 def conjugate_gradient(system: Callable[[Tensor], Tensor], target: Tensor, *, steps: int) -> Tensor:
-    """`steps` steps of conjugate gradients from zero towards system(x) = target, for each (R, B) of (R, B, P).
+    """`steps` steps of conjugate gradients from zero for system(x) = target, for each row of (R, B, P).
 
-    The system is symmetric. Where it turns out not to be positive definite, or is solved, that task stays as it is.
+    `system` is a symmetric linear function. A row is frozen where its residual has vanished or the system shows
+    negative curvature (Hestenes and Stiefel 1952).
+
+    >>> conjugate_gradient(lambda x: 2 * x, torch.tensor([[[6.0, 8.0]]]), steps=1)
+    tensor([[[3., 4.]]])
     """
     x, residual = torch.zeros_like(target), target
-    direction, square = residual, _dot(residual, residual)
-    solved = torch.finfo(target.dtype).eps ** 2 * square
-    going = torch.ones_like(square, dtype=torch.bool)
+    direction, residual_norm_sq = residual, _dot(residual, residual)
+    solved = torch.finfo(target.dtype).eps ** 2 * residual_norm_sq
+    active = torch.ones_like(residual_norm_sq, dtype=torch.bool)
     for _ in range(steps):
         image = system(direction)
         curvature = _dot(direction, image)
-        going = going & (curvature > 0) & (square > solved)
-        length = torch.where(going, square / curvature, 0.0)
-        x = torch.where(going, x + length * direction, x)
-        residual = torch.where(going, residual - length * image, residual)
-        after = _dot(residual, residual)
-        direction = residual + torch.where(going, after / square, 0.0) * direction
-        square = after
+        active = active & (curvature > 0) & (residual_norm_sq > solved)
+        length = torch.where(active, residual_norm_sq / curvature, 0.0)
+        x = torch.where(active, x + length * direction, x)
+        residual = torch.where(active, residual - length * image, residual)
+        next_norm_sq = _dot(residual, residual)
+        direction = residual + torch.where(active, next_norm_sq / residual_norm_sq, 0.0) * direction
+        residual_norm_sq = next_norm_sq
     return x
 
 
-def _dot(one: Tensor, other: Tensor) -> Tensor:
-    return (one * other).sum(dim=-1, keepdim=True)
-
-
-def _flat(values: Sequence[Tensor]) -> Tensor:
-    return torch.cat([value.flatten(2) for value in values], dim=2)
-
-
-def _split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = torch.split(vector, [value[0, 0].numel() for value in like], dim=2)
-    return [part.reshape(value.shape) for part, value in zip(parts, like, strict=True)]
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return (left * right).sum(dim=-1, keepdim=True)
 
 
 def _gradients(objective: Tensor, leaves: MetaParams) -> MetaParams:
-    found = iter(torch.autograd.grad(objective.sum(), tensors(leaves)))
-    return MetaParams(*({key: next(found) for key in part} for part in leaves))
-
-
-def identity_rule(rule: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-    return gradients, state
+    """The gradient of the sum of `objective` in each tensor of `leaves`; tasks are independent, so it is per task."""
+    gradients = iter(torch.autograd.grad(objective.sum(), tensors(leaves)))
+    return MetaParams(*({key: next(gradients) for key in group} for group in leaves))
 
 
 def _all_points(batch: TaskBatch) -> Points:
-    return Points(*(torch.cat(parts, dim=-2) for parts in zip(batch.support, batch.query, strict=True)))
+    """The support points and the query points of each task, in this order."""
+    return Points(*(torch.cat(pair, dim=-2) for pair in zip(batch.support, batch.query, strict=True)))
 
 
 def _minibatches(batch: TaskBatch, steps: int) -> list[Points]:
+    """The points of each inner step of Reptile: K at a time, cyclically, of all points of the task."""
     points, size = _all_points(batch), batch.support.x.shape[-2]
-    places = torch.arange(steps * size, device=points.x.device) % points.x.shape[-2]
-    return [Points(*(part.index_select(-2, chosen) for part in points)) for chosen in torch.split(places, size)]
+    indices = torch.arange(steps * size, device=points.x.device) % points.x.shape[-2]
+    return [Points(*(value.index_select(-2, rows) for value in points)) for rows in torch.split(indices, size)]

@@ -41,7 +41,7 @@ def expand_to_tasks(meta_params: MetaParams, num_tasks: int) -> MetaParams:
 
 def map_tensors(change: Callable[[Tensor], Tensor], meta_params: MetaParams) -> MetaParams:
     """`meta_params` with `change` applied to every tensor."""
-    return MetaParams(*({key: change(value) for key, value in part.items()} for part in meta_params))
+    return MetaParams(*({key: change(value) for key, value in group.items()} for group in meta_params))
 
 
 def tensors(meta_params: MetaParams) -> list[Tensor]:
@@ -55,14 +55,19 @@ def select_run(meta_params: MetaParams, index: int) -> MetaParams:
 
 
 def flatten(values: Sequence[Tensor], *, batch_dims: int = 1) -> Tensor:
-    """All values of each batch entry as one row: tensors (*batch, ...) -> (*batch, P)."""
+    """All values of each batch entry as one row: tensors (*batch, ...) -> (*batch, P).
+
+    >>> flatten([torch.zeros(2, 3, 4), torch.zeros(2, 5)]).shape  # 3 * 4 + 5 values for each of 2 runs
+    torch.Size([2, 17])
+    """
     return torch.cat([value.flatten(batch_dims) for value in values], dim=-1)
 
 
 def unflatten(rows: Tensor, like: Sequence[Tensor], *, batch_dims: int = 1) -> list[Tensor]:
     """The inverse of `flatten`: rows (*batch, P) as tensors of the shapes of `like`, which have the same batch axes."""
     sizes = [value.shape[batch_dims:].numel() for value in like]
-    return [part.reshape(value.shape) for part, value in zip(torch.split(rows, sizes, dim=-1), like, strict=True)]
+    chunks = torch.split(rows, sizes, dim=-1)
+    return [chunk.reshape(value.shape) for chunk, value in zip(chunks, like, strict=True)]
 
 
 def relative_distance(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

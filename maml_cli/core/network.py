@@ -7,17 +7,27 @@ Shapes: weights are (..., in, out), biases (..., 1, out), points (..., K, featur
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from maml_cli.core.tables import lookup
+
 Params = dict[str, Tensor]
+"""The parameters of a network, or their gradients or updates, by name."""
+
 Activation = Callable[[Tensor], Tensor]
+"""Pre-activations z -> f(z), elementwise."""
+
 ActivationDerivatives = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""(z, f(z)) -> f'(z), f''(z); None where that is zero."""
+"""(z, f(z)) -> (f'(z), f''(z)); None for a second derivative that is zero everywhere."""
+
 Predict = Callable[[Params, Tensor], Tensor]
+"""(params, inputs (..., K, in)) -> predictions (..., K, out)."""
 
 CONTEXT = "context"
+"""The key of the context inputs (CAVIA)."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": torch.relu,
@@ -28,6 +38,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": torch.sigmoid,
     "sin": torch.sin,
 }
+"""Values of `model.activation`."""
 
 
 def _gelu_derivatives(z: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,13 +47,13 @@ def _gelu_derivatives(z: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _silu_derivatives(z: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    part = z.sigmoid()
-    return part + value * (1 - part), part * (1 - part) * (2 + z * (1 - 2 * part))
+    sigmoid = z.sigmoid()
+    return sigmoid + value * (1 - sigmoid), sigmoid * (1 - sigmoid) * (2 + z * (1 - 2 * sigmoid))
 
 
 def _softplus_derivatives(z: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    part = z.sigmoid()
-    return part, part * (1 - part)
+    sigmoid = z.sigmoid()
+    return sigmoid, sigmoid * (1 - sigmoid)
 
 
 ACTIVATION_DERIVATIVES: dict[str, ActivationDerivatives] = {
@@ -54,22 +65,31 @@ ACTIVATION_DERIVATIVES: dict[str, ActivationDerivatives] = {
     "sigmoid": lambda z, value: (value * (1 - value), value * (1 - value) * (1 - 2 * value)),
     "sin": lambda z, value: (z.cos(), -value),
 }
+"""The derivatives of `ACTIVATIONS`."""
 
 
 def layer_names(num_hidden: int) -> list[str]:
-    """The names of the layers, inputs first: `hidden0`, `hidden1`, ..., `head`."""
+    """The names of the layers, inputs first.
+
+    >>> layer_names(2)
+    ['hidden0', 'hidden1', 'head']
+    """
     return [*(f"hidden{layer}" for layer in range(num_hidden)), "head"]
 
 
 def layer_sizes(hidden: Sequence[int], *, num_inputs: int = 1, num_outputs: int = 1) -> list[int]:
-    """The widths between the layers, inputs first and outputs last."""
+    """The number of features between the layers, inputs first and outputs last.
+
+    >>> layer_sizes([40, 30])
+    [1, 40, 30, 1]
+    """
     return [num_inputs, *hidden, num_outputs]
 
 
 def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
     """The network's output (..., K, out) at the points `x` (..., K, in).
 
-    A `context` among the parameters, (..., 1, C), is C more inputs, the same at every point.
+    A `context` among the parameters, (..., 1, C), is concatenated to the inputs of every point.
     """
     if CONTEXT in params:
         x = torch.cat([x, params[CONTEXT].expand(*x.shape[:-1], -1)], dim=-1)
@@ -80,7 +100,7 @@ def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
 
 
 def _matmul(x: Tensor, weight: Tensor) -> Tensor:
-    """x W, by broadcasting where x is one feature: the same numbers, and no matrices to handle."""
+    """x W; by broadcasting where x has one feature, which is faster and gives the same numbers."""
     return x * weight if x.shape[-1] == 1 else x @ weight
 
 
@@ -94,18 +114,18 @@ def init_mlp(
     num_inputs: int = 1,
     num_outputs: int = 1,
 ) -> Params:
-    """Initial parameters, drawn in float64 on the CPU, independently along the leading axes `batch`.
+    """Initial parameters: weights (*batch, in, out), biases (*batch, 1, out).
 
-    `gain` is a factor on the weights, not on the biases.
+    Drawn from `generator` in float64 on the CPU, layer by layer, independently along the axes `batch`. `init` names a
+    row of `INITIALIZERS`; `gain` is a factor on the weights, not on the biases.
     """
     sizes, names = layer_sizes(hidden, num_inputs=num_inputs, num_outputs=num_outputs), layer_names(len(hidden))
+    initializer = lookup(INITIALIZERS, init, "model.init", "core.network.INITIALIZERS")
     params = {}
     for name, (fan_in, fan_out) in zip(names, pairwise(sizes), strict=True):
-        params[f"{name}.w"] = gain * INITIALIZERS[init](generator, (*batch, fan_in, fan_out))
-        if init == "torch":
-            params[f"{name}.b"] = _uniform(generator, (*batch, 1, fan_out), 1 / math.sqrt(fan_in))
-        else:
-            params[f"{name}.b"] = torch.zeros(*batch, 1, fan_out, dtype=torch.float64)
+        shape = (*batch, fan_in, fan_out)
+        params[f"{name}.w"] = gain * initializer.weight(generator, shape)
+        params[f"{name}.b"] = initializer.bias(generator, shape)
     return params
 
 
@@ -122,14 +142,35 @@ def _truncated_normal(generator: Generator, shape: Sequence[int], std: float) ->
     return torch.nn.init.trunc_normal_(values, 0.0, std, -2 * std, 2 * std, generator=generator)
 
 
-Initializer = Callable[[Generator, Sequence[int]], Tensor]
+def _zero_bias(generator: Generator, shape: Sequence[int]) -> Tensor:
+    return torch.zeros(*shape[:-2], 1, shape[-1], dtype=torch.float64)
 
-# Weights of shape (..., in, out); biases start at zero, except for "torch", where they are drawn as well.
+
+def _uniform_bias(generator: Generator, shape: Sequence[int]) -> Tensor:
+    return _uniform(generator, (*shape[:-2], 1, shape[-1]), 1 / math.sqrt(shape[-2]))
+
+
+Initialize = Callable[[Generator, Sequence[int]], Tensor]
+"""(generator, shape (*batch, in, out) of a layer's weights) -> initial values."""
+
+
+class Initializer(NamedTuple):
+    """The initial distribution of a layer.
+
+    weight: weights, (*batch, in, out).
+    bias: biases, (*batch, 1, out); zero by default.
+    """
+
+    weight: Initialize
+    bias: Initialize = _zero_bias
+
+
 INITIALIZERS: dict[str, Initializer] = {
-    "uniform": lambda g, shape: _uniform(g, shape, 1 / math.sqrt(shape[-2])),
-    "torch": lambda g, shape: _uniform(g, shape, 1 / math.sqrt(shape[-2])),
-    "lecun_normal": lambda g, shape: _normal(g, shape, 1 / math.sqrt(shape[-2])),
-    "he_normal": lambda g, shape: _normal(g, shape, math.sqrt(2 / shape[-2])),
-    "glorot_uniform": lambda g, shape: _uniform(g, shape, math.sqrt(6 / (shape[-2] + shape[-1]))),
-    "truncated_normal": lambda g, shape: _truncated_normal(g, shape, 0.01),
+    "uniform": Initializer(lambda g, shape: _uniform(g, shape, 1 / math.sqrt(shape[-2]))),
+    "torch": Initializer(lambda g, shape: _uniform(g, shape, 1 / math.sqrt(shape[-2])), bias=_uniform_bias),
+    "lecun_normal": Initializer(lambda g, shape: _normal(g, shape, 1 / math.sqrt(shape[-2]))),
+    "he_normal": Initializer(lambda g, shape: _normal(g, shape, math.sqrt(2 / shape[-2]))),
+    "glorot_uniform": Initializer(lambda g, shape: _uniform(g, shape, math.sqrt(6 / (shape[-2] + shape[-1])))),
+    "truncated_normal": Initializer(lambda g, shape: _truncated_normal(g, shape, 0.01)),
 }
+"""Values of `model.init`."""

@@ -1,96 +1,48 @@
-"""Update rules: how the gradients of an inner step become what is subtracted from the parameters.
+"""Update rules: the transforms from the gradients of an inner step to what is subtracted from the parameters.
 
-A rule is a chain of links, each a pure function of what is learned, the gradients so far, the inner step and what
-the earlier steps left. The keys of a rule: `alpha`, or the name of the layer or tensor that an alpha is for; and
-`hidden0.w.in`, `hidden0.w.out` for the factors of a curvature.
+A rule is a chain of transforms, each a pure function of the rule's parameters, the gradients, the inner step and a
+state, as in optax. Keys of the rule's parameters: `alpha`, or the layer or tensor that an alpha is for.
+
+To add an inner optimiser, write its transform and give it a row in `INNER_OPTIMIZERS`.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from maml_cli.core.inner_loop import RuleParamsByStep, UpdateRule
 from maml_cli.core.network import Params
-
-Extrapolation = Callable[[int], float]
-"""How many steps past the last that has an alpha of its own -> the factor on its update."""
-
-EXTRAPOLATIONS: dict[str, Extrapolation] = {
-    "hold": lambda excess: 1.0,
-    "decay": lambda excess: 0.5**excess,
-    "stop": lambda excess: 0.0,
-}
+from maml_cli.core.tables import lookup
 
 
-def chain(*links: UpdateRule) -> UpdateRule:
-    """One rule after the other: the updates of the first are the gradients of the next."""
+def chain(*transforms: UpdateRule) -> UpdateRule:
+    """A rule of several transforms, first to last: the updates of each are the gradients of the next."""
 
-    def update(rule: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-        for link in links:
-            gradients, state = link(rule, gradients, step, state)
+    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        for transform in transforms:
+            gradients, state = transform(rule_params, gradients, step, state)
         return gradients, state
 
     return update
 
 
-def scale_by_alpha(groups: Mapping[str, str], *, positive: bool = False) -> UpdateRule:
-    """The step size alpha of each parameter's group: alpha * gradient.
-
-    One alpha for each parameter is Meta-SGD (Li et al. 2017, arXiv:1707.09835), one for each layer and inner step the
-    LSLR of MAML++ (Antoniou et al. 2018, arXiv:1810.09502). After the last step that has an alpha of its own, that
-    alpha goes on. With `positive`, what the rule holds is log(alpha).
-    """
-
-    def update(rule: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-        held = {group: _value_at_step(rule[group], step) for group in dict.fromkeys(groups.values())}
-        alphas = {group: alpha.exp() for group, alpha in held.items()} if positive else held
-        return {key: alphas[groups[key]] * gradient for key, gradient in gradients.items()}, state
-
-    return update
-
-
-def extrapolate(num_steps: int, beyond: Extrapolation | None) -> UpdateRule:
-    """What becomes of updates after `num_steps`, when no step has anything of its own any more.
-
-    They are multiplied by `beyond(1)`, `beyond(2)`, ...; without `beyond`, ValueError is raised there.
-    """
-
-    def update(rule: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-        if step < num_steps:
-            return gradients, state
-        if beyond is None:
-            raise ValueError(f"no alpha for inner step {step + 1}: there are {num_steps}, and no rule for the rest")
-        factor = beyond(step - num_steps + 1)
-        return {key: factor * gradient for key, gradient in gradients.items()}, state
-
-    return update
-
-
-def precondition_kronecker(
-    rule: RuleParamsByStep, gradients: Params, step: int, state: Params
-) -> tuple[Params, Params]:
-    """Meta-Curvature (Park and Oliva 2019, arXiv:1902.03356, eq. 10): M_in G M_out for the gradient G of a weight.
-
-    The whole matrix that multiplies the flattened gradient is the Kronecker product of the two factors. A bias, or
-    a context, has one axis and one factor: g M_out. Factors of their own for each inner step are used in turn, the
-    last goes on.
-    """
-    curved = {}
-    for key, gradient in gradients.items():
-        turned = gradient @ _value_at_step(rule[f"{key}.out"], step)
-        curved[key] = _value_at_step(rule[f"{key}.in"], step) @ turned if f"{key}.in" in rule else turned
-    return curved, state
+def identity(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+    """The gradients themselves: gradient descent."""
+    return gradients, state
 
 
 def scale_by_rms(*, decay: float = 0.999, eps: float = 1e-8) -> UpdateRule:
     """Adam without momentum (Kingma and Ba 2015, with beta1 = 0): g / sqrt(v + eps^2), v the running mean of g^2.
 
-    The inner optimiser of Reptile (Nichol et al. 2018, arXiv:1803.02999, section 6). eps stands inside the root, so
-    that the derivative at a gradient of zero, as that of a ReLU which is off, is finite.
+    The inner optimiser of Reptile (Nichol et al. 2018, arXiv:1803.02999, section 6). v is corrected for its start at
+    zero. eps stands inside the root, so that the derivative at a gradient of zero, as that of an inactive ReLU, is
+    finite.
     """
 
-    def update(rule: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
         squares = {key: (1 - decay) * gradient * gradient for key, gradient in gradients.items()}
         if step:
             squares = {key: square + decay * state[key] for key, square in squares.items()}
@@ -101,54 +53,129 @@ def scale_by_rms(*, decay: float = 0.999, eps: float = 1e-8) -> UpdateRule:
     return update
 
 
-def alphas(rule: Params, *, groups: Mapping[str, str], positive: bool) -> Params:
-    """The step sizes that `rule` holds, by the names of their groups."""
-    held = {group: rule[group] for group in dict.fromkeys(groups.values())}
-    return {group: value.exp() for group, value in held.items()} if positive else held
+INNER_OPTIMIZERS: dict[str, UpdateRule] = {"sgd": identity, "adam": scale_by_rms()}
+"""Values of `inner.optimizer`: the transform before the multiplication by alpha."""
+
+
+class AlphaSign(NamedTuple):
+    """A parametrisation of the step sizes.
+
+    alpha: learned value -> step size, elementwise.
+    inverse: step size -> learned value.
+    """
+
+    alpha: Callable[[Tensor], Tensor]
+    inverse: Callable[[float], float]
+
+
+ALPHA_SIGNS: dict[str, AlphaSign] = {
+    "free": AlphaSign(alpha=lambda value: value, inverse=lambda alpha: alpha),
+    "positive": AlphaSign(alpha=torch.exp, inverse=math.log),
+}
+"""Values of `inner.alpha.sign`."""
+
+
+def scale_by_alpha(groups: Mapping[str, str], *, sign: AlphaSign = ALPHA_SIGNS["free"]) -> UpdateRule:
+    """The step size: alpha * gradient, with the alpha of each parameter's group (`alpha_groups`).
+
+    An alpha for each parameter is Meta-SGD (Li et al. 2017, arXiv:1707.09835), one for each layer and inner step the
+    LSLR of MAML++ (Antoniou et al. 2018, arXiv:1810.09502). Inner steps after the last that has an alpha use the last.
+
+    >>> update = scale_by_alpha({"w": "alpha"})
+    >>> rule_params = {"alpha": [torch.tensor([[0.5]]), torch.tensor([[0.25]])]}  # of inner steps 0 and 1
+    >>> [update(rule_params, {"w": torch.tensor([[8.0]])}, step, {})[0]["w"].item() for step in range(3)]
+    [4.0, 2.0, 2.0]
+    """
+
+    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        values = {group: value_at_step(rule_params[group], step) for group in dict.fromkeys(groups.values())}
+        alphas = {group: sign.alpha(value) for group, value in values.items()}
+        return {key: alphas[groups[key]] * gradient for key, gradient in gradients.items()}, state
+
+    return update
+
+
+def alphas(rule_params: Params, *, groups: Mapping[str, str], sign: AlphaSign) -> Params:
+    """The step sizes by group, of the shapes of the rule's parameters."""
+    return {group: sign.alpha(rule_params[group]) for group in dict.fromkeys(groups.values())}
+
+
+class AlphaGrouping(NamedTuple):
+    """A partition of the parameters into groups.
+
+    group: name of a parameter tensor -> name of its group.
+    per_parameter: whether a group has a tensor of alphas, one for each of its parameters, instead of one alpha.
+    """
+
+    group: Callable[[str], str]
+    per_parameter: bool = False
+
+
+ALPHA_GROUPINGS: dict[str, AlphaGrouping] = {
+    "scalar": AlphaGrouping(lambda key: "alpha"),
+    "layer": AlphaGrouping(lambda key: key.rpartition(".")[0] or key),
+    "tensor": AlphaGrouping(lambda key: key),
+    "parameter": AlphaGrouping(lambda key: key, per_parameter=True),
+}
+"""Values of `inner.alpha.per`."""
 
 
 def alpha_groups(params: Collection[str], *, per: str) -> dict[str, str]:
-    """Which alpha each of the parameters `params` goes by: one for all, one a layer, one a tensor or more."""
-    name: dict[str, Callable[[str], str]] = {
-        "scalar": lambda key: "alpha",
-        "layer": lambda key: key.rpartition(".")[0] or key,
-        "tensor": lambda key: key,
-        "parameter": lambda key: key,
-    }
-    return {key: name[per](key) for key in params}
+    """The group of each of the parameters `params`: those of a group share an alpha, or a tensor of alphas.
+
+    >>> alpha_groups(["hidden0.w", "hidden0.b", "head.w"], per="layer")
+    {'hidden0.w': 'hidden0', 'hidden0.b': 'hidden0', 'head.w': 'head'}
+    """
+    grouping = lookup(ALPHA_GROUPINGS, per, "inner.alpha.per", "core.update_rules.ALPHA_GROUPINGS")
+    return {key: grouping.group(key) for key in params}
 
 
 def init_alphas(
     params: Params, groups: Mapping[str, str], *, value: float, per_parameter: bool, num_alphas: int
 ) -> Params:
-    """What the rule holds where every alpha starts: (R, num_alphas, 1, 1), or of the shape of their parameter."""
-    alphas = {}
+    """Initial values of the alphas, all `value`: (R, num_alphas, 1, 1), or (R, num_alphas, in, out) per parameter.
+
+    `value` is the learned value, thus log(alpha) where alpha is positive.
+    """
+    initial = {}
     for key, group in groups.items():
         runs, *shape = params[key].shape
         size = shape if per_parameter else [1, 1]
-        alphas[group] = params[key].new_full((runs, num_alphas, *size), value)
-    return alphas
+        initial[group] = params[key].new_full((runs, num_alphas, *size), value)
+    return initial
 
 
-def init_kronecker(params: Params, keys: Collection[str], *, num_steps: int) -> Params:
-    """The identity for each factor of the curvature of the parameters `keys`: it starts as gradient descent.
+Extrapolation = Callable[[int], float]
+"""Inner steps past the last that has parameters, from 1 -> the factor on the updates."""
 
-    (R, num_steps, n, n), where num_steps is 1 for factors that all inner steps share.
+EXTRAPOLATIONS: dict[str, Extrapolation] = {
+    "hold": lambda steps_past_last: 1.0,
+    "decay": lambda steps_past_last: 0.5**steps_past_last,
+    "stop": lambda steps_past_last: 0.0,
+}
+"""Values of `inner.alpha.after_last_step`."""
+
+
+def extrapolate(num_steps: int, extrapolation: Extrapolation | None) -> UpdateRule:
+    """The updates of inner steps past the last of `num_steps` that have parameters, times a factor.
+
+    The factors are extrapolation(1), extrapolation(2), ...; without `extrapolation` such a step raises ValueError.
     """
-    factors = {}
-    for name in kronecker_keys(keys):
-        key, _, side = name.rpartition(".")
-        runs, fan_in, fan_out = params[key].shape
-        eye = torch.eye(fan_in if side == "in" else fan_out, dtype=params[key].dtype, device=params[key].device)
-        factors[name] = eye.repeat(runs, num_steps, 1, 1)
-    return factors
+
+    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        if step < num_steps:
+            return gradients, state
+        if extrapolation is None:
+            raise ValueError(
+                f"inner step {step + 1} has no step size: {num_steps} were learned and "
+                "inner.alpha.after_last_step is not set"
+            )
+        factor = extrapolation(step - num_steps + 1)
+        return {key: factor * gradient for key, gradient in gradients.items()}, state
+
+    return update
 
 
-def kronecker_keys(keys: Collection[str]) -> list[str]:
-    """The names of the factors: two for each weight among the parameters `keys`, one for a bias or a context."""
-    return [f"{key}.{side}" for key in keys for side in (("in", "out") if key.endswith(".w") else ("out",))]
-
-
-def _value_at_step(values: Sequence[Tensor], step: int) -> Tensor:
-    """What is for inner step `step`; beyond the last of them, that."""
+def value_at_step(values: Sequence[Tensor], step: int) -> Tensor:
+    """`values[step]`, or the last value for later inner steps."""
     return values[min(step, len(values) - 1)]

@@ -1,0 +1,207 @@
+"""The experiment of a config: its functions and distributions, ready to compute."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Generator
+
+from maml_cli.config import Config
+from maml_cli.core import (
+    ACTIVATIONS,
+    LOSSES,
+    Algorithm,
+    InnerLoop,
+    MetaParams,
+    Params,
+    Points,
+    Predict,
+    TaskBatch,
+    TaskLoss,
+    UpdateRule,
+    adapted_keys,
+    curvature,
+    init_mlp,
+    lookup,
+    mean_loss,
+    mlp,
+    update_rules,
+    with_context,
+)
+from maml_cli.errors import CheckpointError
+from maml_cli.experiment.differentiation import first_order_until, meta_gradient_source
+from maml_cli.experiment.sizes import num_inputs, param_keys
+from maml_cli.tasks import SampledTasks, SineFamily, Sinusoids, make_generator, with_task_parameters
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+"""Values of `run.dtype`."""
+
+STRATIFIED: dict[str, bool] = {"uniform": False, "stratified": True}
+"""Values of `tasks.query_sampling`: whether the query points are stratified."""
+
+
+class Experiment(NamedTuple):
+    """The functions and distributions that a config describes, on one device and in one dtype.
+
+    family: distribution over sine functions.
+    sample: (generators of R runs, num_steps=) -> a TaskBatch of network inputs (R, B, K, D) and targets (R, B, K, 1),
+        with an axis of outer steps in front where `num_steps` is given.
+    network_inputs: (points, their functions) -> points as the network sees them; adds task parameters for an oracle.
+    predict: (params, inputs) -> predictions.
+    loss: mean loss of each task, in the inner and in the outer loop.
+    algorithm: initial meta-parameters, inner loop and meta-gradient.
+    alpha_groups: parameter that adapts -> the group whose alpha it uses.
+    learned_keys: keys of the rule's parameters that the outer loop learns, those of `alpha` and of `curvature`.
+    alphas: the rule's parameters -> step sizes by group.
+    init_network: (generator, batch=) -> initial parameters in float64 on the CPU.
+    device: of parameters and points.
+    dtype: of parameters and points.
+    """
+
+    family: SineFamily
+    sample: Callable[..., TaskBatch]
+    network_inputs: Callable[[Points, Sinusoids], Points]
+    predict: Predict
+    loss: TaskLoss
+    algorithm: Algorithm
+    alpha_groups: Mapping[str, str]
+    learned_keys: Mapping[str, Sequence[str]]
+    alphas: Callable[[Params], Params]
+    init_network: Callable[..., Params]
+    device: torch.device
+    dtype: torch.dtype
+
+    def init_params(self, generator: Generator, *batch: int) -> Params:
+        """Random parameters of the network, (*batch, in, out) and (*batch, 1, out)."""
+        params = self.init_network(generator, batch=batch)
+        return {key: value.to(self.device, self.dtype) for key, value in params.items()}
+
+    def init_meta_params(self, seeds: Sequence[int]) -> MetaParams:
+        """The meta-parameters before training, (R, ...): one run for each of the `seeds`."""
+        runs = [self.init_params(make_generator(seed, "init")) for seed in seeds]
+        return self.algorithm.init({key: torch.stack([run[key] for run in runs]) for key in runs[0]})
+
+    def load_meta_params(self, saved: Mapping[str, Mapping[str, torch.Tensor]]) -> MetaParams:
+        """The meta-parameters in a checkpoint; raises CheckpointError if their keys or shapes are not the config's."""
+        groups = []
+        for name, expected in self.init_meta_params([0])._asdict().items():
+            shapes = {key: value.shape[1:] for key, value in expected.items()}
+            if {key: value.shape[1:] for key, value in saved.get(name, {}).items()} != shapes:
+                raise CheckpointError(f"{name} in the checkpoint do not have the shapes that its config needs")
+            groups.append({key: saved[name][key].to(self.device, self.dtype) for key in expected})
+        return MetaParams(*groups)
+
+
+def build_experiment(config: Config, device: torch.device | str = "cpu") -> Experiment:
+    """The experiment that `config` describes, on `device`.
+
+    Raises NotImplementedError for a value that the schema accepts and a table lacks.
+    """
+    model, alpha, inner = config.model, config.inner.alpha, config.inner
+    network_inputs = with_task_parameters if model.oracle else lambda points, functions: points
+    predict = partial(mlp, activation=lookup(ACTIVATIONS, model.activation, "model.activation", "core.ACTIVATIONS"))
+    loss = mean_loss(predict, lookup(LOSSES, inner.loss, "inner.loss", "core.LOSSES"))
+    adapted = adapted_keys(param_keys(config), subset=inner.adapt)
+    groups = update_rules.alpha_groups(adapted, per=alpha.per)
+    learned_keys = {
+        "alpha": [*dict.fromkeys(groups.values())] if alpha.learned else [],
+        "curvature": _curvature(config).keys(adapted),
+    }
+    init_task_params = partial(with_context, num_context=model.num_context)
+    inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
+    learned = [key for keys in learned_keys.values() for key in keys]
+    family = SineFamily(**{name: getattr(config.tasks, name) for name in SineFamily._fields})
+    dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.DTYPES")
+    return Experiment(
+        family=family,
+        sample=partial(_sample, _sampler(config, family, device, dtype), network_inputs),
+        network_inputs=network_inputs,
+        predict=predict,
+        loss=loss,
+        algorithm=Algorithm(
+            init=partial(_init_meta_params, config, init_task_params, groups),
+            unroll=partial(inner_loop.unroll, first_order=math.isinf(first_order_until(config))),
+            meta_gradient=meta_gradient_source(config).make(config, inner_loop, learned),
+        ),
+        alpha_groups=groups,
+        learned_keys=learned_keys,
+        alphas=partial(update_rules.alphas, groups=groups, sign=_alpha_sign(config)),
+        init_network=_initializer(config),
+        device=torch.device(device),
+        dtype=dtype,
+    )
+
+
+def _initializer(config: Config) -> Callable[..., Params]:
+    model = config.model
+    return partial(init_mlp, hidden=model.hidden, init=model.init, gain=model.init_gain, num_inputs=num_inputs(config))
+
+
+def _sampler(
+    config: Config, family: SineFamily, device: torch.device | str, dtype: torch.dtype
+) -> Callable[..., SampledTasks]:
+    tasks = config.tasks
+    return partial(
+        family.sample,
+        num_tasks=config.outer.tasks_per_step,
+        num_support=tasks.num_support,
+        num_query=tasks.num_query,
+        stratified=lookup(STRATIFIED, tasks.query_sampling, "tasks.query_sampling", "experiment.STRATIFIED"),
+        dtype=dtype,
+        device=device,
+    )
+
+
+def _sample(
+    sample: Callable[..., SampledTasks],
+    network_inputs: Callable[[Points, Sinusoids], Points],
+    generators: Sequence[Generator],
+    *,
+    num_steps: int | None = None,
+) -> TaskBatch:
+    batch, functions = sample(generators, num_steps=num_steps)
+    return TaskBatch(*(network_inputs(points, functions) for points in batch))
+
+
+def _update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
+    inner, table = config.inner, "core.update_rules.INNER_OPTIMIZERS"
+    transforms = [
+        _curvature(config).transform,
+        lookup(update_rules.INNER_OPTIMIZERS, inner.optimizer, "inner.optimizer", table),
+        update_rules.scale_by_alpha(groups, sign=_alpha_sign(config)),
+    ]
+    if inner.has_per_step_params:
+        transforms.append(update_rules.extrapolate(inner.steps, _extrapolation(config)))
+    return update_rules.chain(*transforms)
+
+
+def _init_meta_params(
+    config: Config, init_task_params: Callable[[Params], Params], groups: Mapping[str, str], params: Params
+) -> MetaParams:
+    inner, alpha, start = config.inner, config.inner.alpha, init_task_params(params)
+    alphas = update_rules.init_alphas(
+        start,
+        groups,
+        value=_alpha_sign(config).inverse(alpha.init),
+        per_parameter=update_rules.ALPHA_GROUPINGS[alpha.per].per_parameter,
+        num_alphas=inner.steps if alpha.per_step else 1,
+    )
+    num_steps = inner.steps if inner.curvature_per_step else 1
+    return MetaParams(params, alphas | _curvature(config).init(start, groups, num_steps=num_steps))
+
+
+def _curvature(config: Config) -> curvature.Curvature:
+    name, table = config.inner.curvature, "core.curvature.CURVATURES"
+    return lookup(curvature.CURVATURES, name, "inner.curvature", table)
+
+
+def _alpha_sign(config: Config) -> update_rules.AlphaSign:
+    name, table = config.inner.alpha.sign, "core.update_rules.ALPHA_SIGNS"
+    return lookup(update_rules.ALPHA_SIGNS, name, "inner.alpha.sign", table)
+
+
+def _extrapolation(config: Config) -> update_rules.Extrapolation | None:
+    name, table = config.inner.alpha.after_last_step, "core.update_rules.EXTRAPOLATIONS"
+    return None if name is None else lookup(update_rules.EXTRAPOLATIONS, name, "inner.alpha.after_last_step", table)
