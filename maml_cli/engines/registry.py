@@ -75,7 +75,7 @@ def make_engine(name: str, config: Config, experiment: Experiment, *, say: Notif
         raise ValueError(f"no engine {name}")
     keep_freed_memory()
     if name == "native":
-        return native.native_engine(config, experiment, say=say)
+        return native.native_engine(config, experiment, notify=say)
     outer = config.outer
     meta_grad: MetaGradient = experiment.algorithm.meta_gradient
     mean: AverageGradient = average_gradient
