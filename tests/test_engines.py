@@ -1,8 +1,8 @@
 """Every engine takes the outer steps that the reference takes, over every combination that it says it can do."""
 
 import json
+import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,6 @@ from tests.conformance import CROSSED, STEP, crossed_config, sample_batch, scatt
 from tests.conftest import Cli
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _kernels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels are compiled once for all tests, away from those of the user."""
-    monkeypatch.setenv("MAML_CACHE", str(tmp_path_factory.getbasetemp().parent / "kernels"))
-    yield
 
 
 def _can(engine: str) -> list[str]:
@@ -101,10 +94,18 @@ def test_an_eager_step_has_the_mean_gradient_of_the_reference(name: str) -> None
 
 
 @pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
-@pytest.mark.parametrize("name", _can("native"))
-def test_the_kernel_takes_the_outer_step_of_the_reference(name: str) -> None:
+@pytest.mark.parametrize(("index", "name"), [*enumerate(_can("native"))])
+def test_the_kernel_takes_the_outer_step_of_the_reference(
+    index: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unoptimised, as kernels of small networks take longer to compile than to run, and one in six in float32; with
+    MAML_FULL_TESTS optimised, and all of them in both precisions."""
+    full = "MAML_FULL_TESTS" in os.environ
+    if not full:
+        monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O0")
     _assert_steps_alike("native", crossed_config(name))
-    _assert_close_in_single_precision("native", crossed_config(name, dtype="float32"))
+    if full or index % 6 == 0:
+        _assert_close_in_single_precision("native", crossed_config(name, dtype="float32"))
 
 
 @pytest.mark.parametrize(("place", "name"), [*enumerate(_can("compiled"))])
@@ -338,7 +339,7 @@ def test_the_engine_depends_on_what_it_can_do_and_on_whether_it_pays(monkeypatch
         "model.activation is gelu": {"model": {"activation": "gelu"}},
         "the outer optimiser is rmsprop": {"outer": {"optimizer": "rmsprop"}},
         "model.num_context is not 0": {"model": {"num_context": 3}},
-        "a task does not fit into the cache": {"model": {"hidden": [2000, 2000]}},
+        "a task takes 1,063 MiB of memory, more than 64 MiB": {"model": {"hidden": [2000, 2000]}},
     }
     for reason, changes in refused.items():
         with pytest.raises(ConfigError, match=f"run.engine: native cannot do this: {reason}"):
@@ -363,6 +364,6 @@ def test_a_compiler_that_fails_is_said_and_auto_goes_on_without(
     changes = ["-s", "outer.steps=2", "-s", "run.eval_tasks=2", "--json"]
     result = cli("train", "-c", "smoke", *changes)
     assert result.code == 0 and json.loads(result.out)["engine"] == "eager"
-    assert "could not compile it: exit code 1; eager needs no compiler" in result.err
+    assert "could not compile the kernel: exit code 1; eager needs no compiler" in result.err
     refused = cli("train", "-c", "smoke", *changes, "-s", "run.engine=native", "--out", "other")
-    assert refused.code == 2 and "could not compile it" in refused.err and not Path("other").exists()
+    assert refused.code == 2 and "could not compile the kernel" in refused.err and not Path("other").exists()

@@ -112,9 +112,10 @@ def run_kernel(kernel: Kernel, batch: TaskBatch, options: CallOptions, state: Ke
     end of an array.
     """
     spec = kernel.spec
-    num_steps, num_runs, num_tasks = batch.support.x.shape[:3]
-    if num_runs == 0:
-        raise ValueError("the batch has no runs")
+    shape = tuple(batch.support.x.shape)
+    if len(shape) != 5 or shape[1] == 0:
+        raise ValueError(f"support.x is {shape}; the kernel takes (steps, runs, tasks, points, 1) and at least one run")
+    num_steps, num_runs, num_tasks = shape[:3]
     for name, points, count in (("support", batch.support, spec.num_support), ("query", batch.query, spec.num_query)):
         for axis, tensor in points._asdict().items():
             _check_tensor(f"{name}.{axis}", tensor, spec.dtype, (num_steps, num_runs, num_tasks, count, 1))
