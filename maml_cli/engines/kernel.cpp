@@ -225,9 +225,13 @@ struct Team {
   std::atomic<int> arrived{0}, round{0};
 };
 
+// Compiled as a piece of train_run: what the compiler inlines decides which products and sums it contracts to one
+// operation with one rounding, and so the last bits of results.
+#define INLINED __attribute__((always_inline)) inline
+
 // Adds the meta-gradient and loss of a task to the sums of its team. With args.skip_tasks the gradient is clipped
 // first, and a task that is not finite is skipped.
-inline void add_task(const CallArgs &args, Team &team, int64_t task) {
+INLINED void add_task(const CallArgs &args, Team &team, int64_t task) {
   const real *gradient = team.task_gradient(task);
   real *sum = team.gradient_sum.data(), factor = 1;
   if (args.skip_tasks) {
@@ -241,7 +245,7 @@ inline void add_task(const CallArgs &args, Team &team, int64_t task) {
 
 // The end of an outer step, once all tasks are added: mean, clipping, update. False, without an update, if the loss or
 // the gradient is not finite.
-bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t run) {
+INLINED bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t run) {
   real *sum = team.gradient_sum.data(), *gradient = args.gradients + run * NUM_LEARNED;
   for (int i = 0; i < NUM_LEARNED; i++) sum[i] /= real(args.num_tasks);
   const double norm = std::sqrt(double(sum_of_squares(sum, NUM_LEARNED)));
