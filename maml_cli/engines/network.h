@@ -1,4 +1,4 @@
-// A multilayer perceptron of one output at the points of a task: gradients and Hessian-vector products of its mean loss.
+// A multilayer perceptron with one output at the points of a task: gradients and Hessian-vector products of its loss.
 //
 // The formulas are those of forward_backward, gradients and subtract_hvp_ in adjoint.py (Pearlmutter 1994, Fast exact
 // multiplication by the Hessian). The sizes of all loops are constants on the compiler's command line, documented in
