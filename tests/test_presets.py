@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from maml_cli.config import Config, load_config, presets, to_dict
+from maml_cli.engines import kernel_build
 from maml_cli.errors import ConfigError, FileError
 from tests.conftest import Cli
 
@@ -223,7 +224,8 @@ def test_a_wheel_has_the_presets_and_finds_them_outside_the_checkout(tmp_path: P
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
         assert {f"maml_cli/presets/{name}.yaml" for name in EXPECTED} <= set(archive.namelist())
-        assert "maml_cli/py.typed" in archive.namelist()
+        kernel = {f"maml_cli/engines/{file.name}" for file in (kernel_build.SOURCE, *kernel_build.HEADERS)}
+        assert {"maml_cli/py.typed", *kernel} <= set(archive.namelist())
     code = (
         "import sys; sys.path.insert(0, 'site'); from maml_cli.cli.app import main; "
         "main(['config', 'show', 'finn-5shot'])"

@@ -1,622 +1,323 @@
 // Outer steps of MAML on the CPU: one task at a time, in the processor's cache.
 //
-// The formulas are those of adjoint.py: the passes of all inner steps are kept, and the derivative of the query loss
-// comes back through them by products of the Hessian with a vector. Everything that shapes a loop is a constant here,
-// given by the compiler's command line: REAL, WIDTHS (of the layers, inputs first, one output), SUPPORT, QUERY, STEPS,
-// ACTIVATION, LOSS; ALPHAS (1 or STEPS), PER_PARAMETER, LEARNED, POSITIVE; and GROUPS, the alpha of each tensor (weight
-// and bias of each layer, -1 where it does not adapt), NUM_GROUPS of them.
+// The forward and backward passes of all inner steps are stored, and the adjoint of the query loss is propagated back
+// through them by Hessian-vector products, as adjoint.py does. Parameters within a task are padded, those of a run are
+// not: see network.h.
 //
-// Shapes: N outer steps, R runs, B tasks. Values of a hidden layer are [points][width], padded with zeros to whole
-// vectors; so are parameters, [in][width] and then the bias, but for the head, whose weights are one row.
+// Shapes: N outer steps, R runs, B tasks.
 
-#include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <thread>
-#include <utility>
 #include <vector>
+
+#include "network.h"
 
 namespace {
 
-using real = REAL;
-constexpr int WIDTH[] = {WIDTHS};
-constexpr int LAYERS = sizeof(WIDTH) / sizeof(int) - 1, HEAD = LAYERS - 1;
-constexpr int GROUP[] = {GROUPS};
-enum { RELU, TANH, SIGMOID, SIN, SOFTPLUS, SILU };
-enum { MSE, L1, HUBER };
-constexpr bool CURVED = ACTIVATION != RELU;  // whether f'' is anything but zero
+// ---- the meta-gradient of a task
 
-#ifndef VECTOR_BYTES
-#if defined(__AVX__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
-#endif
-#if defined(__AVX512VL__) || defined(__aarch64__)
-constexpr int REGISTERS = 26;
-#else
-constexpr int REGISTERS = 12;
-#endif
-constexpr int LANES = VECTOR_BYTES / sizeof(real);
-typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
-
-constexpr int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
-constexpr int weight_at(int layer) {  // where the weights of a layer begin, among padded parameters
-  int at = 0;
-  for (int l = 0; l < layer; l++) at += (WIDTH[l] + 1) * padded(WIDTH[l + 1]);
-  return at;
-}
-constexpr int bias_at(int layer) {
-  return weight_at(layer) + (layer == HEAD ? padded(WIDTH[layer]) : WIDTH[layer] * padded(WIDTH[layer + 1]));
-}
-constexpr int SIZE = bias_at(HEAD) + LANES;
-constexpr int plain_at(int tensor) {  // where a tensor begins, among unpadded parameters
-  int at = 0;
-  for (int t = 0; t < tensor; t++) at += (t % 2 ? 1 : WIDTH[t / 2]) * WIDTH[t / 2 + 1];
-  return at;
-}
-constexpr int PLAIN = plain_at(2 * LAYERS);
-constexpr int hidden_at(int points, int layer) {  // where the values of hidden layer 0, 1, ... begin
-  int at = 0;
-  for (int l = 0; l < layer; l++) at += points * padded(WIDTH[l + 1]);
-  return at;
-}
-constexpr int turned_at(int layer) {  // where the transposed weights of layers 1 .. HEAD - 1 begin
-  int at = 0;
-  for (int l = 1; l < layer; l++) at += WIDTH[l + 1] * padded(WIDTH[l]);
-  return at;
-}
-constexpr int TURNED = std::max(LANES, turned_at(std::max(1, HEAD)));
-constexpr int adapted_size(int tensor) { return GROUP[tensor] < 0 ? 0 : plain_at(tensor + 1) - plain_at(tensor); }
-constexpr int alpha_at(int tensor) {  // where the alphas of a tensor begin, ALPHAS of them one after the other
-  if (!PER_PARAMETER) return GROUP[tensor] * ALPHAS;
-  int at = 0;
-  for (int t = 0; t < tensor; t++) at += ALPHAS * adapted_size(t);
-  return at;
-}
-constexpr int NUM_ALPHAS = PER_PARAMETER ? alpha_at(2 * LAYERS) : NUM_GROUPS * ALPHAS;
-constexpr int WHOLE = PLAIN + NUM_ALPHAS, TAUGHT = LEARNED ? WHOLE : PLAIN;
-
-#define ALIGNED alignas(64)
-#define UNROLL _Pragma("GCC unroll 32")
-
-inline vec &at(real *place) { return *reinterpret_cast<vec *>(place); }
-inline const vec &at(const real *place) { return *reinterpret_cast<const vec *>(place); }
-
-// ---- products of small matrices: C (+)= A B, where A(m, d) = A[m * AM + d * AD] and the rows of B and C are vectors
-
-enum { SET, ADD, TAKE };
-
-template <int MODE, int ROWS, int VECS, int D, int AM, int AD, int BN, int CN>
-inline void tile(const real *A, const real *B, real *C) {
-  vec sum[ROWS][VECS];
-  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++)
-    sum[r][c] = MODE == SET ? vec{} : at(C + r * CN + c * LANES);
-  for (int d = 0; d < D; d++) {
-    vec b[VECS];
-    UNROLL for (int c = 0; c < VECS; c++) b[c] = at(B + d * BN + c * LANES);
-    UNROLL for (int r = 0; r < ROWS; r++) {
-      const real a = A[r * AM + d * AD];
-      UNROLL for (int c = 0; c < VECS; c++) {
-        if constexpr (MODE == TAKE) sum[r][c] -= a * b[c];
-        else sum[r][c] += a * b[c];
-      }
-    }
-  }
-  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++) at(C + r * CN + c * LANES) = sum[r][c];
-}
-
-template <int MODE, int M, int VECS, int D, int AM, int AD, int BN, int CN>
-inline void columns(const real *A, const real *B, real *C) {
-  constexpr int MOST = std::max(1, REGISTERS / VECS), BLOCKS = (M + MOST - 1) / MOST, ROWS = (M + BLOCKS - 1) / BLOCKS;
-  constexpr int REST = M % ROWS;
-  for (int m = 0; m + ROWS <= M; m += ROWS) tile<MODE, ROWS, VECS, D, AM, AD, BN, CN>(A + m * AM, B, C + m * CN);
-  if constexpr (REST > 0)
-    tile<MODE, REST, VECS, D, AM, AD, BN, CN>(A + (M - REST) * AM, B, C + (M - REST) * CN);
-}
-
-template <int MODE, int M, int N, int D, int AM, int AD, int BN, int CN>
-inline void product(const real *A, const real *B, real *C) {
-  constexpr int VECS = N / LANES, MOST = 5, REST = VECS % MOST;
-  for (int c = 0; c + MOST <= VECS; c += MOST)
-    columns<MODE, M, MOST, D, AM, AD, BN, CN>(A, B + c * LANES, C + c * LANES);
-  if constexpr (REST > 0)
-    columns<MODE, M, REST, D, AM, AD, BN, CN>(A, B + (VECS - REST) * LANES, C + (VECS - REST) * LANES);
-}
-
-// A square of vectors, rows for columns: each round deals the first half of the rows out between those of the second.
-template <int... I> inline void deal(vec *rows, std::integer_sequence<int, I...>) {
-  for (int round = 1; round < LANES; round *= 2) {
-    vec dealt[LANES];
-    UNROLL for (int i = 0; i < LANES / 2; i++) {
-      const vec a = rows[i], b = rows[i + LANES / 2];
-      dealt[2 * i] = __builtin_shufflevector(a, b, (I % 2 ? LANES : 0) + I / 2 ...);
-      dealt[2 * i + 1] = __builtin_shufflevector(a, b, (I % 2 ? LANES : 0) + I / 2 + LANES / 2 ...);
-    }
-    UNROLL for (int i = 0; i < LANES; i++) rows[i] = dealt[i];
-  }
-}
-
-template <int ROWS, int COLUMNS> inline void transpose(const real *from, real *to) {
-  constexpr int F = padded(COLUMNS), T = padded(ROWS);
-  for (int i = 0; i < ROWS; i += LANES)
-    for (int j = 0; j < COLUMNS; j += LANES) {
-      vec rows[LANES];
-      UNROLL for (int k = 0; k < LANES; k++) rows[k] = i + k < ROWS ? at(from + (i + k) * F + j) : vec{};
-      deal(rows, std::make_integer_sequence<int, LANES>{});
-      UNROLL for (int k = 0; k < LANES; k++) if (j + k < COLUMNS) at(to + (j + k) * T + i) = rows[k];
-    }
-}
-
-template <int layer = 1> inline void transpose_all(const real *params, real *turned) {
-  if constexpr (layer < HEAD) {
-    transpose<WIDTH[layer], WIDTH[layer + 1]>(params + weight_at(layer), turned + turned_at(layer));
-    transpose_all<layer + 1>(params, turned);
-  }
-}
-
-// ---- what is not linear: value, first and second derivative
-
-inline void activate(real z, real &value, real &slope, real &bend) {
-  if constexpr (ACTIVATION == RELU) {
-    value = z > 0 ? z : 0, slope = z > 0 ? 1 : 0;
-  } else if constexpr (ACTIVATION == TANH) {
-    value = std::tanh(z), slope = 1 - value * value, bend = -2 * value * slope;
-  } else if constexpr (ACTIVATION == SIN) {
-    value = std::sin(z), slope = std::cos(z), bend = -value;
-  } else {
-    const real part = 1 / (1 + std::exp(-z));
-    if constexpr (ACTIVATION == SIGMOID) {
-      value = part, slope = part * (1 - part), bend = slope * (1 - 2 * part);
-    } else if constexpr (ACTIVATION == SOFTPLUS) {
-      value = z > 20 ? z : std::log1p(std::exp(z)), slope = part, bend = part * (1 - part);
-    } else {
-      value = z * part, slope = part + value * (1 - part), bend = part * (1 - part) * (2 + z * (1 - 2 * part));
-    }
-  }
-}
-
-inline void lose(real error, real &value, real &slope, real &bend) {
-  const real size = std::abs(error), sign = (error > 0) - (error < 0);
-  if constexpr (LOSS == MSE) value = error * error, slope = 2 * error, bend = 2;
-  else if constexpr (LOSS == L1) value = size, slope = sign, bend = 0;
-  else value = size < 1 ? error * error / 2 : size - real(0.5), slope = size < 1 ? error : sign, bend = size < 1;
-}
-
-// ---- the network at some points: forward, and the derivatives of the loss back
-
-template <int POINTS> struct Pass {
-  static constexpr int VALUES = std::max(LANES, hidden_at(POINTS, HEAD));
-  ALIGNED real value[VALUES], slope[VALUES], delta[VALUES];
-  ALIGNED real bend[CURVED ? VALUES : LANES], back[CURVED ? VALUES : LANES];
-  real head_delta[POINTS], head_bend[POINTS], loss;
+// The start of the inner loop in an outer step, shared by all tasks of a run; padded parameters.
+struct InnerStart {
+  ALIGNED real params[PADDED_SIZE];          // with weight noise, if there is any
+  ALIGNED real transposed[TRANSPOSED_SIZE];  // their weights
+  ALIGNED real alphas[ALPHAS][PADDED_SIZE];  // of each parameter, as they multiply; zero where it does not adapt
 };
 
-// z = h W + b for layer `layer`, whose inputs are `x` for the first and `values` of the layer before for the others
-template <int POINTS, int layer>
-inline void affine(const real *x, const real *values, const real *params, real *z) {
-  constexpr int N = padded(WIDTH[layer + 1]);
-  for (int k = 0; k < POINTS; k++) std::memcpy(z + k * N, params + bias_at(layer), N * sizeof(real));
-  if constexpr (layer == 0) product<ADD, POINTS, N, 1, 1, 1, N, N>(x, params, z);
-  else
-    product<ADD, POINTS, N, WIDTH[layer], padded(WIDTH[layer]), 1, N, N>(values, params + weight_at(layer), z);
-}
-
-// sum over i of h[k][i] w[i], for each point: the head
-template <int POINTS> inline void head_product(const real *values, const real *weight, real *out) {
-  constexpr int N = padded(WIDTH[HEAD]);
-  for (int k = 0; k < POINTS; k++) {
-    vec sum{};
-    for (int i = 0; i < N; i += LANES) sum += at(values + k * N + i) * at(weight + i);
-    real whole = 0;
-    UNROLL for (int i = 0; i < LANES; i++) whole += sum[i];
-    out[k] += whole;
-  }
-}
-
-template <int POINTS, int layer = 0> inline void forward(const real *x, const real *params, Pass<POINTS> &pass) {
-  if constexpr (layer < HEAD) {
-    constexpr int H = hidden_at(POINTS, layer), N = padded(WIDTH[layer + 1]);
-    real *value = pass.value + H;
-    affine<POINTS, layer>(x, pass.value + hidden_at(POINTS, std::max(0, layer - 1)), params, value);
-    for (int i = 0; i < POINTS * N; i++)
-      activate(value[i], value[i], pass.slope[H + i], pass.bend[CURVED ? H + i : 0]);
-    forward<POINTS, layer + 1>(x, params, pass);
-  }
-}
-
-template <int POINTS, int layer = HEAD - 1> inline void backward(const real *params, const real *turned, Pass<POINTS> &pass) {
-  if constexpr (layer >= 0) {
-    constexpr int H = hidden_at(POINTS, layer), N = padded(WIDTH[layer + 1]);
-    real *delta = pass.delta + H;
-    if constexpr (layer == HEAD - 1) product<SET, POINTS, N, 1, 1, 1, N, N>(pass.head_delta, params + weight_at(HEAD), delta);
-    else
-      product<SET, POINTS, N, WIDTH[layer + 2], padded(WIDTH[layer + 2]), 1, N, N>(
-          pass.delta + hidden_at(POINTS, layer + 1), turned + turned_at(layer + 1), delta);
-    if constexpr (CURVED) std::memcpy(pass.back + H, delta, POINTS * N * sizeof(real));
-    for (int i = 0; i < POINTS * N; i++) delta[i] *= pass.slope[H + i];
-    backward<POINTS, layer - 1>(params, turned, pass);
-  }
-}
-
-template <int POINTS>
-inline void run(const real *x, const real *y, const real *params, const real *turned, Pass<POINTS> &pass) {
-  forward(x, params, pass);
-  real out[POINTS], loss = 0;
-  for (int k = 0; k < POINTS; k++) out[k] = params[bias_at(HEAD)];
-  if constexpr (HEAD > 0) head_product<POINTS>(pass.value + hidden_at(POINTS, HEAD - 1), params + weight_at(HEAD), out);
-  else
-    for (int k = 0; k < POINTS; k++) out[k] += x[k] * params[0];
-  for (int k = 0; k < POINTS; k++) {
-    real value, slope, bend;
-    lose(out[k] - y[k], value, slope, bend);
-    loss += value, pass.head_delta[k] = slope / POINTS, pass.head_bend[k] = bend / POINTS;
-  }
-  pass.loss = loss / POINTS;
-  backward(params, turned, pass);
-}
-
-// (+/-)= h^T delta and the sum of delta, for the layers from `layer` on
-template <int MODE, int POINTS, int layer = 0>
-inline void gather(const real *x, const real *values, const real *deltas, const real *head_delta, real *found, bool bias) {
-  constexpr int IN = std::max(0, hidden_at(POINTS, std::max(0, layer - 1)));
-  if constexpr (layer < HEAD) {
-    constexpr int N = padded(WIDTH[layer + 1]), M = WIDTH[layer];
-    const real *delta = deltas + hidden_at(POINTS, layer);
-    if constexpr (layer == 0) product<MODE, 1, N, POINTS, 1, 1, N, N>(x, delta, found + weight_at(0));
-    else product<MODE, M, N, POINTS, 1, padded(M), N, N>(values + IN, delta, found + weight_at(layer));
-    static constexpr real one = 1;
-    if (bias) product<MODE, 1, N, POINTS, 0, 0, N, N>(&one, delta, found + bias_at(layer));
-    gather<MODE, POINTS, layer + 1>(x, values, deltas, head_delta, found, bias);
-  } else {
-    constexpr int N = padded(WIDTH[HEAD]);
-    real sum = 0, weighted = 0;
-    for (int k = 0; k < POINTS; k++) sum += head_delta[k], weighted += x[k] * head_delta[k];
-    if constexpr (HEAD > 0) {
-      product<MODE, 1, N, POINTS, 1, 1, N, N>(head_delta, values + IN, found + weight_at(HEAD));
-      for (int i = WIDTH[HEAD]; i < N; i++) found[weight_at(HEAD) + i] = 0;  // where f(0) is not zero
-    } else {
-      found[0] = (MODE == SET ? 0 : found[0]) + (MODE == TAKE ? -weighted : weighted);
-    }
-    if (bias) found[bias_at(HEAD)] = (MODE == SET ? 0 : found[bias_at(HEAD)]) + (MODE == TAKE ? -sum : sum);
-  }
-}
-
-template <int POINTS> inline void gradients(const real *x, const Pass<POINTS> &pass, real *found) {
-  gather<SET, POINTS>(x, pass.value, pass.delta, pass.head_delta, found, true);
-}
-
-// ---- found -= H vector: the derivative of a pass along a vector, of its values forward and of its deltas back
-
-struct Turn {
-  static constexpr int VALUES = Pass<SUPPORT>::VALUES;
-  ALIGNED real change[VALUES], turn[CURVED ? VALUES : LANES], delta[VALUES];
-  ALIGNED real turned[TURNED];
+// The memory of a thread for one task after the other; padded parameters.
+struct TaskWorkspace {
+  ALIGNED real params[STEPS][PADDED_SIZE];          // after each inner step
+  ALIGNED real transposed[STEPS][TRANSPOSED_SIZE];  // their weights
+  ALIGNED real gradients[STEPS][PADDED_SIZE];       // of the support loss before each inner step
+  ForwardBackward<SUPPORT> support[STEPS];          // before each inner step
+  ForwardBackward<QUERY> query;
+  Tangent tangent;
+  ALIGNED real vector[PADDED_SIZE];                 // alpha * adjoint
+  ALIGNED real adjoint[PADDED_SIZE];                // of the query loss; in the end the meta-gradient of the parameters
+  ALIGNED real query_gradient[PADDED_SIZE];         // of an inner step before the last
+  ALIGNED real alpha_gradients[LEARNED ? ALPHAS : 1][PADDED_SIZE];
 };
 
-template <int layer = 0>
-inline void turn_forward(const real *x, const real *params, const real *vector, const Pass<SUPPORT> &pass, Turn &work) {
-  if constexpr (layer < HEAD) {
-    constexpr int K = SUPPORT, N = padded(WIDTH[layer + 1]), H = hidden_at(K, layer), IN = hidden_at(K, std::max(0, layer - 1));
-    real *change = work.change + H;
-    affine<K, layer>(x, pass.value + IN, vector, change);
-    if constexpr (layer > 0)
-      product<ADD, K, N, WIDTH[layer], padded(WIDTH[layer]), 1, N, N>(work.change + IN, params + weight_at(layer), change);
-    if constexpr (CURVED) std::memcpy(work.turn + H, change, K * N * sizeof(real));
-    for (int i = 0; i < K * N; i++) change[i] *= pass.slope[H + i];
-    turn_forward<layer + 1>(x, params, vector, pass, work);
-  }
-}
-
-template <int layer = HEAD - 1>
-inline void turn_back(const real *params, const real *turned, const real *vector, const real *head_delta,
-                      const Pass<SUPPORT> &pass, Turn &work) {
-  if constexpr (layer >= 0) {
-    constexpr int K = SUPPORT, N = padded(WIDTH[layer + 1]), H = hidden_at(K, layer), NEXT = layer + 1;
-    real *delta = work.delta + H;
-    if constexpr (NEXT == HEAD) {
-      product<SET, K, N, 1, 1, 1, N, N>(head_delta, params + weight_at(HEAD), delta);
-      product<ADD, K, N, 1, 1, 1, N, N>(pass.head_delta, vector + weight_at(HEAD), delta);
-    } else {
-      constexpr int D = WIDTH[NEXT + 1], P = padded(D), AFTER = hidden_at(K, NEXT);
-      product<SET, K, N, D, P, 1, N, N>(work.delta + AFTER, turned + turned_at(NEXT), delta);
-      product<ADD, K, N, D, P, 1, N, N>(pass.delta + AFTER, work.turned + turned_at(NEXT), delta);
-    }
-    for (int i = 0; i < K * N; i++) {
-      delta[i] *= pass.slope[H + i];
-      if constexpr (CURVED) delta[i] += pass.back[H + i] * pass.bend[H + i] * work.turn[H + i];
-    }
-    turn_back<layer - 1>(params, turned, vector, head_delta, pass, work);
-  }
-}
-
-inline void take_hessian(const real *x, const real *params, const real *turned, const real *vector,
-                         const Pass<SUPPORT> &pass, Turn &work, real *found) {
-  constexpr int K = SUPPORT, LAST = hidden_at(K, std::max(0, HEAD - 1));
-  turn_forward(x, params, vector, pass, work);
-  real out[K];
-  for (int k = 0; k < K; k++) out[k] = vector[bias_at(HEAD)];
-  if constexpr (HEAD > 0) {
-    head_product<K>(pass.value + LAST, vector + weight_at(HEAD), out);
-    head_product<K>(work.change + LAST, params + weight_at(HEAD), out);
-  } else {
-    for (int k = 0; k < K; k++) out[k] += x[k] * vector[0];
-  }
-  for (int k = 0; k < K; k++) out[k] *= pass.head_bend[k];
-  transpose_all(vector, work.turned);
-  turn_back(params, turned, vector, out, pass, work);
-  gather<TAKE, K>(x, pass.value, work.delta, out, found, true);
-  // What goes into the first layer, and into any bias, does not change.
-  if constexpr (HEAD > 0) gather<TAKE, K, 1>(x, work.change, pass.delta, pass.head_delta, found, false);
-}
-
-// ---- one task: adapted, judged, and the derivative back
-
-struct Task {
-  ALIGNED real params[STEPS][SIZE], turned[STEPS][TURNED], slopes[STEPS][SIZE];
-  Pass<SUPPORT> passes[STEPS];
-  Pass<QUERY> query;
-  Turn work;
-  ALIGNED real vector[SIZE], found[SIZE], early[SIZE], alphas[LEARNED ? ALPHAS : 1][SIZE];
-};
-
-struct Start {
-  ALIGNED real params[SIZE], turned[TURNED], alphas[ALPHAS][SIZE];
-};
-
-void adapt(const Start &start, const real *x, const real *y, const double *weights, bool second_order, Task &task) {
+// The query loss after the last inner step, and in `work` the meta-gradient. `step_weights` [STEPS + 1] are the
+// weights of the query losses before and after each inner step.
+real meta_gradient(const InnerStart &start, const real *x, const real *y, const double *step_weights,
+                   bool second_order, TaskWorkspace &work) {
   const real *query_x = x + SUPPORT, *query_y = y + SUPPORT;
-  const real *params = start.params, *turned = start.turned;
+  const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
     const real *alpha = start.alphas[std::min(s, ALPHAS - 1)];
-    real *next = task.params[s];
-    run<SUPPORT>(x, y, params, turned, task.passes[s]);
-    gradients<SUPPORT>(x, task.passes[s], task.slopes[s]);
-    for (int i = 0; i < SIZE; i++) next[i] = params[i] - alpha[i] * task.slopes[s][i];
-    transpose_all(next, task.turned[s]);
-    params = next, turned = task.turned[s];
+    real *next = work.params[s];
+    forward_backward<SUPPORT>(x, y, params, transposed, work.support[s]);
+    gradients<SUPPORT>(x, work.support[s], work.gradients[s]);
+    for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * work.gradients[s][i];
+    transpose_weights(next, work.transposed[s]);
+    params = next, transposed = work.transposed[s];
   }
-  run<QUERY>(query_x, query_y, params, turned, task.query);
-  gradients<QUERY>(query_x, task.query, task.found);
-  const real loss = task.query.loss, last = real(weights[STEPS]);
-  if (last != 1) for (int i = 0; i < SIZE; i++) task.found[i] *= last;
-  if constexpr (LEARNED) std::memset(task.alphas, 0, sizeof task.alphas);
+  forward_backward<QUERY>(query_x, query_y, params, transposed, work.query);
+  gradients<QUERY>(query_x, work.query, work.adjoint);
+  const real loss = work.query.loss, last_weight = real(step_weights[STEPS]);
+  if (last_weight != 1) for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] *= last_weight;
+  if constexpr (LEARNED) std::memset(work.alpha_gradients, 0, sizeof work.alpha_gradients);
   for (int s = STEPS - 1; s >= 0; s--) {
-    const int own = std::min(s, ALPHAS - 1);
-    const real *alpha = start.alphas[own];
-    params = s ? task.params[s - 1] : start.params, turned = s ? task.turned[s - 1] : start.turned;
-    if constexpr (LEARNED)
-      for (int i = 0; i < SIZE; i++) task.alphas[own][i] -= task.found[i] * task.slopes[s][i] * (POSITIVE ? alpha[i] : 1);
+    const int a = std::min(s, ALPHAS - 1);
+    const real *alpha = start.alphas[a];
+    params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
+    if constexpr (LEARNED)  // the learned value of a positive alpha is its logarithm
+      for (int i = 0; i < PADDED_SIZE; i++)
+        work.alpha_gradients[a][i] -= work.adjoint[i] * work.gradients[s][i] * (POSITIVE ? alpha[i] : 1);
     if (second_order) {
-      for (int i = 0; i < SIZE; i++) task.vector[i] = alpha[i] * task.found[i];
-      take_hessian(x, params, turned, task.vector, task.passes[s], task.work, task.found);
+      for (int i = 0; i < PADDED_SIZE; i++) work.vector[i] = alpha[i] * work.adjoint[i];
+      subtract_hvp(x, params, transposed, work.vector, work.support[s], work.tangent, work.adjoint);
     }
-    if (weights[s] != 0) {
-      run<QUERY>(query_x, query_y, params, turned, task.query);
-      gradients<QUERY>(query_x, task.query, task.early);
-      for (int i = 0; i < SIZE; i++) task.found[i] += real(weights[s]) * task.early[i];
+    if (step_weights[s] != 0) {
+      forward_backward<QUERY>(query_x, query_y, params, transposed, work.query);
+      gradients<QUERY>(query_x, work.query, work.query_gradient);
+      for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] += real(step_weights[s]) * work.query_gradient[i];
     }
   }
-  task.query.loss = loss;
+  return loss;
 }
 
-// ---- between the padded parameters of a task and the plain ones of a run
+// ---- between the unpadded parameters of a run and the padded ones of a task
 
-template <typename Each> inline void each_row(Each each) {  // each(plain place, padded place, length, tensor)
+// callback(unpadded offset, padded offset, length, tensor) for each row of each tensor
+template <typename Callback> inline void for_each_row(Callback callback) {
   for (int t = 0; t < 2 * LAYERS; t++) {
-    const int l = t / 2, plain = plain_at(t), n = WIDTH[l + 1];
-    if (t % 2) each(plain, bias_at(l), n, t);
-    else if (l == HEAD) each(plain, weight_at(l), WIDTH[l], t);
+    const int l = t / 2, unpadded = tensor_offset(t), n = WIDTH[l + 1];
+    if (t % 2) callback(unpadded, bias_offset(l), n, t);
+    else if (l == HEAD) callback(unpadded, weight_offset(l), WIDTH[l], t);
     else
-      for (int i = 0; i < WIDTH[l]; i++) each(plain + i * n, weight_at(l) + i * padded(n), n, t);
+      for (int i = 0; i < WIDTH[l]; i++) callback(unpadded + i * n, weight_offset(l) + i * padded(n), n, t);
   }
 }
 
-void spread(const real *plain, const real *noise, Start &start) {
+// values [NUM_VALUES], noise [NUM_PARAMS] or null -> start
+void pad_params(const real *values, const real *noise, InnerStart &start) {
   std::memset(&start, 0, sizeof start);
-  each_row([&](int from, int to, int n, int) {
-    for (int i = 0; i < n; i++) start.params[to + i] = plain[from + i] + (noise ? noise[from + i] : 0);
+  for_each_row([&](int from, int to, int n, int) {
+    for (int i = 0; i < n; i++) start.params[to + i] = values[from + i] + (noise ? noise[from + i] : 0);
   });
-  transpose_all(start.params, start.turned);
-  const real *alphas = plain + PLAIN;
+  transpose_weights(start.params, start.transposed);
+  const real *alphas = values + NUM_PARAMS;
   for (int s = 0; s < ALPHAS; s++)
-    each_row([&](int from, int to, int n, int t) {
+    for_each_row([&](int from, int to, int n, int t) {
       if (GROUP[t] < 0) return;
-      const real *own = alphas + alpha_at(t);
-      own += PER_PARAMETER ? s * adapted_size(t) + from - plain_at(t) : s;
+      const real *alpha = alphas + alpha_offset(t);
+      alpha += PER_PARAMETER ? s * adapted_size(t) + from - tensor_offset(t) : s;
       for (int i = 0; i < n; i++) {
-        const real value = own[PER_PARAMETER ? i : 0];
+        const real value = alpha[PER_PARAMETER ? i : 0];
         start.alphas[s][to + i] = POSITIVE ? std::exp(value) : value;
       }
     });
 }
 
-void collect(const real *found, const real (*alphas)[SIZE], real *plain) {
-  each_row([&](int to, int from, int n, int) { std::memcpy(plain + to, found + from, n * sizeof(real)); });
+// The meta-gradient of a task, padded -> unpadded [NUM_LEARNED]; alphas that parameters share get the sum of theirs.
+void unpad_gradients(const real *adjoint, const real (*alpha_gradients)[PADDED_SIZE], real *unpadded) {
+  for_each_row([&](int to, int from, int n, int) { std::memcpy(unpadded + to, adjoint + from, n * sizeof(real)); });
   if constexpr (!LEARNED) return;
-  real *into = plain + PLAIN;
-  std::fill_n(into, NUM_ALPHAS, real(0));
+  real *alphas = unpadded + NUM_PARAMS;
+  std::fill_n(alphas, NUM_ALPHAS, real(0));
   for (int s = 0; s < ALPHAS; s++)
-    each_row([&](int to, int from, int n, int t) {
+    for_each_row([&](int to, int from, int n, int t) {
       if (GROUP[t] < 0) return;
-      real *own = into + alpha_at(t) + (PER_PARAMETER ? s * adapted_size(t) + to - plain_at(t) : s);
-      for (int i = 0; i < n; i++) own[PER_PARAMETER ? i : 0] += alphas[s][from + i];
+      real *alpha = alphas + alpha_offset(t) + (PER_PARAMETER ? s * adapted_size(t) + to - tensor_offset(t) : s);
+      for (int i = 0; i < n; i++) alpha[PER_PARAMETER ? i : 0] += alpha_gradients[s][from + i];
     });
 }
 
-real squares(const real *values, int n) {
-  real parts[16] = {}, whole = 0;
+real sum_of_squares(const real *values, int n) {
+  real sums[16] = {}, total = 0;  // several sums, so that the compiler may use vectors
   int i = 0;
   for (; i + 16 <= n; i += 16)
-    for (int j = 0; j < 16; j++) parts[j] += values[i + j] * values[i + j];
-  for (; i < n; i++) parts[0] += values[i] * values[i];
-  for (real part : parts) whole += part;
-  return whole;
+    for (int j = 0; j < 16; j++) sums[j] += values[i + j] * values[i + j];
+  for (; i < n; i++) sums[0] += values[i] * values[i];
+  for (real sum : sums) total += sum;
+  return total;
 }
 
-}  // namespace
-
-extern "C" {
+// ---- outer steps
 
 enum { SGD, ADAM, ADAMW };
 
-// What a call computes with; a field with [shape] is an array of that shape.
-struct Block {
-  int64_t num_steps, num_runs, num_tasks, num_threads;
-  const real *x, *y;        // [N][R][B][SUPPORT + QUERY]
-  const real *noise;        // [N][R][PLAIN], or null
-  const double *weights;    // [N][STEPS + 1], of the query loss after each inner step
-  const int32_t *second_order;  // [N]
-  const double *rates;      // [N][2], outer learning rates of the parameters and of the alphas
-  int32_t optimizers[2];    // of the parameters and of the alphas
-  double clip_norm, clip_task_norm;  // infinite where nothing is clipped
-  int32_t leave_out;        // whether tasks that are not finite are left out
-  real *held, *first, *second;  // [R][WHOLE], [R][TAUGHT], [R][TAUGHT]: what is learned, and the moments of Adam
-  int64_t moments;          // the steps that Adam has made before
-  real *gradients;          // [R][TAUGHT], of the last step, as the optimiser got it
-  const int32_t *going;     // [R], whether a run takes part
-  double *loss, *norm;      // [R], of the last step
-  double *loss_sum;         // [R], the losses of all steps are added
-  int64_t *left_out;        // [R], and the tasks that were left out
-  int64_t *done;            // [R], steps until one was not finite
+// The arguments of a call, as CallArgs of kernel_build.py has them. [shape] is that of an array.
+struct CallArgs {
+  int64_t num_steps;             // N
+  int64_t num_runs;              // R
+  int64_t num_tasks;             // B
+  int64_t num_threads;
+  const real *x;                 // [N][R][B][SUPPORT + QUERY], inputs
+  const real *y;                 // [N][R][B][SUPPORT + QUERY], targets
+  const real *noise;             // [N][R][NUM_PARAMS], added to the parameters before the inner loop; or null
+  const double *step_weights;    // [N][STEPS + 1], of the query losses before and after each inner step
+  const int32_t *second_order;   // [N], 0: first-order MAML
+  const double *learning_rates;  // [N][2], of the parameters and of the alphas
+  int32_t optimizers[2];         // of the parameters and of the alphas: SGD, ADAM or ADAMW
+  double clip_norm;              // largest norm of the meta-gradient of a run; infinite: no clipping
+  double clip_task_norm;         // largest norm of the meta-gradient of a task; infinite: no clipping
+  int32_t skip_tasks;            // 1: tasks whose loss or gradient is not finite are skipped; 0: they stop the run
+  real *values;                  // [R][NUM_VALUES], meta-parameters, updated
+  real *first_moments;           // [R][NUM_LEARNED], of Adam, updated
+  real *second_moments;          // [R][NUM_LEARNED], of Adam, updated
+  int64_t adam_steps;            // steps of Adam before this call
+  const int32_t *active;         // [R], 0: the run has diverged and is frozen
+  double *loss_sum;              // [R], the mean query loss of each completed step is added
+  int64_t *skipped_tasks;        // [R], the number of skipped tasks is added
+  double *loss;                  // [R], mean query loss of the last step
+  double *grad_norm;             // [R], norm of the meta-gradient of the last step, before clip_norm
+  real *gradients;               // [R][NUM_LEARNED], meta-gradient of the last step, after clip_norm
+  int64_t *completed;            // [R], steps before a loss or gradient was not finite
 };
 
-int64_t sizes(int64_t *out) {
-  out[0] = sizeof(Block), out[1] = WHOLE, out[2] = TAUGHT;
-  return sizeof(Task) + sizeof(Start);
-}
-
-static void update(const Block &block, int64_t n, int64_t run) {
-  real *held = block.held + run * WHOLE, *first = block.first + run * TAUGHT, *second = block.second + run * TAUGHT;
-  const real *slopes = block.gradients + run * TAUGHT;
-  const double count = double(block.moments + n + 1);
-  for (int part = 0; part < (LEARNED ? 2 : 1); part++) {
-    const int from = part ? PLAIN : 0, to = part ? WHOLE : PLAIN, kind = block.optimizers[part];
-    const double rate = block.rates[2 * n + part];
-    if (kind == SGD) {
-      for (int i = from; i < to; i++) held[i] -= real(rate) * slopes[i];
+void optimizer_step(const CallArgs &args, int64_t step, int64_t run) {
+  real *values = args.values + run * NUM_VALUES;
+  real *first = args.first_moments + run * NUM_LEARNED, *second = args.second_moments + run * NUM_LEARNED;
+  const real *gradient = args.gradients + run * NUM_LEARNED;
+  const double count = double(args.adam_steps + step + 1);
+  for (int section = 0; section < (LEARNED ? 2 : 1); section++) {  // parameters, alphas
+    const int begin = section ? NUM_PARAMS : 0, end = section ? NUM_VALUES : NUM_PARAMS;
+    const int optimizer = args.optimizers[section];
+    const double lr = args.learning_rates[2 * step + section];
+    if (optimizer == SGD) {
+      for (int i = begin; i < end; i++) values[i] -= real(lr) * gradient[i];
       continue;
     }
-    const real size = real(rate / (1 - std::pow(0.9, count))), root = real(std::sqrt(1 - std::pow(0.999, count)));
-    const real kept = kind == ADAMW ? real(1 - rate * 0.01) : real(1);
-    for (int i = from; i < to; i++) {
-      first[i] += real(0.1) * (slopes[i] - first[i]);
-      second[i] = real(0.999) * second[i] + real(0.001) * slopes[i] * slopes[i];
-      held[i] = held[i] * kept - size * first[i] / (std::sqrt(second[i]) / root + real(1e-8));
+    // Kingma & Ba 2015, Algorithm 1; AdamW: Loshchilov & Hutter 2019. The constants are PyTorch's defaults.
+    const real step_size = real(lr / (1 - std::pow(0.9, count)));
+    const real second_correction = real(std::sqrt(1 - std::pow(0.999, count)));
+    const real decay = optimizer == ADAMW ? real(1 - lr * 0.01) : real(1);
+    for (int i = begin; i < end; i++) {
+      first[i] += real(0.1) * (gradient[i] - first[i]);
+      second[i] = real(0.999) * second[i] + real(0.001) * gradient[i] * gradient[i];
+      values[i] = values[i] * decay - step_size * first[i] / (std::sqrt(second[i]) / second_correction + real(1e-8));
     }
   }
 }
 
-// Those who take the tasks of one run together. Gradients are added up in the order of the tasks, whoever computed them,
-// so that the number of threads changes no byte.
+// The threads that share the tasks of one run. Gradients are added in the order of the tasks, whichever thread
+// computed them, so that the number of threads changes no byte.
 struct Team {
   const int size;
-  Start start;
-  std::vector<real> found, sum;  // [B or 1][TAUGHT], of each task or of the last; [TAUGHT]
-  std::vector<double> loss;      // [B]
-  bool done = false;
+  InnerStart start;
+  std::vector<real> task_gradients;  // [B][NUM_LEARNED]; of a team of one, [NUM_LEARNED] of the last task
+  std::vector<double> task_losses;   // [B]
+  std::vector<real> gradient_sum;    // [NUM_LEARNED], of the tasks that were added
+  double loss_sum = 0;               // of the tasks that were added
+  int64_t num_added = 0;
+  bool stopped = false;
 
-  Team(const Block &block, int size)
-      : size(size), found((size > 1 ? block.num_tasks : 1) * TAUGHT), sum(TAUGHT), loss(block.num_tasks) {}
+  Team(const CallArgs &args, int size)
+      : size(size), task_gradients((size > 1 ? args.num_tasks : 1) * NUM_LEARNED), task_losses(args.num_tasks),
+        gradient_sum(NUM_LEARNED) {}
 
-  real *found_by(int64_t task) { return found.data() + (size > 1 ? task * TAUGHT : 0); }
+  real *task_gradient(int64_t task) { return task_gradients.data() + (size > 1 ? task * NUM_LEARNED : 0); }
 
-  void meet() {  // wait until all are here
+  void barrier() {  // waits for all threads of the team, busily at first: the waits of a step are short
     if (size == 1) return;
-    const int now = round.load();
-    if (here.fetch_add(1) + 1 == size) here.store(0), round.store(now + 1);
+    const int current = round.load();
+    if (arrived.fetch_add(1) + 1 == size) arrived.store(0), round.store(current + 1);
     else
-      for (int spins = 0; round.load() == now; spins++)
+      for (int spins = 0; round.load() == current; spins++)
         if (spins > 1000) std::this_thread::yield();
   }
 
  private:
-  std::atomic<int> here{0}, round{0};
+  std::atomic<int> arrived{0}, round{0};
 };
 
-static void train(const Block &block, int64_t run, Team &team, int member, Task &task) {
-  constexpr int POINTS = SUPPORT + QUERY;
-  const int64_t count = block.num_tasks;
-  real *mean = block.gradients + run * TAUGHT, *sum = team.sum.data();
-  double loss = 0;
-  int kept = 0;
-  const auto add = [&, sum](int64_t b, const real *found) {
-    real factor = 1;
-    if (block.leave_out) {
-      const real norm = std::sqrt(squares(found, TAUGHT));
-      if (!std::isfinite(norm) || !std::isfinite(team.loss[b])) return;
-      factor = std::min(real(1), real(block.clip_task_norm) / norm);
-    }
-    kept++, loss += team.loss[b];
-    for (int i = 0; i < TAUGHT; i++) sum[i] += factor * found[i];
-  };
-  if (member == 0) team.done = false;
-  for (int64_t n = 0; n < block.num_steps; n++) {
-    const int64_t place = n * block.num_runs + run;
+// Compiled as a piece of train_run: what the compiler inlines decides which products and sums it contracts to one
+// operation with one rounding, and so the last bits of results.
+#define INLINED __attribute__((always_inline)) inline
+
+// Adds the meta-gradient and loss of a task to the sums of its team. With args.skip_tasks the gradient is clipped
+// first, and a task that is not finite is skipped.
+INLINED void add_task(const CallArgs &args, Team &team, int64_t task) {
+  const real *gradient = team.task_gradient(task);
+  real *sum = team.gradient_sum.data(), factor = 1;
+  if (args.skip_tasks) {
+    const real norm = std::sqrt(sum_of_squares(gradient, NUM_LEARNED));
+    if (!std::isfinite(norm) || !std::isfinite(team.task_losses[task])) return;
+    factor = std::min(real(1), real(args.clip_task_norm) / norm);
+  }
+  team.num_added++, team.loss_sum += team.task_losses[task];
+  for (int i = 0; i < NUM_LEARNED; i++) sum[i] += factor * gradient[i];
+}
+
+// The end of an outer step, once all tasks are added: mean, clipping, update. False, without an update, if the loss or
+// the gradient is not finite.
+INLINED bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t run) {
+  real *sum = team.gradient_sum.data(), *gradient = args.gradients + run * NUM_LEARNED;
+  for (int i = 0; i < NUM_LEARNED; i++) sum[i] /= real(args.num_tasks);
+  const double norm = std::sqrt(double(sum_of_squares(sum, NUM_LEARNED)));
+  const double loss = team.loss_sum / team.num_added;  // 0 / 0 if all tasks were skipped
+  args.loss[run] = loss, args.grad_norm[run] = norm;
+  if (!std::isfinite(loss) || !std::isfinite(norm)) return false;
+  args.loss_sum[run] += loss, args.skipped_tasks[run] += args.num_tasks - team.num_added;
+  const real scale = real(std::min(1.0, args.clip_norm / norm));
+  for (int i = 0; i < NUM_LEARNED; i++) gradient[i] = scale == 1 ? sum[i] : scale * sum[i];
+  optimizer_step(args, step, run);
+  args.completed[run] = step + 1;
+  return true;
+}
+
+// The outer steps of a run, as thread `member` of its team. Thread 0 begins and ends each step.
+void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWorkspace &work) {
+  if (member == 0) team.stopped = false;
+  for (int64_t step = 0; step < args.num_steps; step++) {
+    const int64_t index = step * args.num_runs + run;
     if (member == 0) {
-      spread(block.held + run * WHOLE, block.noise ? block.noise + place * PLAIN : nullptr, team.start);
-      std::fill_n(sum, TAUGHT, real(0)), loss = 0, kept = 0;
+      const real *noise = args.noise ? args.noise + index * NUM_PARAMS : nullptr;
+      pad_params(args.values + run * NUM_VALUES, noise, team.start);
+      std::fill_n(team.gradient_sum.data(), NUM_LEARNED, real(0)), team.loss_sum = 0, team.num_added = 0;
     }
-    team.meet();
-    if (team.done) return;
-    for (int64_t b = member; b < count; b += team.size) {
-      const int64_t points = (place * count + b) * POINTS;
-      adapt(team.start, block.x + points, block.y + points, block.weights + n * (STEPS + 1), block.second_order[n], task);
-      real *found = team.found_by(b);
-      collect(task.found, task.alphas, found);
-      team.loss[b] = task.query.loss;
-      if (team.size == 1) add(b, found);
+    team.barrier();
+    if (team.stopped) return;
+    for (int64_t task = member; task < args.num_tasks; task += team.size) {
+      const int64_t points = (index * args.num_tasks + task) * (SUPPORT + QUERY);
+      team.task_losses[task] = meta_gradient(team.start, args.x + points, args.y + points,
+                                             args.step_weights + step * (STEPS + 1), args.second_order[step], work);
+      unpad_gradients(work.adjoint, work.alpha_gradients, team.task_gradient(task));
+      if (team.size == 1) add_task(args, team, task);
     }
-    team.meet();
+    team.barrier();
     if (member > 0) continue;
     if (team.size > 1)
-      for (int64_t b = 0; b < count; b++) add(b, team.found_by(b));
-    for (int i = 0; i < TAUGHT; i++) sum[i] /= real(count);
-    const double norm = std::sqrt(double(squares(sum, TAUGHT)));
-    block.loss[run] = loss / kept, block.norm[run] = norm;
-    if (!kept || !std::isfinite(loss) || !std::isfinite(norm)) {
-      team.done = true;
-      if (n + 1 < block.num_steps) team.meet();  // where the others are
+      for (int64_t task = 0; task < args.num_tasks; task++) add_task(args, team, task);
+    if (!finish_step(args, team, step, run)) {
+      team.stopped = true;
+      if (step + 1 < args.num_steps) team.barrier();  // at which the other threads wait for the next step
       return;
     }
-    block.loss_sum[run] += loss / kept, block.left_out[run] += count - kept;
-    const real scale = real(std::min(1.0, block.clip_norm / norm));
-    for (int i = 0; i < TAUGHT; i++) mean[i] = scale == 1 ? sum[i] : scale * sum[i];
-    update(block, n, run);
-    block.done[run] = n + 1;
   }
 }
 
-void advance(const Block *block) {
-  const int size = int(std::max<int64_t>(1, block->num_threads / block->num_runs));
-  const int64_t teams = std::min(block->num_threads, block->num_runs);
-  std::atomic<int64_t> next{0};
-  const auto some = [&] {
-    const auto task = std::make_unique<Task>();
-    const auto team = std::make_unique<Team>(*block, 1);
-    std::memset(static_cast<void *>(task.get()), 0, sizeof(Task));
-    for (int64_t run; (run = next++) < block->num_runs;)
-      if (block->going[run]) train(*block, run, *team, 0, *task);
+}  // namespace
+
+// args->num_steps outer steps of all active runs. With more threads than runs, several share the tasks of a run;
+// otherwise each thread takes one run after the other.
+extern "C" void take_outer_steps(const CallArgs *args) {
+  const int team_size = int(std::max<int64_t>(1, args->num_threads / args->num_runs));
+  std::atomic<int64_t> next_run{0};
+  const auto run_worker = [&] {
+    const auto work = std::make_unique<TaskWorkspace>();
+    const auto team = std::make_unique<Team>(*args, 1);
+    for (int64_t run; (run = next_run++) < args->num_runs;)
+      if (args->active[run]) train_run(*args, run, *team, 0, *work);
   };
-  std::vector<std::unique_ptr<Team>> together;
-  const auto one = [&](int64_t run, int member) {
-    const auto task = std::make_unique<Task>();
-    std::memset(static_cast<void *>(task.get()), 0, sizeof(Task));
-    if (block->going[run]) train(*block, run, *together[run], member, *task);
+  std::vector<std::unique_ptr<Team>> teams;
+  const auto team_worker = [&](int64_t run, int member) {
+    const auto work = std::make_unique<TaskWorkspace>();
+    if (args->active[run]) train_run(*args, run, *teams[run], member, *work);
   };
-  std::vector<std::thread> others;
-  if (size == 1) {
-    for (int64_t i = 1; i < teams; i++) others.emplace_back(some);
-    some();
+  std::vector<std::thread> threads;
+  if (team_size == 1) {
+    for (int64_t i = 1; i < std::min(args->num_threads, args->num_runs); i++) threads.emplace_back(run_worker);
+    run_worker();
   } else {
-    for (int64_t run = 0; run < block->num_runs; run++) together.push_back(std::make_unique<Team>(*block, size));
-    for (int64_t i = 1; i < block->num_runs * size; i++) others.emplace_back(one, i / size, int(i % size));
-    one(0, 0);
+    for (int64_t run = 0; run < args->num_runs; run++) teams.push_back(std::make_unique<Team>(*args, team_size));
+    for (int64_t i = 1; i < args->num_runs * team_size; i++)
+      threads.emplace_back(team_worker, i / team_size, int(i % team_size));
+    team_worker(0, 0);
   }
-  for (auto &other : others) other.join();
-}
+  for (auto &thread : threads) thread.join();
 }

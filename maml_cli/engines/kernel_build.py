@@ -1,13 +1,9 @@
-"""A kernel for the CPU, compiled for one config on first use: many outer steps in one call, tasks in the cache.
-
-native.cpp says what it computes; here it is compiled, loaded and fed. Values go in and come back as the tensors that
-every engine shares, so that a run may change engines at any step.
-"""
+"""The kernel for the CPU, kernel.cpp: compiled for one config on first use, and cached."""
 
 import contextlib
 import ctypes
 import hashlib
-import math
+import itertools
 import os
 import platform
 import shutil
@@ -18,48 +14,62 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from maml_cli.core import TaskBatch
 from maml_cli.errors import FileError
 from maml_cli.runs import write_atomic
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-OPTIMISED = ("-O3", "-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math")
-FLAGS = ("-std=c++17", *OPTIMISED, "-shared", "-fPIC", "-pthread")
+HEADERS = tuple(SOURCE.with_name(name) for name in ("network.h", "products.h"))
+OPTIMISATION = "-O3"
+"""Tests of small networks lower it: most of their time is compilation."""
+FLAGS = ("-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")
+LIBRARY_FLAGS = ("-shared", "-fPIC", "-pthread")
+
+# In the order of the enumerations in network.h.
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "sin", "softplus", "silu")
 LOSSES = ("mse", "l1", "huber")
-OPTIMIZERS = ("sgd", "adam", "adamw")
-REALS = {torch.float32: "float", torch.float64: "double"}
+C_TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
 class KernelSpec(NamedTuple):
-    """All that shapes the loops of a kernel: `groups` has the alpha of each tensor, -1 where it does not adapt."""
+    """The compile-time constants of a kernel.
+
+    dtype: float32 or float64, of all points, parameters and gradients.
+    widths: units of each layer: the input (1), the hidden layers, the output (1).
+    num_support, num_query: points of a task.
+    inner_steps: steps of the inner loop, at least 1.
+    activation, loss: of the network and of its points, of `ACTIVATIONS` and `LOSSES`.
+    alpha_steps: alphas of each group, 1 (all inner steps share it) or `inner_steps`.
+    per_parameter: whether each adapted parameter has its own alpha, instead of each group.
+    learned: whether the outer loop learns alphas.
+    positive: whether the learned value is log(alpha).
+    groups: index of the alpha group of each tensor (weight and bias of each layer); -1: the tensor does not adapt.
+    """
 
     dtype: torch.dtype
     widths: Sequence[int]
     num_support: int
     num_query: int
-    steps: int
+    inner_steps: int
     activation: str
     loss: str
-    num_alphas: int
+    alpha_steps: int
     per_parameter: bool
     learned: bool
     positive: bool
     groups: Sequence[int]
 
     def definitions(self) -> list[str]:
-        """What the compiler is told."""
+        """The constants as arguments of the compiler."""
         values: dict[str, object] = {
-            "REAL": REALS[self.dtype],
+            "REAL": C_TYPES[self.dtype],
             "WIDTHS": ",".join(map(str, self.widths)),
             "SUPPORT": self.num_support,
             "QUERY": self.num_query,
-            "STEPS": self.steps,
+            "STEPS": self.inner_steps,
             "ACTIVATION": ACTIVATIONS.index(self.activation),
             "LOSS": LOSSES.index(self.loss),
-            "ALPHAS": self.num_alphas,
+            "ALPHAS": self.alpha_steps,
             "PER_PARAMETER": int(self.per_parameter),
             "LEARNED": int(self.learned),
             "POSITIVE": int(self.positive),
@@ -68,58 +78,79 @@ class KernelSpec(NamedTuple):
         }
         return [f"-D{name}={value}" for name, value in values.items()]
 
-    def memory(self) -> int:
-        """About how many bytes one thread works in."""
-        pairs = [(fan_in + 1) * (fan_out + 16) for fan_in, fan_out in zip(self.widths, self.widths[1:], strict=False)]
-        values = sum(width + 16 for width in self.widths[1:-1]) * (self.num_support * 5 + self.num_query * 5)
-        alphas = 2 * self.num_alphas
-        return (sum(pairs) * (3 * self.steps + 8 + alphas) + values * (self.steps + 2)) * self.dtype.itemsize
+    @property
+    def tensor_sizes(self) -> list[int]:
+        """Elements of the weight and the bias of each layer."""
+        return [size for ins, outs in itertools.pairwise(self.widths) for size in (ins * outs, outs)]
+
+    @property
+    def num_params(self) -> int:
+        """Parameters of the network."""
+        return sum(self.tensor_sizes)
+
+    @property
+    def num_values(self) -> int:
+        """Meta-parameters of a run: the parameters of the network, then the alphas."""
+        adapted = sum(size for size, group in zip(self.tensor_sizes, self.groups, strict=True) if group >= 0)
+        return self.num_params + self.alpha_steps * (adapted if self.per_parameter else max(self.groups) + 1)
+
+    @property
+    def num_learned(self) -> int:
+        """The first of these values, which have gradients and moments."""
+        return self.num_values if self.learned else self.num_params
+
+    def workspace_bytes(self) -> int:
+        """Bytes that one thread works in: the arrays of InnerStart and TaskWorkspace in kernel.cpp, unpadded."""
+        curved = self.activation != "relu"  # with f'' of its own
+        hidden, transposed = (
+            sum(self.widths[1:-1]),
+            sum(ins * outs for ins, outs in itertools.pairwise(self.widths[1:-1])),
+        )
+        support, query = (
+            (5 if curved else 3) * points * hidden + 2 * points for points in (self.num_support, self.num_query)
+        )
+        tangent = (3 if curved else 2) * self.num_support * hidden + transposed
+        start = (1 + self.alpha_steps) * self.num_params + transposed
+        by_step = 2 * self.num_params + transposed + support
+        gradients = (3 + (self.alpha_steps if self.learned else 1)) * self.num_params
+        return (start + self.inner_steps * by_step + query + tangent + gradients) * self.dtype.itemsize
 
 
-class CallArgs(ctypes.Structure):
-    """What a call computes with: the struct of the same name in native.cpp."""
+class Kernel(NamedTuple):
+    """A compiled kernel.
 
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("num_steps", "num_runs", "num_tasks", "num_threads")),
-        *((name, ctypes.c_void_p) for name in ("x", "y", "noise", "weights", "second_order", "rates")),
-        ("optimizers", ctypes.c_int32 * 2),
-        ("clip_norm", ctypes.c_double),
-        ("clip_task_norm", ctypes.c_double),
-        ("leave_out", ctypes.c_int32),
-        *((name, ctypes.c_void_p) for name in ("held", "first", "second")),
-        ("moments", ctypes.c_int64),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("gradients", "going", "loss", "norm", "loss_sum", "left_out", "completed")
-        ),
-    )
+    spec: the constants it was compiled with.
+    library: the shared library, whose function is `take_outer_steps`.
+    """
+
+    spec: KernelSpec
+    library: ctypes.CDLL
 
 
 def compiler() -> str | None:
-    """The C++ compiler of this machine: that of $CXX, or the first there is."""
-    named = os.environ.get("CXX")
-    return next((found for name in (named, "c++", "g++", "clang++") if name and (found := shutil.which(name))), None)
+    """The path of a C++ compiler: that of $CXX, else the first of c++, g++ and clang++; None if there is none."""
+    candidates = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((path for name in candidates if name and (path := shutil.which(name))), None)
 
 
-def load_kernel(shape: KernelSpec, *, say: Callable[[str], None] = lambda text: None) -> ctypes.CDLL:
-    """The kernel for `shape`, compiled unless that was done before; raises OSError if it cannot be,
-    FileError if the cache directory cannot be written."""
-    with_what = compiler()
-    if with_what is None:
-        raise OSError("no C++ compiler is present")
-    command = [with_what, *FLAGS, *shape.definitions()]
-    source = SOURCE.read_bytes()
-    # For one machine: -march=native means another thing on the next.
-    parts = [source, " ".join(command).encode(), _version(with_what), _processor()]
-    file = cache_directory() / f"{hashlib.sha256(b'|'.join(parts)).hexdigest()[:24]}.so"
+def load_kernel(spec: KernelSpec, *, notify: Callable[[str], None] = lambda text: None) -> Kernel:
+    """The kernel for `spec`, from the cache or else compiled into it, which `notify` announces.
+
+    Raises OSError if there is no compiler or if it fails, FileError if the cache cannot be written.
+    """
+    path = compiler()
+    if path is None:
+        raise OSError("there is no C++ compiler")
+    command = [path, OPTIMISATION, *FLAGS, *LIBRARY_FLAGS, *spec.definitions()]
+    file = cache_directory() / f"{_cache_key(command)}.so"
     if not file.exists():
-        say("compiling a kernel for this config, once; some seconds ...")
+        notify("compiling a kernel for this config, once; some seconds ...")
         _store(file, _compile(command))
-    return ctypes.CDLL(str(file))
+    return Kernel(spec, ctypes.CDLL(str(file)))
 
 
 def cache_directory() -> Path:
-    """Where compiled kernels are kept: $MAML_CACHE, or `maml` in the user's cache directory."""
+    """The directory of compiled kernels: $MAML_CACHE, or `maml` in the user's cache directory."""
     own, shared = os.environ.get("MAML_CACHE"), os.environ.get("XDG_CACHE_HOME")
     return Path(own) if own else Path(shared or Path.home() / ".cache") / "maml"
 
@@ -133,89 +164,37 @@ def _store(file: Path, library: bytes) -> None:
         raise FileError(f"{file.parent}: kernel cache cannot be written: {error.strerror}; {advice}") from None
 
 
+def _cache_key(command: Sequence[str]) -> str:
+    """A digest of everything the library depends on: sources, command, compiler and processor.
+
+    The processor is part of it because a library compiled with -march=native for another one may stop with SIGILL.
+    """
+    digest = hashlib.sha256()
+    sources = [file.read_bytes() for file in (SOURCE, *HEADERS)]
+    for item in (*sources, " ".join(command).encode(), _compiler_version(command[0]), _processor()):
+        digest.update(hashlib.sha256(item).digest())
+    return digest.hexdigest()[:24]
+
+
 def _compile(command: Sequence[str]) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "kernel.so"
-        done = subprocess.run([*command, str(SOURCE), "-o", str(target)], capture_output=True, text=True)
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise OSError(f"{command[0]} could not compile it: {said[-1]}")
+    """The shared library; raises OSError with the compiler's first error."""
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "kernel.so"
+        result = subprocess.run([*command, str(SOURCE), "-o", str(target)], capture_output=True, text=True)
+        if result.returncode:
+            lines = result.stderr.strip().splitlines()
+            errors = [line for line in lines if "error" in line] or lines[-1:] or [f"exit code {result.returncode}"]
+            raise OSError(f"{command[0]} could not compile the kernel: {errors[0]}")
         return target.read_bytes()
 
 
-def _version(name: str) -> bytes:
-    return subprocess.run([name, "--version"], capture_output=True).stdout
+def _compiler_version(path: str) -> bytes:
+    return subprocess.run([path, "--version"], capture_output=True).stdout
 
 
 def _processor() -> bytes:
-    """What -march=native looks at."""
+    """The model and instruction set of the processor, which -march=native depends on."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return "\n".join(sorted({line for line in lines if line.startswith(("model", "flags", "Features"))})).encode()
     return f"{platform.machine()} {platform.processor()}".encode()
-
-
-class CallOptions(NamedTuple):
-    """How the outer steps of one call are taken, apart from their tasks; arrays as native.cpp has them."""
-
-    weights: Tensor
-    second_order: Tensor
-    rates: Tensor
-    noise: Tensor | None
-    clip_norm: float | None
-    clip_task_norm: float | None
-    optimizers: Sequence[str]
-    num_threads: int
-
-
-class KernelState(NamedTuple):
-    """What a call reads and changes, a row for each run: what is learned, with what is not after it; the moments of
-    Adam; the sums of losses and of tasks left out. Runs that are not `going` stay as they are."""
-
-    values: Tensor
-    first_moments: Tensor
-    second_moments: Tensor
-    loss_sum: Tensor
-    skipped_tasks: Tensor
-    active: Tensor
-    adam_steps: int
-
-
-class CallResult(NamedTuple):
-    """Of each run: loss, norm of the gradient and gradient of its last step, and the steps it did until one was not
-    finite."""
-
-    loss: Tensor
-    norm: Tensor
-    gradients: Tensor
-    completed: Tensor
-
-
-def run_kernel(library: ctypes.CDLL, batch: TaskBatch, call: CallOptions, held: KernelState) -> CallResult:
-    """The outer steps of `batch`, (N, R, B, ...); mutates `held`, and only it."""
-    x, y = (torch.cat([a, b], dim=-2).contiguous() for a, b in zip(batch.support, batch.query, strict=True))
-    num_steps, num_runs, num_tasks = x.shape[:3]
-    loss = torch.zeros(num_runs, dtype=torch.float64)
-    found = CallResult(
-        loss, loss.clone(), torch.zeros_like(held.first_moments), torch.zeros(num_runs, dtype=torch.int64)
-    )
-    arrays = {
-        **{"x": x, "y": y, "noise": call.noise, "weights": call.weights, "second_order": call.second_order},
-        **{"rates": call.rates, "held": held.values, "first": held.first_moments, "second": held.second_moments},
-        **{"loss_sum": held.loss_sum, "left_out": held.skipped_tasks, "going": held.active},
-        **found._asdict(),
-    }
-    block = CallArgs(
-        **{name: None if array is None else array.data_ptr() for name, array in arrays.items()},
-        num_steps=num_steps,
-        num_runs=num_runs,
-        num_tasks=num_tasks,
-        num_threads=call.num_threads,
-        optimizers=(ctypes.c_int32 * 2)(*(OPTIMIZERS.index(name) for name in call.optimizers)),
-        clip_norm=math.inf if call.clip_norm is None else call.clip_norm,
-        clip_task_norm=math.inf if call.clip_task_norm is None else call.clip_task_norm,
-        leave_out=int(call.clip_task_norm is not None),
-        moments=held.adam_steps,
-    )
-    library.advance(ctypes.byref(block))
-    return found

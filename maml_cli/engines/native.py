@@ -1,33 +1,34 @@
-"""The native engine: outer steps by the kernel for the CPU, on the tensors that every engine shares.
+"""The native engine: outer steps by a compiled kernel for the CPU, on the state that all engines share.
 
-A run may change engines at any step: what is learned, and the state of the optimisers, is packed before a call of many
-outer steps and unpacked after it.
+The meta-parameters and the state of the optimisers are packed into rows before a call of many outer steps and unpacked
+after it, so that a training may change engines at any step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from maml_cli.config import Config
-from maml_cli.core import MetaParams, Params, TaskBatch, tensors
-from maml_cli.engines import kernel_build
-from maml_cli.engines.kernel_build import CallOptions, KernelSpec, KernelState
-from maml_cli.engines.optimizers import OuterOptimizer
+from maml_cli.core import MetaParams, TaskBatch, flatten, map_tensors, tensors, unflatten
+from maml_cli.engines import kernel_build, kernel_call
+from maml_cli.engines.kernel_build import KernelSpec
+from maml_cli.engines.kernel_call import CallOptions, KernelState
+from maml_cli.engines.optimizers import OUTER_OPTIMIZERS, optimizer_state
 from maml_cli.engines.outer_step import SCHEDULES, finish_block, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import Experiment, first_order_until, num_inputs, param_keys, step_weights
 from maml_cli.runtime import single_threaded_torch
 
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 MAX_TASK_BYTES = 2**26
-"""Bytes that one task may take: beyond the caches, a batched product is as fast."""
+"""Bytes of memory of one task, 64 MiB. The kernel is fast because a task stays in the processor's cache; beyond, the
+batched products of PyTorch are as fast."""
 
 
 def native_unsupported(config: Config, device: torch.device) -> Iterator[str]:
-    """What the kernel cannot do, besides what is not written out."""
+    """The reasons why the kernel cannot train `config` on `device`, besides those of `adjoint_unsupported`."""
     if device.type != "cpu":
         yield f"device {device.type}"
     if config.inner.curvature != "none":
@@ -37,25 +38,20 @@ def native_unsupported(config: Config, device: torch.device) -> Iterator[str]:
     if config.model.activation not in kernel_build.ACTIVATIONS:
         yield f"model.activation = {config.model.activation}"
     for optimizer in _optimizers(config):
-        if optimizer not in kernel_build.OPTIMIZERS:
+        if OUTER_OPTIMIZERS[optimizer].kernel_index is None:
             yield f"outer optimiser {optimizer}"
-    if _kernel_spec(config, [-1]).memory() > MAX_TASK_BYTES:
-        yield "tasks larger than the cache"
+    if (size := _kernel_spec(config, {}).workspace_bytes()) > MAX_TASK_BYTES:
+        yield f"tasks of {size / 2**20:,.0f} MiB of memory, more than {MAX_TASK_BYTES / 2**20:.0f} MiB"
     if kernel_build.compiler() is None:
         yield "systems without a C++ compiler"
 
 
 def native_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:
-    """Outer steps by the kernel for `config`; raises ConfigError if it does not compile."""
-    names = [*dict.fromkeys(experiment.alpha_groups.values())]
-    groups = [
-        names.index(experiment.alpha_groups[key]) if key in experiment.alpha_groups else -1
-        for key in param_keys(config)
-    ]
+    """Outer steps by the kernel for `config`; raises ConfigError if the kernel does not compile."""
     try:
-        library = kernel_build.load_kernel(_kernel_spec(config, groups), say=notify)
+        kernel = kernel_build.load_kernel(_kernel_spec(config, experiment.alpha_groups), notify=notify)
     except OSError as error:
-        raise ConfigError(f"run.engine: native cannot do this: {error}; eager needs no compiler") from None
+        raise ConfigError(f"run.engine: native needs a kernel: {error}; eager needs no compiler") from None
 
     @single_threaded_torch()
     def advance(state: TrainState, count: int) -> StepResult:
@@ -63,32 +59,33 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify) -> 
         std, noise = config.outer.weight_noise, None
         if std:
             noise = sample_weight_noise(state.meta_params, state.noise_generators, std, num_steps=count)
-        held = _pack_state(state)
-        report = kernel_build.run_kernel(library, batches, _call_options(config, state.step, count, noise), held)
-        _unpack_state(state, held)
-        finish_block(config, state, report.completed, experiment.algorithm.meta_gradient, batches, noise)
-        return StepResult(report.loss, report.norm, _as_gradients(state, report.gradients))
+        packed = pack_state(state)
+        result = kernel_call.run_kernel(kernel, batches, _call_options(config, state.step, count, noise), packed)
+        unpack_state(state, packed)
+        finish_block(config, state, result.completed, experiment.algorithm.meta_gradient, batches, noise)
+        return StepResult(result.loss, result.grad_norm, _unpack_gradients(state, result.gradients))
 
     return advance
 
 
 def _sample_in_threads(experiment: Experiment, state: TrainState, count: int, *, num_threads: int) -> TaskBatch:
-    """The tasks of `count` steps, those of each run by a thread."""
+    """The tasks of `count` outer steps, (N, R, B, ...), each run sampled by one thread."""
     if min(num_threads, len(state.generators)) == 1:
         return experiment.sample(state.generators, num_steps=count)
     with ThreadPoolExecutor(num_threads) as pool:
-        runs = [*pool.map(lambda stream: experiment.sample([stream], num_steps=count), state.generators)]
+        runs = [*pool.map(lambda generator: experiment.sample([generator], num_steps=count), state.generators)]
     return TaskBatch.concat_runs(runs)
 
 
 def _call_options(config: Config, step: int, count: int, noise: Tensor | None) -> CallOptions:
+    """The schedules of `count` outer steps from `step` on, and the settings that all of them share."""
     outer, weights, first_order = config.outer, step_weights(config), first_order_until(config)
-    rates, steps = (outer.lr, config.inner.alpha.lr or outer.lr), range(step, step + count)
+    base_rates, steps = (outer.lr, config.inner.alpha.lr or outer.lr), range(step, step + count)
     scales = [SCHEDULES[outer.schedule](step / outer.steps) for step in steps]
     return CallOptions(
-        weights=torch.tensor([weights(step) for step in steps], dtype=torch.float64),
+        step_weights=torch.tensor([weights(step) for step in steps], dtype=torch.float64),
         second_order=torch.tensor([step >= first_order for step in steps], dtype=torch.int32),
-        rates=torch.tensor([[rate * scale for rate in rates] for scale in scales], dtype=torch.float64),
+        learning_rates=torch.tensor([[rate * scale for rate in base_rates] for scale in scales], dtype=torch.float64),
         noise=noise,
         clip_norm=outer.clip_norm,
         clip_task_norm=outer.clip_task_norm,
@@ -97,83 +94,74 @@ def _call_options(config: Config, step: int, count: int, noise: Tensor | None) -
     )
 
 
-def _pack_state(state: TrainState) -> KernelState:
-    """What the kernel reads, one row for each run; the first tensors of a Meta are those that are learned."""
-    held = _rows(tensors(state.meta_params))
-    first, second = (
-        _rows([_moment(learned, leaf, name) for learned, leaf in _learned(state)]) for name in ADAM_MOMENTS
-    )
+def pack_state(state: TrainState) -> KernelState:
+    """`state` as the arrays of the kernel, one row for each run; `loss_sum` and `skipped_tasks` are not copied."""
+    first, second = _moments(state)
     return KernelState(
-        values=held,
-        first_moments=first,
-        second_moments=second,
+        values=flatten(tensors(state.meta_params)),
+        first_moments=flatten(first),
+        second_moments=flatten(second),
         loss_sum=state.loss_sum,
         skipped_tasks=state.skipped_tasks,
         active=(state.diverged == 0).int(),
-        adam_steps=max(learned.steps_taken() for learned in state.optimizers.values()),
+        adam_steps=max(optimizer.steps_taken() for optimizer in state.optimizers.values()),
     )
 
 
-def _unpack_state(state: TrainState, held: KernelState) -> None:
-    """Write back the learned tensors and the state of the optimisers."""
-    _write(tensors(state.meta_params), held.values)
-    for name, values in zip(ADAM_MOMENTS, (held.first_moments, held.second_moments), strict=True):
-        _write([_moment(learned, leaf, name) for learned, leaf in _learned(state)], values)
+def unpack_state(state: TrainState, packed: KernelState) -> None:
+    """Write the learned tensors and the moments of the optimisers back to `state`."""
+    first, second = _moments(state)
+    _copy_rows(packed.values, tensors(state.meta_params))
+    _copy_rows(packed.first_moments, first)
+    _copy_rows(packed.second_moments, second)
 
 
-def _learned(state: TrainState) -> list[tuple[OuterOptimizer, Tensor]]:
-    return [(learned, leaf) for learned in state.optimizers.values() for leaf in learned.tensors()]
+def _copy_rows(rows: Tensor, targets: Sequence[Tensor]) -> None:
+    for target, value in zip(targets, unflatten(rows, targets), strict=True):
+        target.copy_(value)
 
 
-def _moment(learned: OuterOptimizer, leaf: Tensor, name: str) -> Tensor:
-    """A moment that Adam keeps of `leaf`, from zero as its first step has it; of other optimisers nothing is kept."""
-    if "betas" not in learned.optimizer.defaults:
-        return torch.zeros_like(leaf)
-    kept: Params = learned.optimizer.state[leaf]
-    if not kept:
-        kept |= {"step": torch.zeros(()), **{moment: torch.zeros_like(leaf) for moment in ADAM_MOMENTS}}
-    return kept[name]
+def _moments(state: TrainState) -> tuple[list[Tensor], list[Tensor]]:
+    """The first and second moments of every learned tensor, in the order of the meta-parameters.
+
+    They are the optimisers' own tensors, and zeros that nobody reads for an optimiser without moments (SGD).
+    """
+    pairs = [
+        optimizer_state(optimizer, tensor) or [torch.zeros_like(tensor), torch.zeros_like(tensor)]
+        for optimizer in state.optimizers.values()
+        for tensor in optimizer.tensors()
+    ]
+    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
-def _as_gradients(state: TrainState, rows: Tensor) -> MetaParams:
-    """The gradients of the kernel under the keys of what is learned."""
-    count = len(_learned(state)) - len(state.meta_params.params)
-    learned = MetaParams(state.meta_params.params, dict(list(state.meta_params.rule_params.items())[:count]))
-    found = iter(_split(rows, tensors(learned)))
-    return MetaParams(*({key: next(found) for key in part} for part in learned))
+def _unpack_gradients(state: TrainState, rows: Tensor) -> MetaParams:
+    """The kernel's gradients, (R, num_learned), under the keys of the tensors that the outer loop learns."""
+    params, rule_params = state.meta_params
+    num_learned = sum(len(optimizer.tensors()) for optimizer in state.optimizers.values())
+    learned = MetaParams(params, dict([*rule_params.items()][: num_learned - len(params)]))
+    gradients = iter(unflatten(rows, tensors(learned)))
+    return map_tensors(lambda value: next(gradients), learned)
 
 
-def _rows(values: Sequence[Tensor]) -> Tensor:
-    return torch.cat([value.flatten(1) for value in values], dim=1)
+def _optimizers(config: Config) -> tuple[str, str]:
+    """The outer optimisers of the parameters and of the alphas."""
+    return config.outer.optimizer, config.inner.alpha.optimizer or config.outer.optimizer
 
 
-def _split(rows: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = torch.split(rows, [value[0].numel() for value in like], dim=1)
-    return [part.view_as(value) for part, value in zip(parts, like, strict=True)]
-
-
-def _write(values: Sequence[Tensor], rows: Tensor) -> None:
-    for value, part in zip(values, _split(rows, values), strict=True):
-        value.copy_(part)
-
-
-def _optimizers(config: Config) -> list[str]:
-    return [config.outer.optimizer, config.inner.alpha.optimizer or config.outer.optimizer]
-
-
-def _kernel_spec(config: Config, groups: Sequence[int]) -> KernelSpec:
+def _kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
     inner, alpha = config.inner, config.inner.alpha
+    names = [*dict.fromkeys(alpha_groups.values())]
     return KernelSpec(
         dtype=getattr(torch, config.run.dtype),
         widths=[num_inputs(config), *config.model.hidden, 1],
         num_support=config.tasks.num_support,
         num_query=config.tasks.num_query,
-        steps=inner.steps,
+        inner_steps=inner.steps,
         activation=config.model.activation,
         loss=inner.loss,
-        num_alphas=inner.steps if alpha.per_step else 1,
+        alpha_steps=inner.steps if alpha.per_step else 1,
         per_parameter=alpha.per == "parameter",
         learned=alpha.learned,
         positive=alpha.sign == "positive",
-        groups=groups,
+        groups=[names.index(alpha_groups[key]) if key in alpha_groups else -1 for key in param_keys(config)],
     )

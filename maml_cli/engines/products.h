@@ -1,0 +1,105 @@
+// Products and transposes of small matrices, whose sizes are known to the compiler, on SIMD vectors.
+//
+// Matrices are row-major; the rows of `vec`s are padded with zeros to a multiple of LANES. REAL, on the compiler's
+// command line, is float or double.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+namespace {
+
+#ifndef VECTOR_BYTES
+#if defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+#endif
+#if defined(__AVX512VL__) || defined(__aarch64__)
+constexpr int REGISTERS = 26;  // accumulators of a tile: of 32 vector registers, the others hold operands
+#else
+constexpr int REGISTERS = 12;  // of 16
+#endif
+
+using real = REAL;
+constexpr int LANES = VECTOR_BYTES / sizeof(real);  // numbers in a vector
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+
+#define ALIGNED alignas(64)  // a cache line
+#define UNROLL _Pragma("GCC unroll 32")
+
+constexpr int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
+inline vec &at(real *address) { return *reinterpret_cast<vec *>(address); }
+inline const vec &at(const real *address) { return *reinterpret_cast<const vec *>(address); }
+
+// The modes of a product: C = A B, C += A B, C -= A B.
+enum { SET, ADD, SUB };
+
+// C (ROWS x VECS vectors), all in registers. A(m, d) = A[m * AM + d * AD], so that A may be a transpose or a row that
+// repeats; BN and CN are the lengths of the rows of B and C.
+template <int MODE, int ROWS, int VECS, int D, int AM, int AD, int BN, int CN>
+inline void tile(const real *A, const real *B, real *C) {
+  vec sum[ROWS][VECS];
+  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++)
+    sum[r][c] = MODE == SET ? vec{} : at(C + r * CN + c * LANES);
+  for (int d = 0; d < D; d++) {
+    vec b[VECS];
+    UNROLL for (int c = 0; c < VECS; c++) b[c] = at(B + d * BN + c * LANES);
+    UNROLL for (int r = 0; r < ROWS; r++) {
+      const real a = A[r * AM + d * AD];
+      UNROLL for (int c = 0; c < VECS; c++) {
+        if constexpr (MODE == SUB) sum[r][c] -= a * b[c];
+        else sum[r][c] += a * b[c];
+      }
+    }
+  }
+  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++) at(C + r * CN + c * LANES) = sum[r][c];
+}
+
+// C (M x VECS vectors) in tiles of as many rows as the registers hold, of nearly equal size.
+template <int MODE, int M, int VECS, int D, int AM, int AD, int BN, int CN>
+inline void columns(const real *A, const real *B, real *C) {
+  constexpr int MAX_ROWS = std::max(1, REGISTERS / VECS), TILES = (M + MAX_ROWS - 1) / MAX_ROWS;
+  constexpr int ROWS = (M + TILES - 1) / TILES, REMAINING = M % ROWS;
+  for (int m = 0; m + ROWS <= M; m += ROWS) tile<MODE, ROWS, VECS, D, AM, AD, BN, CN>(A + m * AM, B, C + m * CN);
+  if constexpr (REMAINING > 0)
+    tile<MODE, REMAINING, VECS, D, AM, AD, BN, CN>(A + (M - REMAINING) * AM, B, C + (M - REMAINING) * CN);
+}
+
+// C (M x N) = or += or -= A (M x D) times B (D x N), with N a multiple of LANES; see `tile` for AM, AD, BN, CN.
+template <int MODE, int M, int N, int D, int AM, int AD, int BN, int CN>
+inline void product(const real *A, const real *B, real *C) {
+  constexpr int VECS = N / LANES, MAX_VECS = 5, REMAINING = VECS % MAX_VECS;
+  for (int c = 0; c + MAX_VECS <= VECS; c += MAX_VECS)
+    columns<MODE, M, MAX_VECS, D, AM, AD, BN, CN>(A, B + c * LANES, C + c * LANES);
+  if constexpr (REMAINING > 0)
+    columns<MODE, M, REMAINING, D, AM, AD, BN, CN>(A, B + (VECS - REMAINING) * LANES, C + (VECS - REMAINING) * LANES);
+}
+
+// Transposes LANES x LANES numbers: each of log2(LANES) rounds interleaves the first half of the rows with the second.
+template <int... I> inline void interleave(vec *rows, std::integer_sequence<int, I...>) {
+  for (int round = 1; round < LANES; round *= 2) {
+    vec interleaved[LANES];
+    UNROLL for (int i = 0; i < LANES / 2; i++) {
+      const vec a = rows[i], b = rows[i + LANES / 2];
+      interleaved[2 * i] = __builtin_shufflevector(a, b, (I % 2 ? LANES : 0) + I / 2 ...);
+      interleaved[2 * i + 1] = __builtin_shufflevector(a, b, (I % 2 ? LANES : 0) + I / 2 + LANES / 2 ...);
+    }
+    UNROLL for (int i = 0; i < LANES; i++) rows[i] = interleaved[i];
+  }
+}
+
+// (ROWS x COLUMNS) -> (COLUMNS x ROWS), the rows of both padded.
+template <int ROWS, int COLUMNS> inline void transpose(const real *from, real *to) {
+  constexpr int F = padded(COLUMNS), T = padded(ROWS);
+  for (int i = 0; i < ROWS; i += LANES)
+    for (int j = 0; j < COLUMNS; j += LANES) {
+      vec rows[LANES];
+      UNROLL for (int k = 0; k < LANES; k++) rows[k] = i + k < ROWS ? at(from + (i + k) * F + j) : vec{};
+      interleave(rows, std::make_integer_sequence<int, LANES>{});
+      UNROLL for (int k = 0; k < LANES; k++) if (j + k < COLUMNS) at(to + (j + k) * T + i) = rows[k];
+    }
+}
+
+}  // namespace
