@@ -2,6 +2,7 @@
 
 from maml_cli.evaluation.compare import Comparison, compare_runs
 from maml_cli.evaluation.evaluate import (
+    Errors,
     Evaluation,
     PointErrors,
     Protocol,
@@ -18,6 +19,7 @@ from maml_cli.evaluation.trained_run import TaskFit, TrainedRun, evaluate_run, f
 
 __all__ = [
     "Comparison",
+    "Errors",
     "Evaluation",
     "PointErrors",
     "Protocol",

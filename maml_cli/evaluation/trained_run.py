@@ -149,13 +149,19 @@ def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> 
     ]
 
 
-def write_result(opened: TrainedRun, document: str) -> str:
-    """Keep a result as `eval.json` of the run and say so; a run that cannot be written to is no reason to fail."""
-    run = opened.checkpoint.run
-    if run is None:
-        return "not kept: the checkpoint is not in a run directory"
+def write_result(
+    run: TrainedRun, document: str, protocol: Protocol, overrides: Sequence[str], out: Path | None = None
+) -> str:
+    """Write a result to `out`, or by default to `eval.json` of the run; the line to print about it."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, f"{document}\n".encode())
+        return f"written to {out}"
+    directory = run.checkpoint.run
+    if directory is None:
+        return "not written: the checkpoint is not in a run directory"
     try:
-        write_atomic(run / "eval.json", f"{document}\n".encode())
+        write_atomic(directory / "eval.json", f"{document}\n".encode())
     except OSError as error:
-        return f"not kept: {run / 'eval.json'}: {error.strerror}"
-    return f"kept as {run / 'eval.json'}"
+        return f"not written: {directory / 'eval.json'}: {error.strerror}"
+    return f"written to {directory / 'eval.json'}"
