@@ -131,9 +131,10 @@ def evaluate(
     opened = open_run(checkpoint, overrides=overrides or [], device=device)
     if opened.checkpoint.warning:
         print_message(opened.checkpoint.warning)
-    evaluations = evaluate_run(opened, Protocol(tasks, counts, steps, seed))
+    protocol = Protocol(tasks, counts, steps, seed)
+    evaluations = evaluate_run(opened, protocol)
     document = to_json(evaluation_document(opened, evaluations, overrides or []))
-    kept = write_result(opened, document)
+    kept = write_result(opened, document, protocol, overrides or [], out=None)
     if as_json:
         typer.echo(document)
     else:

@@ -109,17 +109,19 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     axis = figure.subplots()
     baselines = evaluation.baselines
     by_step = partial(_errors_by_step, axis)
-    by_step(_grids(baselines.random_init, measure), color=ORANGE, dash="--", marker="s", label="random initialisation")
+    by_step(_grids(evaluation.random_init, measure), color=ORANGE, dash="--", marker="s", label="random initialisation")
     by_step(_grids(evaluation.steps, measure), color=BLUE, dash="-", marker="o", label="meta-trained")
     for name, color, dash in (("zero", GREY, ":"), ("best_unadapted", PURPLE, "-.")):
-        value = _grid(getattr(baselines, name), measure).mean
+        if (errors := baselines.get(name)) is None:
+            continue
+        value = _grid(errors, measure).mean
         words = "predict zero" if name == "zero" else "best without adapting"
         if value > 0:
             axis.axhline(value, color=color, ls=dash, lw=1.4, label=f"{words} ({_short(value)})")
-    oracle = _grid(baselines.least_squares, measure).mean
+    oracle = _grid(errors, measure).mean if (errors := baselines.get("least_squares")) else math.nan
     if oracle > 1e-12:
         axis.axhline(oracle, color=GREEN, ls=(0, (1, 1)), lw=1.4, label=f"least-squares oracle ({_short(oracle)})")
-    else:
+    elif math.isfinite(oracle):
         axis.plot([], [], " ", label=f"least-squares oracle: {oracle:.0e}, below the axis")
     axis.axvline(evaluation.trained_steps, color=BLACK, lw=0.6, ls=":")
     trained = f"trained for {evaluation.trained_steps}"
@@ -128,7 +130,8 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _log_scale(axis)
     # What blows up leaves the figure at the top instead of flattening everything else.
-    axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(_grid(baselines.zero, measure).mean, 1e-9)))
+    scale = _grid(baselines.get("zero") or evaluation.random_init[0], measure).mean
+    axis.set_ylim(top=min(axis.get_ylim()[1], 30 * max(scale, 1e-9)))
     axis.legend()
     return figure
 

@@ -13,7 +13,6 @@ from maml_cli.evaluation import Comparison, Protocol, TrainedRun, evaluate_run, 
 from maml_cli.reporting import figures
 from maml_cli.reporting.figures import Curve
 from maml_cli.runs import read_lines
-from maml_cli.tasks import best_nonadaptive_error
 
 KINDS = ("fit", "curve", "steps", "alpha")
 NUM_FITS = 6
@@ -89,7 +88,7 @@ def _curve(opened: TrainedRun) -> Figure:
     losses = [(record["step"], _runs(record["loss"])) for record in records if "loss" in record]
     measure = f"grid_{opened.measure}"
     found = [(record["step"], _runs_by_step(record["eval"][measure])) for record in records if "eval" in record]
-    floor = best_nonadaptive_error(opened.experiment.family, opened.measure)
+    floor = opened.experiment.family.best_nonadaptive_error(opened.measure)
     kind = {
         "query": "query loss",
         "reptile": "loss on the query points, which adapting saw",

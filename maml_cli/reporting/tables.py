@@ -70,7 +70,9 @@ def evaluation_document(
 
 def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation in the documented JSON form."""
-    baselines = evaluation.baselines
+    baselines = {name: _nested(errors) for name, errors in evaluation.baselines.items()}
+    names = [*baselines]
+    names.insert(2, "random_init")
     return {
         "shots": evaluation.shots,
         "num_tasks": evaluation.num_tasks,
@@ -78,10 +80,7 @@ def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
         "trained_steps": evaluation.trained_steps,
         "steps": _by_step(evaluation.steps),
         "by_seed": [{"seed": seed, "steps": _by_step(steps)} for seed, steps in evaluation.by_seed.items()],
-        "baselines": {
-            name: _by_step(value) if name == "random_init" else _nested(value)
-            for name, value in baselines._asdict().items()
-        },
+        "baselines": {name: baselines.get(name, _by_step(evaluation.random_init)) for name in names},
     }
 
 
@@ -156,7 +155,7 @@ def print_cases(cases: Sequence[Case]) -> None:
 
 def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
     table = _table("step", "100-point grid", "median", f"{evaluation.shots} fresh points", "support", "random init")
-    for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.baselines.random_init, strict=True)):
+    for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.random_init, strict=True)):
         mark = "*" if step == evaluation.trained_steps else " "
         table.add_row(f"{step}{mark}", *_cells(errors, measure), _number(getattr(random.grid, measure).mean))
     table.add_section()
@@ -167,7 +166,7 @@ def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
         "least_squares_any_frequency": "- any frequency",
     }
     for name, words in names.items():
-        if (found := getattr(evaluation.baselines, name)) is not None:
+        if (found := evaluation.baselines.get(name)) is not None:
             table.add_row(words, *_cells(found, measure), "")
     return table
 
@@ -214,6 +213,8 @@ def _by_step(steps: Sequence[PointErrors]) -> list[dict[str, Any]]:
 
 
 def _nested(value: Any) -> Any:
+    if isinstance(value, Statistic) and value.ci95_seeds is None:
+        return {"mean": value.mean, "ci95": value.ci95, "median": value.median}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: _nested(item) for name, item in value._asdict().items()}
     return value
