@@ -35,7 +35,7 @@ from maml_cli.core import (
     with_context,
 )
 from maml_cli.errors import CheckpointError
-from maml_cli.tasks import SampledTasks, SineFamily, Sinusoids, make_generator, with_task_parameters
+from maml_cli.tasks import FAMILIES, SampledTasks, Sinusoids, TaskFamily, make_generator, with_task_parameters
 
 
 class Experiment(NamedTuple):
@@ -46,7 +46,7 @@ class Experiment(NamedTuple):
     apart, and `alphas` makes step sizes of them.
     """
 
-    family: SineFamily
+    family: TaskFamily
     sample: Callable[..., TaskBatch]
     network_inputs: Callable[[Points, Sinusoids], Points]
     predict: Predict
@@ -84,7 +84,7 @@ class Experiment(NamedTuple):
 def build_experiment(config: Config, device: torch.device | str = "cpu") -> Experiment:
     """The experiment that `config` describes, on `device`."""
     model, tasks, alpha, dtype = config.model, config.tasks, config.inner.alpha, getattr(torch, config.run.dtype)
-    family = SineFamily(**{name: getattr(tasks, name) for name in SineFamily._fields})
+    family = FAMILIES[tasks.family](dict(tasks))
     predict = partial(mlp, activation=ACTIVATIONS[model.activation])
     loss = mean_loss(predict, LOSSES[config.inner.loss])
     network_inputs = with_task_parameters if model.oracle else lambda points, functions: points

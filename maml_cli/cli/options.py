@@ -21,10 +21,7 @@ def register(app: typer.Typer, function: Callable[..., None], *, name: str | Non
 
 def reflow(text: str) -> str:
     """Paragraphs on one line each, so that a terminal of any width breaks them; indented lines stay as they are."""
-    paragraphs = text.split("\n\n")
-    return "\n\n".join(
-        part if "\n  " in part or part.startswith(" ") else " ".join(part.split()) for part in paragraphs
-    )
+    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in text.split("\n\n"))
 
 
 def complete_preset(incomplete: str) -> list[str]:

@@ -63,6 +63,7 @@ class Section(BaseModel):
 class Tasks(Section):
     """The family y = amplitude * sin(frequency * x - phase) + offset + noise, and the points seen of each task."""
 
+    family: Literal["sine"] = Field("sine", description="distribution of functions")
     amplitude: NumberOrRange = Field((0.1, 5.0), description="amplitude, uniform on [low, high]; a number fixes it")
     frequency: NumberOrRange = Field((1.0, 1.0), description="angular frequency, in radians a unit of x")
     phase: NumberOrRange = Field((0.0, math.pi), description="phase in radians, subtracted: sin(frequency * x - phase)")

@@ -1,4 +1,4 @@
-"""matplotlib with settings of our own: the same figure has the same bytes whatever the environment and the user's files.
+"""matplotlib with settings of our own: a figure has the same bytes whatever the environment and the user's files.
 
 Only this module imports matplotlib; figures are `Figure` objects that are saved to files, without pyplot and without
 a window. Colours are Okabe and Ito's palette for colour-blind readers, and lines differ in dash and marker as well.

@@ -10,7 +10,7 @@ from typing import Any
 
 from maml_cli.checks import Case
 from maml_cli.config import to_dict
-from maml_cli.evaluation import Comparison, Evaluation, PointErrors, TrainedRun
+from maml_cli.evaluation import Comparison, Evaluation, PointErrors, Statistic, TrainedRun
 from maml_cli.reporting.format import finite_or_null
 from maml_cli.runtime import Choice
 from maml_cli.training import SessionResult, TrainPlan
@@ -80,7 +80,6 @@ def case_dict(case: Case) -> Document:
 
 
 def _evaluation(evaluation: Evaluation) -> Document:
-    baselines = evaluation.baselines
     return {
         "shots": evaluation.shots,
         "num_tasks": evaluation.num_tasks,
@@ -88,7 +87,10 @@ def _evaluation(evaluation: Evaluation) -> Document:
         "trained_steps": evaluation.trained_steps,
         "steps": _by_step(evaluation.steps),
         "by_seed": [{"seed": seed, "steps": _by_step(steps)} for seed, steps in evaluation.by_seed.items()],
-        "baselines": _nested(baselines) | {"random_init": _by_step(baselines.random_init)},
+        "baselines": {
+            **{name: _nested(errors) for name, errors in evaluation.baselines.items()},
+            "random_init": _by_step(evaluation.random_init),
+        },
     }
 
 
@@ -103,7 +105,9 @@ def _by_step(steps: Sequence[PointErrors]) -> list[Document]:
 
 
 def _nested(value: Any) -> Any:
-    """NamedTuples within NamedTuples as dictionaries."""
+    """NamedTuples within NamedTuples as dictionaries; an interval over seeds only where there are several."""
+    if isinstance(value, Statistic) and value.ci95_seeds is None:
+        return {"mean": value.mean, "ci95": value.ci95, "median": value.median}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: _nested(item) for name, item in value._asdict().items()}
     return value

@@ -28,6 +28,13 @@ HEADROOM = 30
 ROUNDING_ERROR = 1e-12
 """Errors of a baseline below it are not drawn, which would stretch the axis, but written in the legend."""
 
+BASELINES: dict[str, tuple[str, str, Any]] = {
+    "zero": ("Predict zero", GREY, ":"),
+    "best_unadapted": ("Best without adapting", PURPLE, "-."),
+    "least_squares": ("Least-squares oracle", GREEN, (0, (1, 1))),
+}
+"""Baselines that are drawn: name, colour and dash of a horizontal line."""
+
 
 def fit_figure(
     fits: Sequence[TaskFit], *, show_steps: Sequence[int], trained_steps: int, measure: str, title: str
@@ -62,20 +69,17 @@ def fit_figure(
 
 
 def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
-    """Errors (`mse` or `mae`) against inner steps, of the learner and of untrained networks; other baselines as lines."""
+    """Errors (`mse` or `mae`) against inner steps, of the learner and of untrained networks; baselines as lines."""
     figure = new_figure(6.4, 4.8)
     axis = figure.subplots()
-    baselines = evaluation.baselines
     untrained = {"color": ORANGE, "ls": "--", "marker": "s", "label": "Random initialisation"}
-    _plot_errors(axis, [_grid(errors, measure) for errors in baselines.random_init], **untrained)
+    _plot_errors(axis, [_grid(errors, measure) for errors in evaluation.random_init], **untrained)
     trained = {"color": BLUE, "ls": "-", "marker": "o", "label": "Meta-trained"}
     _plot_errors(axis, [_grid(errors, measure) for errors in evaluation.steps], **trained)
-    levels = (
-        ("Predict zero", baselines.zero, GREY, ":"),
-        ("Best without adapting", baselines.best_unadapted, PURPLE, "-."),
-        ("Least-squares oracle", baselines.least_squares, GREEN, (0, (1, 1))),
-    )
-    for name, errors, colour, dash in levels:
+    for key, (name, colour, dash) in BASELINES.items():
+        errors = evaluation.baselines.get(key)
+        if errors is None:
+            continue
         level = _grid(errors, measure).mean
         if level > ROUNDING_ERROR:
             axis.axhline(level, color=colour, ls=dash, lw=1.4, label=f"{name} ({format_short(level)})")
@@ -86,7 +90,8 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     axis.text(steps, 0.99, f" trained for {steps}", transform=axis.get_xaxis_transform(), va="top", fontsize=8)
     axis.set(xlabel="Inner steps", ylabel=f"{measure.upper()} on the 100-point grid (log scale)", title=title)
     integer_axis(axis)
-    log_axis(axis, top=HEADROOM * max(_grid(baselines.zero, measure).mean, 1e-9))
+    scale = _grid(evaluation.baselines.get("zero") or evaluation.random_init[0], measure).mean
+    log_axis(axis, top=HEADROOM * max(scale, 1e-9))
     legend_below(figure, axis)
     return figure
 

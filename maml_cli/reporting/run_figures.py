@@ -14,7 +14,6 @@ from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.format import plural
 from maml_cli.reporting.training_figures import Trace, TrainingTraces
 from maml_cli.runs import read_alphas, read_evaluations, read_losses
-from maml_cli.tasks import best_nonadaptive_error
 
 NUM_FITS = 6
 
@@ -136,10 +135,10 @@ def curve(request: FigureRequest) -> Figure:
     before, after = ([(step, [errors[index] for errors in runs]) for step, runs in evaluations] for index in (0, -1))
     steps = len(evaluations[0][1][0]) - 1 if evaluations else trained.inner.steps
     return training_figures.curve_figure(
-        TrainingTraces(*(_until(trace, run) for trace in (losses, before, after)), steps),
+        TrainingTraces(_until(losses, run), _until(before, run), _until(after, run), steps),
         loss_label=f"{LOSS_LABELS[trained.outer.meta_gradient]} ({trained.inner.loss})",
         measure=run.measure,
-        floor=best_nonadaptive_error(run.experiment.family, run.measure),
+        floor=run.experiment.family.best_nonadaptive_error(run.measure),
         title=f"{_name(run)}: training, {_trained_on(run)}",
     )
 

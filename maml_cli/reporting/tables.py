@@ -14,12 +14,14 @@ from maml_cli.reporting.format import format_interval, format_number, plural
 MEASURES = {"mse": "mean squared", "mae": "mean absolute"}
 PIPE_WIDTH = 160
 """Columns of a table that is not written to a terminal."""
+SEEDS_COLUMN = "±seeds"
+"""Heading of the intervals over seeds: never in a column with those over tasks."""
 
 BASELINES = {
     "zero": "predict zero",
     "best_unadapted": "best unadapted",
     "least_squares": "least squares",
-    "least_squares_any_frequency": "- any frequency",
+    "least_squares_any_frequency": "any frequency",
 }
 """Rows of the baselines without inner steps; one that does not apply to the task family is None and has no row."""
 
@@ -39,16 +41,17 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
     """Print a table for each K: errors by inner step, then the baselines."""
     console = _console()
     for evaluation in evaluations:
-        seeds = len(evaluation.by_seed)
-        over = f" over {plural(seeds, 'seed')}:" if seeds > 1 else ""
         console.print(f"\n{title}")
         console.print(
             f"K = {evaluation.shots}, {plural(evaluation.num_tasks, 'test task')} (seed {evaluation.seed}); "
-            f"{MEASURES[measure]} error,{over} mean ± 95 % interval"
+            f"{MEASURES[measure]} error, mean ± 95 % interval"
         )
         console.print(_evaluation_table(evaluation, measure))
     if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
         console.print("* the trained number of inner steps")
+    seeds = max(len(evaluation.by_seed) for evaluation in evaluations)
+    if seeds > 1:
+        console.print(f"±: over tasks, of their means over {plural(seeds, 'seed')}; {SEEDS_COLUMN}: over seeds")
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
@@ -62,8 +65,9 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
         console.print(f"{MEASURES[comparison.measure]} error on the 100-point grid")
         console.print(_comparison_table(comparison))
     runs = [run for comparison in comparisons for run in comparison.runs]
-    over = "tasks, and over seeds where a run has several" if any(run.num_seeds > 1 for run in runs) else "tasks"
-    console.print(f"mean ± 95 % interval over {over}; differences task by task")
+    console.print("mean ± 95 % interval over tasks; differences task by task")
+    if any(run.num_seeds > 1 for run in runs):
+        console.print(f"{SEEDS_COLUMN}: 95 % interval over the seeds of a run")
     if any(run.compared_step == run.trained_steps for run in runs):
         console.print("* the trained number of inner steps")
 
@@ -90,30 +94,38 @@ def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
         ErrorColumn(f"{evaluation.shots} fresh points", lambda errors: _interval(statistic(errors.query))),
         ErrorColumn("support", lambda errors: format_number(statistic(errors.support).mean)),
     ]
-    table = _table("step", *(column.title for column in columns), "random init")
-    for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.baselines.random_init, strict=True)):
+    if len(evaluation.by_seed) > 1:
+        columns.insert(1, ErrorColumn(SEEDS_COLUMN, lambda errors: _seeds_interval(statistic(errors.grid))))
+    table = _table("step", *(column.title for column in columns), "random")
+    for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.random_init, strict=True)):
         mark = "*" if step == evaluation.trained_steps else " "
         cells = [column.text(errors) for column in columns]
         table.add_row(f"{step}{mark}", *cells, format_number(statistic(random.grid).mean))
     table.add_section()
     for name, label in BASELINES.items():
-        baseline: PointErrors | None = getattr(evaluation.baselines, name)
+        baseline = evaluation.baselines.get(name)
         if baseline is not None:
             table.add_row(label, *(column.text(baseline) for column in columns), "")
     return table
 
 
 def _comparison_table(comparison: Comparison) -> Table:
-    table = _table("run", "step", comparison.measure.upper(), "median", "difference from first")
+    several = any(run.num_seeds > 1 for run in comparison.runs)
+    seeds_column = [SEEDS_COLUMN] if several else []
+    table = _table("run", "step", comparison.measure.upper(), *seeds_column, "median", "difference from first")
     for run in comparison.runs:
         grid = run.steps[run.compared_step].grid
         error = grid.mse if comparison.measure == "mse" else grid.mae
         mark = "*" if run.compared_step == run.trained_steps else " "
+        cells = [f"{run.compared_step}{mark}", _interval(error), *([_seeds_interval(error)] if several else [])]
         difference = "" if run.difference is None else _interval(run.difference)
-        table.add_row(
-            run.label, f"{run.compared_step}{mark}", _interval(error), format_number(error.median), difference
-        )
+        table.add_row(run.label, *cells, format_number(error.median), difference)
     return table
+
+
+def _seeds_interval(value: Statistic) -> str:
+    """The half width over seeds; empty for a baseline and for a run of one seed."""
+    return "" if value.ci95_seeds is None else format_number(value.ci95_seeds)
 
 
 def _interval(value: Statistic) -> str:
