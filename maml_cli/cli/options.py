@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maml_cli.cli.parameters import one_of, whole_number, whole_numbers
+from maml_cli.cli.parameters import WholeNumbers, one_of, whole_number, whole_numbers
 from maml_cli.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -91,7 +91,7 @@ RunsArg = Annotated[
     typer.Argument(metavar="RUN RUN...", help="Run directories or .pt files; all are compared with the first."),
 ]
 ShotsOpt = Annotated[
-    tuple[int, ...] | None,
+    WholeNumbers | None,
     typer.Option(
         "--shots",
         parser=whole_numbers(1, 100_000),

@@ -1,6 +1,7 @@
 """Parsers of option values: text in, a value out, or a message that says what would be right."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import typer
 
@@ -16,11 +17,18 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str | int], int
     return parse
 
 
-def whole_numbers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
+class WholeNumbers(NamedTuple):
+    """Whole numbers given as one option; an annotation of tuple would make typer expect several arguments."""
+
+    values: tuple[int, ...]
+
+
+def whole_numbers(low: int, high: int) -> Callable[[str], WholeNumbers]:
     """A parser of whole numbers separated by commas; repeated ones count once."""
 
-    def parse(text: str) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(_whole_number(part.strip(), low, high, several=True) for part in text.split(",")))
+    def parse(text: str) -> WholeNumbers:
+        numbers = [_whole_number(part.strip(), low, high, several=True) for part in text.split(",")]
+        return WholeNumbers(tuple(dict.fromkeys(numbers)))
 
     return parse
 

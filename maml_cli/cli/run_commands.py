@@ -20,7 +20,7 @@ from maml_cli.cli.options import (
     TasksOpt,
     choose_run,
 )
-from maml_cli.cli.parameters import one_of, whole_number, whole_numbers
+from maml_cli.cli.parameters import WholeNumbers, one_of, whole_number, whole_numbers
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.reporting.figure_kinds import FIGURES
 from maml_cli.reporting.format import list_in_words
@@ -61,7 +61,7 @@ def evaluate(
     from maml_cli.training import print_message
 
     opened = _open(choose_run(run, checkpoint), overrides, device)
-    protocol = Protocol(tasks, shots or (), steps, seed)
+    protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
     evaluations = evaluate_run(opened, protocol)
     document = to_json(evaluation_document(opened, evaluations, overrides or []))
     if as_json:
@@ -99,7 +99,7 @@ def plot(
     ] = None,
     steps: StepsOpt = None,
     show_steps: Annotated[
-        tuple[int, ...] | None,
+        WholeNumbers | None,
         typer.Option(
             "--show-steps",
             parser=whole_numbers(0, 100_000),
@@ -131,7 +131,9 @@ def plot(
             print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
     protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
     with writing("--out", out):
-        for file in draw(opened, protocol, kinds=kinds, form=form, out=out, show_steps=show_steps or ()):
+        for file in draw(
+            opened, protocol, kinds=kinds, form=form, out=out, show_steps=show_steps.values if show_steps else ()
+        ):
             typer.echo(file)
 
 
@@ -172,7 +174,9 @@ def compare(
     if out.suffix.lower().removeprefix(".") not in FILE_FORMATS:
         raise ConfigError(f"--out {out}: must end in {list_in_words([f'.{form}' for form in FILE_FORMATS])}")
     opened = [_open(run, None, device) for run in runs]
-    comparisons = compare_runs(opened, Protocol(tasks, shots or (), steps, seed), any_family=any_family)
+    comparisons = compare_runs(
+        opened, Protocol(tasks, shots.values if shots else (), steps, seed), any_family=any_family
+    )
     figures: list[Path] = []
     try:
         with writing("--out", out):

@@ -161,7 +161,7 @@ def write_result(
     """Write an evaluation to `out`, or by default to `eval.json` of the run directory; the line to print about it.
 
     `eval.json` is the result of the default protocol on the run's own family: any other result is written to `out` or
-    not at all. A file that cannot be written is no error, since the result is printed too.
+    not at all. An `eval.json` that cannot be written is no error, since the result is printed too; OSError is raised for `out`.
     """
     directory = run.checkpoint.run
     if out is None and (overrides or not _is_default(run, protocol)):
@@ -173,6 +173,8 @@ def write_result(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, f"{document}\n".encode())
     except OSError as error:
+        if out is not None:
+            raise
         return f"not written: {file}: {error.strerror}"
     return f"written to {file}"
 
