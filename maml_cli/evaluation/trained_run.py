@@ -161,7 +161,8 @@ def write_result(
     """Write an evaluation to `out`, or by default to `eval.json` of the run directory; the line to print about it.
 
     `eval.json` is the result of the default protocol on the run's own family: any other result is written to `out` or
-    not at all. An `eval.json` that cannot be written is no error, since the result is printed too; OSError is raised for `out`.
+    not at all. An `eval.json` that cannot be written is no error, since the result is printed too. Raises OSError if
+    `out` cannot be written.
     """
     directory = run.checkpoint.run
     if out is None and (overrides or not _is_default(run, protocol)):
