@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from maml_cli.evaluation import Evaluation, PointErrors, Protocol, Statistic, TaskFit, fit_tasks, open_run
-from maml_cli.evaluation.evaluate import Baselines, Errors
+from maml_cli.evaluation.statistics import Errors
 from maml_cli.reporting import figures
 from maml_cli.runs import read_lines
 from tests.conftest import Cli, Tiny
@@ -24,9 +24,9 @@ def _errors(mean: float, ci95: float = 0.1) -> PointErrors:
 
 def _evaluation(means: list[float]) -> Evaluation:
     random = [_errors(5.0)] * len(means)
-    baselines = Baselines(_errors(4.25), _errors(3.0), random, _errors(1e-30), None)
+    baselines = {"zero": _errors(4.25), "best_unadapted": _errors(3.0), "least_squares": _errors(1e-30)}
     steps = [_errors(mean) for mean in means]
-    return Evaluation(10, 1000, 0, 1, steps, baselines, {0: steps})
+    return Evaluation(10, 1000, 0, 1, steps, random, {**baselines}, {0: steps})
 
 
 def test_fit_draws_truth_support_and_every_step_of_each_task() -> None:
