@@ -206,19 +206,12 @@ def test_alpha_has_its_own_optimiser_and_rate(alpha: dict[str, Any], movement: A
     assert meta.rule_params["alpha"].item() - 0.05 == pytest.approx(movement(slope), rel=1e-6)
 
 
-def test_logged_validation_errors_are_those_of_the_validation_bank(tmp_path: Path) -> None:
+def test_logged_validation_errors_are_those_on_the_validation_tasks(tmp_path: Path) -> None:
     config = _config(run={"seed": 4})
     meta, records = _train(config, tmp_path / "run")
     experiment = build_experiment(config)
-    bank = sample_test_tasks(experiment.family, seed=4, purpose="validation", num_tasks=4, num_shots=10)
-    errors = adapted_errors(
-        experiment.algorithm,
-        experiment.predict,
-        bank,
-        lambda count: expand_to_tasks(meta, count),
-        steps=1,
-        like=meta.params["head.w"],
-    )
+    tasks = sample_test_tasks(experiment.family, seed=4, purpose="validation", num_tasks=4, num_shots=10)
+    errors = adapted_errors(experiment, tasks, lambda count: expand_to_tasks(meta, count), num_runs=1, steps=1)
     found = records[-1]["eval"]
     assert records[-1]["step"] == 6 and found["shots"] == 10 and found["num_tasks"] == 4
     for name in "grid", "query":
@@ -232,31 +225,24 @@ def _opened(cli: Cli, *options: str, config: str = "smoke") -> Any:
     return open_run(Path(run))
 
 
-def test_eval_is_on_the_test_bank_and_random_networks_use_the_learned_alpha(cli: Cli) -> None:
+def test_eval_is_on_the_test_tasks_and_random_networks_use_the_learned_alpha(cli: Cli) -> None:
     opened = _opened(cli, "-s", "inner.alpha.learned=true")
     opened.meta_params.rule_params["alpha"].fill_(0.003)
-    (found,) = evaluate_run(opened, Protocol(num_tasks=6, seed=5, steps=2))
+    (evaluation,) = evaluate_run(opened, Protocol(num_tasks=6, seed=5, steps=2))
     experiment = opened.experiment
-    bank = sample_test_tasks(experiment.family, seed=5, purpose="test", num_tasks=6, num_shots=10)
+    tasks = sample_test_tasks(experiment.family, seed=5, purpose="test", num_tasks=6, num_shots=10)
     stream = make_generator(5, "random-init")
-    starts = {
-        "steps": expand_to_tasks(opened.meta_params, 6),
-        "random": MetaParams(
-            {key: value[None] for key, value in experiment.init_params(stream, 6).items()},
-            {"alpha": torch.full((1, 6, 1, 1, 1), 0.003)},
-        ),
-    }
-    for name, results in {"steps": found.steps, "random": found.baselines.random_init}.items():
-        expected = adapted_errors(
-            experiment.algorithm,
-            experiment.predict,
-            bank,
-            lambda count, name=name: starts[name],  # type: ignore[misc]
-            steps=2,
-            like=opened.meta_params.params["head.w"],
-        )
-        for one, other in zip(results, expected, strict=True):
-            assert one.grid.mse.mean == pytest.approx(summarise_tasks(other).grid.mse.mean, rel=1e-6)
+    untrained = MetaParams(
+        {key: value[None] for key, value in experiment.init_params(stream, 6).items()},
+        {"alpha": torch.full((1, 6, 1, 1, 1), 0.003)},
+    )
+    for results, initial in (
+        (evaluation.steps, expand_to_tasks(opened.meta_params, 6)),
+        (evaluation.random_init, untrained),
+    ):
+        expected = adapted_errors(experiment, tasks, lambda count, m=initial: m, num_runs=1, steps=2)  # type: ignore[misc]
+        for result, errors in zip(results, expected, strict=True):
+            assert result.grid.mse.mean == pytest.approx(summarise_tasks(errors).grid.mse.mean, rel=1e-6)
 
 
 def test_fits_are_adapted_to_the_points_that_they_show(cli: Cli) -> None:
@@ -269,10 +255,11 @@ def test_fits_are_adapted_to_the_points_that_they_show(cli: Cli) -> None:
             torch.testing.assert_close(fit.predictions[step].float(), predicted, rtol=1e-4, atol=1e-4)
             slopes = torch.func.grad(lambda p, x=x, y=y: (opened.experiment.predict(p, x) - y).square().mean())(params)
             params = {key: value - 0.01 * slopes[key] for key, value in params.items()}
-        bank = sample_test_tasks(opened.experiment.family, seed=0, purpose="test", num_tasks=3, num_shots=4)
-        truth = bank.functions(fit.x.reshape(-1, 1))[0, index, :, 0]
+        tasks = sample_test_tasks(opened.experiment.family, seed=0, purpose="test", num_tasks=3, num_shots=4)
+        (block,) = tasks.iter_blocks()
+        truth = block.functions(fit.x.reshape(-1, 1))[0, index, :, 0]
         assert torch.equal(fit.truth, truth)
-        assert torch.equal(fit.support_y, bank.functions(bank.support.x)[0, index, :, 0])
+        assert torch.equal(fit.support_y, block.functions(block.points["support"].x)[0, index, :, 0])
 
 
 def test_an_l1_learner_is_shown_in_mean_absolute_error(cli: Cli) -> None:
@@ -538,7 +525,7 @@ def test_nobody_reading_stops_no_training_and_is_no_failure(cli: Cli, trained: s
     for redirection in "2>&-", "2>/dev/full":
         done = _shell(f"maml train {options} {redirection}", tmp_path)
         assert done.returncode == 0 and done.stdout.startswith("outputs/smoke-") and done.stdout.count("\n") == 1
-    done = _shell(f"maml eval --checkpoint {trained} --tasks 5 | head -1", tmp_path)
+    done = _shell(f"maml eval --checkpoint {trained} | head -1", tmp_path)
     assert done.returncode in (0, 141) and "Traceback" not in done.stderr
 
 

@@ -82,9 +82,9 @@ def write_evaluation(run: Path, record: EvaluationRecord) -> None:
     append_line(run / METRICS, {"step": record.step, "eval": line})
 
 
-def write_timing(run: Path, step: int, *, seconds: float, outer_steps_per_second: float) -> None:
-    """Append to timing.jsonl: seconds since this process began to train, and its outer steps per second."""
-    append_line(run / TIMING, {"step": step, "seconds": seconds, "outer_steps_per_second": outer_steps_per_second})
+def write_timing(run: Path, step: int, *, seconds: float, steps_taken: int) -> None:
+    """Append to timing.jsonl: the seconds in which this process took `steps_taken` outer steps, and its rate."""
+    append_line(run / TIMING, {"step": step, "seconds": seconds, "outer_steps_per_second": steps_taken / seconds})
 
 
 def read_losses(run: Path) -> list[LossRecord]:

@@ -134,7 +134,7 @@ def best_frequency(family: SineRanges, support: Points, *, num_starts: int = 8, 
 
 
 def _linear_problem(family: SineRanges, support: Points) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
-    """The design matrix of a sinusoid, (inputs, frequency) -> (..., K, unknowns), and the targets less a fixed offset."""
+    """The design matrix of a sinusoid, (inputs, frequency) -> (..., K, unknowns), and targets less a fixed offset."""
     offset_varies = _width(family.offset) > 0
 
     def features(x: Tensor, frequency: Tensor) -> Tensor:
