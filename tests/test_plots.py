@@ -34,7 +34,11 @@ def _errors(mean: float, ci95: float = 0.1) -> PointErrors:
 
 
 def _evaluation(means: list[float]) -> Evaluation:
-    baselines = {"zero": _errors(4.25), "best_unadapted": _errors(3.0), "least_squares": _errors(1e-30)}
+    baselines: dict[str, PointErrors | None] = {
+        "zero": _errors(4.25),
+        "best_unadapted": _errors(3.0),
+        "least_squares": _errors(1e-30),
+    }
     steps = [_errors(mean) for mean in means]
     return Evaluation(
         shots=10,
@@ -53,7 +57,7 @@ def _lines(axis: Axes) -> dict[str, list[float]]:
 
 
 def _tick_labels(figure: Figure, axis: Axes) -> list[str]:
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     low, high = axis.get_ylim()
     ticks = [label for label in axis.get_yticklabels() if low <= label.get_position()[1] <= high]
     return [text for label in ticks if (text := label.get_text())]
@@ -170,7 +174,7 @@ def test_titles_and_legends_are_inside_the_figure_and_tick_labels_apart(
     seen = _watch(monkeypatch, f"{name}_figure")
     assert cli("plot", trained, "--kind", name).code == 0
     ((figure, _),) = seen
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     axis = figure.axes[0]
     for text in [figure._suptitle or axis.title, *figure.legends]:  # type: ignore[attr-defined]
         box = text.get_window_extent()
