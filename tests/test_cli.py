@@ -358,7 +358,12 @@ def test_check_of_a_run_checks_the_learner_of_its_config(cli: Cli, monkeypatch: 
 
     run = cli("train", "-c", "smoke", *Tiny, "-q", "-s", "inner.steps=3", "-s", "model.hidden=[7]").out.strip()
     seen: list[Any] = []
-    monkeypatch.setattr(checks, "run_checks", lambda config: [seen.append(config)][1:])
+
+    def record(config: Any) -> list[Any]:
+        seen.append(config)
+        return []
+
+    monkeypatch.setattr(checks, "run_checks", record)
     for path in run, f"{run}/checkpoints/step-00000012.pt":
         assert cli("check", path, "-s", "inner.loss=l1").code == 0
     assert [(config.inner.steps, config.model.hidden, config.inner.loss) for config in seen] == [(3, [7], "l1")] * 2
