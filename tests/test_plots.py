@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from matplotlib.image import imread
 
 from maml_cli.evaluation import Errors, Evaluation, PointErrors, Protocol, Statistic, TaskFit, fit_tasks, open_run
 from maml_cli.reporting import draw, draw_growth, figures, run_figures, training_figures
-from maml_cli.reporting.canvas import Axes, Figure, line_styles, log_axis, new_figure
+from maml_cli.reporting.canvas import STYLE, Axes, Figure, line_styles, log_axis, new_figure
 from maml_cli.reporting.figure_kinds import FIGURES, FigureKind, drawing_function
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.training_figures import TrainingTraces
@@ -225,6 +226,19 @@ def test_compared_learners_are_drawn_and_named_however_many() -> None:
     assert [text.get_text() for text in legend.get_texts()] == [
         f"run {index}{' (overflows at step 1)' if index == 3 else ''}" for index in range(12)
     ]
+
+
+@pytest.mark.parametrize("length", [5, 30, 60, 200])
+def test_legends_of_runs_with_long_paths_are_inside_the_figure(length: int) -> None:
+    values = [Statistic(3.0, 0.1, 3.0), Statistic(0.5, 0.1, 0.5)]
+    curves = [Curve("x" * length + str(index), values, 1) for index in range(5)]
+    with matplotlib.rc_context(STYLE):
+        figure = figures.curves_figure(curves, measure="mse", title="")
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [text[-1] for text in texts] == ["0", "1", "2", "3", "4"]
 
 
 def _watch(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Figure, dict[str, Any]]]:

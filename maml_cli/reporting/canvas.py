@@ -69,6 +69,8 @@ YELLOW, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, YELLOW, SKY)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^Dv<>P"
+# Of a legend: average characters of its font, and the width of a handle with its padding in characters.
+CHARACTERS_PER_INCH, HANDLE = 14, 6
 
 # No date inside, so that the same figure has the same bytes.
 METADATA: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
@@ -107,9 +109,24 @@ def line_styles() -> Iterator[dict[str, Any]]:
 
 
 def legend_below(figure: Figure, axis: Axes, *, columns: int = 2) -> None:
-    """One legend for the figure, below its axes, where it covers no line; the entries are those of `axis`."""
+    """One legend for the figure, below its axes, where it covers no line; the entries are those of `axis`.
+
+    It has at most `columns`, fewer where they are wider than the figure; longer labels lose their beginning.
+    """
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns))
+    width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
+    labels = [label if len(label) <= width - HANDLE else f"…{label[HANDLE + 1 - width :]}" for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=_columns_that_fit(labels, columns, width))
+
+
+def _columns_that_fit(labels: Sequence[str], most: int, width: int) -> int:
+    """The largest number of columns, filled one after another, whose labels and handles fit into `width` characters."""
+    for columns in range(min(most, len(labels)), 1, -1):
+        rows = math.ceil(len(labels) / columns)
+        longest = [max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows)]
+        if sum(longest) + HANDLE * len(longest) <= width:
+            return columns
+    return 1
 
 
 def integer_axis(axis: Axes, *, most_ticks: int = 7) -> None:
