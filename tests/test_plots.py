@@ -103,7 +103,7 @@ def test_steps_draws_the_means_their_interval_and_the_baselines() -> None:
     lines = _lines(axis)
     assert lines["Meta-trained"] == [3.0, 0.5, 0.4]
     assert {"Random initialisation", "Predict zero (4.25)", "Best without adapting (3)"} <= lines.keys()
-    assert "Least-squares oracle (1e-30, below the axis)" in lines
+    assert "Least-squares oracle (1e-30, off axis)" in lines
     heights = np.asarray(axis.collections[1].get_paths()[0].vertices)[:, 1]
     assert heights.min() == pytest.approx(0.3) and heights.max() == pytest.approx(3.1)
     assert axis.get_yscale() == "log" and axis.get_xlabel() == "Inner steps" and "MSE" in axis.get_ylabel()
@@ -231,7 +231,7 @@ def test_compared_learners_are_drawn_and_named_however_many() -> None:
 @pytest.mark.parametrize("length", [5, 30, 60, 200])
 def test_legends_of_runs_with_long_paths_are_inside_the_figure(length: int) -> None:
     values = [Statistic(3.0, 0.1, 3.0), Statistic(0.5, 0.1, 0.5)]
-    curves = [Curve("x" * length + str(index), values, 1) for index in range(5)]
+    curves = [Curve(("directory/" * 20)[:length] + str(index), values, 1) for index in range(5)]
     with matplotlib.rc_context(STYLE):
         figure = figures.curves_figure(curves, measure="mse", title="")
         FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]

@@ -70,7 +70,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, YELLOW, SKY)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^Dv<>P"
 # Of a legend: average characters of its font, and the width of a handle with its padding in characters.
-CHARACTERS_PER_INCH, HANDLE = 14, 6
+CHARACTERS_PER_INCH, HANDLE = 13, 6
 
 # No date inside, so that the same figure has the same bytes.
 METADATA: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}

@@ -84,7 +84,7 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
         if level > ROUNDING_ERROR:
             axis.axhline(level, color=colour, ls=dash, lw=1.4, label=f"{name} ({format_short(level)})")
         else:
-            axis.plot([], [], " ", label=f"{name} ({format_short(level)}, below the axis)")
+            axis.plot([], [], " ", label=f"{name} ({format_short(level)}, off axis)")
     steps = evaluation.trained_steps
     axis.axvline(steps, color=BLACK, lw=0.6, ls=":")
     axis.text(steps, 0.99, f" trained for {steps}", transform=axis.get_xaxis_transform(), va="top", fontsize=8)
