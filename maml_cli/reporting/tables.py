@@ -109,6 +109,7 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
         console.print(
             f"K = {evaluation.shots}, {evaluation.num_tasks:,} test tasks (seed {evaluation.seed}); "
             f"{MEASURES[measure]} error,{_seeds_in_words(evaluation)} mean ± 95 % interval"
+            f"{' over tasks' if len(evaluation.by_seed) > 1 else ''}"
         )
         console.print(_evaluation_table(evaluation, measure))
     if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
@@ -135,8 +136,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
             table.add_row(run.label, after, _interval(there), _number(there.median), apart)
         console.print(table)
     runs = [run for one in comparisons for run in one.runs]
-    over = "tasks, and over seeds where a run has several" if any(run.num_seeds > 1 for run in runs) else "tasks"
-    console.print(f"mean ± 95 % interval over {over}; differences task by task")
+    console.print("mean ± 95 % interval over tasks; differences task by task")
     if any(run.compared_step == run.trained_steps for run in runs):
         console.print("* as many steps as trained")
 
