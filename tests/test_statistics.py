@@ -38,10 +38,10 @@ def test_intervals_over_seeds_are_student_s() -> None:
 
 
 def test_several_seeds_have_an_interval_over_tasks_and_an_interval_over_seeds() -> None:
-    """Seeds (rows) with means 1, 2, 6; means of tasks over seeds 2, 3, 4: deviation 1. Medians 1, 2, 6."""
-    errors = torch.tensor([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [5.0, 6.0, 7.0]])
+    """Seeds (rows) with means 1, 2, 6 and medians 0, 2, 6; means of tasks over seeds 2, 3, 4: deviation 1."""
+    errors = torch.tensor([[0.0, 0.0, 3.0], [1.0, 2.0, 3.0], [5.0, 7.0, 6.0]])
     value = aggregate_seeds(errors)
-    assert (value.mean, value.median) == (3.0, 3.0)
+    assert (value.mean, value.median) == pytest.approx((3.0, 8 / 3))
     assert value.ci95 == pytest.approx(1.96 / math.sqrt(3))
     assert value.ci95_seeds == pytest.approx(4.3027 * math.sqrt(7 / 3), rel=1e-4)
     assert aggregate_seeds(errors[:1]) == statistic(errors[0])
