@@ -29,7 +29,7 @@ THIRD_PARTY = {
     "torch": {"core", "tasks", "runtime", "experiment", "runs", "engines", "training", "evaluation", "checks", "dev"},
     "torch.func": {"checks", "dev"},
     "torch.fx": {"engines.compiled"},
-    "matplotlib": {"reporting.figures", "reporting.run_figures"},
+    "matplotlib": {"reporting.canvas"},
     "rich": {"reporting.tables"},
     "typer": {"cli", "dev"},
     "yaml": {"config", "runs.directory"},

@@ -1,5 +1,6 @@
 """The command line as people and scripts meet it: results on stdout, messages on stderr, exit codes."""
 
+import itertools
 import json
 import os
 import re
@@ -36,19 +37,35 @@ def test_version_help_and_no_arguments(cli: Cli) -> None:
         ["train"],
         ["eval"],
         ["plot"],
+        ["compare"],
         ["check"],
         ["presets"],
+        ["presets", "copy"],
         ["config"],
         ["config", "check"],
+        ["config", "show"],
         ["info"],
     ]
     for command in commands:
         result = cli(*command, "--help")
         assert result.code == 0 and "Usage: maml" in result.out
         assert max(len(line) for line in result.out.splitlines()) <= 80
-    for name in "train", "eval", "plot", "check":
+        assert "<=" not in result.out and "range>" not in result.out
+    for name in "train", "eval", "plot", "compare", "check":
         assert "Examples" in cli(name, "--help").out
     assert "Usage: maml" in cli().out
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "plot", "compare", "check"])
+def test_paragraphs_of_help_fill_their_lines_and_examples_have_one_each(command: str, cli: Cli) -> None:
+    """A line of a paragraph is broken only where its next word does not fit into 80 columns."""
+    lines = [line.rstrip() for line in cli(command, "--help").out.splitlines()]
+    text = lines[: next(index for index, line in enumerate(lines) if line.startswith("╭"))]
+    for line, following in itertools.pairwise(text):
+        if line.startswith(" ") and following.strip() and not following.startswith("  "):
+            assert len(f"{line} {following.split()[0]}") > 79, line
+    start = text.index(" Examples")
+    assert all(line.startswith("   maml ") for line in text[start + 1 :] if line)
 
 
 def test_train_prints_the_run_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None:
@@ -160,7 +177,7 @@ def test_diverging_is_exit_5_with_advice(cli: Cli) -> None:
 
 def test_eval_table(cli: Cli, trained: str) -> None:
     result = cli("eval", "--checkpoint", trained, "--tasks", "20", "--steps", "3")
-    assert result.code == 0 and result.err == f"kept as {trained}/eval.json\n"
+    assert result.code == 0 and result.err.startswith("not written to a file: eval.json is for the default protocol")
     lines = result.out.splitlines()
     assert f"{trained} at outer step 12 of 12" in lines
     assert "K = 10, 20 test tasks (seed 0); mean squared error, mean ± 95 % interval" in lines
@@ -198,7 +215,6 @@ def test_eval_json(cli: Cli, trained: str) -> None:
             for name in "grid", "query", "support":
                 assert point[name].keys() == {"mse", "mae"}
                 assert point[name]["mse"].keys() == point[name]["mae"].keys() == STATISTIC
-    assert json.loads(Path(trained, "eval.json").read_text()) == found
     assert (
         cli(
             "eval", "--checkpoint", trained, "--tasks", "20", "--steps", "2", "--shots", "5,10", "--seed", "7", "--json"
@@ -292,22 +308,81 @@ def test_a_damaged_checkpoint_is_exit_4_and_names_the_newest_good_one(cli: Cli, 
         (["train", "-c", "nothing.yaml"], 3, "nothing.yaml: no such file"),
         (["train", "-c", "nothing"], 2, "nothing: no such preset"),
         (["train", "-s", "inner.step=1"], 2, "--set inner.step=1: inner.step: unknown key; did you mean inner.steps?"),
-        (["train", "--device", "tpu"], 2, "tpu"),
+        (["train", "--device", "tpu"], 2, "--device tpu: must be auto, cpu, cuda or mps"),
+        (["train", "--foo"], 2, "--foo: no such option; did you mean --out?"),
+        (["train", "--zzz"], 2, "--zzz: no such option; see maml train --help"),
+        (["train", "extra"], 2, "got unexpected extra argument(s) (extra); see maml train --help"),
+        (["train", "--quiet=3"], 2, "--quiet: does not take a value; see maml --help"),
         (["train", "--resume", "nowhere"], 3, "nowhere: no such run or checkpoint"),
         (["eval", "--checkpoint", "nowhere"], 3, "nowhere: no such run or checkpoint"),
-        (["eval"], 2, "--checkpoint"),
-        (["eval", "--checkpoint", "x", "--shots", "5;10"], 2, "give whole numbers from 1 to 100000"),
-        (["eval", "--checkpoint", "x", "--tasks", "1"], 2, "--tasks"),
-        (["plot", "--checkpoint", "x", "--kind", "pie"], 2, "pie"),
+        (["eval"], 2, "RUN or --checkpoint: missing; give a run directory or a .pt file, such as outputs/quickstart"),
+        (["plot"], 2, "RUN or --checkpoint: missing; give a run directory or a .pt file, such as outputs/quickstart"),
+        (["eval", "x", "--checkpoint", "y"], 2, "RUN x, --checkpoint y: give one of the two"),
+        (["plot", "x", "--checkpoint", "y"], 2, "RUN x, --checkpoint y: give one of the two"),
+        (["check", "x", "--checkpoint", "y"], 2, "RUN x, --checkpoint y: give one of the two"),
+        (["check", "x", "--config", "y"], 2, "RUN x, --config y: give one of the two"),
+        (["check", "nowhere"], 3, "nowhere: no such run or checkpoint"),
+        (["eval", "--checkpoint"], 2, "--checkpoint: requires an argument; see maml --help"),
+        (["eval", "x", "--shots", "5;10"], 2, "--shots 5;10: must be whole numbers from 1 to 100,000, such as 5,10,20"),
+        (["eval", "x", "--shots", "0"], 2, "--shots 0: must be whole numbers from 1 to 100,000, such as 5,10,20"),
+        (["eval", "x", "--tasks", "1"], 2, "--tasks 1: must be a whole number from 2 to 1,000,000"),
+        (["eval", "x", "--tasks", "many"], 2, "--tasks many: must be a whole number from 2 to 1,000,000"),
+        (["eval", "x", "--seed", "-1"], 2, "--seed -1: must be a whole number from 0"),
+        (["eval", "x", "--seed", str(2**63)], 2, f"--seed {2**63}: must be a whole number from 0"),
+        (["plot", "x", "--kind", "pie"], 2, "--kind pie: must be fit, curve, steps, alpha or all"),
+        (["plot", "x", "--format", "gif"], 2, "--format gif: must be png, svg or pdf"),
+        (["compare"], 2, "RUN RUN...: missing; see maml compare --help"),
+        (["compare", "x"], 2, "RUN x: give two runs or more to compare"),
+        (["compare", "x", "y", "--out", "c.gif"], 2, "--out c.gif: must end in .png, .svg or .pdf"),
+        (["presets", "show"], 2, "NAME: missing; see maml presets show --help"),
+        (["presets", "frobnicate"], 2, "no such command 'frobnicate'; see maml presets --help"),
         (["presets", "show", "nothing"], 2, "nothing: no such preset"),
         (["config", "check", "nothing.yaml"], 3, "nothing.yaml: no such file"),
-        (["frobnicate"], 2, "frobnicate"),
+        (["frobnicate"], 2, "no such command 'frobnicate'; see maml --help"),
     ],
 )
 def test_mistakes_are_a_message_and_an_exit_code(arguments: list[str], code: int, words: str, cli: Cli) -> None:
     result = cli(*arguments)
     assert result.code == code and result.out == ""
-    assert words in " ".join(result.err.split()) and "Traceback" not in result.err
+    assert words in result.err and result.err.count("\n") == 1
+
+
+def test_a_run_is_an_argument_or_an_option(cli: Cli, trained: str) -> None:
+    for command in ["eval", "--tasks", "5", "--json"], ["plot", "--kind", "fit"], ["check", "--json"]:
+        results = [cli(*command, *run) for run in ([trained], ["--checkpoint", trained])]
+        assert results[0].code == 0 and results[0].out == results[1].out
+
+
+def test_check_of_a_run_checks_the_learner_of_its_config(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maml_cli import checks
+
+    run = cli("train", "-c", "smoke", *Tiny, "-q", "-s", "inner.steps=3", "-s", "model.hidden=[7]").out.strip()
+    seen: list[Any] = []
+
+    def record(config: Any) -> list[Any]:
+        seen.append(config)
+        return []
+
+    monkeypatch.setattr(checks, "run_checks", record)
+    for path in run, f"{run}/checkpoints/step-00000012.pt":
+        assert cli("check", path, "-s", "inner.loss=l1").code == 0
+    assert [(config.inner.steps, config.model.hidden, config.inner.loss) for config in seen] == [(3, [7], "l1")] * 2
+
+
+def test_a_file_that_cannot_be_written_is_named_with_its_option(cli: Cli, trained: str) -> None:
+    out = f"{trained}/config.yaml/x"  # below a file
+    for command in ["plot", trained, "--kind", "fit"], ["eval", trained, "--tasks", "5"]:
+        result = cli(*command, "--out", out)
+        assert result.code == 3 and result.err.startswith(f"--out {out}: cannot be written: ")
+        assert result.err.count("\n") == 1 and (result.out != "") == (command[0] == "eval")
+    result = cli("compare", trained, trained, "--tasks", "5", "--out", f"{out}.png")
+    assert result.code == 0 and result.err.startswith(f"--out {out}.png: cannot be written: ") and result.out
+
+
+def test_eval_writes_its_document_to_out(cli: Cli, trained: str) -> None:
+    result = cli("eval", trained, "--tasks", "5", "--out", "new/result.json", "--json")
+    assert result.code == 0 and result.err == "written to new/result.json\n"
+    assert Path("new/result.json").read_text() == result.out and not Path(trained, "eval.json").exists()
 
 
 def test_a_directory_that_cannot_be_written_is_exit_3(cli: Cli) -> None:

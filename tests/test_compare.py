@@ -27,15 +27,9 @@ def two(cli: Cli) -> list[TrainedRun]:
 
 def _grid_mse(run: TrainedRun, *, shots: int, step: int, num_tasks: int) -> torch.Tensor:
     experiment = run.experiment
-    bank = sample_test_tasks(experiment.family, seed=0, purpose="test", num_tasks=num_tasks, num_shots=shots)
-    like = next(iter(run.meta_params.params.values()))
+    tasks = sample_test_tasks(experiment.family, seed=0, purpose="test", num_tasks=num_tasks, num_shots=shots)
     errors = adapted_errors(
-        experiment.algorithm,
-        experiment.predict,
-        bank,
-        lambda count: expand_to_tasks(run.meta_params, count),
-        steps=step,
-        like=like,
+        experiment, tasks, lambda count: expand_to_tasks(run.meta_params, count), num_runs=1, steps=step
     )
     return errors[step]["grid"][0, :, 0].double()
 
@@ -48,40 +42,54 @@ def test_the_numbers_are_those_of_eval_and_differences_are_paired(two: list[Trai
         (evaluation,) = evaluate_run(run, Protocol(shots=(7,), num_tasks=40))
         assert compared.steps == evaluation.steps and compared.compared_step == compared.trained_steps
     assert [run.compared_step for run in found.runs] == [1, 3] and [len(run.steps) for run in found.runs] == [11, 4]
-    one, other = (_grid_mse(run, shots=7, step=step, num_tasks=40) for run, step in zip(two, (1, 3), strict=True))
-    assert found.runs[0].difference is None and found.runs[1].difference is not None
-    assert found.runs[1].difference.mean == pytest.approx((other - one).mean().item(), rel=1e-12)
-    assert found.runs[1].difference.ci95 == pytest.approx(1.96 * (other - one).std().item() / math.sqrt(40), rel=1e-12)
+    first, second = (_grid_mse(run, shots=7, step=step, num_tasks=40) for run, step in zip(two, (1, 3), strict=True))
+    difference = found.runs[1].difference
+    assert found.runs[0].difference is None and difference is not None
+    assert difference.mean == pytest.approx((second - first).mean().item(), rel=1e-12)
+    assert difference.ci95 == pytest.approx(1.96 * (second - first).std().item() / math.sqrt(40), rel=1e-12)
 
 
-def test_each_run_is_compared_with_the_first_by_the_error_it_was_trained_for_on_the_bank_asked_for(cli: Cli) -> None:
-    """Three L1 learners on the tasks of seed 3, against the errors of `maml eval` on the same."""
-    runs = [
+@pytest.fixture
+def three_l1(cli: Cli) -> list[str]:
+    """Runs of three seeds that are trained on L1."""
+    return [
         cli("train", "-c", "smoke", *QUICK, "-s", "inner.loss=l1", "-s", f"run.seed={seed}").out.strip()
         for seed in range(3)
     ]
-    opened = [open_run(Path(run)) for run in runs]
-    (found,) = compare_runs(opened, Protocol(num_tasks=30, seed=3))
-    assert found.measure == "mae" and found.seed == 3
-    alone = [evaluate_run(run, Protocol(num_tasks=30, seed=3))[0].steps[1].grid.mae.mean for run in opened]
-    assert [one.steps[1].grid.mae.mean for one in found.runs] == pytest.approx(alone, rel=1e-12)
-    apart = [one.difference.mean for one in found.runs if one.difference]
-    assert apart == pytest.approx([alone[1] - alone[0], alone[2] - alone[0]], rel=1e-9)
-    shown = cli("compare", *runs, "--tasks", 30, "--seed", 3).out.splitlines()
-    (row,) = (line for line in shown if line.startswith(f"{runs[2]} "))
-    assert f"{alone[2]:.4f} ±" in row and f"{apart[1]:.4f} ±" in row
+
+
+def test_l1_learners_are_compared_by_mean_absolute_error_and_mixed_runs_by_mean_squared(
+    cli: Cli, three_l1: list[str]
+) -> None:
+    opened = [open_run(Path(run)) for run in three_l1[:2]]
+    assert compare_runs(opened, Protocol(num_tasks=10))[0].measure == "mae"
     mixed = [opened[0], open_run(Path(cli("train", "-c", "smoke", *QUICK).out.strip()))]
     assert compare_runs(mixed, Protocol(num_tasks=10))[0].measure == "mse"
 
 
-def test_the_third_family_is_looked_at_too(cli: Cli) -> None:
+def test_each_run_is_compared_with_the_first_on_the_tasks_of_the_seed_asked_for(cli: Cli, three_l1: list[str]) -> None:
+    """Against the errors of `maml eval` on the tasks of seed 3."""
+    protocol = Protocol(num_tasks=30, seed=3)
+    opened = [open_run(Path(run)) for run in three_l1]
+    (comparison,) = compare_runs(opened, protocol)
+    assert comparison.seed == 3
+    alone = [evaluate_run(run, protocol)[0].steps[1].grid.mae.mean for run in opened]
+    assert [run.steps[1].grid.mae.mean for run in comparison.runs] == pytest.approx(alone, rel=1e-12)
+    differences = [run.difference.mean for run in comparison.runs if run.difference]
+    assert differences == pytest.approx([alone[1] - alone[0], alone[2] - alone[0]], rel=1e-9)
+    shown = cli("compare", *three_l1, "--tasks", 30, "--seed", 3).out.splitlines()
+    (row,) = (line for line in shown if line.startswith(f"{three_l1[2]} "))
+    assert f"{alone[2]:.4f} ±" in row and f"{differences[1]:.4f} ±" in row
+
+
+def test_the_family_of_the_third_run_is_checked_as_well(cli: Cli) -> None:
     runs = [cli("train", "-c", "smoke", *QUICK).out.strip()] * 2
     runs.append(cli("train", "-c", "smoke", *QUICK, "-s", "tasks.phase=[0,1]").out.strip())
     assert cli("compare", *runs, "--tasks", 4).code == 2
 
 
-def test_what_overflows_is_worse_and_a_run_less_itself_is_nothing_even_then(cli: Cli) -> None:
-    """Adapted on and on by far too large an alpha; tasks that overflow in both runs do not differ."""
+def test_overflow_counts_as_an_infinite_difference_except_from_the_same_run(cli: Cli) -> None:
+    """Sixty inner steps of far too large an alpha; tasks that overflow in both runs do not differ."""
     wild = cli("train", "-c", "smoke", *QUICK, "-s", "inner.alpha.init=3", "-s", "outer.clip_task_norm=1").out.strip()
     tame = cli("train", "-c", "smoke", *QUICK).out.strip()
     opened = [open_run(Path(run)) for run in (wild, tame)]
@@ -94,17 +102,17 @@ def test_what_overflows_is_worse_and_a_run_less_itself_is_nothing_even_then(cli:
     assert difference is not None and (difference.mean, difference.median) == (0.0, 0.0)
 
 
-def test_two_checkpoints_of_a_run_have_names_of_their_own_and_numbers_survive_a_figure_that_cannot_be(cli: Cli) -> None:
+def test_checkpoints_of_one_run_are_named_by_their_files_and_compared_without_a_figure_if_need_be(cli: Cli) -> None:
     run = cli("train", "-c", "smoke", *QUICK).out.strip()
     files = [f"{run}/checkpoints/step-{step:08d}.pt" for step in (6, 12)]
     Path("taken").write_text("")
     result = cli("compare", *files, "--tasks", 4, "--json", "--out", "taken/c.png")
-    assert result.code == 0 and "not drawn: taken" in result.err
+    assert result.code == 0 and result.err.startswith("--out taken/c.png: cannot be written: ")
     document = json.loads(result.out)
     assert [one["label"] for one in document["results"][0]["runs"]] == files and document["figures"] == []
 
 
-def test_all_after_as_many_steps_as_asked_for(two: list[TrainedRun]) -> None:
+def test_all_are_compared_after_the_inner_steps_asked_for(two: list[TrainedRun]) -> None:
     (found,) = compare_runs(two, Protocol(shots=(5,), steps=2, num_tasks=10))
     assert [run.compared_step for run in found.runs] == [2, 2] and [len(run.steps) for run in found.runs] == [3, 3]
     with pytest.raises(ConfigError, match="--steps 4: outputs/smoke-2 has alphas for 3 inner steps and no rule for"):
@@ -117,7 +125,7 @@ def test_a_run_less_itself_is_zero_everywhere(two: list[TrainedRun]) -> None:
     assert difference is not None and (difference.mean, difference.ci95, difference.median) == (0.0, 0.0, 0.0)
 
 
-def test_different_families_and_different_k_are_refused_unless_told(cli: Cli, two: list[TrainedRun]) -> None:
+def test_different_families_and_different_k_are_refused_unless_asked_for(cli: Cli, two: list[TrainedRun]) -> None:
     with pytest.raises(ConfigError, match=r"trained with K = 5, 10; give the K to compare them at, such as --shots 5"):
         compare_runs(two, Protocol(num_tasks=10))
     run = cli("train", "-c", "smoke", *QUICK, "-s", "tasks.frequency=[0.8,1.2]").out.strip()
@@ -159,7 +167,7 @@ def test_runs_that_overflow_are_drawn_and_joint_training_is_compared_before_adap
     assert (found["trained_steps"], found["compared_step"]) == (0, 0)
 
 
-def test_an_odd_run_is_said_to_be_odd(cli: Cli, two: list[TrainedRun]) -> None:
+def test_a_missing_checkpoint_is_reported(cli: Cli, two: list[TrainedRun]) -> None:
     (Path("outputs/smoke/checkpoints") / "step-00000012.pt").unlink()
     result = cli("compare", "outputs/smoke", "outputs/smoke", "--tasks", 4)
     assert result.code == 0 and "step-00000012.pt is missing: taking step-00000006.pt" in " ".join(result.err.split())
@@ -168,11 +176,11 @@ def test_an_odd_run_is_said_to_be_odd(cli: Cli, two: list[TrainedRun]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["outputs/x"], "give two runs or more."),
-        (["outputs/x", "outputs/y", "--out", "c.gif"], "c.gif: must end in .png, .svg or .pdf."),
+        (["outputs/x"], "give two runs or more to compare"),
+        (["outputs/x", "outputs/y", "--out", "c.gif"], "--out c.gif: must end in .png, .svg or .pdf"),
         (["outputs/x", "outputs/y"], "outputs/x: no such"),
     ],
 )
-def test_what_cannot_be_compared_is_one_message(cli: Cli, arguments: list[str], words: str) -> None:
+def test_runs_that_cannot_be_compared_give_one_message(cli: Cli, arguments: list[str], words: str) -> None:
     result = cli("compare", *arguments)
     assert result.code in (2, 3) and words in " ".join(result.err.replace("│", " ").split())

@@ -57,31 +57,24 @@ def _opened(cli: Cli, *options: str, config: str = "smoke") -> Any:
     return open_run(Path(run))
 
 
-def test_eval_is_on_the_test_bank_and_random_networks_use_the_learned_alpha(cli: Cli) -> None:
+def test_eval_is_on_the_test_tasks_and_random_networks_use_the_learned_alpha(cli: Cli) -> None:
     opened = _opened(cli, "-s", "inner.alpha.learned=true")
     opened.meta_params.rule_params["alpha"].fill_(0.003)
-    (found,) = evaluate_run(opened, Protocol(num_tasks=6, seed=5, steps=2))
+    (evaluation,) = evaluate_run(opened, Protocol(num_tasks=6, seed=5, steps=2))
     experiment = opened.experiment
-    bank = sample_test_tasks(experiment.family, seed=5, purpose="test", num_tasks=6, num_shots=10)
+    tasks = sample_test_tasks(experiment.family, seed=5, purpose="test", num_tasks=6, num_shots=10)
     stream = make_generator(5, "random-init")
-    starts = {
-        "steps": expand_to_tasks(opened.meta_params, 6),
-        "random": MetaParams(
-            {key: value[None] for key, value in experiment.init_params(stream, 6).items()},
-            {"alpha": torch.full((1, 6, 1, 1, 1), 0.003)},
-        ),
-    }
-    for name, results in {"steps": found.steps, "random": found.baselines.random_init}.items():
-        expected = adapted_errors(
-            experiment.algorithm,
-            experiment.predict,
-            bank,
-            lambda count, name=name: starts[name],  # type: ignore[misc]
-            steps=2,
-            like=opened.meta_params.params["head.w"],
-        )
-        for one, other in zip(results, expected, strict=True):
-            assert one.grid.mse.mean == pytest.approx(summarise_tasks(other).grid.mse.mean, rel=1e-6)
+    untrained = MetaParams(
+        {key: value[None] for key, value in experiment.init_params(stream, 6).items()},
+        {"alpha": torch.full((1, 6, 1, 1, 1), 0.003)},
+    )
+    for results, initial in (
+        (evaluation.steps, expand_to_tasks(opened.meta_params, 6)),
+        (evaluation.random_init, untrained),
+    ):
+        expected = adapted_errors(experiment, tasks, lambda count, m=initial: m, num_runs=1, steps=2)  # type: ignore[misc]
+        for result, errors in zip(results, expected, strict=True):
+            assert result.grid.mse.mean == pytest.approx(summarise_tasks(errors).grid.mse.mean, rel=1e-6)
 
 
 def test_fits_are_adapted_to_the_points_that_they_show(cli: Cli) -> None:
@@ -94,10 +87,11 @@ def test_fits_are_adapted_to_the_points_that_they_show(cli: Cli) -> None:
             torch.testing.assert_close(fit.predictions[step].float(), predicted, rtol=1e-4, atol=1e-4)
             slopes = torch.func.grad(lambda p, x=x, y=y: (opened.experiment.predict(p, x) - y).square().mean())(params)
             params = {key: value - 0.01 * slopes[key] for key, value in params.items()}
-        bank = sample_test_tasks(opened.experiment.family, seed=0, purpose="test", num_tasks=3, num_shots=4)
-        truth = bank.functions(fit.x.reshape(-1, 1))[0, index, :, 0]
+        tasks = sample_test_tasks(opened.experiment.family, seed=0, purpose="test", num_tasks=3, num_shots=4)
+        (block,) = tasks.iter_blocks()
+        truth = block.functions(fit.x.reshape(-1, 1))[0, index, :, 0]
         assert torch.equal(fit.truth, truth)
-        assert torch.equal(fit.support_y, bank.functions(bank.support.x)[0, index, :, 0])
+        assert torch.equal(fit.support_y, block.functions(block.points["support"].x)[0, index, :, 0])
 
 
 def test_an_l1_learner_is_shown_in_mean_absolute_error(cli: Cli) -> None:
@@ -119,16 +113,16 @@ def test_a_row_that_runs_away_is_shown_whole(cli: Cli, trained: str) -> None:
 def test_curve_and_alpha_end_at_the_checkpoint_they_are_drawn_for(
     cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maml_cli.reporting import figures
+    from maml_cli.reporting import training_figures
 
     seen: list[Any] = []
-    real = figures.curve_figure
+    real = training_figures.curve_figure
 
-    def look(losses: Any, evaluations: Any, **options: Any) -> Any:
-        seen.append(([step for step, _ in losses], [step for step, _ in evaluations]))
-        return real(losses, evaluations, **options)
+    def look(traces: Any, **options: Any) -> Any:
+        seen.append(([step for step, _ in traces.losses], [step for step, _ in traces.after]))
+        return real(traces, **options)
 
-    monkeypatch.setattr(figures, "curve_figure", look)
+    monkeypatch.setattr(training_figures, "curve_figure", look)
     for step in 8, 12:
         file = f"{trained}/checkpoints/step-{step:08d}.pt"
         assert cli("plot", "--checkpoint", file, "--kind", "curve").code == 0
@@ -140,7 +134,7 @@ def test_a_lone_checkpoint_is_drawn_as_far_as_it_can_be(cli: Cli, trained: str) 
     result = cli("plot", "--checkpoint", "lone.pt", "--tasks", "5")
     assert result.code == 0 and result.out == "plots/fit.png\nplots/steps.png\n"
     assert result.err.splitlines() == [
-        f"{kind}: left out, there is no metrics.jsonl around the checkpoint" for kind in ("curve", "alpha")
+        f"{kind}: not drawn: there is no metrics.jsonl around the checkpoint" for kind in ("curve", "alpha")
     ]
 
 

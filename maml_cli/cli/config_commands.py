@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from maml_cli.cli.options import PresetArg, SetOpt, SourceArg
+from maml_cli.cli.options import PresetArg, SetOpt, SourceArg, register
 from maml_cli.config import presets
 
-presets_app = typer.Typer(help="List, show or copy the configs that come with maml.")
+presets_app = typer.Typer(help="List, print or copy the configs that come with maml.")
 config_app = typer.Typer(help="Check a config, or show it with every default filled in.", no_args_is_help=True)
 
 
@@ -18,7 +18,6 @@ def _presets(context: typer.Context) -> None:
         presets_list()
 
 
-@presets_app.command("list")
 def presets_list() -> None:
     """List the presets, one a line."""
     width = max(len(name) for name in presets.names())
@@ -26,25 +25,24 @@ def presets_list() -> None:
         typer.echo(f"{name:{width}}  {presets.summary(name)}")
 
 
-@presets_app.command("show")
 def presets_show(name: PresetArg) -> None:
     """Print the YAML of a preset."""
     typer.echo(presets.path(name).read_text(encoding="utf-8"), nl=False)
 
 
-@presets_app.command("copy")
 def presets_copy(
     name: PresetArg,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
 ) -> None:
-    """Copy a preset to FILE, as a start for a config of your own."""
+    """Copy a preset to FILE, to start a config of your own from it."""
     presets.copy(name, file)
     typer.echo(file)
 
 
-@config_app.command("check")
 def config_check(source: SourceArg, overrides: SetOpt = None) -> None:
-    """Say whether a config is valid; if not, everything that is wrong with it, and where.
+    """Check a config; if it is not valid, print every problem and its line.
+
+    Exits with 2 if there are problems.
 
     [bold]Example[/]
 
@@ -56,9 +54,10 @@ def config_check(source: SourceArg, overrides: SetOpt = None) -> None:
     typer.echo(f"{source}: valid")
 
 
-@config_app.command("show")
 def config_show(source: SourceArg, overrides: SetOpt = None) -> None:
-    """Print a config with every default filled in and, beside each value, where it came from.
+    """Print a config with every default filled in.
+
+    Each value has a comment with its origin: a line of the file, --set, or the default.
 
     [bold]Example[/]
 
@@ -69,9 +68,16 @@ def config_show(source: SourceArg, overrides: SetOpt = None) -> None:
     typer.echo(annotated_yaml(load_config(source, overrides or [])), nl=False)
 
 
-@config_app.command("reference")
 def config_reference() -> None:
     """Print every key of a config with its default and meaning, as a Markdown table."""
     from maml_cli.config import key_table_markdown
 
     typer.echo(key_table_markdown(), nl=False)
+
+
+register(presets_app, presets_list, name="list")
+register(presets_app, presets_show, name="show")
+register(presets_app, presets_copy, name="copy")
+register(config_app, config_check, name="check")
+register(config_app, config_show, name="show")
+register(config_app, config_reference, name="reference")

@@ -1,24 +1,31 @@
-"""What goes wrong, as the user sees it: one message on stderr and an exit code."""
+"""Errors as the user sees them: one line on stderr, `what: problem; what would be right`, and an exit code."""
 
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import typer
 
 from maml_cli.errors import ConfigError, FileError, UserError
 
+# The base of all errors of a command line. It has no public name: typer carries its own copy of click.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Every mistake of the user's becomes a message on stderr and an exit code."""
+    """End the process with a message and an exit code at every mistake of the user's; other errors are bugs."""
     try:
         yield
     except UserError as error:
         _fail(str(error), error.exit_code)
+    except UsageError as error:
+        _fail(_usage_message(error), ConfigError.exit_code)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", FileError.exit_code)
+        file = f"{error.filename}: " if error.filename else ""
+        _fail(f"{file}{error.strerror or error}", FileError.exit_code)
     except (MemoryError, RuntimeError) as error:
         out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         if not out_of_memory and "can't allocate memory" not in str(error):
@@ -26,8 +33,53 @@ def exit_on_error() -> Iterator[None]:
         _fail("out of memory; try fewer tasks, points or steps, or a smaller network", ConfigError.exit_code)
 
 
+@contextlib.contextmanager
+def writing(option: str, path: Path | None) -> Iterator[None]:
+    """Name the option and its path in errors of writing there; without a path, the file alone."""
+    try:
+        yield
+    except OSError as error:
+        target = f"{option} {path}" if path else str(error.filename)
+        raise FileError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def _usage_message(error: Any) -> str:
+    """The message of an unknown option or command, a missing argument, or a value that its parser refused."""
+    kind = type(error).__name__
+    page = f"see {error.ctx.command_path if error.ctx else 'maml'} --help"
+    if kind == "NoArgsIsHelpError":
+        return str(error.format_message())
+    if kind == "NoSuchOption":
+        close = f"did you mean {', '.join(sorted(error.possibilities))}?" if error.possibilities else page
+        return f"{error.option_name}: no such option; {close}"
+    if kind == "BadOptionUsage":
+        return f"{error.option_name}: {_without_subject(error.message)}; {page}"
+    if kind == "MissingParameter":
+        return f"{_parameter(error)}: missing; {page}"
+    if isinstance(error, typer.BadParameter):
+        return f"{_parameter(error)} {error.message}"
+    return f"{_without_subject(error.message)}; {page}"
+
+
+def _parameter(error: Any) -> str:
+    """The longest name of an option, or the name of an argument on the help page."""
+    if error.param_hint or error.param is None:
+        return str(error.param_hint or "maml")
+    is_option = error.param.param_type_name == "option"
+    return str(max(error.param.opts, key=len) if is_option else error.param.metavar or error.param.name)
+
+
+def _without_subject(message: str) -> str:
+    """`Option '--out' requires an argument.` as `requires an argument`."""
+    words = message.removesuffix(".")
+    if words.startswith("Option '"):
+        return words.split("' ", 1)[1]
+    return words[:1].lower() + words[1:]
+
+
 def _fail(message: str, exit_code: int) -> None:
     # No escape sequence of a hostile file reaches the terminal.
     plain = "".join(character if character.isprintable() or character == "\n" else "?" for character in message)
-    typer.echo(plain, err=True)
+    if plain:
+        typer.echo(plain, err=True)
     sys.exit(exit_code)

@@ -1,18 +1,46 @@
-"""The options and arguments that commands share."""
+"""The options and arguments that commands share, and the text of their help pages."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from maml_cli.config import presets
+from maml_cli.cli.parameters import WholeNumbers, one_of, whole_number, whole_numbers
+from maml_cli.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def register(app: typer.Typer, function: Callable[..., None], *, name: str | None = None) -> None:
+    """Make a function a command of `app`; its docstring is the help page."""
+    app.command(name, help=reflow(inspect.getdoc(function) or ""))(function)
+
+
+def reflow(text: str) -> str:
+    """Paragraphs on one line each, so that a terminal of any width breaks them; indented lines stay as they are."""
+    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in text.split("\n\n"))
 
 
 def complete_preset(incomplete: str) -> list[str]:
-    """The presets whose names begin like that."""
+    """The names of presets that begin with `incomplete`."""
+    from maml_cli.config import presets
+
     return [name for name in presets.names() if name.startswith(incomplete)]
+
+
+def choose_run(run: Path | None, checkpoint: Path | None) -> Path:
+    """The trained run that a command is about, given as an argument or by --checkpoint."""
+    if run and checkpoint:
+        raise ConfigError(f"RUN {run}, --checkpoint {checkpoint}: give one of the two")
+    chosen = run or checkpoint
+    if chosen is None:
+        raise ConfigError(
+            "RUN or --checkpoint: missing; give a run directory or a .pt file, such as outputs/quickstart"
+        )
+    return chosen
 
 
 ConfigOpt = Annotated[
@@ -21,12 +49,12 @@ ConfigOpt = Annotated[
         "--config",
         "-c",
         metavar="FILE|PRESET",
-        help="A YAML file, or the name of a preset (see `maml presets`); by default: quickstart.",
+        help="A YAML file or the name of a preset (see `maml presets`); by default quickstart.",
         autocompletion=complete_preset,
         show_default=False,
     ),
 ]
-RunOpt = Annotated[
+RunDirOpt = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="The run directory; by default a new one, outputs/NAME, NAME-2, ..."),
 ]
@@ -34,7 +62,7 @@ ResumeOpt = Annotated[
     str | None,
     typer.Option(
         metavar="RUN|auto",
-        help="Go on with a run; auto: with the newest unfinished run of this config, if there is one.",
+        help="Resume a run; auto: the newest unfinished run with this config, else a new one.",
     ),
 ]
 SetOpt = Annotated[
@@ -47,30 +75,57 @@ TaskSetOpt = Annotated[
         "--set",
         "-s",
         metavar="KEY=VALUE",
-        help="Other tasks than the trained ones (tasks.KEY), or what follows the last alpha of its own "
+        help="Other tasks than the trained ones (tasks.KEY), or other inner steps beyond the last per-step alpha "
         "(inner.alpha.after_last_step); may be repeated.",
     ),
 ]
+RunArg = Annotated[
+    Path | None,
+    typer.Argument(metavar="RUN", help="A run directory (its newest checkpoint) or a .pt file.", show_default=False),
+]
 CheckpointOpt = Annotated[
-    Path,
-    typer.Option("--checkpoint", metavar="RUN|FILE", help="A run directory (its newest checkpoint) or one .pt file."),
+    Path | None, typer.Option("--checkpoint", metavar="RUN", help="The same as the argument RUN.")
 ]
 RunsArg = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN RUN...", help="Run directories or checkpoint files, the first to compare with."),
+    typer.Argument(metavar="RUN RUN...", help="Run directories or .pt files; all are compared with the first."),
 ]
-ShotsOpt = Annotated[str | None, typer.Option(metavar="K,K,...", help="Support points, several K one after the other.")]
+ShotsOpt = Annotated[
+    WholeNumbers | None,
+    typer.Option(
+        "--shots",
+        parser=whole_numbers(1, 100_000),
+        metavar="K,K,...",
+        help="Support points, one evaluation for each K; by default as trained.",
+    ),
+]
 DeviceOpt = Annotated[
     Device | None,
-    typer.Option(help="Where to compute; auto takes an accelerator for work that gains from one."),
+    typer.Option(
+        "--device",
+        parser=one_of(DEVICES),
+        metavar="DEVICE",
+        help="auto, cpu, cuda or mps; auto takes an accelerator for work that gains from one.",
+    ),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on stdout.")]
-TasksOpt = Annotated[int, typer.Option("--tasks", min=2, max=1_000_000, help="Number of test tasks.")]
-StepsOpt = Annotated[
-    int | None, typer.Option(min=0, max=100_000, help="Inner steps to adapt; may exceed the trained number.")
+TasksOpt = Annotated[
+    int, typer.Option("--tasks", parser=whole_number(2, 1_000_000), metavar="N", help="Number of test tasks, from 2.")
 ]
-SeedOpt = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the bank of test tasks.")]
-PresetArg = Annotated[str, typer.Argument(help="The name of a preset.", autocompletion=complete_preset)]
+StepsOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        parser=whole_number(0, 100_000),
+        metavar="N",
+        help="Inner steps to adapt; may exceed the trained number.",
+    ),
+]
+SeedOpt = Annotated[
+    int,
+    typer.Option("--seed", parser=whole_number(0), metavar="N", help="Seed of the test tasks, a whole number from 0."),
+]
+PresetArg = Annotated[str, typer.Argument(metavar="NAME", help="The name of a preset.", autocompletion=complete_preset)]
 SourceArg = Annotated[
     str,
     typer.Argument(metavar="FILE|PRESET", help="A YAML file or a preset.", autocompletion=complete_preset),

@@ -4,7 +4,6 @@
 """
 
 import json
-import math
 import os
 import shutil
 import time
@@ -49,7 +48,9 @@ class Job(NamedTuple):
 
 def train_and_evaluate(work: Job) -> dict[str, Any]:
     """Train what `work` says, or go on with it, and evaluate it: plain values, ready for JSON."""
-    from maml_cli.evaluation import learner_errors, open_run, sample_test_tasks, statistic
+    from maml_cli.engines import choose_engine
+    from maml_cli.evaluation import Protocol, learner_statistics, open_run
+    from maml_cli.experiment import choose_device
     from maml_cli.runtime import set_threads
     from maml_cli.training import plan_training, run_session
 
@@ -60,15 +61,9 @@ def train_and_evaluate(work: Job) -> dict[str, Any]:
     if launched.exit_code:
         raise KeyboardInterrupt
     opened = open_run(run)
-    found = []
-    for shots in entry.shots:
-        bank = sample_test_tasks(
-            opened.experiment.family, seed=0, purpose="test", num_tasks=work.num_tasks, num_shots=shots
-        )
-        errors = learner_errors(opened.experiment, opened.meta_params, bank, steps=max(entry.steps))
-        grid = [step["grid"][0, :, 0].nan_to_num(nan=math.inf) for step in errors]
-        by_step = [statistic(values)._asdict() | {"max": values.max().item()} for values in grid]
-        found.append({"shots": shots, "steps": by_step})
+    protocol = Protocol(work.num_tasks, tuple(entry.shots), max(entry.steps), seed=0)
+    by_shots = zip(entry.shots, learner_statistics(opened, protocol), strict=True)
+    found = [{"shots": shots, "steps": [value._asdict() for value in steps]} for shots, steps in by_shots]
     return {
         "seed": work.seed,
         "outer_steps": opened.config.outer.steps,

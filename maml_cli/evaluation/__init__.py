@@ -1,24 +1,33 @@
 """Trained runs on held-out tasks: errors after every inner step, baselines, intervals and comparisons."""
 
 from maml_cli.evaluation.compare import Comparison, compare_runs
-from maml_cli.evaluation.evaluate import (
-    Evaluation,
+from maml_cli.evaluation.evaluate import Evaluation, learner_errors
+from maml_cli.evaluation.fits import TaskFit, fit_tasks
+from maml_cli.evaluation.held_out import Protocol, sample_test_tasks
+from maml_cli.evaluation.statistics import (
+    Errors,
     PointErrors,
-    Protocol,
     Statistic,
     finite_or_none,
-    learner_errors,
     mean,
-    sample_test_tasks,
     statistic,
     summarise_tasks,
     t_interval,
 )
-from maml_cli.evaluation.trained_run import TaskFit, TrainedRun, evaluate_run, fit_tasks, open_run, write_result
+from maml_cli.evaluation.trained_run import (
+    LearnerStatistic,
+    TrainedRun,
+    evaluate_run,
+    learner_statistics,
+    open_run,
+    write_result,
+)
 
 __all__ = [
     "Comparison",
+    "Errors",
     "Evaluation",
+    "LearnerStatistic",
     "PointErrors",
     "Protocol",
     "Statistic",
@@ -29,6 +38,7 @@ __all__ = [
     "finite_or_none",
     "fit_tasks",
     "learner_errors",
+    "learner_statistics",
     "mean",
     "open_run",
     "sample_test_tasks",

@@ -1,9 +1,8 @@
-"""Several runs on the same tasks: their errors side by side, and their differences task by task.
+"""Several runs on the same test tasks: their errors in one table, and their differences task by task.
 
-Shapes: B tasks of the bank; errors are (B,), one number a task.
+Shapes: B test tasks; errors are (B,), one number a task.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,26 +12,25 @@ from torch import Tensor
 
 from maml_cli.config import to_dict
 from maml_cli.errors import ConfigError
-from maml_cli.evaluation.evaluate import (
-    PointErrors,
-    Protocol,
-    Statistic,
-    aggregate_seeds,
-    learner_errors,
-    sample_test_tasks,
-    statistic,
-    summarise_tasks,
-)
+from maml_cli.evaluation.evaluate import learner_errors
+from maml_cli.evaluation.held_out import Protocol, sample_test_tasks
+from maml_cli.evaluation.statistics import PointErrors, Statistic, statistic, summarise_runs
 from maml_cli.evaluation.trained_run import TrainedRun
-from maml_cli.tasks import SineFamily
+
+POINT_KEYS = ("num_support", "num_query", "query_sampling")
+"""Keys of the config's section `tasks` that describe the points of training and not the family."""
 
 
 class RunComparison(NamedTuple):
-    """A run among others: its errors after inner steps 0, 1, ..., and those at inner step `at`, where it is compared.
+    """A run among several.
 
-    `difference` is the mean over tasks of its error less that of the first run, each at its own `at`, with the 95 %
-    interval of that mean; None for the first run itself. On tasks where both overflow there is no difference. Errors of
-    `num_seeds` runs side by side are their means.
+    label: its name.
+    trained_steps: inner steps of training.
+    compared_step: inner step after which it is compared.
+    num_seeds: number of its runs side by side, without diverged runs.
+    steps: its errors after 0, 1, ... inner steps; over its seeds, see Statistic.
+    difference: over tasks, its error less that of the first run, each at its own `compared_step` and the mean over its
+        seeds. Zero on tasks where both overflow; None for the first run itself.
     """
 
     label: str
@@ -44,7 +42,14 @@ class RunComparison(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Runs on one bank of tasks at one K; `measure` is the error of the differences, on the grid."""
+    """Runs on the same test tasks at one K.
+
+    shots: K, the support points of a task.
+    num_tasks: number of test tasks.
+    seed: of the test tasks.
+    measure: error of the differences, on the grid: `mae` if all runs were trained on L1, else `mse`.
+    runs: in the order given.
+    """
 
     shots: int
     num_tasks: int
@@ -65,25 +70,29 @@ def compare_runs(runs: Sequence[TrainedRun], protocol: Protocol, *, any_family: 
 
 
 def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int) -> Comparison:
-    steps, num_tasks, seed = protocol.steps, protocol.num_tasks, protocol.seed
+    num_tasks, seed = protocol.num_tasks, protocol.seed
     measure = runs[0].measure if len({run.measure for run in runs}) == 1 else "mse"
     family = runs[0].experiment.family
-    last_steps = [run.resolve_steps(steps, max(10, run.config.inner.steps)) for run in runs]
-    bank = sample_test_tasks(family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
+    last_steps = [run.resolve_steps(protocol.steps, max(10, run.config.inner.steps)) for run in runs]
+    tasks = sample_test_tasks(family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
     compared: list[RunComparison] = []
-    first: Tensor | None = None
+    first_errors: Tensor | None = None
     for run, last_step in zip(runs, last_steps, strict=True):
         trained = run.config.trained_steps
-        at = trained if steps is None else steps
-        errors = learner_errors(run.experiment, run.meta_params, bank, steps=last_step)
-        places = [*run.run_index.values()]
-        there = errors[at]["grid"][places, :, 0 if measure == "mse" else 1].double().mean(dim=0)
-        there = there.nan_to_num(nan=math.inf, posinf=math.inf)
-        difference = None if first is None else statistic(torch.where(there == first, 0.0, there - first))
-        first = there if first is None else first
-        by_step = [aggregate_seeds([summarise_tasks(step, run=place) for place in places]) for step in errors]
-        compared.append(RunComparison(run.name, trained, at, len(places), by_step, difference))
+        step = trained if protocol.steps is None else protocol.steps
+        indices = [*run.run_index.values()]
+        errors = learner_errors(run.experiment, run.meta_params, tasks, steps=last_step)
+        errors_at_step = errors[step]["grid"][indices, :, ("mse", "mae").index(measure)].double().mean(dim=0)
+        errors_at_step = errors_at_step.nan_to_num(nan=math.inf, posinf=math.inf)
+        difference = None if first_errors is None else _difference(errors_at_step, first_errors)
+        first_errors = errors_at_step if first_errors is None else first_errors
+        by_step = [summarise_runs(at_step, indices) for at_step in errors]
+        compared.append(RunComparison(run.name, trained, step, len(indices), by_step, difference))
     return Comparison(num_shots, num_tasks, seed, measure, compared)
+
+
+def _difference(errors: Tensor, first_errors: Tensor) -> Statistic:
+    return statistic(torch.where(errors == first_errors, 0.0, errors - first_errors))
 
 
 def _common_shots(runs: Sequence[TrainedRun]) -> int:
@@ -98,10 +107,11 @@ def _common_shots(runs: Sequence[TrainedRun]) -> int:
 
 def _check_families(runs: Sequence[TrainedRun]) -> None:
     first, *others = runs
-    for other, key in itertools.product(others, SineFamily._fields):
-        mine, its = (to_dict(run.config)["tasks"][key] for run in (first, other))
-        if mine != its:
-            raise ConfigError(
-                f"{other.checkpoint.label}: another family than {first.checkpoint.label}: tasks.{key} is {its}, not "
-                f"{mine}; with --any-family all are compared on the tasks of the first"
-            )
+    expected = to_dict(first.config)["tasks"]
+    for other in others:
+        for key, actual in to_dict(other.config)["tasks"].items():
+            if key not in POINT_KEYS and actual != expected[key]:
+                raise ConfigError(
+                    f"{other.checkpoint.label}: another family than {first.checkpoint.label}: tasks.{key} is {actual}, "
+                    f"not {expected[key]}; with --any-family all are compared on the tasks of the first"
+                )

@@ -1,5 +1,6 @@
-"""A trained run put to the test: its checkpoint opened, other tasks or settings applied, the result written down."""
+"""Trained runs: a checkpoint opened for evaluation, its errors on test tasks, and the result on disk."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,15 +9,24 @@ import torch
 
 from maml_cli import runtime
 from maml_cli.config import Config, override
-from maml_cli.core import MetaParams, Points, expand_to_tasks, select_run
+from maml_cli.core import MetaParams
 from maml_cli.errors import CheckpointError, ConfigError
-from maml_cli.evaluation.evaluate import Evaluation, Protocol, evaluate, sample_test_tasks
+from maml_cli.evaluation.evaluate import Evaluation, evaluate, learner_errors
+from maml_cli.evaluation.held_out import Protocol, TestTasks, sample_test_tasks
+from maml_cli.evaluation.statistics import statistic
 from maml_cli.experiment import Experiment, build_experiment, choose_device
 from maml_cli.runs import Checkpoint, open_checkpoint, write_atomic
 
 
 class TrainedRun(NamedTuple):
-    """A checkpoint ready to compute with; `config` has the overrides of this assessment, `name` is for tables."""
+    """A checkpoint ready to compute with.
+
+    checkpoint: as read from disk, with the config of training.
+    config: that config with the overrides of this evaluation.
+    experiment: the functions and the family of `config`.
+    meta_params: of all runs trained side by side, diverged runs included.
+    name: of the run directory or the file, for tables.
+    """
 
     checkpoint: Checkpoint
     config: Config
@@ -26,18 +36,18 @@ class TrainedRun(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The run, or the file where it stands alone, and how far it is trained."""
-        of = self.checkpoint.config.outer.steps
-        return f"{self.checkpoint.label} at outer step {self.checkpoint.step:,} of {of:,}"
+        """The run directory, or a checkpoint file outside of one, and its outer step."""
+        last_step = self.checkpoint.config.outer.steps
+        return f"{self.checkpoint.label} at outer step {self.checkpoint.step:,} of {last_step:,}"
 
     @property
     def max_steps(self) -> int | None:
-        """How many inner steps there are alphas for, if they end."""
+        """The number of inner steps that have alphas, or None if it is not limited."""
         inner = self.config.inner
         return inner.steps if inner.has_per_step_params and inner.alpha.after_last_step is None else None
 
     def resolve_steps(self, steps: int | None, default: int) -> int:
-        """`steps`, or else as near to `default` as there are alphas for; raises ConfigError if `steps` are too many."""
+        """`steps`, or if None the lesser of `default` and `max_steps`; raises ConfigError if `steps` > `max_steps`."""
         if steps is None:
             return min(default, self.max_steps or default)
         if self.max_steps and steps > self.max_steps:
@@ -50,34 +60,22 @@ class TrainedRun(NamedTuple):
 
     @property
     def run_index(self) -> dict[int, int]:
-        """The place of each seed that was trained to here; of those that diverged, if all did, too."""
+        """Index of each seed on the run axis, diverged seeds left out (unless all diverged)."""
         diverged = self.checkpoint.contents.get("diverged", torch.zeros(1)).tolist()
-        places = {seed: place for place, seed in enumerate(self.checkpoint.config.seeds)}
-        return {seed: place for seed, place in places.items() if not diverged[place]} or places
+        indices = {seed: index for index, seed in enumerate(self.checkpoint.config.seeds)}
+        return {seed: index for seed, index in indices.items() if not diverged[index]} or indices
 
     @property
     def measure(self) -> str:
-        """The error to look at first: the mean absolute one for a learner of it, else the mean squared one."""
+        """Primary error: `mae` if trained on L1, else `mse`."""
         return "mae" if self.config.inner.loss == "l1" else "mse"
 
 
-class TaskFit(NamedTuple):
-    """Predictions for one task: its support points, the truth on a fine grid and the network's values after each step.
-
-    x, truth: (points,); predictions: (steps + 1, points); support_x, support_y: (K,).
-    """
-
-    x: torch.Tensor
-    truth: torch.Tensor
-    predictions: torch.Tensor
-    support_x: torch.Tensor
-    support_y: torch.Tensor
-
-
 def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = None) -> TrainedRun:
-    """Open the run or checkpoint at `path`; `overrides` give it other tasks, or another end of its alphas.
+    """Open the run or checkpoint at `path`; `overrides` may change its tasks and `inner.alpha.after_last_step`.
 
-    Sets the number of threads of this process to that of the run.
+    Sets the number of threads of this process to that of the run. Raises ConfigError for other overrides, and FileError
+    or CheckpointError if nothing can be opened.
     """
     checkpoint = open_checkpoint(path)
     for text in overrides:
@@ -88,74 +86,105 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
             )
         if text.strip().startswith(("tasks.num_query", "tasks.query_sampling")):
             raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
-    # Not the device it was trained on: a run moves between machines.
+    # Not the device of training: a run moves between machines.
     changes = [*overrides, f"run.device={device or 'auto'}"]
     config = override(checkpoint.config, changes, label=str(checkpoint.file))
-    # More threads than free cores wait for one another: on a busy machine, ten times as long as one thread.
+    # More threads than free cores wait for one another: ten times slower than one thread on a busy machine.
     runtime.set_threads(config.run.threads)
     runtime.keep_freed_memory()
     experiment = build_experiment(config, choose_device(config).device)
     try:
-        meta = experiment.load_meta_params(checkpoint.contents["meta_params"])
+        meta_params = experiment.load_meta_params(checkpoint.contents["meta_params"])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from None
     name = checkpoint.label if path.is_dir() else str(path)
-    return TrainedRun(checkpoint, config, experiment, meta, name)
+    return TrainedRun(checkpoint, config, experiment, meta_params, name)
+
+
+class LearnerStatistic(NamedTuple):
+    """Errors of a learner on the grid after an inner step, over test tasks.
+
+    mean, ci95, median: as in Statistic.
+    max: the largest error of a task.
+    """
+
+    mean: float
+    ci95: float
+    median: float
+    max: float
 
 
 def evaluate_run(run: TrainedRun, protocol: Protocol) -> list[Evaluation]:
     """One evaluation of `run` for each K of `protocol`, after every inner step."""
-    steps = run.resolve_steps(protocol.steps, max(10, run.config.inner.steps))
+    steps = _inner_steps(run, protocol)
     return [
         evaluate(
             run.experiment,
             run.meta_params,
-            num_shots=num_shots,
-            num_tasks=protocol.num_tasks,
-            seed=protocol.seed,
+            tasks,
             steps=steps,
             trained_steps=run.config.trained_steps,
-            runs=run.run_index,
+            run_index=run.run_index,
+        )
+        for tasks in held_out_tasks(run, protocol)
+    ]
+
+
+def learner_statistics(run: TrainedRun, protocol: Protocol, *, measure: str = "mse") -> list[list[LearnerStatistic]]:
+    """Errors of the learner alone, without baselines: for each K of `protocol`, after 0, 1, ... inner steps.
+
+    Of the first seed that has not diverged; `measure` is `mse` or `mae`.
+    """
+    steps = _inner_steps(run, protocol)
+    index = next(iter(run.run_index.values()))
+    results = []
+    for tasks in held_out_tasks(run, protocol):
+        errors = learner_errors(run.experiment, run.meta_params, tasks, steps=steps)
+        grids = [step["grid"][index, :, ("mse", "mae").index(measure)].nan_to_num(nan=math.inf) for step in errors]
+        results.append([LearnerStatistic(*statistic(grid)[:3], max=grid.max().item()) for grid in grids])
+    return results
+
+
+def held_out_tasks(run: TrainedRun, protocol: Protocol) -> list[TestTasks]:
+    """The test tasks of `protocol` for each K, by default the K of training."""
+    return [
+        sample_test_tasks(
+            run.experiment.family, seed=protocol.seed, purpose="test", num_tasks=protocol.num_tasks, num_shots=num_shots
         )
         for num_shots in protocol.shots or (run.config.tasks.num_support,)
     ]
 
 
-@torch.no_grad()
-def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> list[TaskFit]:
-    """Fits to the first `protocol.num_tasks` functions of the test tasks, after 0, 1, ..., S inner steps.
+def write_result(
+    run: TrainedRun, document: str, protocol: Protocol, overrides: Sequence[str], out: Path | None = None
+) -> str:
+    """Write an evaluation to `out`, or by default to `eval.json` of the run directory; the line to print about it.
 
-    S is `protocol.steps`, by default the trained number; K is the first of `protocol.shots`, by default the trained K.
-    The support points are drawn for that many tasks alone.
+    `eval.json` is the result of the default protocol on the run's own family: any other result is written to `out` or
+    not at all. An `eval.json` that cannot be written is no error, since the result is printed too. Raises OSError if
+    `out` cannot be written.
     """
-    experiment = run.experiment
-    steps = run.resolve_steps(protocol.steps, run.config.inner.steps)
-    (num_shots, *_) = protocol.shots or (run.config.tasks.num_support,)
-    num_tasks = protocol.num_tasks
-    tasks = sample_test_tasks(
-        experiment.family, seed=protocol.seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots
-    )
-    x = torch.linspace(*experiment.family.x, num_points, dtype=torch.float64)
-    grid = x.reshape(num_points, 1).expand(1, num_tasks, num_points, 1)
-    inputs = [experiment.network_inputs(points, tasks.functions) for points in (tasks.support, Points(grid, grid))]
-    support, on_grid = (Points(*(part.to(experiment.device, experiment.dtype) for part in points)) for points in inputs)
-    first_run = select_run(run.meta_params, next(iter(run.run_index.values())))
-    adapted = experiment.algorithm.unroll(expand_to_tasks(first_run, num_tasks), support, steps)
-    predictions = torch.stack([experiment.predict(params, on_grid.x)[0, ..., 0] for params in adapted]).cpu().double()
-    truth = tasks.functions(grid)[0, ..., 0]
-    return [
-        TaskFit(x, truth[i], predictions[:, i], tasks.support.x[0, i, :, 0], tasks.support.y[0, i, :, 0])
-        for i in range(num_tasks)
-    ]
-
-
-def write_result(opened: TrainedRun, document: str) -> str:
-    """Keep a result as `eval.json` of the run and say so; a run that cannot be written to is no reason to fail."""
-    run = opened.checkpoint.run
-    if run is None:
-        return "not kept: the checkpoint is not in a run directory"
+    directory = run.checkpoint.run
+    if out is None and (overrides or not _is_default(run, protocol)):
+        return "not written to a file: eval.json is for the default protocol, without overrides"
+    if out is None and directory is None:
+        return "not written to a file: the checkpoint is not in a run directory"
+    file = out or Path(directory or "") / "eval.json"
     try:
-        write_atomic(run / "eval.json", f"{document}\n".encode())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, f"{document}\n".encode())
     except OSError as error:
-        return f"not kept: {run / 'eval.json'}: {error.strerror}"
-    return f"kept as {run / 'eval.json'}"
+        if out is not None:
+            raise
+        return f"not written: {file}: {error.strerror}"
+    return f"written to {file}"
+
+
+def _is_default(run: TrainedRun, protocol: Protocol) -> bool:
+    """Whether an evaluation is that of Protocol(), by default or because equal values were asked for."""
+    tasks, default_tasks = (held_out_tasks(run, asked) for asked in (protocol, Protocol()))
+    return tasks == default_tasks and _inner_steps(run, protocol) == _inner_steps(run, Protocol())
+
+
+def _inner_steps(run: TrainedRun, protocol: Protocol) -> int:
+    return run.resolve_steps(protocol.steps, max(10, run.config.inner.steps))

@@ -1,27 +1,61 @@
-"""Results for people and scripts: tables, JSON documents and figures."""
+"""Results as people and scripts read them: numbers in text, tables, JSON documents and figures."""
 
-from maml_cli.reporting.tables import (
-    case_dict,
-    comparison_document,
-    evaluation_document,
-    finite_or_null,
-    plan_dict,
-    print_cases,
-    print_comparisons,
-    print_evaluations,
-    to_json,
-    train_dict,
-)
+from typing import TYPE_CHECKING
+
+from maml_cli.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from maml_cli.reporting.documents import (
+        Document,
+        case_dict,
+        comparison_document,
+        evaluation_document,
+        plan_dict,
+        to_json,
+        train_dict,
+    )
+    from maml_cli.reporting.figures import Curve
+    from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
+    from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
+    from maml_cli.reporting.tables import print_cases, print_comparisons, print_evaluations
 
 __all__ = [
+    "Curve",
+    "Document",
     "case_dict",
     "comparison_document",
+    "draw",
+    "draw_comparison",
+    "draw_curves",
+    "draw_growth",
+    "drawable",
     "evaluation_document",
     "finite_or_null",
+    "format_interval",
+    "format_number",
+    "format_short",
     "plan_dict",
+    "plural",
     "print_cases",
     "print_comparisons",
     "print_evaluations",
     "to_json",
     "train_dict",
 ]
+
+_MODULES = {
+    "documents": [
+        "Document",
+        "case_dict",
+        "comparison_document",
+        "evaluation_document",
+        "plan_dict",
+        "to_json",
+        "train_dict",
+    ],
+    "figures": ["Curve"],
+    "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
+    "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
+    "tables": ["print_cases", "print_comparisons", "print_evaluations"],
+}
+__getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -1,164 +1,202 @@
-"""The figures of a run, written to files."""
+"""Figures of trained runs, comparisons and benchmarks, written to files."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import matplotlib
-from matplotlib.figure import Figure
-
-from maml_cli.errors import FileError
+from maml_cli.errors import ConfigError, FileError
 from maml_cli.evaluation import Comparison, Protocol, TrainedRun, evaluate_run, fit_tasks, mean
-from maml_cli.reporting import figures
+from maml_cli.reporting import figures, training_figures
+from maml_cli.reporting.canvas import Figure, save_figure
+from maml_cli.reporting.figure_kinds import FIGURES, drawing_function
 from maml_cli.reporting.figures import Curve
-from maml_cli.runs import read_lines
-from maml_cli.tasks import best_nonadaptive_error
+from maml_cli.reporting.format import plural
+from maml_cli.reporting.training_figures import Trace, TrainingTraces
+from maml_cli.runs import read_alphas, read_evaluations, read_losses
 
-KINDS = ("fit", "curve", "steps", "alpha")
 NUM_FITS = 6
 
+LOSS_LABELS = {
+    "query": "Meta-training query loss",
+    "reptile": "Meta-training loss on the points adapted to",
+    "joint": "Training loss without adapting",
+}
+"""outer.meta_gradient -> the loss in metrics.jsonl."""
 
-def drawable(opened: TrainedRun) -> list[str]:
-    """The kinds that can be drawn of this checkpoint: without a log around it there is no trace over training."""
-    run = opened.checkpoint.run
-    logged = run is not None and (run / "metrics.jsonl").exists()
-    return [kind for kind in KINDS if logged or kind in ("fit", "steps")]
+
+class FigureRequest(NamedTuple):
+    """A figure of a run.
+
+    run: the trained run.
+    protocol: test tasks, K and inner steps of an evaluation.
+    show_steps: inner steps after which fits are drawn; empty for the default, see `fit`.
+    """
+
+    run: TrainedRun
+    protocol: Protocol
+    show_steps: Sequence[int] = ()
 
 
-def draw(run: TrainedRun, protocol: Protocol, *, kinds: Sequence[str], form: str, out: Path | None) -> list[Path]:
-    """Draw each of `kinds` to `out`, by default the `plots` of the run or a `plots` beside a lone checkpoint."""
-    drawings: Mapping[str, Callable[[], Figure]] = {
-        "fit": lambda: _fit(run, protocol),
-        "curve": lambda: _curve(run),
-        "steps": lambda: _steps(run, protocol),
-        "alpha": lambda: _alpha(run),
-    }
+def drawable(run: TrainedRun) -> list[str]:
+    """The kinds of figures that can be drawn of a run: without metrics.jsonl there are none over outer steps."""
+    return [name for name, kind in FIGURES.items() if not kind.needs_metrics or _has_metrics(run)]
+
+
+def draw(
+    run: TrainedRun,
+    protocol: Protocol,
+    *,
+    kinds: Sequence[str],
+    form: str,
+    out: Path | None,
+    show_steps: Sequence[int] = (),
+) -> list[Path]:
+    """Draw each of `kinds` as KIND.`form` in the directory `out`, by default `plots` in the run directory, or `plots`
+    next to a checkpoint outside one. Returns the files.
+
+    Raises KeyError for a kind that is not in FIGURES, FileError if it needs metrics.jsonl and there is none, and
+    ConfigError if `show_steps` exceed the inner steps of `protocol`.
+    """
+    request = FigureRequest(run, protocol, show_steps)
+    functions = {kind: drawing_function(kind) for kind in kinds}
+    for kind in kinds:
+        if FIGURES[kind].needs_metrics and not _has_metrics(run):
+            raise FileError(f"{run.checkpoint.file}: no metrics.jsonl around it, from which {kind} is drawn")
     directory = out or (run.checkpoint.run or run.checkpoint.file.parent) / "plots"
     directory.mkdir(parents=True, exist_ok=True)
-    return [_save(drawings[kind], directory / f"{kind}.{form}") for kind in kinds]
+    return [
+        save_figure(lambda function=function: function(request), directory / f"{kind}.{form}")  # type: ignore[misc]
+        for kind, function in functions.items()
+    ]
 
 
 def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
-    """One figure for each K: at `out` if there is one, else at `out` with the K in its name."""
+    """Draw a figure for each K: to `out` if there is one, else to `out` with K in its name. Returns the files."""
     files = []
-    for one in comparisons:
-        file = out if len(comparisons) == 1 else out.with_stem(f"{out.stem}-{one.shots}shot")
+    for comparison in comparisons:
+        file = out if len(comparisons) == 1 else out.with_stem(f"{out.stem}-{comparison.shots}shot")
         curves = [
-            Curve(run.label, [getattr(step.grid, one.measure) for step in run.steps], run.compared_step)
-            for run in one.runs
+            Curve(run.label, [getattr(step.grid, comparison.measure) for step in run.steps], run.compared_step)
+            for run in comparison.runs
         ]
-        title = f"{one.num_tasks:,} test tasks, K = {one.shots}, 95 % intervals"
-        files.append(draw_curves(curves, file, measure=one.measure, title=title))
+        title = f"{plural(comparison.num_tasks, 'test task')}, K = {comparison.shots}, 95 % intervals"
+        files.append(draw_curves(curves, file, measure=comparison.measure, title=title))
     return files
 
 
 def draw_curves(curves: Sequence[Curve], file: Path, *, measure: str, title: str) -> Path:
     """Draw the errors of several learners against inner steps to `file`."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    return _save(lambda: figures.curves_figure(curves, measure=measure, title=title), file)
+    return save_figure(lambda: figures.curves_figure(curves, measure=measure, title=title), file)
 
 
 def draw_growth(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
-    """Draw how the time of an outer step grows with what it does to `file`."""
+    """Draw the time of an outer step against the size of its work to `file`.
+
+    Rows have `axis` (name of the size), `name` (engine), `value` (size) and `milliseconds`, None if not measured.
+    """
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         if row["milliseconds"] is not None:
             points.setdefault(row["axis"], {}).setdefault(row["name"], []).append((row["value"], row["milliseconds"]))
-    return _save(lambda: figures.growth_figure(points), file)
+    return save_figure(lambda: training_figures.growth_figure(points), file)
 
 
-def _save(figure: Callable[[], Figure], file: Path) -> Path:
-    # No date inside, so that the same figure has the same bytes.
-    undated: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix, {})
-    with matplotlib.rc_context(figures.STYLE):
-        figure().savefig(file, dpi=200, metadata=undated)
-    return file
-
-
-def _fit(run: TrainedRun, protocol: Protocol) -> Figure:
+def fit(request: FigureRequest) -> Figure:
+    """Fits to six test tasks: by default before adapting and after the first, the trained and the last inner step."""
+    run, protocol = request.run, request.protocol
+    if request.show_steps and protocol.steps is None:
+        protocol = protocol._replace(steps=max(request.show_steps))
     fits = fit_tasks(run, protocol._replace(num_tasks=NUM_FITS))
-    steps, num_shots = len(fits[0].predictions) - 1, len(fits[0].support_x)
-    title = f"{_name(run)}: six test tasks, K = {num_shots}, {_counted(steps, 'inner step')}"
-    return figures.fit_figure(fits, measure=run.measure, title=title)
-
-
-def _curve(opened: TrainedRun) -> Figure:
-    records = [record for record in _metrics(opened) if record["step"] <= opened.checkpoint.step]
-    trained = opened.checkpoint.config
-    losses = [(record["step"], _runs(record["loss"])) for record in records if "loss" in record]
-    measure = f"grid_{opened.measure}"
-    found = [(record["step"], _runs_by_step(record["eval"][measure])) for record in records if "eval" in record]
-    floor = best_nonadaptive_error(opened.experiment.family, opened.measure)
-    kind = {
-        "query": "query loss",
-        "reptile": "loss on the query points, which adapting saw",
-        "joint": "loss on all points, without adapting",
-    }[trained.outer.meta_gradient]
-    title = f"{_name(opened)}: training, K = {trained.tasks.num_support}, {_counted(trained.inner.steps, 'inner step')}"
-    return figures.curve_figure(
-        losses,
-        found,
-        loss_label=f"meta-training {kind} ({trained.inner.loss})",
-        measure=opened.measure,
-        floor=floor,
+    steps, trained = len(fits[0].predictions) - 1, run.config.trained_steps
+    if request.show_steps and max(request.show_steps) > steps:
+        raise ConfigError(f"--show-steps {max(request.show_steps)}: must be at most {steps}, the --steps to adapt")
+    default = {step for step in (0, 1, trained, steps) if step <= steps}
+    title = f"{_name(run)}: six test tasks, K = {len(fits[0].support_x)}, {plural(steps, 'inner step')}"
+    return figures.fit_figure(
+        fits,
+        show_steps=sorted(set(request.show_steps) or default),
+        trained_steps=trained,
+        measure=run.measure,
         title=title,
     )
 
 
-def _steps(run: TrainedRun, protocol: Protocol) -> Figure:
-    (evaluation,) = evaluate_run(run, protocol)
-    trained = _counted(run.config.inner.steps, "inner step")
-    title = (
-        f"{_name(run)}, trained for {trained}: {evaluation.num_tasks:,} test tasks, K = {evaluation.shots}, "
-        f"95 % intervals"
-    )
-    return figures.steps_figure(evaluation, measure=run.measure, title=title)
-
-
-def _alpha(opened: TrainedRun) -> Figure:
-    alpha = opened.checkpoint.config.inner.alpha
-    alphas = opened.experiment.alphas(opened.meta_params.rule_params)
-    places = [*opened.run_index.values()]
-    now = {key: value[places].mean(dim=(0, -2, -1)).tolist() for key, value in alphas.items()}
-    trace: dict[str, list[tuple[int, list[float]]]] = {key: [(0, [alpha.init] * len(v))] for key, v in now.items()}
-    if alpha.learned:
-        for record in _metrics(opened):
-            if "alpha" in record and record["step"] <= opened.checkpoint.step:
-                for key, values in record["alpha"].items():
-                    trace[key].append((record["step"], [mean(each) for each in _runs_by_step(values)]))
-    else:
-        for key, values in now.items():
-            trace[key].append((opened.checkpoint.step, values))
-    how = f"learned per {alpha.per}{' (mean)' if alpha.per == 'parameter' else ''}" if alpha.learned else "fixed"
-    count = _counted(opened.config.inner.steps, "inner step")
-    return figures.alpha_figure(
-        trace, title=f"{_name(opened)}: alpha, {how}; K = {opened.config.tasks.num_support}, {count}"
+def curve(request: FigureRequest) -> Figure:
+    """Losses and validation errors up to the outer step of the checkpoint."""
+    run = request.run
+    trained = run.checkpoint.config
+    losses = [(record.step, record.loss) for record in read_losses(_directory(run))]
+    evaluations = [
+        (record.step, record.grid_mse if run.measure == "mse" else record.grid_mae)
+        for record in read_evaluations(_directory(run))
+    ]
+    before, after = ([(step, [errors[index] for errors in runs]) for step, runs in evaluations] for index in (0, -1))
+    steps = len(evaluations[0][1][0]) - 1 if evaluations else trained.inner.steps
+    return training_figures.curve_figure(
+        TrainingTraces(_until(losses, run), _until(before, run), _until(after, run), steps),
+        loss_label=f"{LOSS_LABELS[trained.outer.meta_gradient]} ({trained.inner.loss})",
+        measure=run.measure,
+        floor=run.experiment.family.best_nonadaptive_error(run.measure),
+        title=f"{_name(run)}: training, {_trained_on(run)}",
     )
 
 
-def _runs(value: Any) -> list[float]:
-    """What a line of the log has of each run that goes on, be it one or several."""
-    return [math.nan if one is None else one for one in (value if isinstance(value, list) else [value])]
+def steps(request: FigureRequest) -> Figure:
+    """Errors on test tasks by inner step, with baselines."""
+    (evaluation,) = evaluate_run(request.run, request.protocol)
+    tasks = plural(evaluation.num_tasks, "test task")
+    title = f"{_name(request.run)}: {tasks}, K = {evaluation.shots}, 95 % intervals"
+    return figures.steps_figure(evaluation, measure=request.run.measure, title=title)
 
 
-def _runs_by_step(values: list[Any]) -> list[list[float]]:
-    """The same for what has a value for each inner step: for each of those, the values of the runs."""
-    going = [run for run in values if run is not None] if any(isinstance(v, list) for v in values) else [values]
-    return [[math.nan if one is None else one for one in step] for step in zip(*going, strict=True)]
+def alpha(request: FigureRequest) -> Figure:
+    """Alphas, averaged over runs and over the elements of each key, up to the outer step of the checkpoint."""
+    run = request.run
+    config = run.checkpoint.config.inner.alpha
+    active = [*run.run_index.values()]
+    alphas = run.experiment.alphas(run.meta_params.rule_params)
+    final = {key: value[active].mean(dim=(0, -2, -1)).tolist() for key, value in alphas.items()}
+    traces: dict[str, list[tuple[int, list[float]]]] = {
+        key: [(0, [config.init] * len(values))] for key, values in final.items()
+    }
+    for record in read_alphas(_directory(run)):
+        for key, by_run in record.alpha.items():
+            by_step = zip(*(values for values in by_run if not math.isnan(values[0])), strict=True)
+            traces[key].append((record.step, [mean(values) for values in by_step]))
+    if not config.learned:
+        for key, values in final.items():
+            traces[key].append((run.checkpoint.step, [config.init] * len(values)))
+    granularity = f"learned per {config.per}{' (mean)' if config.per == 'parameter' else ''}"
+    words = granularity if config.learned else f"fixed at {config.init:g}, not learned"
+    return training_figures.alpha_figure(
+        {key: _until(trace, run) for key, trace in traces.items()},
+        is_learned=config.learned,
+        title=f"{_name(run)}: alpha, {words}; {_trained_on(run)}",
+    )
 
 
-def _metrics(opened: TrainedRun) -> list[dict[str, Any]]:
-    run = opened.checkpoint.run
-    if run is None or not (run / "metrics.jsonl").exists():
-        raise FileError(f"{opened.checkpoint.file}: no metrics.jsonl around it, which curve and alpha are drawn from")
-    return read_lines(run / "metrics.jsonl")
+def _has_metrics(run: TrainedRun) -> bool:
+    return run.checkpoint.run is not None and (run.checkpoint.run / "metrics.jsonl").exists()
 
 
-def _name(opened: TrainedRun) -> str:
-    run = opened.checkpoint.run
-    return run.resolve().name if run else opened.checkpoint.file.stem
+def _directory(run: TrainedRun) -> Path:
+    assert run.checkpoint.run is not None, "checked by draw"
+    return run.checkpoint.run
 
 
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
+def _until(trace: Trace, run: TrainedRun) -> Trace:
+    """The points of a trace up to the outer step of the checkpoint."""
+    return [(step, values) for step, values in trace if step <= run.checkpoint.step]
+
+
+def _trained_on(run: TrainedRun) -> str:
+    config = run.checkpoint.config
+    return f"K = {config.tasks.num_support}, {plural(config.inner.steps, 'inner step')}"
+
+
+def _name(run: TrainedRun) -> str:
+    """The name of the run directory, or of a checkpoint outside one."""
+    directory = run.checkpoint.run
+    return directory.resolve().name if directory else run.checkpoint.file.stem

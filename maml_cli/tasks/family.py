@@ -1,15 +1,36 @@
 """Task families: distributions over functions, and the random streams that they are sampled from."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
-from maml_cli.core import TaskBatch
+from maml_cli.core import Points, TaskBatch
 
 Range = tuple[float, float]
+"""An interval (low, high); its ends may be equal."""
+
+Predictor = Callable[[Tensor], Tensor]
+"""Inputs (R, B, K, 1) -> predictions of the same shape, in float64."""
+
+
+class BaselinePredictors(NamedTuple):
+    """Predictions of a baseline for the tasks of a batch.
+
+    for_mse: the predictor that is judged by its mean squared error.
+    for_mae: the predictor that is judged by its mean absolute error; mostly the same.
+    """
+
+    for_mse: Predictor
+    for_mae: Predictor
+
+
+Baseline = Callable[[Points, Any], BaselinePredictors]
+"""(support points, noise-free functions) of a batch of tasks -> predictors for these tasks.
+
+A baseline that uses the functions is an oracle."""
 
 
 class SampledTasks(NamedTuple):
@@ -24,7 +45,7 @@ class SampledTasks(NamedTuple):
 
 
 class TaskFamily(Protocol):
-    """A distribution over functions of one variable."""
+    """A distribution over functions of one variable. Families are equal if their distributions are."""
 
     @property
     def x(self) -> Range:
@@ -43,6 +64,17 @@ class TaskFamily(Protocol):
         device: torch.device | str = "cpu",
     ) -> SampledTasks:
         """Draw `num_tasks` tasks for each run, one generator a run; see SineFamily.sample."""
+
+    def iter_blocks(
+        self, generators: Sequence[Generator], *, num_tasks: int, num_support: int, num_query: int
+    ) -> Iterator[SampledTasks]:
+        """The tasks that `sample` would draw, in float64, a block of a few hundred at a time, in bounded memory."""
+
+    def baselines(self) -> Mapping[str, Baseline | None]:
+        """Predictors without meta-learning, by name; None for a baseline that this family's ranges make pointless."""
+
+    def best_nonadaptive_error(self, measure: str) -> float | None:
+        """The least error (`mse` or `mae`) over the family that is possible without adapting; None if unknown."""
 
 
 def make_generator(seed: int, purpose: str) -> Generator:

@@ -1,0 +1,202 @@
+"""The commands about trained runs: `maml eval`, `maml plot` and `maml compare`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maml_cli.cli.exit_codes import writing
+from maml_cli.cli.options import (
+    CheckpointOpt,
+    Device,
+    DeviceOpt,
+    JsonOpt,
+    RunArg,
+    RunsArg,
+    SeedOpt,
+    ShotsOpt,
+    StepsOpt,
+    TaskSetOpt,
+    TasksOpt,
+    choose_run,
+)
+from maml_cli.cli.parameters import WholeNumbers, one_of, whole_number, whole_numbers
+from maml_cli.errors import ConfigError, FileError
+from maml_cli.reporting.figure_kinds import FIGURES
+from maml_cli.reporting.format import list_in_words
+
+if TYPE_CHECKING:
+    from maml_cli.evaluation import TrainedRun
+
+FILE_FORMATS = ("png", "svg", "pdf")
+
+
+def evaluate(
+    run: RunArg = None,
+    checkpoint: CheckpointOpt = None,
+    tasks: TasksOpt = 10_000,
+    shots: ShotsOpt = None,
+    steps: StepsOpt = None,
+    overrides: TaskSetOpt = None,
+    seed: SeedOpt = 0,
+    device: DeviceOpt = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the JSON document to FILE.")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Adapt a trained run to held-out test tasks and report its error after each inner step.
+
+    The same seed gives the same tasks to every run, and training never sees them. The baselines need no
+    meta-learning: zero, the best prediction that does not adapt, the same network and inner steps from random
+    initialisations, and least squares with the true frequency.
+
+    [bold]Examples[/]
+
+      maml eval outputs/quickstart
+      maml eval outputs/quickstart --shots 5,10,20 --steps 10
+      maml eval outputs/quickstart --set 'tasks.phase=[3.14,6.28]'
+      maml eval outputs/quickstart/checkpoints/step-00001000.pt --json
+    """
+    from maml_cli.evaluation import Protocol, evaluate_run, write_result
+    from maml_cli.reporting import evaluation_document, print_evaluations, to_json
+    from maml_cli.training import print_message
+
+    opened = _open(choose_run(run, checkpoint), overrides, device)
+    protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
+    evaluations = evaluate_run(opened, protocol)
+    document = to_json(evaluation_document(opened, evaluations, overrides or []))
+    if as_json:
+        typer.echo(document)
+    else:
+        print_evaluations(evaluations, measure=opened.measure, title=opened.title)
+    with writing("--out", out):
+        print_message(write_result(opened, document, protocol, overrides or [], out))
+
+
+def plot(
+    run: RunArg = None,
+    checkpoint: CheckpointOpt = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            parser=one_of([*FIGURES, "all"]),
+            metavar="KIND",
+            help="; ".join(f"{name}: {row.help}" for name, row in FIGURES.items()) + "; or all.",
+        ),
+    ] = "all",
+    form: Annotated[
+        str, typer.Option("--format", parser=one_of(FILE_FORMATS), metavar="FORMAT", help="png, svg or pdf.")
+    ] = "png",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Directory of the files; by default plots/ of the run.")
+    ] = None,
+    tasks: TasksOpt = 10_000,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            "--shots", parser=whole_number(1, 100_000), metavar="K", help="Support points; by default as trained."
+        ),
+    ] = None,
+    steps: StepsOpt = None,
+    show_steps: Annotated[
+        WholeNumbers | None,
+        typer.Option(
+            "--show-steps",
+            parser=whole_numbers(0, 100_000),
+            metavar="N,N,...",
+            help="Inner steps that fit shows; by default 0, the first, the trained and the last.",
+        ),
+    ] = None,
+    overrides: TaskSetOpt = None,
+    seed: SeedOpt = 0,
+) -> None:
+    """Draw figures of a trained run; the paths of the files are printed on stdout.
+
+    Of a checkpoint outside a run directory there are no figures over outer steps.
+
+    [bold]Examples[/]
+
+      maml plot outputs/quickstart
+      maml plot outputs/quickstart --kind fit --steps 5 --show-steps 0,1,5
+      maml plot outputs/quickstart --set 'tasks.phase=[0,1]' --out figures
+    """
+    from maml_cli.evaluation import Protocol
+    from maml_cli.reporting.run_figures import draw, drawable
+    from maml_cli.training import print_message
+
+    opened = _open(choose_run(run, checkpoint), overrides, None)
+    kinds = drawable(opened) if kind == "all" else [kind]
+    if kind == "all":
+        for name in (name for name in FIGURES if name not in kinds):
+            print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
+    protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
+    with writing("--out", out):
+        for file in draw(
+            opened, protocol, kinds=kinds, form=form, out=out, show_steps=show_steps.values if show_steps else ()
+        ):
+            typer.echo(file)
+
+
+def compare(
+    runs: RunsArg,
+    tasks: TasksOpt = 10_000,
+    shots: ShotsOpt = None,
+    steps: StepsOpt = None,
+    seed: SeedOpt = 0,
+    any_family: Annotated[
+        bool, typer.Option("--any-family", help="Compare runs of different task families, on the tasks of the first.")
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="The figure, .png, .svg or .pdf; with several K, one each."),
+    ] = Path("outputs/compare.png"),
+    device: DeviceOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Compare runs on the same test tasks: errors side by side, and differences task by task.
+
+    Every run adapts to the same points of the same tasks. The difference from the first run is taken on each task, so
+    that its interval says whether it is more than chance. Each run is compared after the inner steps it was trained
+    for, or all after --steps.
+
+    [bold]Examples[/]
+
+      maml compare outputs/quickstart outputs/mine
+      maml compare outputs/quickstart outputs/mine --shots 5,10 --steps 5
+    """
+    from maml_cli.evaluation import Protocol, compare_runs
+    from maml_cli.reporting import comparison_document, print_comparisons, to_json
+    from maml_cli.reporting.run_figures import draw_comparison
+    from maml_cli.training import print_message
+
+    if len(runs) < 2:
+        raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")
+    if out.suffix.lower().removeprefix(".") not in FILE_FORMATS:
+        raise ConfigError(f"--out {out}: must end in {list_in_words([f'.{form}' for form in FILE_FORMATS])}")
+    opened = [_open(run, None, device) for run in runs]
+    comparisons = compare_runs(
+        opened, Protocol(tasks, shots.values if shots else (), steps, seed), any_family=any_family
+    )
+    figures: list[Path] = []
+    try:
+        with writing("--out", out):
+            figures = draw_comparison(comparisons, out)
+        message = f"drawn as {', '.join(map(str, figures))}"
+    except FileError as error:  # the numbers are printed without a figure
+        message = str(error)
+    if as_json:
+        typer.echo(to_json(comparison_document(comparisons, figures)))
+    else:
+        print_comparisons(comparisons)
+    print_message(message)
+
+
+def _open(path: Path, overrides: list[str] | None, device: Device | None) -> "TrainedRun":
+    """The trained run at `path`; a warning about its files goes to stderr."""
+    from maml_cli.evaluation import open_run
+    from maml_cli.training import print_message
+
+    run = open_run(path, overrides=overrides or [], device=device)
+    if run.checkpoint.warning:
+        print_message(run.checkpoint.warning)
+    return run

@@ -1,0 +1,49 @@
+"""The command `maml train`."""
+
+from typing import Annotated
+
+import typer
+
+from maml_cli.cli.options import ConfigOpt, DeviceOpt, JsonOpt, ResumeOpt, RunDirOpt, SetOpt
+
+
+def train(
+    config: ConfigOpt = None,
+    overrides: SetOpt = None,
+    out: RunDirOpt = None,
+    resume: ResumeOpt = None,
+    device: DeviceOpt = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no progress, only errors.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Meta-train a network into a run directory, whose path is printed on stdout.
+
+    Ctrl-C saves a checkpoint first. A run that was interrupted and resumed ends with the same bytes.
+
+    [bold]Examples[/]
+
+      maml train
+      maml train --config finn-10shot --set outer.steps=20000 --set run.seed=1
+      maml train --config mine.yaml --out outputs/mine --device cpu
+      maml train --resume outputs/mine
+    """
+    from maml_cli.engines import choose_engine
+    from maml_cli.experiment import choose_device
+    from maml_cli.reporting import plan_dict, to_json, train_dict
+    from maml_cli.training import plan_training, run_session, training_summary
+
+    plan = plan_training(config, overrides or [], out=out, resume=resume, device=device)
+    chosen = choose_device(plan.config, plan.device)
+    engine = choose_engine(plan.config, chosen.device)
+    if dry_run:
+        lines = [
+            f"{plan.run_directory}: nothing written (--dry-run)",
+            *training_summary(plan.config, chosen, engine),
+        ]
+        typer.echo(to_json(plan_dict(plan, chosen, engine)) if as_json else "\n".join(lines))
+        return
+    session = run_session(plan, chosen, engine, quiet=quiet)
+    typer.echo(to_json(train_dict(session)) if as_json else session.run)
+    if session.exit_code:
+        raise typer.Exit(session.exit_code)

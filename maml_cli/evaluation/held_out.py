@@ -1,0 +1,103 @@
+"""Held-out tasks: functions and points that training never samples, equal for every learner.
+
+Shapes: R runs, B tasks, K points, D inputs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from maml_cli.core import Points, num_tasks
+from maml_cli.tasks import TaskFamily, make_generator
+
+NUM_GRID = 100
+CHUNK = 100
+"""Tasks adapted at a time: memory stays bounded, and the activations fit into the processor's cache. Part of the
+protocol: the untrained networks of the baseline `random_init` are drawn by the chunk."""
+
+
+class Protocol(NamedTuple):
+    """The settings of an evaluation, apart from the learner.
+
+    num_tasks: number of test tasks.
+    shots: K, the support points of a task; one evaluation for each entry, none for the K of training.
+    steps: inner steps, or None for the default: max(10, trained steps), or fewer where alphas end.
+    seed: of the test tasks; equal seeds give equal tasks to every run.
+    """
+
+    num_tasks: int = 10_000
+    shots: tuple[int, ...] = ()
+    steps: int | None = None
+    seed: int = 0
+
+
+class TaskBlock(NamedTuple):
+    """Some of the test tasks, in float64.
+
+    points: by name, each (R, B, K, 1): `grid`, NUM_GRID equally spaced inputs over the range of x, and `query`, K fresh
+        random inputs, both with noise-free targets; `support`, the points to adapt on, with the family's noise.
+    functions: the noise-free functions of the tasks.
+    """
+
+    points: dict[str, Points]
+    functions: Any
+
+
+class TestTasks(NamedTuple):
+    """Test tasks as the random streams that they are sampled from, so that a million of them need no memory.
+
+    family: distribution of the tasks.
+    seeds: of the streams; one for all runs, or one for each run, (R,).
+    purpose: name of the streams, `test` or `validation`; no two purposes share tasks, and none is that of training.
+    num_tasks: number of tasks.
+    num_shots: K, the support points of a task, and its fresh query points.
+    """
+
+    family: TaskFamily
+    seeds: tuple[int, ...]
+    purpose: str
+    num_tasks: int
+    num_shots: int
+
+    def iter_blocks(self) -> Iterator[TaskBlock]:
+        """The tasks in order, a block of a few hundred at a time: sampling is faster for many tasks."""
+        grid = torch.linspace(*self.family.x, NUM_GRID, dtype=torch.float64).reshape(NUM_GRID, 1)
+        for batch, functions in self.family.iter_blocks(
+            [make_generator(seed, self.purpose) for seed in self.seeds],
+            num_tasks=self.num_tasks,
+            num_support=self.num_shots,
+            num_query=self.num_shots,
+        ):
+            grid_x = grid.expand(*batch.support.x.shape[:2], NUM_GRID, 1)
+            points = {name: Points(x, functions(x)) for name, x in {"grid": grid_x, "query": batch.query.x}.items()}
+            yield TaskBlock(points | {"support": batch.support}, functions)
+
+    def iter_chunks(
+        self, network_inputs: Callable[[Points, Any], Points], *, num_runs: int
+    ) -> Iterator[dict[str, Points]]:
+        """The points of the tasks in order, `CHUNK` tasks at a time, as `num_runs` networks take them: (R, B, K, D).
+
+        Adapting is fastest while activations fit into the cache. Tasks that runs share are expanded, not copied.
+        """
+        for block in self.iter_blocks():
+            points = {name: network_inputs(points, block.functions) for name, points in block.points.items()}
+            for start in range(0, num_tasks(points["support"]), CHUNK):
+                yield {name: _chunk(group, start, num_runs) for name, group in points.items()}
+
+
+def sample_test_tasks(
+    family: TaskFamily, *, seed: int | Sequence[int], purpose: str, num_tasks: int, num_shots: int
+) -> TestTasks:
+    """Test tasks with K = `num_shots` support points, equal for equal arguments; with several seeds, tasks of its own
+    for each run.
+
+    The functions are the same for every K. Support targets have the family's noise, if any; the targets that errors are
+    measured against, on the grid and on K fresh points, have none.
+    """
+    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+    return TestTasks(family, seeds, purpose, num_tasks, num_shots)
+
+
+def _chunk(points: Points, start: int, num_runs: int) -> Points:
+    return Points(*(tensor.expand(num_runs, *tensor.shape[1:])[:, start : start + CHUNK] for tensor in points))

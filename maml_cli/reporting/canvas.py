@@ -1,0 +1,148 @@
+"""matplotlib with settings of our own: a figure has the same bytes whatever the environment and the user's files.
+
+Only this module imports matplotlib; figures are `Figure` objects that are saved to files, without pyplot and without
+a window. Colours are Okabe and Ito's palette for colour-blind readers, and lines differ in dash and marker as well.
+"""
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from maml_cli.errors import FileError
+
+
+@contextlib.contextmanager
+def _without_user_settings() -> Iterator[None]:
+    """Import matplotlib without MPLBACKEND and MATPLOTLIBRC, and without warnings about its cache directory.
+
+    matplotlib reads both at import and fails on a backend that is not installed, such as the one that notebooks
+    export to their child processes.
+    """
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with mock.patch.dict(os.environ):
+            for name in ("MPLBACKEND", "MATPLOTLIBRC"):
+                os.environ.pop(name, None)
+            yield
+    except UnicodeDecodeError:
+        raise FileError("matplotlibrc: not a text file; remove it from this directory or from ~/.config") from None
+    finally:
+        logger.setLevel(level)
+
+
+with _without_user_settings():
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from maml_cli.reporting.format import format_short  # noqa: E402  after the guarded import
+
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "Axes",
+    "Figure",
+    "NullLocator",
+    "integer_axis",
+    "legend_below",
+    "line_styles",
+    "log_axis",
+    "new_figure",
+    "save_figure",
+]
+
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+YELLOW, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, YELLOW, SKY)
+DASHES = ("-", "--", "-.", ":")
+MARKERS = "os^Dv<>P"
+# Of a legend: average characters of its font, and the width of a handle with its padding in characters.
+CHARACTERS_PER_INCH, HANDLE = 13, 6
+
+# No date inside, so that the same figure has the same bytes.
+METADATA: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.0,
+    "figure.titlesize": 10.0,
+    "legend.frameon": False,
+    "svg.hashsalt": "maml",
+    "pdf.fonttype": 42,
+}
+
+
+def save_figure(draw: Callable[[], Figure], file: Path) -> Path:
+    """Draw a figure in our style and write it to `file`; its suffix chooses the format."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        draw().savefig(file, dpi=200, metadata=METADATA[file.suffix.lower()])
+    return file
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, whose layout leaves room for titles, labels and legends."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def line_styles() -> Iterator[dict[str, Any]]:
+    """Colour, dash and marker of one line after another, without end; the first 28 differ in colour or dash."""
+    looks = itertools.cycle(itertools.product(DASHES, COLOURS))
+    for (dash, colour), marker in zip(looks, itertools.cycle(MARKERS), strict=False):
+        yield {"ls": dash, "color": colour, "marker": marker}
+
+
+def legend_below(figure: Figure, axis: Axes, *, columns: int = 2) -> None:
+    """One legend for the figure, below its axes, where it covers no line; the entries are those of `axis`.
+
+    It has at most `columns`, fewer where they are wider than the figure; longer labels lose their beginning.
+    """
+    handles, labels = axis.get_legend_handles_labels()
+    width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
+    labels = [label if len(label) <= width - HANDLE else f"…{label[HANDLE + 1 - width :]}" for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=_columns_that_fit(labels, columns, width))
+
+
+def _columns_that_fit(labels: Sequence[str], most: int, width: int) -> int:
+    """The largest number of columns, filled one after another, whose labels and handles fit into `width` characters."""
+    for columns in range(min(most, len(labels)), 1, -1):
+        rows = math.ceil(len(labels) / columns)
+        longest = [max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows)]
+        if sum(longest) + HANDLE * len(longest) <= width:
+            return columns
+    return 1
+
+
+def integer_axis(axis: Axes, *, most_ticks: int = 7) -> None:
+    """Whole numbers along x with thousands separators, few enough that neighbours do not overlap."""
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=most_ticks - 1, integer=True))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def log_axis(axis: Axes, *, top: float = math.inf) -> None:
+    """A logarithmic y axis that ends at `top`, with three to ten labelled ticks over any number of decades."""
+    axis.set_yscale("log")
+    axis.set_ylim(top=min(axis.get_ylim()[1], top))
+    low, high = axis.get_ylim()
+    decades = math.log10(high / low)
+    subs: Sequence[float] = (1, 2, 5) if decades < 3 else (1, 3) if decades < 5 else (1,)
+    base = 10.0 ** max(1, math.ceil(decades / 8))
+    axis.yaxis.set_major_locator(LogLocator(base=base, subs=subs, numticks=100))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_short(value)))
+    axis.yaxis.set_minor_formatter(NullFormatter())

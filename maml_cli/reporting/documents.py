@@ -1,0 +1,113 @@
+"""JSON documents of results: one object a command, with its schema version first.
+
+Numbers that are not finite are null. NamedTuples become objects with the names of their fields.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maml_cli.checks import Case
+from maml_cli.config import to_dict
+from maml_cli.evaluation import Comparison, Evaluation, PointErrors, Statistic, TrainedRun
+from maml_cli.reporting.format import finite_or_null
+from maml_cli.runtime import Choice
+from maml_cli.training import SessionResult, TrainPlan
+
+JSON_SCHEMA_VERSION = 1
+
+Document = dict[str, Any]
+"""An object of strings, numbers, booleans, None, lists and further objects; numbers may be infinite or NaN."""
+
+
+def to_json(document: Document) -> str:
+    """The text of a document, with `schema_version` first and null for numbers that are not finite."""
+    return json.dumps(finite_or_null({"schema_version": JSON_SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
+
+
+def plan_dict(plan: TrainPlan, device: Choice, engine: Choice) -> Document:
+    """The document of `maml train --dry-run --json`."""
+    return {
+        "run": plan.run_directory,
+        "step": plan.checkpoint.step if plan.checkpoint else 0,
+        "device": device.name,
+        "engine": engine.name,
+        "config": to_dict(plan.config),
+    }
+
+
+def train_dict(session: SessionResult) -> Document:
+    """The document of `maml train --json`; seconds and rates are those of this process."""
+    result, config = session.result, session.config
+    rate = result.steps_done / result.seconds if result.steps_done else 0.0
+    return {
+        "run": str(session.run),
+        "checkpoint": str(result.checkpoint),
+        "step": result.step,
+        "seconds": result.seconds,
+        "outer_steps_per_second": rate,
+        "tasks_per_second": rate * config.outer.tasks_per_step * len(config.seeds),
+        "device": session.device,
+        "engine": session.engine,
+        "interrupted": result.interrupted,
+        "seeds": config.seeds,
+        "diverged": {str(seed): step for seed, step in result.diverged.items()},
+    }
+
+
+def evaluation_document(run: TrainedRun, evaluations: Sequence[Evaluation], overrides: Sequence[str]) -> Document:
+    """The document of `maml eval --json`: the checkpoint, the overrides, and one result for each K."""
+    return {
+        "checkpoint": str(run.checkpoint.file),
+        "step": run.checkpoint.step,
+        "overrides": list(overrides),
+        "results": [_evaluation(evaluation) for evaluation in evaluations],
+    }
+
+
+def comparison_document(comparisons: Sequence[Comparison], figures: Sequence[Path]) -> Document:
+    """The document of `maml compare --json`: the files of the figures, and one result for each K."""
+    return {
+        "figures": [str(figure) for figure in figures],
+        "results": [_comparison(comparison) for comparison in comparisons],
+    }
+
+
+def case_dict(case: Case) -> Document:
+    """A check of `maml check --json`: its expected and obtained value, and whether the two agree."""
+    return {**case._asdict(), "passed": case.passed}
+
+
+def _evaluation(evaluation: Evaluation) -> Document:
+    return {
+        "shots": evaluation.shots,
+        "num_tasks": evaluation.num_tasks,
+        "seed": evaluation.seed,
+        "trained_steps": evaluation.trained_steps,
+        "steps": _by_step(evaluation.steps),
+        "by_seed": [{"seed": seed, "steps": _by_step(steps)} for seed, steps in evaluation.by_seed.items()],
+        "baselines": {
+            **{name: _nested(errors) for name, errors in evaluation.baselines.items()},
+            "random_init": _by_step(evaluation.random_init),
+        },
+    }
+
+
+def _comparison(comparison: Comparison) -> Document:
+    runs = [_nested(run) | {"steps": _by_step(run.steps)} for run in comparison.runs]
+    return {**comparison._asdict(), "runs": runs}
+
+
+def _by_step(steps: Sequence[PointErrors]) -> list[Document]:
+    """The errors after inner steps 0, 1, ..."""
+    return [{"step": step, **_nested(errors)} for step, errors in enumerate(steps)]
+
+
+def _nested(value: Any) -> Any:
+    """NamedTuples within NamedTuples as dictionaries; an interval over seeds only where there are several."""
+    if isinstance(value, Statistic) and value.ci95_seeds is None:
+        return {"mean": value.mean, "ci95": value.ci95, "median": value.median}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _nested(item) for name, item in value._asdict().items()}
+    return value

@@ -1,0 +1,84 @@
+"""Numbers, intervals, counts and seeds as text, and values that are not finite in text and JSON.
+
+A number in a table is at most nine columns wide, so that a row of errors fits into 80 columns.
+"""
+
+import math
+from typing import Any
+
+FIXED_FORMATS = ((10, 4), (100, 3), (1000, 2))
+"""Upper bound of a magnitude, and the decimals of the numbers below it."""
+SMALLEST_FIXED = 1e-4
+
+
+def format_number(value: float) -> str:
+    """A number of a table: fixed-point from 0.0001 to 999.99, else two digits and an exponent; inf for an overflow.
+
+    >>> [format_number(value) for value in (0.36612, 42.0, -123456.0, 3.2e-7, float("nan"))]
+    ['0.3661', '42.000', '-1.2e5', '3.2e-7', 'inf']
+    """
+    if not math.isfinite(value):
+        return "-inf" if value == -math.inf else "inf"
+    scientific = f"{value:.1e}"
+    if value == 0 or abs(float(scientific)) >= SMALLEST_FIXED:
+        for bound, decimals in FIXED_FORMATS:
+            text = f"{value:.{decimals}f}"
+            if abs(float(text)) < bound:
+                return text
+    return _without_padding(scientific)
+
+
+def format_interval(mean: float, half_width: float) -> str:
+    """`mean ± half_width`; the mean alone where it is a rounding error or the interval is not finite."""
+    if not math.isfinite(half_width) or abs(mean) < 1e-9:
+        return format_number(mean)
+    return f"{format_number(mean)} ± {format_number(half_width)}"
+
+
+def format_short(value: float, *, overflow: str = "inf") -> str:
+    """A number of three significant digits, for labels and running text; `overflow` if it is not finite.
+
+    >>> format_short(0.36612), format_short(7e-31), format_short(float("inf"), overflow="overflow")
+    ('0.366', '7e-31', 'overflow')
+    """
+    return _without_padding(f"{value:.3g}") if math.isfinite(value) else overflow
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> plural(1, "inner step"), plural(10000, "test task")
+    ('1 inner step', '10,000 test tasks')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def list_in_words(words: list[str], *, last: str = "or") -> str:
+    """Alternatives in a sentence.
+
+    >>> list_in_words(["png", "svg", "pdf"])
+    'png, svg or pdf'
+    """
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def finite_or_null(value: Any) -> Any:
+    """Plain lists and dictionaries, with None (null in JSON) for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def finite_or_nan(value: float) -> float:
+    """The number, or NaN, which matplotlib leaves out, where it overflowed."""
+    return value if math.isfinite(value) else math.nan
+
+
+def _without_padding(text: str) -> str:
+    """`1.2e5` in place of `1.2e+05`: two columns fewer in a table."""
+    digits, separator, exponent = text.partition("e")
+    return f"{digits}e{int(exponent)}" if separator else text
