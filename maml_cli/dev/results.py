@@ -189,7 +189,9 @@ def draw_figures(results: dict[str, Any], runs: Path, out: Path) -> None:
         for words, name in FIGURE_CURVES.items():
             if (entry := entries.get(name.format(K=shots))) is not None:
                 (found,) = [one for one in entry["runs"][0]["results"] if one["shots"] == shots]
-                values = [Statistic(*(or_inf(one[key]) for key in Statistic._fields)) for one in found["steps"]]
+                values = [
+                    Statistic(*(or_inf(one[key]) for key in ("mean", "ci95", "median"))) for one in found["steps"]
+                ]
                 curves.append(Curve(words, values, entry["report_steps"][0]))
         if curves:
             title = f"finn's sinusoids, K = {shots}, 95 % intervals"
