@@ -1,5 +1,6 @@
 """The benchmark: contenders are verified before they are timed, and its tables state what was measured."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,11 +28,13 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_a_smoke_benchmark_verifies_and_times_its_contenders(tmp_path: Path) -> None:
-    """Within 1e-5 of the reference engine, but not it: other arithmetic in float32."""
-    benchmark.main(smoke=["eager", FUNC], seconds=0.01, out=tmp_path)
+    """Within 1e-5 of the reference engine, but not it: other arithmetic in float32. Libraries, where installed."""
+    libraries = [name for name, package in other_libraries.PACKAGES.items() if importlib.util.find_spec(package)]
+    names = ["eager", FUNC, *libraries]
+    benchmark.main(smoke=names, seconds=0.01, out=tmp_path)
     measured = read_benchmark(tmp_path / "bench.json")
     (workload,) = measured.workloads
-    assert [row.name for row in workload.rows] == ["eager", FUNC] and measured.scaling is None
+    assert [row.name for row in workload.rows] == names and measured.scaling is None
     for row in workload.rows:
         assert row.milliseconds and row.distance and 0 < row.distance < 1e-5 and row.missing is None
         assert row.spread == (row.milliseconds, row.milliseconds)  # one round
