@@ -1,8 +1,10 @@
-"""The architecture: which package may import which, and who may import what from outside."""
+"""The architecture: who may import what, the faces of packages, sizes, docstrings and words."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,16 +41,31 @@ THIRD_PARTY = {
     "scipy": {"evaluation.statistics"},
     "higher": {"dev.other_libraries"},
     "torchopt": {"dev.other_libraries"},
-    "jax": {"dev.other_libraries"},
-    "optax": {"dev.other_libraries"},
+    "jax": {"dev.jax_library"},
+    "optax": {"dev.jax_library"},
 }
 MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
+
+
+PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+def _path(module: str) -> Path:
+    return PACKAGE / f"{module.replace('.', '/')}.py"
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_path(module).read_text())
+
+
+def _functions(module: str) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(_tree(module)) if isinstance(node, ast.FunctionDef))
 
 
 def _imports(module: str) -> set[str]:
     """Absolute names of everything that a module imports, at its top or inside a function."""
     names = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())):
+    for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -80,11 +97,46 @@ def test_third_party_packages_are_imported_only_where_they_belong(module: str) -
         assert module in owners or module.split(".")[0] in owners, f"{module} imports {name}"
 
 
+def test_nothing_imports_the_developers_tools() -> None:
+    """They are not in the wheel."""
+    users = {module for module in MODULES if any(name.startswith("maml_cli.dev") for name in _imports(module))}
+    assert {module.split(".")[0] for module in users} == {"dev"}
+
+
+def test_one_module_knows_the_directory_of_the_published_results() -> None:
+    assert [module for module in MODULES if '"outputs/published' in _path(module).read_text()] == [
+        "dev.results_document"
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_face_lists_exactly_the_names_that_it_imports(package: str) -> None:
+    face = importlib.import_module(f"maml_cli.{package}")
+    listed: list[str] = getattr(face, "__all__", [])
+    imported = {
+        alias.name
+        for node in ast.walk(_tree(f"{package}.__init__"))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"maml_cli.{package}.")
+        for alias in node.names
+    }
+    assert set(listed) == imported and len(listed) == len(imported)
+    assert all(hasattr(face, name) for name in listed)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_have_at_most_fifty_lines(module: str) -> None:
+    """Without signature and docstring."""
+    for function in _functions(module):
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        if body:
+            assert (body[-1].end_lineno or 0) - body[0].lineno < 50, f"{module}.{function.name}"
+
+
 def test_there_is_one_create_graph() -> None:
     uses = [
         module
         for module in MODULES
-        for node in ast.walk(ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text()))
+        for node in ast.walk(_tree(module))
         if isinstance(node, ast.Call) and any(keyword.arg == "create_graph" for keyword in node.keywords)
     ]
     assert sorted(uses) == ["core.inner_loop", "dev.other_libraries"]
