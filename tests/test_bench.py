@@ -1,7 +1,7 @@
 """The benchmark: contenders are verified before they are timed, and its tables state what was measured."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -150,13 +150,35 @@ def test_ratios_and_seconds_are_held_against_their_goals() -> None:
         assert line in tables, line
 
 
-def test_the_growth_along_an_axis_is_timed_for_three_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "GROWTH", {"inner steps": ("inner.steps={}", (1, 2))})
-    timed = lambda timed, **options: [_row(timed[0].name, 1.0, *timed[0].overrides)]  # noqa: E731
+def test_the_benchmark_measures_and_writes_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each contender takes 7 ms and each command 0.2 s: the engines are timed along each axis, alone."""
+
+    def timed(timed: Sequence[Contender], *, rounds: int, seconds: float) -> list[Timing]:
+        return [_row(contender.name, 7.0, *contender.overrides) for contender in timed]
+
+    commands: list[Sequence[str]] = []
+
+    def command_seconds(arguments: Sequence[str], *, repeats: int) -> float:
+        commands.append(arguments)
+        return 0.2
+
+    monkeypatch.setattr(benchmark, "time_verified", timed)
     monkeypatch.setattr(benchmark, "time_outer_steps", timed)
-    rows = [(row.axis, row.value, row.timing.name, row.timing.overrides) for row in benchmark.run_growth(seconds=0.1)]
-    assert rows == [
+    monkeypatch.setattr(benchmark, "command_seconds", command_seconds)
+    monkeypatch.setattr(benchmark, "GROWTH", {"inner steps": ("inner.steps={}", (1, 2))})
+    benchmark.main(rounds=1, seconds=0.01, out=tmp_path)
+    measured = read_benchmark(tmp_path / "bench.json")
+    assert [workload.title for workload in measured.workloads] == [*benchmark.WORKLOADS]
+    assert measured.scaling
+    assert [(row.axis, row.value, row.timing.name, row.timing.overrides) for row in measured.scaling.growth] == [
         ("inner steps", steps, name, (f"inner.steps={steps}",))
         for steps in (1, 2)
         for name in ("reference", "eager", "native")
     ]
+    assert [row.name for row in measured.scaling.memory] == ["reference", "eager", "eager", "native"]
+    assert measured.scaling.commands == {"--help": 0.2, "config show finn-10shot": 0.2, "presets": 0.2}
+    assert [words[0] for words in commands[-2:]] == ["train", "train"] and "outer.steps=10" in commands[-2]
+    assert (tmp_path / "bench-growth.png").stat().st_size > 1000
+    assert "| `eager`, 32 seeds side by side against one by one | **32** |" in capsys.readouterr().out

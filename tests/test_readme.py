@@ -13,6 +13,7 @@ from maml_cli import errors
 from maml_cli.cli.app import app
 from maml_cli.config import presets
 from maml_cli.dev.generated_docs import fill_sections, generated_pages
+from maml_cli.dev.package_map import first_sentence
 from tests.conftest import Cli, Tiny
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +96,12 @@ def test_all_modules_are_on_the_map() -> None:
             name = f"{path.parent.name}/" if path.parent.name != "maml_cli" else ""
         if name not in ("", "__main__.py"):
             assert f"| `{name}` | " in page or f"| **`{name}`** | **" in page, name
+
+
+def test_the_first_sentence_ends_neither_in_an_abbreviation_nor_at_the_end_of_a_line(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text('"""MAML of Finn et al. 2017\n(or a|b): two lines. Not this.\n\nNor this."""\n')
+    assert first_sentence(module) == "MAML of Finn et al. 2017 (or a\\|b): two lines."
 
 
 def test_the_presets_are_all_listed_with_their_summaries() -> None:

@@ -125,7 +125,9 @@ def test_results_tables_figures_and_the_runs_behind_goals_are_written(made: Made
 
 def test_published_checkpoints_are_for_evaluation_only(made: Made) -> None:
     published = open_checkpoint(made.out / "best-1step-5shot-seed2")
-    assert published.step == 6 and published.config.run.seed == 2 and "optimizers" not in published.contents
+    assert published.step == 6 and published.config.run.seed == 2
+    trained = open_checkpoint(made.runs / "best-1step-5shot-seed2").contents
+    assert trained.keys() - published.contents.keys() == {"optimizers", "generators", "noise_generators"}
     with pytest.raises(CheckpointError, match="no optimiser state"):
         restore_state(published.config, build_experiment(published.config), published.contents)
     metrics = [
@@ -168,6 +170,16 @@ def test_a_training_that_fails_is_reported_and_the_others_are_published(
     messages = capsys.readouterr().err
     assert "runs/cavia-5shot-seed0 failed: " in messages
     assert "failed, so that their previous results remain, if any: cavia-5shot" in messages
+
+
+def test_new_rows_replace_previous_ones_in_the_order_of_the_plan() -> None:
+    """A row that the plan does not have any more is dropped."""
+    old, new = (_row([mean], Goal(5, 1, 1.0)) for mean in (1.0, 2.0))
+    previous = [old._replace(name=name) for name in ("joint-5shot", "retired", "finn-10shot")]
+    made = [new._replace(name=name) for name in ("quickstart", "joint-5shot")]
+    merged = results.merge_rows(previous, made)
+    assert [row.name for row in merged] == ["finn-10shot", "joint-5shot", "quickstart"]
+    assert [row.runs[0].errors(5, 1).mean for row in merged] == [1.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize(
