@@ -1,15 +1,20 @@
-# make train   install what is needed and train the quickstart     make test   everything that must hold
-# make smoke   train, evaluate and plot in seconds                 make check  is it really second order?
-# make results train and evaluate every method, for hours          make bench  against others, in minutes
-# make reference write what is generated into README.md
-# make format  put the code in shape
+# make train      install what is needed, train the quickstart, evaluate it and draw its fits
+# make smoke      train, evaluate and draw in seconds
+# make check      are the meta-gradients right, and second order?
+# make test       format, lint, types and tests, in a few minutes
+# make test-full  the same with every combination of the axes, for longer
+# make results    train and evaluate every method, for hours
+# make bench      time the engines against other libraries, in minutes
+# make docs       write the generated pages: RESULTS.md, configs/README.md, sections of the others
+# make format     put the code in shape
+# make clean      remove the environment and caches
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install install-dev train test smoke results bench check reference format clean
+.PHONY: help install install-dev train smoke check test test-full results bench docs format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,16 +40,22 @@ train: install
 	  echo "run: $$run" && \
 	  printf 'fit plot: ' && $(BIN)/maml plot --checkpoint $$run --kind fit
 
-test: install-dev
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
-
 smoke: install
 	@run=$$($(BIN)/maml train --config configs/smoke.yaml) && \
 	  $(BIN)/maml eval --checkpoint $$run --tasks 500 && \
 	  $(BIN)/maml plot --checkpoint $$run --tasks 500
+
+check: install
+	@$(BIN)/maml check
+
+test: install-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-full: export MAML_FULL_TESTS := 1
+test-full: test
 
 results: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m maml_cli.dev.results
@@ -53,10 +64,7 @@ bench: install
 	$(PIP) -e '.[bench]'
 	@$(BIN)/python -m maml_cli.dev.benchmark
 
-check: install
-	@$(BIN)/maml check
-
-reference: install
+docs: install
 	@$(BIN)/python -m maml_cli.dev.generated_docs
 
 format: install-dev
@@ -64,4 +72,4 @@ format: install-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

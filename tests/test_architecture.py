@@ -1,8 +1,10 @@
-"""The architecture: which package may import which, and who may import what from outside."""
+"""The architecture: who may import what, the faces of packages, sizes, docstrings and words."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,16 +41,88 @@ THIRD_PARTY = {
     "scipy": {"evaluation.statistics"},
     "higher": {"dev.other_libraries"},
     "torchopt": {"dev.other_libraries"},
-    "jax": {"dev.other_libraries"},
-    "optax": {"dev.other_libraries"},
+    "jax": {"dev.jax_library"},
+    "optax": {"dev.jax_library"},
 }
 MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
+
+
+PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+Scope = ast.FunctionDef | ast.ClassDef | ast.Module
+SCOPES = (
+    ast.FunctionDef,
+    ast.ClassDef,
+    ast.Module,
+    ast.Lambda,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+)
+
+
+# Vague words that stand for a term of the field.
+VAGUE = {"found", "held", "way", "place", "going", "lost", "kept", "beside", "whole", "part", "told", "rest"}
+# A docstring begins with a noun of the field, not with a pronoun.
+PRONOUNS = ("What ", "That ", "Those ", "It ", "They ", "One that ", "The same ")
+
+
+def _path(module: str) -> Path:
+    return PACKAGE / f"{module.replace('.', '/')}.py"
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_path(module).read_text())
+
+
+def _functions(module: str) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(_tree(module)) if isinstance(node, ast.FunctionDef))
+
+
+def _documented(tree: ast.Module) -> Iterator[Scope]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module))
+
+
+def _bindings(scope: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names that `scope` itself defines, with their lines: arguments, variables, functions and attributes."""
+    for node in _own_nodes(scope):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and node.name:
+            yield node.name, node.lineno
+
+
+def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below `scope`, down to the scopes inside it."""
+    for child in ast.iter_child_nodes(scope):
+        yield child
+        if not isinstance(child, SCOPES):
+            yield from _own_nodes(child)
+
+
+def _vague_names(module: str) -> list[str]:
+    """Names of the list whose scope spans more than two lines, each as `line: name`."""
+    offenders = set()
+    for scope in (node for node in ast.walk(_tree(module)) if isinstance(node, SCOPES)):
+        uses = [(node.id, node.lineno) for node in ast.walk(scope) if isinstance(node, ast.Name)]
+        for name, line in _bindings(scope):
+            exported = isinstance(scope, ast.Module | ast.ClassDef)
+            last = max([at for used, at in uses if used == name], default=line)
+            if name.lstrip("_") in VAGUE and (exported or last - line > 1):
+                offenders.add(f"{line}: {name}")
+    return sorted(offenders, key=lambda offender: int(offender.partition(":")[0]))
 
 
 def _imports(module: str) -> set[str]:
     """Absolute names of everything that a module imports, at its top or inside a function."""
     names = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())):
+    for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -80,11 +154,88 @@ def test_third_party_packages_are_imported_only_where_they_belong(module: str) -
         assert module in owners or module.split(".")[0] in owners, f"{module} imports {name}"
 
 
+def test_nothing_imports_the_developers_tools() -> None:
+    """They are not in the wheel."""
+    users = {module for module in MODULES if any(name.startswith("maml_cli.dev") for name in _imports(module))}
+    assert {module.split(".")[0] for module in users} == {"dev"}
+
+
+def test_one_module_knows_the_directory_of_the_published_results() -> None:
+    assert [module for module in MODULES if '"outputs/published' in _path(module).read_text()] == [
+        "dev.results_document"
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_face_lists_exactly_the_names_that_it_imports(package: str) -> None:
+    face = importlib.import_module(f"maml_cli.{package}")
+    listed: list[str] = getattr(face, "__all__", [])
+    imported = {
+        alias.name
+        for node in ast.walk(_tree(f"{package}.__init__"))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"maml_cli.{package}.")
+        for alias in node.names
+    }
+    assert set(listed) == imported and len(listed) == len(imported)
+    assert all(hasattr(face, name) for name in listed)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_names_have_docstrings(module: str) -> None:
+    for scope in _documented(_tree(module)):
+        for node in scope.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                if isinstance(scope, ast.FunctionDef):
+                    continue  # nested functions are explained by the function around them
+                assert ast.get_docstring(node), f"{module}.{node.name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_names_are_terms_and_not_vague_words(module: str) -> None:
+    assert not _vague_names(module), module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstrings_do_not_begin_with_a_pronoun(module: str) -> None:
+    for scope in _documented(_tree(module)):
+        name = "" if isinstance(scope, ast.Module) else scope.name
+        assert not (ast.get_docstring(scope) or "").startswith(PRONOUNS), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_have_at_most_250_lines(module: str) -> None:
+    assert len(_path(module).read_text().splitlines()) <= 250
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] not in ("dev", "cli", "__main__")])
+def test_packages_are_imported_by_their_faces(module: str) -> None:
+    """From outside a package only names of its `__all__`, which are no modules."""
+    package = module.split(".")[0]
+    for node in ast.walk(_tree(module)):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        source = (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
+        root, _, other = source.partition(".")
+        if root == "maml_cli" and other and other.split(".")[0] in {*PACKAGES} - {package}:
+            face = importlib.import_module(f"maml_cli.{other.split('.')[0]}")
+            assert other in PACKAGES, f"{module} imports {source}"
+            assert {alias.name for alias in node.names} <= {*face.__all__}, f"{module} imports modules of {source}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_have_at_most_fifty_lines(module: str) -> None:
+    """Without signature and docstring."""
+    for function in _functions(module):
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        if body:
+            assert (body[-1].end_lineno or 0) - body[0].lineno < 50, f"{module}.{function.name}"
+
+
 def test_there_is_one_create_graph() -> None:
     uses = [
         module
         for module in MODULES
-        for node in ast.walk(ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text()))
+        for node in ast.walk(_tree(module))
         if isinstance(node, ast.Call) and any(keyword.arg == "create_graph" for keyword in node.keywords)
     ]
     assert sorted(uses) == ["core.inner_loop", "dev.other_libraries"]

@@ -1,23 +1,24 @@
-"""The README is true: its commands run, its reference is current, its JSON keys and links exist."""
+"""The pages are true: their commands run, their generated sections are current, their keys, codes and links exist."""
 
+import json
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from maml_cli import errors
+from maml_cli.cli.app import app
 from maml_cli.config import presets
-from maml_cli.dev.generated_docs import fill, generated
+from maml_cli.dev.generated_docs import fill_sections, generated_pages
+from maml_cli.dev.package_map import first_sentence
 from tests.conftest import Cli, Tiny
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.removeprefix("$ ").partition("#")[0].strip()
-    for block in re.findall(r"```console\n(.*?)```", README, flags=re.S)
-    for line in block.splitlines()
-]
+README, INSIDE = ROOT / "README.md", ROOT / "maml_cli" / "README.md"
+PAGES = [README, INSIDE, ROOT / "configs" / "README.md", ROOT / "outputs" / "published" / "RESULTS.md"]
 SHORT = {
     "train": [*Tiny, "-s", "run.checkpoint_every=4", "-s", "run.device=cpu"],
     "eval": ["--tasks", "10"],
@@ -26,51 +27,140 @@ SHORT = {
 }
 
 
-def test_every_maml_command_runs_in_the_order_of_the_readme(cli: Cli) -> None:
+def _commands(page: Path) -> Iterator[str]:
+    """Every line after a $ in a console block, without its comment."""
+    for block in re.findall(r"```console\n(.*?)```", page.read_text(), flags=re.S):
+        for line in block.splitlines():
+            assert line.startswith("$ "), line
+            yield line.removeprefix("$ ").partition(" #")[0].strip()
+
+
+@pytest.mark.parametrize("page", [README, INSIDE], ids=["README", "maml_cli/README"])
+def test_every_maml_command_of_the_page_runs_in_its_order(page: Path, cli: Cli) -> None:
     """Shortened to twelve outer steps and ten tasks, and to a checkpoint that such a run has."""
-    shutil.copytree(ROOT / "outputs" / "published", "outputs/published")
-    ran = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("maml ")]
-    assert len(ran) > 20
-    for arguments in ran:
-        more = [] if "--resume" in arguments and "auto" not in arguments else SHORT.get(arguments[0], [])
+    for name in ("best-5shot", "finn-10shot"):
+        shutil.copytree(ROOT / "outputs" / "published" / name, f"outputs/published/{name}")
+    commands = [shlex.split(command)[1:] for command in _commands(page) if command.startswith("maml ")]
+    assert len(commands) > 8
+    for arguments in commands:
+        resumes = "--resume" in arguments and "auto" not in arguments
+        short = [] if resumes else SHORT.get(arguments[0], [])
         words = [word.replace("step-00001000", "step-00000004") for word in arguments]
-        result = cli(*words, *more)
+        result = cli(*words, *short)
         assert result.code == 0, (arguments, result.err)
 
 
-def test_every_make_target_exists() -> None:
-    targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
+def test_other_commands_are_targets_of_the_makefile_or_clone_the_repository() -> None:
+    others = {command for page in PAGES for command in _commands(page) if not command.startswith("maml ")}
+    assert others == {"git clone <this repository> maml && cd maml", "make train", "make test"}
     makefile = (ROOT / "Makefile").read_text()
-    assert targets == {"train", "test", "results"}
-    assert all(f"\n{target}: install" in makefile for target in {*targets, "smoke"})
-    assert all(command.split()[0] in {"make", "maml"} for command in COMMANDS)
+    prose = re.findall(r"`make ([a-z-]+)`", "".join(page.read_text() for page in PAGES))
+    assert {"bench", "results", "docs"} <= set(prose)
+    for target in {"train", "test", *prose}:
+        assert re.search(rf"^{target}: install", makefile, flags=re.M), target
 
 
-def test_what_is_generated_is_current() -> None:
-    """If this fails: make reference."""
-    parts = generated(ROOT / "outputs" / "published")
-    for name, text in parts.items():
-        (found,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", README, flags=re.S)
-        assert found == text, name
-    assert fill(README, parts) == README
+def test_a_shell_that_expands_brackets_gets_them_quoted() -> None:
+    """zsh refuses a word such as tasks.phase=[0,1] that is not quoted."""
+    commands = [command for page in PAGES for command in _commands(page)]
+    assert any("'tasks.phase=[" in command for command in commands)
+    assert not any(re.search(r"[\[*?]", re.sub(r"'[^']*'", "", command)) for command in commands)
 
 
-def test_the_presets_are_all_listed_in_their_own_words() -> None:
+def test_every_command_is_in_the_readme() -> None:
+    groups = {group.name for group in app.registered_groups} | {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    assert {command.split()[1] for command in _commands(README) if command.startswith("maml ")} == groups
+
+
+def test_generated_pages_and_sections_are_current() -> None:
+    """If this fails: make docs."""
+    for path, text in generated_pages(ROOT).items():
+        assert (ROOT / path).read_text() == text, path
+
+
+def test_a_section_is_replaced_between_its_marks_and_the_marks_must_be_there() -> None:
+    page = "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n"
+    assert fill_sections(page, {"x": "new\n"}) == "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n"
+    for broken in (page.replace("<!-- x -->", ""), page.replace("end of x", "end of y")):
+        with pytest.raises(ValueError, match="no marks of section x"):
+            fill_sections(broken, {"x": "new\n"})
+
+
+def test_all_modules_are_on_the_map() -> None:
+    page = INSIDE.read_text()
+    for path in (ROOT / "maml_cli").rglob("*.py"):
+        name = path.relative_to(ROOT / "maml_cli").as_posix()
+        if path.name == "__init__.py":
+            name = f"{path.parent.name}/" if path.parent.name != "maml_cli" else ""
+        if name not in ("", "__main__.py"):
+            assert f"| `{name}` | " in page or f"| **`{name}`** | **" in page, name
+
+
+def test_the_first_sentence_ends_neither_in_an_abbreviation_nor_at_the_end_of_a_line(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text('"""MAML of Finn et al. 2017\n(or a|b): two lines. Not this.\n\nNor this."""\n')
+    assert first_sentence(module) == "MAML of Finn et al. 2017 (or a\\|b): two lines."
+
+
+def test_the_presets_are_all_listed_with_their_summaries() -> None:
+    page = (ROOT / "configs" / "README.md").read_text()
     for name in presets.names():
-        assert f"| `{name}` | {presets.summary(name)} |" in README
+        assert f"| `{name}` | {presets.summary(name)} |" in page
 
 
-def test_links_and_pictures_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_pictures_and_anchors_exist(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    for target in targets:
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.*)$", file.read_text(), flags=re.M) if anchor else []
+        assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "plot", "compare", "check", "info", "presets", "config"])
-def test_every_command_is_in_the_readme(command: str) -> None:
-    assert f"$ maml {command}" in README
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 150
 
 
-def test_the_ci_of_the_project_runs_what_the_readme_says() -> None:
+def _documented_keys(command: str) -> set[str]:
+    (cell,) = re.findall(rf"^\| `{command}` \| (.*) \|$", INSIDE.read_text(), flags=re.M)
+    return set(re.findall(r"`(\w+)`", cell))
+
+
+def test_json_documents_have_exactly_the_documented_keys(cli: Cli, trained: str) -> None:
+    """Of `info` the page names some."""
+    commands = {
+        "train": ["train", "-c", "smoke", *SHORT["train"]],
+        "eval": ["eval", "--checkpoint", trained, "--tasks", "10"],
+        "compare": ["compare", trained, trained, "--tasks", "10"],
+        "check": ["check", "-c", "smoke"],
+        "info": ["info"],
+    }
+    for name, arguments in commands.items():
+        document = json.loads(cli(*arguments, "--json").out)
+        documented = _documented_keys(name)
+        assert document.pop("schema_version") == 1 and documented
+        assert documented == set(document) if name != "info" else documented < set(document), name
+
+
+def test_exit_codes_are_the_documented_ones() -> None:
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \| ", INSIDE.read_text(), flags=re.M)}
+    kinds: list[type[errors.UserError]] = [
+        errors.ConfigError,
+        errors.FileError,
+        errors.CheckpointError,
+        errors.DivergedError,
+    ]
+    assert documented == {0, 1, *(kind.exit_code for kind in kinds)}
+
+
+def test_ci_runs_the_targets_that_the_makefile_has() -> None:
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
-    assert "run: make test" in workflow and "run: make smoke" in workflow
+    assert re.findall(r"- run: (.*)", workflow) == ["make test", "make smoke", "make train", "make test-full"]
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert "export MAML_FULL_TESTS := 1" in (ROOT / "Makefile").read_text()

@@ -10,8 +10,7 @@ import torch
 from maml_cli.config import Config
 from maml_cli.core import tensors
 from maml_cli.engines import kernel_build, make_engine
-from maml_cli.evaluation import PointErrors, Statistic, t_interval
-from maml_cli.evaluation.evaluate import Errors, aggregate_seeds, student_t
+from maml_cli.evaluation import t_interval
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import directory, open_checkpoint, read_lines
 from maml_cli.training import TrainResult, init_state, train

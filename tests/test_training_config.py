@@ -91,17 +91,10 @@ def test_logged_validation_errors_are_those_of_the_validation_tasks(tmp_path: Pa
     meta, records = _train(config, tmp_path / "run")
     experiment = build_experiment(config)
     tasks = sample_test_tasks(experiment.family, seed=4, purpose="validation", num_tasks=4, num_shots=10)
-    errors = adapted_errors(
-        experiment.algorithm,
-        experiment.predict,
-        tasks,
-        lambda count: expand_to_tasks(meta, count),
-        steps=1,
-        like=meta.params["head.w"],
-    )
-    found = records[-1]["eval"]
-    assert records[-1]["step"] == 6 and found["shots"] == 10 and found["num_tasks"] == 4
+    errors = adapted_errors(experiment, tasks, lambda count: expand_to_tasks(meta, count), num_runs=1, steps=1)
+    logged = records[-1]["eval"]
+    assert records[-1]["step"] == 6 and logged["shots"] == 10 and logged["num_tasks"] == 4
     for name in "grid", "query":
         for measure in "mse", "mae":
             expected = [getattr(getattr(summarise_tasks(step), name), measure).mean for step in errors]
-            assert found[f"{name}_{measure}"] == pytest.approx(expected, rel=1e-12)
+            assert logged[f"{name}_{measure}"] == pytest.approx(expected, rel=1e-12)

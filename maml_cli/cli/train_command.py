@@ -28,22 +28,18 @@ def train(
       maml train --config mine.yaml --out outputs/mine --device cpu
       maml train --resume outputs/mine
     """
-    from maml_cli.engines import choose_engine
-    from maml_cli.experiment import choose_device
     from maml_cli.reporting import plan_dict, to_json, train_dict
     from maml_cli.training import plan_training, run_session, training_summary
 
     plan = plan_training(config, overrides or [], out=out, resume=resume, device=device)
-    chosen = choose_device(plan.config, plan.device)
-    engine = choose_engine(plan.config, chosen.device)
     if dry_run:
         lines = [
             f"{plan.run_directory}: nothing written (--dry-run)",
-            *training_summary(plan.config, chosen, engine),
+            *training_summary(plan.config, plan.device, plan.engine),
         ]
-        typer.echo(to_json(plan_dict(plan, chosen, engine)) if as_json else "\n".join(lines))
+        typer.echo(to_json(plan_dict(plan)) if as_json else "\n".join(lines))
         return
-    session = run_session(plan, chosen, engine, quiet=quiet)
+    session = run_session(plan, quiet=quiet)
     typer.echo(to_json(train_dict(session)) if as_json else session.run)
     if session.exit_code:
         raise typer.Exit(session.exit_code)

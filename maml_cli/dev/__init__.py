@@ -1,1 +1,1 @@
-"""Tools of the developers, not in the wheel: the benchmark, the published results, generated pages."""
+"""Tools of the developers: the published results, the benchmark and the generated pages; not in the wheel."""

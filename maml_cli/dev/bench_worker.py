@@ -1,114 +1,139 @@
-"""One contender of the benchmark in a process of its own: an engine or a peer, seen to be right and then timed.
+"""The process of one contender of the benchmark: an engine or another library that answers requests on stdin.
 
-Started by `maml_cli.bench` with a JSON document as its argument; prints one JSON line when it is ready, and one for
-each line that it reads, which says for how many seconds to run.
+Started by `maml_cli.dev.contenders` with {"name": ..., "overrides": [...]} as its argument. Each request is a line, and
+each reply a line with a JSON object:
+
+verify        {"distance": relative distance of the meta-gradient from the reference engine in float64}
+warm-up       {"memory_mib": growth of the peak memory by the first outer step, compiling included}
+time 0.5      {"milliseconds": per outer step, over about 0.5 seconds}
 """
 
 import json
 import resource
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from maml_cli.config import Config, from_dict, load_config
-from maml_cli.core import tensors
+from maml_cli.core import flatten, relative_distance, tensors
 from maml_cli.dev import other_libraries
 from maml_cli.engines import registry
 from maml_cli.experiment import build_experiment
-from maml_cli.runtime import keep_freed_memory, set_threads
+from maml_cli.runtime import set_threads
 from maml_cli.tasks import make_generator
 from maml_cli.training import init_state
 
 TOLERANCE = 1e-5
-"""Relative distance of a mean meta-gradient in float32 from the reference in float64."""
+"""Largest relative distance of a mean meta-gradient in float32 from that of the reference engine in float64."""
 
 
-def main(name: str, overrides: list[str], *, checked: bool) -> None:
-    """Say how far the gradient is from the reference, then time as asked until there is no more to read."""
-    config = load_config("finn-10shot", ["run.device=cpu", "model.init=torch", "run.eval_every=0", *overrides]).config
+class Worker(NamedTuple):
+    """A contender, ready to compute.
+
+    advance: takes at least one and about as many outer steps as asked; returns how many.
+    gradient: the mean meta-gradient of the first outer step, flat; before any call of `advance`.
+    """
+
+    advance: Callable[[int], int]
+    gradient: Callable[[], Tensor]
+
+
+def main(name: str, overrides: Sequence[str]) -> None:
+    """Answer requests until there are no more."""
+    config = bench_config(overrides)
     set_threads(config.run.threads)
-    keep_freed_memory()
-    before = _peak_mib()
-    advance, gradient = _peer(name, config) if name in other_libraries.PEERS else _engine(name, config)
-    distance = _distance(gradient(), _reference(config)) if checked else 0.0
-    advance(1)
-    print(json.dumps({"distance": distance, "memory_mib": _peak_mib() - before}), flush=True)
+    memory = peak_mib()
+    worker = library_worker(name, config) if name in other_libraries.LIBRARIES else engine_worker(name, config)
     for line in sys.stdin:
-        print(json.dumps({"milliseconds": _timed(advance, float(line))}), flush=True)
+        request, *arguments = line.split()
+        if request == "verify":
+            reply = {"distance": relative_distance([worker.gradient()], [reference_gradient(config)])}
+        elif request == "warm-up":
+            worker.advance(1)
+            reply = {"memory_mib": peak_mib() - memory}
+        else:
+            reply = {"milliseconds": outer_step_milliseconds(worker.advance, float(arguments[0]))}
+        print(json.dumps(reply), flush=True)
 
 
-def _timed(advance: Callable[[int], int], seconds: float) -> float:
-    """Milliseconds an outer step, over about so many seconds."""
-    count, done, started = 1, 0, time.perf_counter()
-    while (spent := time.perf_counter() - started) < seconds:
-        done += advance(count)
+def bench_config(overrides: Sequence[str]) -> Config:
+    """finn-10shot on the CPU with `overrides`, without evaluations, and from weights that all libraries can have."""
+    return load_config("finn-10shot", ["run.device=cpu", "model.init=torch", "run.eval_every=0", *overrides]).config
+
+
+def outer_step_milliseconds(advance: Callable[[int], int], seconds: float) -> float:
+    """Milliseconds per outer step, over about `seconds`; the calls of `advance` double up to 1,000 steps."""
+    count, steps, started = 1, 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < seconds:
+        steps += advance(count)
         count = min(1000, 2 * count)
-    return 1e3 * spent / done
+    return 1e3 * elapsed / steps
 
 
-def _engine(name: str, config: Config) -> tuple[Callable[[int], int], Callable[[], Tensor]]:
+def engine_worker(name: str, config: Config) -> Worker:
+    """The engine `name`, as a training would use it."""
     experiment = build_experiment(config)
-    state, fresh = init_state(config, experiment), init_state(config, experiment)
-    step = registry.make_engine(name, config, experiment)
+    state, first_state = init_state(config, experiment), init_state(config, experiment)
+    engine = registry.make_engine(name, config, experiment)
 
     def advance(count: int) -> int:
-        step(state, count)
-        state.step = 0  # the schedule does not end
+        engine(state, count)
+        state.step = 0  # so that the schedule does not end
         return count
 
-    return advance, lambda: torch.cat([value.flatten() for value in tensors(step(fresh, 1).gradients)])
+    return Worker(advance, lambda: _flat(tensors(engine(first_state, 1).gradients)))
 
 
-def _peer(name: str, config: Config) -> tuple[Callable[[int], int], Callable[[], Tensor]]:
+def library_worker(name: str, config: Config) -> Worker:
+    """The learner of another library, from the same weights as the engines."""
     experiment = build_experiment(config)
     params = experiment.init_meta_params(config.seeds).params
     weights = [value[0].T if key.endswith(".w") else value[0, 0] for key, value in params.items()]
     problem = other_libraries.Problem(
-        [w.contiguous() for w in weights],
+        [weight.contiguous() for weight in weights],
         config.inner.alpha.init,
         config.inner.steps,
         config.outer.tasks_per_step,
         config.tasks.num_support,
     )
-    peer, in_call = other_libraries.PEERS[name](problem), other_libraries.STEPS_IN_CALL.get(name, 1)
+    learner = other_libraries.LIBRARIES[name](problem)
 
     def advance(count: int) -> int:
-        calls = max(1, count // in_call)
+        calls = max(1, count // learner.steps_per_call)
         for _ in range(calls):
-            peer.step()
-        return calls * in_call
+            learner.step()
+        return calls * learner.steps_per_call
 
     def gradient() -> Tensor:
         batch = experiment.sample([make_generator(seed, "tasks") for seed in config.seeds])
-        support, query = ([part[0] for part in split] for split in (batch.support, batch.query))
-        found = peer.gradient((support[0], support[1], query[0], query[1]))
-        return torch.cat([value.flatten() if value.dim() == 1 else value.T.flatten() for value in found])
+        (support_x, support_y), (query_x, query_y) = ((points.x[0], points.y[0]) for points in batch)
+        values = learner.gradient((support_x, support_y, query_x, query_y))
+        return _flat([value if value.dim() == 1 else value.T for value in values])
 
-    return advance, gradient
+    return Worker(advance, gradient)
 
 
-def _reference(config: Config) -> Tensor:
-    """The mean meta-gradient of the first outer step, by the unrolled graph in float64."""
+def reference_gradient(config: Config) -> Tensor:
+    """The mean meta-gradient of the first outer step by the reference engine in float64, flat."""
     data = config.model_dump(mode="json")
     exact = from_dict(data | {"run": data["run"] | {"dtype": "float64"}}, label="bench")
     experiment = build_experiment(exact)
-    found = registry.make_engine("reference", exact, experiment)(init_state(exact, experiment), 1).gradients
-    return torch.cat([value.flatten() for value in tensors(found)])
+    engine = registry.make_engine("reference", exact, experiment)
+    return _flat(tensors(engine(init_state(exact, experiment), 1).gradients))
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
-    apart: float = ((found.double() - expected).norm() / expected.norm()).item()
-    return apart
-
-
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Peak memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _flat(values: Sequence[Tensor]) -> Tensor:
+    return flatten(values, batch_dims=0)
+
+
 if __name__ == "__main__":
-    given: dict[str, Any] = json.loads(sys.argv[1])
-    main(given["name"], given["overrides"], checked=given["checked"])
+    contender = json.loads(sys.argv[1])
+    main(contender["name"], contender["overrides"])

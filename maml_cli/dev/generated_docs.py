@@ -1,42 +1,55 @@
-"""What of README.md is generated: the reference of the config, the presets, the tables of results and of the benchmark.
+"""Generated pages: configs/README.md, RESULTS.md, and the marked sections of README.md and maml_cli/README.md.
 
-`make reference` writes it, and a test holds the README against it.
+`make docs` writes them, and a test holds the files against them.
 """
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from maml_cli.config import key_table_markdown, presets
+from maml_cli.config import configs_readme
 from maml_cli.dev import benchmark_tables, results_tables
-from maml_cli.runs import OUTPUTS
+from maml_cli.dev.benchmark_document import read_benchmark
+from maml_cli.dev.package_map import package_map
+from maml_cli.dev.results_document import PUBLISHED, read_results
+from maml_cli.dev.results_page import results_page
 
-PUBLISHED = OUTPUTS / "published"
 
-
-def generated(folder: Path) -> dict[str, str]:
-    """Each part by the name in its marks, <!-- NAME --> and <!-- end of NAME -->."""
+def generated_pages(root: Path) -> dict[Path, str]:
+    """The text of each generated page, by its path in the checkout `root`."""
+    published = root / PUBLISHED
+    readme_sections = {
+        "results": results_tables.summary_table(read_results(published / "results.json")),
+        "benchmark": benchmark_tables.summary_table(read_benchmark(published / "bench.json")),
+    }
     return {
-        "config reference": key_table_markdown(),
-        "presets": "".join(
-            ["| name | |\n|---|---|\n", *(f"| `{name}` | {presets.summary(name)} |\n" for name in presets.names())]
+        Path("README.md"): fill_sections((root / "README.md").read_text(encoding="utf-8"), readme_sections),
+        Path("maml_cli/README.md"): fill_sections(
+            (root / "maml_cli" / "README.md").read_text(encoding="utf-8"), {"map": package_map()}
         ),
-        "results": results_tables.results_markdown(json.loads((folder / "results.json").read_text(encoding="utf-8"))),
-        "benchmark": benchmark_tables.benchmark_markdown(
-            json.loads((folder / "bench.json").read_text(encoding="utf-8"))
-        ),
+        Path("configs/README.md"): configs_readme(),
+        PUBLISHED / "RESULTS.md": results_page(published),
     }
 
 
-def fill(readme: str, parts: dict[str, str]) -> str:
-    """`readme` with each part between its marks."""
-    for name, text in parts.items():
-        before, start, rest = readme.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- end of {name} -->")
-        assert start and end, name
-        readme = f"{before}{start}{text}{end}{after}"
-    return readme
+def fill_sections(page: str, sections: Mapping[str, str]) -> str:
+    """`page` with each of `sections` between <!-- NAME --> and <!-- end of NAME -->.
+
+    Raises ValueError if the marks of a section are missing.
+    """
+    for name, text in sections.items():
+        before, start, remainder = page.partition(f"<!-- {name} -->\n")
+        _, end, after = remainder.partition(f"<!-- end of {name} -->")
+        if not (start and end):
+            raise ValueError(f"no marks of section {name}")
+        page = f"{before}{start}{text}{end}{after}"
+    return page
+
+
+def main(root: Path) -> None:
+    """Write all generated pages."""
+    for path, text in generated_pages(root).items():
+        (root / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    file = Path("README.md")
-    file.write_text(fill(file.read_text(encoding="utf-8"), generated(PUBLISHED)))
+    main(Path())

@@ -1,4 +1,4 @@
-"""What is published: every preset that is trained for the results, with the goals and what others report beside it."""
+"""The plan of the published results: each preset to train, its goals, and the errors that others published."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,7 +7,13 @@ SEEDS = (0, 1, 2)
 
 
 class Goal(NamedTuple):
-    """A bound on the mean squared error at K = `shots` after inner step `step`; `beside` is what others published."""
+    """A bound on the mean squared error on the grid.
+
+    shots: K, the support points of a test task.
+    step: the inner step after which the error is measured.
+    bound: the largest error that meets the goal.
+    published: the errors that others published, with their source.
+    """
 
     shots: int
     step: int
@@ -16,9 +22,17 @@ class Goal(NamedTuple):
 
 
 class ResultRow(NamedTuple):
-    """A line of the results: a preset trained with each of `seeds`, judged at each K of `shots` after `steps`.
+    """A row of the results: one config, trained with each of its seeds.
 
-    `goals` bound the mean over seeds, one for each K and step; `beside` is what others published.
+    name: unique among the rows; run directories are named after it.
+    preset, overrides: the config.
+    title: the method, as the tables name it.
+    shots: each K of the evaluation.
+    steps: inner steps whose errors the tables show, the trained number first.
+    seeds: of the trainings.
+    label: the group of goals, `G1` to `G4`, or empty.
+    goals: bounds on the mean over seeds, one for each K and inner step.
+    published: the errors that others published for this method at this K.
     """
 
     name: str
@@ -26,7 +40,7 @@ class ResultRow(NamedTuple):
     title: str
     shots: tuple[int, ...]
     steps: tuple[int, ...]
-    changes: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     label: str = ""
     goals: tuple[Goal, ...] = ()
@@ -34,7 +48,7 @@ class ResultRow(NamedTuple):
 
 
 def results_plan() -> list[ResultRow]:
-    """Everything that is trained: the goals first, then each method at K = 5 and K = 10, and the quickstart."""
+    """The rows in the order of the tables: goals, each method at K = 5 and K = 10, wider networks, the quickstart."""
     wide = [
         ResultRow(f"wide-{shots}shot", f"wide-{shots}shot", "1-64-64-1 with sines", (shots,), (5,), seeds=SEEDS)
         for shots in (5, 10)
@@ -48,7 +62,7 @@ def results_plan() -> list[ResultRow]:
 
 
 def _goals() -> Iterator[ResultRow]:
-    published = (
+    finn_goals = (
         Goal(5, 1, 0.70, "0.67 (Finn et al. 2017), 0.661 (clvrai/MAML-tf)"),
         Goal(5, 10, 0.35, "0.35 (Finn et al. 2017), 0.271 (clvrai/MAML-tf)"),
         Goal(10, 1, 0.45, "0.451 (clvrai/MAML-tf)"),
@@ -58,7 +72,7 @@ def _goals() -> Iterator[ResultRow]:
         ("finn-10shot", "MAML", "G1"),
         ("finn-10shot-noise", "MAML with noise on the weights", "G1, noise"),
     ):
-        yield ResultRow(name, name, title, (5, 10), (1, 5, 10), seeds=SEEDS, label=label, goals=published)
+        yield ResultRow(name, name, title, (5, 10), (1, 5, 10), seeds=SEEDS, label=label, goals=finn_goals)
     one_step = {5: "0.41 ± .05 (Meta-Curvature)", 10: "0.20 ± .02 (Meta-Curvature), 0.19 ± .02 (CAVIA)"}
     five_steps = {5: "0.38 (MAML, Finn et al. 2017), 0.302 (clvrai/MAML-tf)", 10: "0.202 (clvrai/MAML-tf)"}
     frequency = {5: "0.16 ± .04 (GAP, 2023)", 10: "0.04 ± .01 (GAP, 2023)"}
@@ -93,13 +107,13 @@ def _methods() -> Iterator[ResultRow]:
         ("joint", "joint training", (0, 10), ()),
         ("oracle", "oracle network", (0,), ()),
     ]
-    beside = {("cavia", 10): "0.19 ± .02", ("meta-sgd", 5): "0.48 ± .06", ("meta-sgd", 10): "0.26 ± .03"}
-    beside |= {("meta-curvature", 5): "0.41 ± .05", ("meta-curvature", 10): "0.20 ± .02"}
-    for name, title, steps, changes_at_5 in methods:
+    published = {("cavia", 10): "0.19 ± .02", ("meta-sgd", 5): "0.48 ± .06", ("meta-sgd", 10): "0.26 ± .03"}
+    published |= {("meta-curvature", 5): "0.41 ± .05", ("meta-curvature", 10): "0.20 ± .02"}
+    for name, title, steps, overrides_at_5 in methods:
         for shots in (5, 10):
             if (name, shots) == ("finn", 10):
                 continue  # among the goals
             preset = "finn-5shot" if name == "finn" else f"{name}-10shot"
-            changes = (f"tasks.num_support={shots}", *changes_at_5) if shots == 5 and name != "finn" else ()
-            row = ResultRow(f"{name}-{shots}shot", preset, title, (shots,), steps, changes)
-            yield row._replace(published=beside.get((name, shots), ""))
+            overrides = (f"tasks.num_support={shots}", *overrides_at_5) if shots == 5 and name != "finn" else ()
+            row = ResultRow(f"{name}-{shots}shot", preset, title, (shots,), steps, overrides)
+            yield row._replace(published=published.get((name, shots), ""))

@@ -1,111 +1,116 @@
-"""The results in words: tables in Markdown, from what results.json holds."""
+"""Tables of the published results, in Markdown."""
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-MAX_SEED_RATIO = 1.2  # no seed may be worse than a goal by more
+from maml_cli.dev.markdown import format_number, table, yes_or_no
+from maml_cli.dev.results_document import PublishedRow, Results, StepErrors
 
-
-def results_head(results: dict[str, Any]) -> str:
-    """What RESULTS.md begins with: the protocol."""
-    counts = ", ".join(f"{count:,}" for count in sorted({entry["num_tasks"] for entry in results["entries"]}))
-    return f"""# Results
-
-Made by `make results`; `results.json` has the same numbers in full, each with its median and its worst task.
-
-Mean squared error on the 100-point grid over {counts} test tasks (seed 0) that training never sees, noise-free, K = the
-trained K but for G1; the final checkpoint, never the best one. In the second table ± is 1.96 s / √n over the tasks, of
-seed 0. Training times are those of one thread, by the engine named; other trainings may have run beside it.
-"""
+MAX_SEED_RATIO = 1.2
+"""No seed may exceed a goal's bound by a larger factor."""
+MAX_GROWTH = 1.5
+"""G5: after twice the trained inner steps, the error may have grown by this factor."""
+MAX_TASK_ERROR = 100.0
+"""G5: the largest error of any task after twice the trained inner steps."""
 
 
-def results_markdown(results: dict[str, Any]) -> str:
-    """The tables of RESULTS.md, which the README shows as well."""
-    return f"{_goal_table(results)}\n{_method_table(results)}"
+def goal_table(results: Results) -> str:
+    """Goals G1 to G5: the error of every seed, the bound, and whether it is met."""
+    rows = []
+    for row in results.entries:
+        for goal in row.goals:
+            means = [run.errors(goal.shots, goal.step).mean for run in row.runs]
+            mean = sum(means) / len(means)
+            met = mean <= goal.bound and max(means) <= MAX_SEED_RATIO * goal.bound
+            cells = [row.label, config_cell(row), goal.shots, goal.step, f"**{format_number(mean)}**", _list(means)]
+            rows.append([*cells, f"≤ {goal.bound:g}", yes_or_no(met), training_cell(row), goal.published])
+        if row.label == "G3":
+            rows.append(_growth_row(row))
+    header = ["", "preset", "K", "after step", "MSE, mean of seeds", "seeds", "goal", "met", "training", "published"]
+    return table(header, rows)
 
 
-def _goal_table(results: dict[str, Any]) -> str:
-    lines = [
-        "| | preset | K | after step | MSE, mean of seeds | seeds | goal | met | training | published |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for entry in results["entries"]:
-        for goal in entry["goals"]:
-            each = [_at(run, goal["shots"], goal["step"])["mean"] for run in entry["runs"]]
-            mean = sum(each) / len(each)
-            met = "yes" if mean <= goal["bound"] and max(each) <= MAX_SEED_RATIO * goal["bound"] else "**no**"
-            cells = [entry["label"], f"`{entry['preset']}`", goal["shots"], goal["step"], f"**{_short(mean)}**"]
-            cells += [", ".join(map(_short, each)), f"≤ {goal['bound']:g}", met, _minutes(entry), goal["published"]]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-        if entry["label"] == "G3":
-            lines.append(_twice_the_steps(entry))
-    return "\n".join(lines) + "\n"
+def _growth_row(row: PublishedRow) -> list[object]:
+    """G5, of the runs of G3."""
+    (goal,) = row.goals
+    shots, twice = goal.shots, 2 * goal.step
+    pairs = [(run.errors(shots, goal.step), run.errors(shots, twice)) for run in row.runs]
+    means, worst = [after.mean for _, after in pairs], max(after.max for _, after in pairs)
+    met = worst <= MAX_TASK_ERROR and all(after.mean <= MAX_GROWTH * trained.mean for trained, after in pairs)
+    seeds = f"{_list(means)}; worst task {format_number(worst)}"
+    bound = f"{MAX_GROWTH:g} times step {goal.step} (by `after_last_step: {row.after_last_step}`), "
+    bound += f"no task above {MAX_TASK_ERROR:g}"
+    mean = f"**{format_number(sum(means) / len(means))}**"
+    return ["G5", config_cell(row), shots, twice, mean, seeds, bound, yes_or_no(met), "as G3", ""]
 
 
-def _twice_the_steps(entry: dict[str, Any]) -> str:
-    """G5: after twice the trained steps no worse than 1.5 times the error, and no task above 100."""
-    (goal,) = entry["goals"]
-    shots, step = goal["shots"], goal["step"]
-    pairs = [(_at(run, shots, step), _at(run, shots, 2 * step)) for run in entry["runs"]]
-    means, worst = [twice["mean"] for _, twice in pairs], max(twice["max"] for _, twice in pairs)
-    met = worst <= 100 and all(twice["mean"] <= 1.5 * once["mean"] for once, twice in pairs)
-    each = f"{', '.join(map(_short, means))}; worst task {_short(worst)}"
-    cells = ["G5", f"`{entry['preset']}`", shots, 2 * step, f"**{_short(sum(means) / len(means))}**", each]
-    cells += [
-        f"1.5 times step {step} (by `after_last_step: {entry['after_last_step']}`), no task above 100",
-        "yes" if met else "**no**",
-        "",
-        "",
-    ]
-    return f"| {' | '.join(map(str, cells))} |"
+def method_table(results: Results) -> str:
+    """One row for each method: the errors of seed 0 at K = 5 and K = 10, with the config of each."""
+    rows = []
+    for title, by_shots in methods(results).items():
+        largest = by_shots[max(by_shots)]
+        errors = [_errors_cell(by_shots[shots], shots) if shots in by_shots else "" for shots in (5, 10)]
+        published = [by_shots[shots].published if shots in by_shots else "" for shots in (5, 10)]
+        configs = "; ".join(dict.fromkeys(f"K = {shots}: {config_cell(row)}" for shots, row in by_shots.items()))
+        steps = f"{largest.runs[0].outer_steps:,}"
+        times = "; ".join(training_cell(row) for row in by_shots.values())
+        rows.append([title, configs, *errors, steps, times, _join_published(published)])
+    header = ["method", "preset and overrides", "MSE after step, K = 5", "K = 10", "outer steps"]
+    return table([*header, "training, K = 5; 10", "published, K = 5; 10"], rows)
 
 
-def _method_table(results: dict[str, Any]) -> str:
-    lines = [
-        "| method | preset | MSE after step, K = 5 | K = 10 | outer steps | training | published, K = 5; 10 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    methods: dict[str, dict[int, dict[str, Any]]] = {}
-    for entry in results["entries"]:
-        if entry["label"] in ("", "G1") and entry["name"] != "quickstart":
-            methods.setdefault(entry["title"], {})[entry["runs"][0]["results"][-1]["shots"]] = entry
-    for title, by_shots in methods.items():
-        any_entry = by_shots[max(by_shots)]
-        cells = [_cell(by_shots[shots], shots) if shots in by_shots else "" for shots in (5, 10)]
-        published = [by_shots[shots]["published"] if shots in by_shots else "" for shots in (5, 10)]
-        beside = "; ".join(words or "-" for words in published) if any(published) else ""
-        of, length = any_entry["runs"][0]["outer_steps"], _minutes(any_entry)
-        lines.append(f"| {title} | `{any_entry['preset']}` | {' | '.join(cells)} | {of:,} | {length} | {beside} |")
-    return "\n".join(lines) + "\n"
+def methods(results: Results) -> dict[str, dict[int, PublishedRow]]:
+    """The row of each method at each K that it was trained with, K = 5 first, by title."""
+    by_title: dict[str, dict[int, PublishedRow]] = {}
+    for row in results.entries:
+        if row.label in ("", "G1") and row.name != "quickstart":
+            by_title.setdefault(row.title, {})[row.runs[0].results[-1].shots] = row
+    return {title: dict(sorted(by_shots.items())) for title, by_shots in by_title.items()}
 
 
-def _cell(entry: dict[str, Any], shots: int) -> str:
+def summary_table(results: Results) -> str:
+    """The short table of the README: the first goal of each group at the K that the run was trained with."""
+    rows = []
+    for row in results.entries:
+        for goal in row.goals:
+            if goal.step == row.report_steps[0] and goal.shots == row.runs[0].results[-1].shots:
+                means = [run.errors(goal.shots, goal.step).mean for run in row.runs]
+                mean = f"**{format_number(sum(means) / len(means))}**"
+                rows.append([config_cell(row), goal.shots, goal.step, mean, goal.published])
+    return table(["preset", "K", "inner steps", "MSE, mean of three seeds", "published"], rows)
+
+
+def config_cell(row: PublishedRow) -> str:
+    """The preset, and the overrides if there are any."""
+    return " ".join([f"`{row.preset}`", *(f"`{override}`" for override in row.overrides)])
+
+
+def training_cell(row: PublishedRow) -> str:
+    """Minutes of training, the mean over seeds, and the engine."""
+    minutes = sum(run.seconds for run in row.runs) / len(row.runs) / 60
+    return f"{minutes:.1f} min, {'/'.join(dict.fromkeys(run.engine for run in row.runs))}"
+
+
+def engines_used(results: Results) -> Mapping[str, int]:
+    """How many of the published trainings each engine did."""
+    engines = [run.engine for row in results.entries for run in row.runs]
+    return {engine: engines.count(engine) for engine in dict.fromkeys(engines)}
+
+
+def _errors_cell(row: PublishedRow, shots: int) -> str:
     """`1: 0.366 ± 0.008, 10: 0.171 ± 0.118`, of the first seed."""
-    run, parts = entry["runs"][0], []
-    for step in entry["report_steps"]:
-        found = _at(run, shots, step)
-        if math.isfinite(found["mean"]):
-            parts.append(f"{step}: {_short(found['mean'])} ± {_short(found['ci95'])}")
-        else:
-            parts.append(f"{step}: overflow (median {_short(found['median'])})")
-    return ", ".join(parts)
+    return ", ".join(f"{step}: {_error(row.runs[0].errors(shots, step))}" for step in row.report_steps)
 
 
-def _at(run: dict[str, Any], shots: int, step: int) -> dict[str, float]:
-    """The statistics of one run."""
-    (result,) = [result for result in run["results"] if result["shots"] == shots]
-    return {key: or_inf(value) for key, value in result["steps"][step].items()}
+def _error(errors: StepErrors) -> str:
+    if math.isfinite(errors.mean):
+        return f"{format_number(errors.mean)} ± {format_number(errors.ci95)}"
+    return f"overflow (median {format_number(errors.median)})"
 
 
-def or_inf(value: float | None) -> float:
-    """What is null in JSON overflowed."""
-    return math.inf if value is None else value
+def _join_published(published: Sequence[str]) -> str:
+    return "; ".join(text or "-" for text in published) if any(published) else ""
 
 
-def _short(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "overflow"
-
-
-def _minutes(entry: dict[str, Any]) -> str:
-    engines = "/".join(dict.fromkeys(run.get("engine", "reference") for run in entry["runs"]))
-    return f"{sum(run['seconds'] for run in entry['runs']) / len(entry['runs']) / 60:.1f} min, {engines}"
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(map(format_number, values))

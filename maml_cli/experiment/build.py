@@ -33,7 +33,7 @@ from maml_cli.core import (
 from maml_cli.errors import CheckpointError
 from maml_cli.experiment.differentiation import first_order_until, meta_gradient_source
 from maml_cli.experiment.sizes import num_inputs, param_keys
-from maml_cli.tasks import SampledTasks, SineFamily, Sinusoids, make_generator, with_task_parameters
+from maml_cli.tasks import FAMILIES, SampledTasks, Sinusoids, TaskFamily, make_generator, with_task_parameters
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 """Values of `run.dtype`."""
@@ -45,7 +45,7 @@ STRATIFIED: dict[str, bool] = {"uniform": False, "stratified": True}
 class Experiment(NamedTuple):
     """The functions and distributions that a config describes, on one device and in one dtype.
 
-    family: distribution over sine functions.
+    family: distribution of the tasks.
     sample: (generators of R runs, num_steps=) -> a TaskBatch of network inputs (R, B, K, D) and targets (R, B, K, 1),
         with an axis of outer steps in front where `num_steps` is given.
     network_inputs: (points, their functions) -> points as the network sees them; adds task parameters for an oracle.
@@ -60,7 +60,7 @@ class Experiment(NamedTuple):
     dtype: of parameters and points.
     """
 
-    family: SineFamily
+    family: TaskFamily
     sample: Callable[..., TaskBatch]
     network_inputs: Callable[[Points, Sinusoids], Points]
     predict: Predict
@@ -112,7 +112,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     init_task_params = partial(with_context, num_context=model.num_context)
     inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
-    family = SineFamily(**{name: getattr(config.tasks, name) for name in SineFamily._fields})
+    family = lookup(FAMILIES, config.tasks.family, "tasks.family", "tasks.FAMILIES")(dict(config.tasks))
     dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.DTYPES")
     return Experiment(
         family=family,
@@ -140,7 +140,7 @@ def _initializer(config: Config) -> Callable[..., Params]:
 
 
 def _sampler(
-    config: Config, family: SineFamily, device: torch.device | str, dtype: torch.dtype
+    config: Config, family: TaskFamily, device: torch.device | str, dtype: torch.dtype
 ) -> Callable[..., SampledTasks]:
     tasks = config.tasks
     return partial(

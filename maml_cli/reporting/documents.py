@@ -12,7 +12,6 @@ from maml_cli.checks import Case
 from maml_cli.config import to_dict
 from maml_cli.evaluation import Comparison, Evaluation, PointErrors, Statistic, TrainedRun
 from maml_cli.reporting.format import finite_or_null
-from maml_cli.runtime import Choice
 from maml_cli.training import SessionResult, TrainPlan
 
 JSON_SCHEMA_VERSION = 1
@@ -26,13 +25,13 @@ def to_json(document: Document) -> str:
     return json.dumps(finite_or_null({"schema_version": JSON_SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
 
 
-def plan_dict(plan: TrainPlan, device: Choice, engine: Choice) -> Document:
+def plan_dict(plan: TrainPlan) -> Document:
     """The document of `maml train --dry-run --json`."""
     return {
         "run": plan.run_directory,
         "step": plan.checkpoint.step if plan.checkpoint else 0,
-        "device": device.name,
-        "engine": engine.name,
+        "device": plan.device.name,
+        "engine": plan.engine.name,
         "config": to_dict(plan.config),
     }
 

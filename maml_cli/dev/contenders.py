@@ -1,0 +1,109 @@
+"""Contenders of the benchmark as processes: started together, verified, and timed in turns."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from maml_cli.dev import other_libraries
+from maml_cli.dev.benchmark_document import Timing
+
+Process = subprocess.Popen[str]
+
+
+class Contender(NamedTuple):
+    """An engine or another library, on finn-10shot with `overrides`."""
+
+    name: str
+    overrides: Sequence[str]
+
+
+def time_verified(contenders: Sequence[Contender], *, rounds: int, seconds: float) -> list[Timing]:
+    """The timings of `time_outer_steps`, after each contender has shown its distance from the reference engine."""
+    return _measure(contenders, ("verify", "warm-up"), rounds=rounds, seconds=seconds)
+
+
+def time_outer_steps(contenders: Sequence[Contender], *, rounds: int, seconds: float) -> list[Timing]:
+    """Milliseconds per outer step of each contender: median and range of `rounds` that they take in turns.
+
+    All processes exist at the same time, and only one of them computes. A contender that fails has a `missing` reason.
+    """
+    return _measure(contenders, ("warm-up",), rounds=rounds, seconds=seconds)
+
+
+def _measure(
+    contenders: Sequence[Contender], preparation: Sequence[str], *, rounds: int, seconds: float
+) -> list[Timing]:
+    with contextlib.ExitStack() as stack:
+        asks = [stack.enter_context(_worker(contender)) for contender in contenders]
+        prepared: list[dict[str, float]] = [{} for _ in contenders]
+        for ask, values in zip(asks, prepared, strict=True):
+            for request in preparation:
+                values |= ask(request) or {}
+        times: list[list[float]] = [[] for _ in contenders]
+        for _ in range(rounds):
+            for ask, milliseconds in zip(asks, times, strict=True):
+                reply = ask(f"time {seconds}")
+                milliseconds += [reply["milliseconds"]] if reply else []
+    return [_timing(*measured) for measured in zip(contenders, prepared, times, strict=True)]
+
+
+def _timing(contender: Contender, prepared: dict[str, float], times: list[float]) -> Timing:
+    return Timing(
+        contender.name,
+        tuple(contender.overrides),
+        milliseconds=statistics.median(times) if times else None,
+        spread=(min(times), max(times)) if times else None,
+        distance=prepared.get("distance"),
+        memory_mib=prepared.get("memory_mib"),
+        missing=None if times else _why_missing(contender.name),
+    )
+
+
+def _why_missing(name: str) -> str:
+    package = other_libraries.PACKAGES.get(name)
+    return f"{package} is not installed" if package and not importlib.util.find_spec(package) else "failed"
+
+
+@contextlib.contextmanager
+def _worker(contender: Contender) -> Iterator[Callable[[str], dict[str, float] | None]]:
+    """A bench_worker for `contender`, on one core unless run.threads says more, as a function from request to reply.
+
+    The reply is None once the process has ended.
+    """
+    one_thread = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    command = [sys.executable, "-W", "ignore", "-m", "maml_cli.dev.bench_worker", json.dumps(contender._asdict())]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | one_thread,
+    )
+    try:
+        yield lambda request: _ask(process, request)
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _ask(process: Process, request: str) -> dict[str, float] | None:
+    assert process.stdin and process.stdout
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(f"{request}\n")
+        process.stdin.flush()
+    for line in process.stdout:
+        if line.startswith("{"):
+            reply: dict[str, float] = json.loads(line)
+            return reply
+    return None
