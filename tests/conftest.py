@@ -13,7 +13,7 @@ import torch
 from maml_cli.cli.app import main
 from maml_cli.engines import kernel_build
 
-Tiny = ["-s", "outer.steps=12", "-s", "run.eval_tasks=4", "-s", "run.log_every=5", "-s", "run.eval_every=4"]
+TINY_RUN = ["-s", "outer.steps=12", "-s", "run.eval_tasks=4", "-s", "run.log_every=5", "-s", "run.eval_every=4"]
 
 # Of the quickstart; one of them is of the kernel, where it can be compiled.
 NUM_CHECKS = 53 if kernel_build.compiler() else 52
@@ -72,7 +72,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.fixture
 def trained(cli: Cli) -> str:
     """A run directory of twelve outer steps, checkpointed at every fourth."""
-    result = cli("train", "-c", "smoke", *Tiny, "-s", "run.checkpoint_every=4", "--quiet")
+    result = cli("train", "-c", "smoke", *TINY_RUN, "-s", "run.checkpoint_every=4", "--quiet")
     assert result.code == 0, result.err
     return result.out.strip()
 

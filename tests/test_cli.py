@@ -18,7 +18,7 @@ import torch
 from maml_cli.core import meta_gradients, update_rules
 from maml_cli.runs import read_lines
 from maml_cli.training import session
-from tests.conftest import NUM_CHECKS, Cli, Tiny
+from tests.conftest import NUM_CHECKS, TINY_RUN, Cli
 
 ROOT = Path(__file__).parent.parent
 STATISTIC = {"mean", "ci95", "median"}
@@ -69,7 +69,7 @@ def test_paragraphs_of_help_fill_their_lines_and_examples_have_one_each(command:
 
 
 def test_train_prints_the_run_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None:
-    result = cli("train", "-c", "smoke", *Tiny)
+    result = cli("train", "-c", "smoke", *TINY_RUN)
     assert result.code == 0 and result.out == "outputs/smoke\n"
     for words in (
         "second order",
@@ -81,18 +81,18 @@ def test_train_prints_the_run_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None
     ):
         assert words in result.err
     assert result.err.endswith("next: maml eval --checkpoint outputs/smoke\n")
-    again = cli("train", "-c", "smoke", *Tiny, "--quiet")
+    again = cli("train", "-c", "smoke", *TINY_RUN, "--quiet")
     assert again.out == "outputs/smoke-2\n" and again.err == ""
 
 
 def test_train_says_when_it_is_first_order(cli: Cli) -> None:
-    assert "order    first order (FOMAML)" in cli("train", "-c", "fomaml-10shot", *Tiny).err
-    annealed = cli("train", "-c", "smoke", *Tiny, "-s", "inner.first_order_until=6").err
+    assert "order    first order (FOMAML)" in cli("train", "-c", "fomaml-10shot", *TINY_RUN).err
+    annealed = cli("train", "-c", "smoke", *TINY_RUN, "-s", "inner.first_order_until=6").err
     assert "order    first order for 6 outer steps, then second" in annealed
 
 
 def test_train_json(cli: Cli) -> None:
-    result = cli("train", "-c", "smoke", *Tiny, "--json", "--quiet")
+    result = cli("train", "-c", "smoke", *TINY_RUN, "--json", "--quiet")
     found = _json(result.out)
     assert found["run"] == "outputs/smoke" and found["step"] == 12
     assert found["checkpoint"] == "outputs/smoke/checkpoints/step-00000012.pt" and Path(found["checkpoint"]).exists()
@@ -108,8 +108,8 @@ def test_train_without_a_config_takes_the_quickstart_and_a_dry_run_writes_nothin
 
 
 def test_out_takes_a_new_directory_only(cli: Cli) -> None:
-    assert cli("train", "-c", "smoke", *Tiny, "-q", "--out", "a/b").out == "a/b\n"
-    result = cli("train", "-c", "smoke", *Tiny, "-q", "--out", "a/b")
+    assert cli("train", "-c", "smoke", *TINY_RUN, "-q", "--out", "a/b").out == "a/b\n"
+    result = cli("train", "-c", "smoke", *TINY_RUN, "-q", "--out", "a/b")
     assert result.code == 3 and result.err.startswith("a/b: not empty; give a new directory")
 
 
@@ -127,7 +127,7 @@ def test_resume_goes_on_with_a_run_or_one_of_its_checkpoints(cli: Cli, trained: 
 
 
 def test_resume_auto_finds_the_unfinished_run_of_the_same_config(cli: Cli, trained: str) -> None:
-    options = ["-c", "smoke", *Tiny, "-s", "run.checkpoint_every=4", "-q", "--resume", "auto"]
+    options = ["-c", "smoke", *TINY_RUN, "-s", "run.checkpoint_every=4", "-q", "--resume", "auto"]
     assert cli("train", *options).out == "outputs/smoke-2\n"  # the one there is finished
     unfinished = Path("outputs/smoke-2")
     (unfinished / "checkpoints" / "step-00000012.pt").unlink()
@@ -163,7 +163,7 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bytes(number: int
 
 
 def test_diverging_is_exit_5_with_advice(cli: Cli) -> None:
-    result = cli("train", "-c", "smoke", *Tiny, "-q", "-s", "inner.alpha.init=1e6", "-s", "inner.steps=5")
+    result = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "inner.alpha.init=1e6", "-s", "inner.steps=5")
     assert result.code == 5
     first, advice, kept = result.err.splitlines()
     assert first.startswith("diverged at outer step 1: ") and first.endswith("is not finite")
@@ -247,7 +247,7 @@ def test_eval_always_uses_the_learned_alpha(cli: Cli) -> None:
     """A run whose alpha has been changed in its checkpoint alone adapts otherwise."""
     from maml_cli.runs import checkpoint
 
-    run = Path(cli("train", "-c", "lab-learned-alpha", *Tiny, "-q").out.strip())
+    run = Path(cli("train", "-c", "lab-learned-alpha", *TINY_RUN, "-q").out.strip())
     file = run / "checkpoints" / "step-00000012.pt"
     contents = checkpoint.decode(file.read_bytes())
     assert contents["meta_params"]["rule_params"]["alpha"].item() != pytest.approx(0.1, abs=1e-6)
@@ -273,7 +273,7 @@ def test_a_run_trained_on_another_device_is_evaluated_on_this_one(cli: Cli, trai
 def test_a_damaged_run_of_another_config_is_not_in_the_way_of_resume_auto(cli: Cli, trained: str) -> None:
     file = Path(trained) / "checkpoints" / "step-00000012.pt"
     file.write_bytes(file.read_bytes()[:-100])
-    options = ["-c", "smoke", *Tiny, "-q", "--resume", "auto"]
+    options = ["-c", "smoke", *TINY_RUN, "-q", "--resume", "auto"]
     assert cli("train", *options, "-s", "run.seed=5").out == "outputs/smoke-2\n"
     result = cli("train", *options, "-s", "run.checkpoint_every=4")
     assert result.code == 4 and "the newest good checkpoint is" in result.err
@@ -356,7 +356,7 @@ def test_a_run_is_an_argument_or_an_option(cli: Cli, trained: str) -> None:
 def test_check_of_a_run_checks_the_learner_of_its_config(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from maml_cli import checks
 
-    run = cli("train", "-c", "smoke", *Tiny, "-q", "-s", "inner.steps=3", "-s", "model.hidden=[7]").out.strip()
+    run = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "inner.steps=3", "-s", "model.hidden=[7]").out.strip()
     seen: list[Any] = []
 
     def record(config: Any) -> list[Any]:
@@ -387,7 +387,7 @@ def test_eval_writes_its_document_to_out(cli: Cli, trained: str) -> None:
 
 def test_a_directory_that_cannot_be_written_is_exit_3(cli: Cli) -> None:
     Path("outputs").touch()
-    result = cli("train", "-c", "smoke", *Tiny, "-q")
+    result = cli("train", "-c", "smoke", *TINY_RUN, "-q")
     assert result.code == 3 and result.err == (
         "outputs/smoke: cannot be created: File exists (outputs); give another directory with --out\n"
     )

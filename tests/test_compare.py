@@ -11,9 +11,9 @@ from maml_cli.core import expand_to_tasks
 from maml_cli.errors import ConfigError
 from maml_cli.evaluation import Protocol, TrainedRun, compare_runs, evaluate_run, open_run, sample_test_tasks
 from maml_cli.evaluation.evaluate import adapted_errors
-from tests.conftest import Cli, Tiny
+from tests.conftest import TINY_RUN, Cli
 
-QUICK = [*Tiny, "-q", "-s", "run.checkpoint_every=6"]
+QUICK = [*TINY_RUN, "-q", "-s", "run.checkpoint_every=6"]
 
 
 @pytest.fixture
@@ -170,7 +170,9 @@ def test_runs_that_overflow_are_drawn_and_joint_training_is_compared_before_adap
 def test_a_missing_checkpoint_is_reported(cli: Cli, two: list[TrainedRun]) -> None:
     (Path("outputs/smoke/checkpoints") / "step-00000012.pt").unlink()
     result = cli("compare", "outputs/smoke", "outputs/smoke", "--tasks", 4)
-    assert result.code == 0 and "step-00000012.pt is missing: taking step-00000006.pt" in " ".join(result.err.split())
+    assert result.code == 0 and "step-00000012.pt: missing; using the newest checkpoint, step-00000006.pt" in " ".join(
+        result.err.split()
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from maml_cli.reporting.figure_kinds import FIGURES, FigureKind, drawing_functio
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.training_figures import TrainingTraces
 from maml_cli.runs import read_lines
-from tests.conftest import Cli, Tiny
+from tests.conftest import TINY_RUN, Cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -352,7 +352,7 @@ def test_steps_to_show_beyond_the_inner_steps_are_refused(cli: Cli, trained: str
 
 
 def test_the_trace_of_a_learned_alpha_is_that_of_the_log(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = cli("train", "-c", "lab-learned-alpha", *Tiny, "-q").out.strip()
+    run = cli("train", "-c", "lab-learned-alpha", *TINY_RUN, "-q").out.strip()
     seen = _watch(monkeypatch, "alpha_figure")
     assert cli("plot", run, "--kind", "alpha").code == 0
     logged = [(r["step"], r["alpha"]["alpha"]) for r in read_lines(Path(run) / "metrics.jsonl") if "alpha" in r]
@@ -364,7 +364,7 @@ def test_the_trace_of_a_learned_alpha_is_that_of_the_log(cli: Cli, monkeypatch: 
 def test_a_trace_of_several_seeds_is_the_mean_of_those_that_have_not_diverged(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = cli("train", "-c", "lab-learned-alpha", *Tiny, "-q", "-s", "run.seeds=3").out.strip()
+    run = cli("train", "-c", "lab-learned-alpha", *TINY_RUN, "-q", "-s", "run.seeds=3").out.strip()
     lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         if "alpha" in line:

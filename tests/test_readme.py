@@ -14,13 +14,13 @@ from maml_cli.cli.app import app
 from maml_cli.config import presets
 from maml_cli.dev.generated_docs import fill_sections, generated_pages
 from maml_cli.dev.package_map import first_sentence
-from tests.conftest import Cli, Tiny
+from tests.conftest import TINY_RUN, Cli
 
 ROOT = Path(__file__).parent.parent
 README, INSIDE = ROOT / "README.md", ROOT / "maml_cli" / "README.md"
 PAGES = [README, INSIDE, ROOT / "configs" / "README.md", ROOT / "outputs" / "published" / "RESULTS.md"]
 SHORT = {
-    "train": [*Tiny, "-s", "run.checkpoint_every=4", "-s", "run.device=cpu"],
+    "train": [*TINY_RUN, "-s", "run.checkpoint_every=4", "-s", "run.device=cpu"],
     "eval": ["--tasks", "10"],
     "plot": ["--tasks", "10"],
     "compare": ["--tasks", "10"],

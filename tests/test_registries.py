@@ -104,7 +104,9 @@ def _with_name(key: str, name: str = "unknown") -> Config:
 
 @pytest.mark.parametrize("key", BUILT)
 def test_an_accepted_name_without_a_row_is_refused_by_the_experiment(key: str) -> None:
-    with pytest.raises(NotImplementedError, match=rf"^{key}: unknown has no row in the table (core|experiment)\."):
+    with pytest.raises(
+        NotImplementedError, match=rf"^{key}: unknown has no row in the table (core|experiment|tasks)\."
+    ):
         build_experiment(_with_name(key)).init_meta_params([0])
 
 

@@ -111,7 +111,7 @@ def test_commands_show_means_over_seeds(cli: Cli) -> None:
     assert document["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(sum(means) / 3)
     assert document["steps"][1]["grid"]["mse"]["ci95_seeds"] == pytest.approx(t_interval(means))
     assert "ci95_seeds" not in document["baselines"]["zero"]["grid"]["mse"]
-    assert "over 3 seeds: mean ± 95 % interval" in cli("eval", "--checkpoint", "run", "--tasks", "20").out
+    assert "of their means over 3 seeds; ±seeds: over seeds" in cli("eval", "run", "--tasks", "20").out
     for seed in range(3):
         cli("train", "-c", "smoke", *run, "-s", f"run.seed={seed}", "--out", f"solo-{seed}")
         alone = json.loads(cli("eval", "--checkpoint", f"solo-{seed}", "--tasks", "20", "--json").out)["results"][0]

@@ -7,7 +7,7 @@ import pytest
 
 from maml_cli.runs import directory, open_checkpoint, read_lines
 from maml_cli.training import session
-from tests.conftest import Cli, Tiny
+from tests.conftest import TINY_RUN, Cli
 
 
 def test_resuming_from_an_older_checkpoint_makes_it_the_newest_at_once(
@@ -45,7 +45,7 @@ def test_a_run_in_training_is_not_resumed_by_another(cli: Cli, trained: str) -> 
 
 
 def test_resume_auto_takes_the_newest_of_several(cli: Cli) -> None:
-    options = ["-c", "smoke", *Tiny, "-q", "-s", "run.checkpoint_every=4"]
+    options = ["-c", "smoke", *TINY_RUN, "-q", "-s", "run.checkpoint_every=4"]
     for number in range(2):
         run = Path(cli("train", *options).out.strip())
         (run / "checkpoints" / "step-00000012.pt").unlink()
@@ -63,7 +63,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_over(cli: Cli, train
 
 
 def test_another_device_for_the_rest_of_a_run_is_not_another_config(cli: Cli) -> None:
-    options = ["-c", "quickstart", *Tiny, "-q", "-s", "run.checkpoint_every=4"]
+    options = ["-c", "quickstart", *TINY_RUN, "-q", "-s", "run.checkpoint_every=4"]
     whole, run = (Path(cli("train", *options).out.strip()) for _ in range(2))
     for step, later in ((4, (8, 12)), (8, (12,))):
         for number in later:
@@ -108,7 +108,7 @@ def test_a_newest_checkpoint_that_is_gone_is_noted(cli: Cli, trained: str) -> No
 
 
 def test_resume_auto_with_out_can_be_repeated(cli: Cli) -> None:
-    options = ["-c", "smoke", *Tiny, "-q", "--resume", "auto", "--out", "job"]
+    options = ["-c", "smoke", *TINY_RUN, "-q", "--resume", "auto", "--out", "job"]
     for _ in range(3):
         result = cli("train", *options)
         assert (result.code, result.out) == (0, "job\n")

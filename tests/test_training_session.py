@@ -9,7 +9,7 @@ import torch
 
 from maml_cli.engines import ENGINES, kernel_build
 from maml_cli.training import plan_training, session, train
-from tests.conftest import Cli, Tiny
+from tests.conftest import TINY_RUN, Cli
 
 
 def test_training_runs_with_the_threads_of_the_config(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_training_runs_with_the_threads_of_the_config(cli: Cli, monkeypatch: pyt
 
     monkeypatch.setattr(session, "train", look)
     for threads in 2, 1:
-        cli("train", "-c", "smoke", *Tiny, "-q", "-s", f"run.threads={threads}")
+        cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", f"run.threads={threads}")
     assert seen == [2, 1]
 
 
@@ -48,7 +48,7 @@ def test_a_run_directory_that_cannot_be_created_names_out(cli: Cli, monkeypatch:
         make(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    result = cli("train", "-c", "smoke", *Tiny, "-q", "--out", "locked/x")
+    result = cli("train", "-c", "smoke", *TINY_RUN, "-q", "--out", "locked/x")
     assert result.code == 3 and result.out == ""
     assert result.err == (
         "locked/x: cannot be created: Permission denied (locked/x); give another directory with --out\n"
@@ -60,7 +60,7 @@ def test_a_kernel_cache_that_cannot_be_written_names_maml_cache(cli: Cli, monkey
     Path("file").touch()
     monkeypatch.setenv("MAML_CACHE", "file/cache")
     monkeypatch.setattr(kernel_build, "_compile", lambda command: b"")
-    result = cli("train", "-c", "smoke", *Tiny, "-q", "-s", "run.engine=native")
+    result = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "run.engine=native")
     assert result.code == 3 and not Path("outputs").exists()
     message = "file/cache: kernel cache cannot be written: Not a directory; set MAML_CACHE to a directory that can be"
     assert result.err.startswith(message) and result.err.count("\n") == 1
@@ -72,7 +72,7 @@ def test_an_engine_that_auto_cannot_build_is_replaced_by_eager(cli: Cli, monkeyp
     monkeypatch.setenv("MAML_CACHE", "file/cache")
     monkeypatch.setattr(kernel_build, "_compile", lambda command: b"")
     monkeypatch.setitem(ENGINES, "native", ENGINES["native"]._replace(min_eager_seconds=0.0))
-    result = cli("train", "-c", "smoke", *Tiny, "--json")
+    result = cli("train", "-c", "smoke", *TINY_RUN, "--json")
     assert result.code == 0 and json.loads(result.out)["engine"] == "eager"
     assert "set MAML_CACHE" in result.err and "engine   eager (native could not be built)" in result.err
 

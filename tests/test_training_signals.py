@@ -41,6 +41,6 @@ def test_closed_stderr_does_not_stop_training(cli: Cli, trained: str, tmp_path: 
     for redirection in "2>&-", "2>/dev/full":
         done = shell(f"maml train {options} {redirection}", tmp_path)
         assert done.returncode == 0 and done.stdout.startswith("outputs/smoke-") and done.stdout.count("\n") == 1
-    done = shell(f"maml eval --checkpoint {trained} --tasks 5 | head -1", tmp_path)
+    done = shell(f"maml eval --checkpoint {trained} | head -1", tmp_path)
     assert done.returncode in (0, 141) and "Traceback" not in done.stderr
     assert (tmp_path / trained / "eval.json").exists()

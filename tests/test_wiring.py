@@ -12,7 +12,7 @@ from maml_cli.core import MetaParams, expand_to_tasks
 from maml_cli.evaluation import Protocol, evaluate_run, fit_tasks, open_run, sample_test_tasks, summarise_tasks
 from maml_cli.evaluation.evaluate import adapted_errors
 from maml_cli.tasks import make_generator
-from tests.conftest import NUM_CHECKS, Cli, Tiny, shell
+from tests.conftest import NUM_CHECKS, TINY_RUN, Cli, shell
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +28,9 @@ def _config(**sections: dict[str, Any]) -> Config:
 
 def test_more_steps_than_alphas_are_refused_unless_it_is_said_what_follows(cli: Cli) -> None:
     changes = ["inner.steps=2", "inner.alpha.per_step=true", "inner.alpha.learned=true"]
-    run = cli("train", "-c", "smoke", *Tiny, "-q", *(word for change in changes for word in ("-s", change))).out.strip()
+    run = cli(
+        "train", "-c", "smoke", *TINY_RUN, "-q", *(word for change in changes for word in ("-s", change))
+    ).out.strip()
     ended = json.loads(cli("eval", "--checkpoint", run, "--tasks", 3, "--json").out)["results"][0]
     assert [step["step"] for step in ended["steps"]] == [0, 1, 2]
     for command in ("eval", "--steps", 3), ("plot", "--kind", "fit", "--steps", 3):
@@ -53,7 +55,7 @@ def test_every_kind_of_learner_is_evaluated_and_drawn(cli: Cli, preset: str) -> 
 
 
 def _opened(cli: Cli, *options: str, config: str = "smoke") -> Any:
-    run = cli("train", "-c", config, *Tiny, "-q", *options).out.strip()
+    run = cli("train", "-c", config, *TINY_RUN, "-q", *options).out.strip()
     return open_run(Path(run))
 
 

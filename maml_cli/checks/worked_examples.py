@@ -169,7 +169,7 @@ def single_neuron() -> Iterator[Case]:
 
 
 def _implicit_neuron(loss: TaskLoss, batch: TaskBatch) -> Iterator[Case]:
-    """The same neuron with (theta' - theta)^2 in its inner loss, at the minimum and not after one step.
+    """Implicit MAML on that neuron: (theta' - theta)^2 in its inner loss, and the minimum instead of one inner step.
 
     The minimum is (2 sum(x y) + 2 theta) / (2 sum(x^2) + 2): 24 / 28 and 32 / 124; its derivative in theta is
     2 / 28 and 2 / 124, and the meta-gradient that times the query gradient 2 x (theta' x - y).

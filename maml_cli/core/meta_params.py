@@ -1,4 +1,4 @@
-"""What the outer loop learns, and the operations on it that do not depend on the learner.
+"""Meta-parameters: the tensors that the outer loop learns, and operations that do not depend on the learner.
 
 Shapes: every tensor of a MetaParams has the leading axis R (runs, that is seeds trained side by side); expanded to
 tasks it has R, B. An alpha is (R, S, 1, 1) or (R, S, in, out), where S is 1 (shared by all inner steps) or the number

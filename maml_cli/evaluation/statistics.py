@@ -55,7 +55,7 @@ def summarise_tasks(errors: Mapping[str, Tensor], *, run: int = 0) -> PointError
 
 
 def summarise_runs(errors: Mapping[str, Tensor], runs: Sequence[int]) -> PointErrors:
-    """The same over the tasks and seeds of several runs, given by their indices."""
+    """Statistics over the tasks and seeds of several runs, given by their indices."""
     return PointErrors(
         *(
             Errors(*(aggregate_seeds(errors[name][list(runs), :, measure]) for measure in (0, 1)))

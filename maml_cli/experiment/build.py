@@ -112,7 +112,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     init_task_params = partial(with_context, num_context=model.num_context)
     inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
-    family = lookup(FAMILIES, config.tasks.family, "tasks.family", "tasks.FAMILIES")(dict(config.tasks))
+    family = lookup(FAMILIES, config.tasks.family, "tasks.family", "tasks.families.FAMILIES")(dict(config.tasks))
     dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.DTYPES")
     return Experiment(
         family=family,

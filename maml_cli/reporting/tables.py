@@ -77,7 +77,7 @@ def print_cases(cases: Sequence[Case]) -> None:
     table = _table("", "check", "expected", "obtained")
     for case in cases:
         verdict = "ok" if case.passed else "[bold red]WRONG[/]"
-        table.add_row(verdict, case.name, f"{case.expected:.7g}", f"{case.obtained:.7g}")
+        table.add_row(verdict, case.name, f"{case.expected:.6g}", f"{case.obtained:.6g}")
     console = _console()
     console.print(table)
     wrong = sum(not case.passed for case in cases)
