@@ -45,7 +45,7 @@ def test_a_contender_that_fails_is_reported_and_the_others_are_timed() -> None:
         [Contender("no such engine", []), Contender("eager", SMALL)], rounds=1, seconds=0.01
     )
     assert unknown.milliseconds is None and unknown.missing == "failed"
-    assert eager.milliseconds and eager.memory_mib and eager.distance is None
+    assert eager.milliseconds and eager.memory_mib is not None and eager.distance is None
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,12 +64,15 @@ def evaluate(
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
     evaluations = evaluate_run(opened, protocol)
     document = to_json(evaluation_document(opened, evaluations, overrides or []))
-    if as_json:
-        typer.echo(document)
-    else:
-        print_evaluations(evaluations, measure=opened.measure, title=opened.title)
     with writing("--out", out):
-        print_message(write_result(opened, document, protocol, overrides or [], out))
+        try:  # before printing: `maml eval ... | head -1` ends this process once its output is not read
+            note = write_result(opened, document, protocol, overrides or [], out)
+        finally:  # a file that cannot be written does not lose the numbers
+            if as_json:
+                typer.echo(document)
+            else:
+                print_evaluations(evaluations, measure=opened.measure, title=opened.title)
+        print_message(note)
 
 
 def plot(

@@ -8,7 +8,7 @@ from maml_cli.runs.files import OUTPUTS
 if TYPE_CHECKING:
     from maml_cli.runs.directory import create_run, save_checkpoint, write_config
     from maml_cli.runs.files import append_line, read_lines, write_atomic
-    from maml_cli.runs.load import Checkpoint, open_checkpoint, read_config
+    from maml_cli.runs.load import Checkpoint, checkpoint_files, open_checkpoint, read_config
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "EvaluationRecord",
     "LossRecord",
     "append_line",
+    "checkpoint_files",
     "create_run",
     "open_checkpoint",
     "read_alphas",
@@ -36,6 +37,7 @@ __getattr__ = lazy_attributes(
         "EvaluationRecord": "metrics",
         "LossRecord": "metrics",
         "append_line": "files",
+        "checkpoint_files": "load",
         "create_run": "directory",
         "open_checkpoint": "load",
         "read_alphas": "metrics",

@@ -9,8 +9,7 @@ from maml_cli.config import Config
 from maml_cli.engines import Engine, TrainState
 from maml_cli.errors import DivergedError
 from maml_cli.experiment import Experiment
-from maml_cli.runs import metrics
-from maml_cli.runs.directory import checkpoint_file, save_checkpoint
+from maml_cli.runs import directory, metrics, save_checkpoint
 from maml_cli.training.advice import divergence_advice
 from maml_cli.training.records import evaluation_record, loss_record
 from maml_cli.training.snapshot import snapshot
@@ -58,7 +57,7 @@ def train(
     """
     first_step, started = state.step, time.perf_counter()
     seconds_per_step = 1.0  # not measured yet: the first call takes one outer step
-    file = checkpoint_file(run, state.step)
+    file = directory.checkpoint_file(run, state.step)
     if state.step == 0 and not file.exists():
         if config.run.eval_every:
             metrics.write_evaluation(run, evaluation_record(config, experiment, state))

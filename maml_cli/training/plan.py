@@ -8,8 +8,7 @@ from maml_cli.config import Config, load_config
 from maml_cli.engines import choose_engine
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import choose_device
-from maml_cli.runs import OUTPUTS, Checkpoint, directory, open_checkpoint, read_config
-from maml_cli.runs.load import checkpoint_files
+from maml_cli.runs import OUTPUTS, Checkpoint, checkpoint_files, directory, open_checkpoint, read_config
 from maml_cli.runtime import Choice
 
 

@@ -10,8 +10,7 @@ from maml_cli.config import Config
 from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
-from maml_cli.runs import Checkpoint, directory, read_losses
-from maml_cli.runs.metrics import METRICS
+from maml_cli.runs import Checkpoint, directory, metrics
 from maml_cli.runtime import Choice
 from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan
@@ -104,10 +103,10 @@ def _prepare_resume(run: Path, config: Config, checkpoint: Checkpoint | None) ->
         directory.write_config(run, config)
     (run / "checkpoints").mkdir(exist_ok=True)
     directory.truncate_to(checkpoint, run)
-    num_missing = step // config.run.log_every - len(read_losses(run))
+    num_missing = step // config.run.log_every - len(metrics.read_losses(run))
     if num_missing > 0:
         print_message(
-            f"{run / METRICS}: {num_missing} log lines before step {step:,} are missing and cannot be restored"
+            f"{run / metrics.METRICS}: {num_missing} log lines before step {step:,} are missing and cannot be restored"
         )
 
 
