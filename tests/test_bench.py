@@ -105,7 +105,7 @@ def test_every_config_of_the_benchmark_is_valid() -> None:
     growth = [pattern.format(value) for pattern, values in benchmark.GROWTH.values() for value in values]
     for overrides in [
         *benchmark.WORKLOADS.values(),
-        *(one.overrides for one in timed),
+        *(contender.overrides for contender in timed),
         *([change] for change in growth),
     ]:
         load_config("finn-10shot", overrides)
@@ -140,7 +140,7 @@ def test_ratios_and_seconds_are_held_against_their_goals() -> None:
         "| JAX, jit(vmap(grad)) | jax is not installed | jax is not installed |",
         "| `eager` against the loop over tasks, 1 step; 5 steps | **16; 14** | ≥ 15 | **no** |",
         "| `eager` against torch.func, 1; 5 | **4; 4.2** | ≥ 4 | yes |",
-        "| `eager` against JAX, 1; 5 | **nan; nan** | ≥ 2.5 | **no** |",
+        "| `eager` against JAX, 1; 5 | **not timed; not timed** | ≥ 2.5 |  |",
         "| `native`, 8 seeds: 2 threads against 1 | **1.78** | ≥ 1.8 | **no** |",
         "| `eager`, 32 seeds side by side against one by one | **1.6** | ≥ 1.5 | yes |",
         "| `maml train --config finn-10shot` | **16** | ≤ 15 | **no** |",

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
+from maml_cli.config.schema import Inner, Outer
 from maml_cli.evaluation import Errors, Evaluation, PointErrors, Protocol, Statistic, TaskFit, fit_tasks, open_run
 from maml_cli.reporting import draw, draw_growth, figures, run_figures, training_figures
 from maml_cli.reporting.canvas import STYLE, Axes, Figure, line_styles, log_axis, new_figure
@@ -78,9 +79,9 @@ def test_fit_draws_truth_support_and_the_steps_to_show_of_each_task() -> None:
     expected = {
         "Truth": x,
         "Before adapting": x * 0,
-        "After 1 step": x / 10,
-        "After 5 steps (trained)": x / 2,
-        "After 10 steps": x,
+        "After 1 inner step": x / 10,
+        "After 5 inner steps (trained)": x / 2,
+        "After 10 inner steps": x,
         "Support points": x[:3],
     }
     lines = _lines(shown[0])
@@ -104,15 +105,37 @@ def test_steps_draws_the_means_their_interval_and_the_baselines() -> None:
     assert lines["Meta-trained"] == [3.0, 0.5, 0.4]
     assert {"Random initialisation", "Predict zero (4.25)", "Best without adapting (3)"} <= lines.keys()
     assert "Least-squares oracle (1e-30, off axis)" in lines
-    heights = np.asarray(axis.collections[1].get_paths()[0].vertices)[:, 1]
+    heights = np.asarray(axis.collections[0].get_paths()[0].vertices)[:, 1]
     assert heights.min() == pytest.approx(0.3) and heights.max() == pytest.approx(3.1)
     assert axis.get_yscale() == "log" and axis.get_xlabel() == "Inner steps" and "MSE" in axis.get_ylabel()
 
 
-def test_errors_that_overflow_do_not_flatten_the_rest() -> None:
-    for bad in math.inf, 1e25:
-        (axis,) = figures.steps_figure(_evaluation([3.0, 0.5, bad]), measure="mse", title="").axes
-        assert axis.get_ylim()[1] <= 30 * 4.25
+def test_errors_far_above_the_baselines_leave_the_axis_to_the_others() -> None:
+    """The axis ends at 30 times the error of predicting zero, and begins 5 % of its length below the least error."""
+    (axis,) = figures.steps_figure(_evaluation([3.0, 0.5, 1e25]), measure="mse", title="").axes
+    low, high = axis.get_ylim()
+    assert high == pytest.approx(30 * 4.25)
+    assert low == pytest.approx(0.4 * (0.4 / high) ** 0.05)  # 0.4 = 0.5 less its half width
+
+
+def test_the_first_inner_step_that_overflows_is_named() -> None:
+    (axis,) = figures.steps_figure(_evaluation([3.0, math.inf, math.inf]), measure="mse", title="").axes
+    assert "Meta-trained (overflows at inner step 1)" in _lines(axis)
+    assert axis.get_ylim()[1] <= 30 * 4.25
+
+
+@pytest.mark.parametrize(("trained", "side"), [(1, "left"), (9, "right")])
+def test_the_trained_step_is_named_on_the_side_with_more_space(trained: int, side: str) -> None:
+    evaluation = _evaluation([0.5] * 11)._replace(trained_steps=trained)
+    (axis,) = figures.steps_figure(evaluation, measure="mse", title="").axes
+    (text,) = axis.texts
+    assert text.get_text().strip() == f"Trained for {trained}" and text.get_horizontalalignment() == side
+
+
+def test_a_truth_that_the_prediction_meets_is_visible_below_it() -> None:
+    figure = figures.fit_figure(_fits(10), show_steps=[0, 10], trained_steps=10, measure="mse", title="")
+    truth, _, trained = figure.axes[0].lines[:3]
+    assert truth.get_linewidth() > 2 * trained.get_linewidth() and truth.get_zorder() <= trained.get_zorder()
 
 
 def _curve(losses: Sequence[float], before: Sequence[float], after: Sequence[float]) -> tuple[Figure, Axes]:
@@ -131,6 +154,18 @@ def test_a_diverged_validation_leaves_a_gap_in_the_curve() -> None:
     _, axis = _curve([2.0, 1.5], [3.0, 3.0], [math.nan, 1.0])
     adapted = _lines(axis)["Validation MSE, after 1 inner step"]
     assert math.isnan(adapted[0]) and adapted[1] == 1.0
+
+
+def test_a_single_loss_is_a_dot() -> None:
+    _, axis = _curve([2.0], [3.0, 3.0], [2.0, 1.0])
+    assert [line.get_marker() for line in axis.lines if line.get_label() == "Query loss (mse)"] == ["."]
+
+
+def test_every_loss_and_meta_gradient_of_the_schema_has_a_name() -> None:
+    fields = Inner.model_fields["loss"], Outer.model_fields["meta_gradient"]
+    names = run_figures.LOSS_NAMES, run_figures.LOSS_LABELS
+    for field, table in zip(fields, names, strict=True):
+        assert set(get_args(field.annotation)) == table.keys()
 
 
 def test_an_early_peak_of_the_loss_leaves_the_curve_and_stands_in_the_legend() -> None:
@@ -161,20 +196,22 @@ def test_alpha_draws_a_panel_for_each_alpha_and_a_line_for_each_step() -> None:
 
 
 def test_a_fixed_alpha_is_drawn_as_fixed(cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = _watch(monkeypatch, "alpha_figure")
+    calls = _watch(monkeypatch, "alpha_figure")
     assert cli("plot", trained, "--kind", "alpha").code == 0
-    ((figure, options),) = seen
+    ((figure, options),) = calls
     assert options["is_learned"] is False and "fixed at 0.01, not learned" in options["title"]
-    assert _lines(figure.axes[0]) == {"Fixed": [0.01, 0.01]} and figure.axes[0].lines[0].get_linestyle() == "--"
+    axis = figure.axes[0]
+    assert _lines(axis)["Fixed"] == [0.01, 0.01] and axis.lines[0].get_linestyle() == "--"
+    assert axis.get_ylim()[0] < 0 < axis.get_ylim()[1]  # no zoom into rounding: zero is on the axis
 
 
 @pytest.mark.parametrize("name", ["alpha", "curve"])
 def test_titles_and_legends_are_inside_the_figure_and_tick_labels_apart(
     name: str, cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = _watch(monkeypatch, f"{name}_figure")
+    calls = _watch(monkeypatch, f"{name}_figure")
     assert cli("plot", trained, "--kind", name).code == 0
-    ((figure, _),) = seen
+    ((figure, _),) = calls
     FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     axis = figure.axes[0]
     for text in [figure._suptitle or axis.title, *figure.legends]:  # type: ignore[attr-defined]
@@ -183,7 +220,7 @@ def test_titles_and_legends_are_inside_the_figure_and_tick_labels_apart(
     low, high = axis.get_xlim()
     labels = [label for label in axis.get_xticklabels() if low <= label.get_position()[0] <= high]
     boxes = [label.get_window_extent() for label in labels]
-    assert len(boxes) >= 2 and all(one.x1 < two.x0 for one, two in itertools.pairwise(boxes))
+    assert len(boxes) >= 2 and all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_every_engine_of_the_growth_benchmark_is_drawn_in_a_style_of_its_own(tmp_path: Path) -> None:
@@ -191,25 +228,28 @@ def test_every_engine_of_the_growth_benchmark_is_drawn_in_a_style_of_its_own(tmp
     points = {"inner steps": {engine: [(1.0, 2.0 + i), (10.0, 20.0 + i)] for i, engine in enumerate(engines)}}
     (axis,) = training_figures.growth_figure(points).axes
     lines = _lines(axis)
-    assert list(lines) == [*engines, "arithmetic"] and lines["a fifth"] == [6.0, 24.0]
-    assert lines["arithmetic"] == [2.0, 20.0]  # ten times the work of the fastest engine's first point
+    assert list(lines) == [*engines, "Proportional to the arithmetic"] and lines["a fifth"] == [6.0, 24.0]
+    assert lines["Proportional to the arithmetic"] == [
+        2.0,
+        20.0,
+    ]  # ten times the work of the fastest engine's first point
     assert len({(line.get_color(), line.get_linestyle()) for line in axis.lines}) == 6
     assert axis.get_xlabel() == "Inner steps" and axis.get_ylabel() == "Milliseconds per outer step"
 
 
 def test_arithmetic_grows_with_the_square_of_the_width() -> None:
     points = {"width of the layers": {"native": [(40.0, 1.0), (80.0, 3.0)]}}
-    assert _lines(training_figures.growth_figure(points).axes[0])["arithmetic"] == [1.0, 4.0]
+    assert _lines(training_figures.growth_figure(points).axes[0])["Proportional to the arithmetic"] == [1.0, 4.0]
 
 
 def test_growth_is_drawn_from_the_rows_that_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = _watch(monkeypatch, "growth_figure")
+    calls = _watch(monkeypatch, "growth_figure")
     rows = [
         {"axis": "inner steps", "name": "eager", "value": value, "milliseconds": milliseconds}
         for value, milliseconds in ((1, 2.0), (5, 8.0), (10, None))
     ]
     file = draw_growth(rows, tmp_path / "growth.png")
-    assert file.exists() and _lines(seen[0][0].axes[0])["eager"] == [2.0, 8.0]
+    assert file.exists() and _lines(calls[0][0].axes[0])["eager"] == [2.0, 8.0]
 
 
 def test_the_first_28_line_styles_differ_and_there_is_no_last_one() -> None:
@@ -220,11 +260,11 @@ def test_the_first_28_line_styles_differ_and_there_is_no_last_one() -> None:
 def test_compared_learners_are_drawn_and_named_however_many() -> None:
     values = [Statistic(3.0, 0.1, 3.0), Statistic(0.5, 0.1, 0.5)]
     curves = [Curve(f"run {index}", values, 1) for index in range(12)]
-    curves[3] = curves[3]._replace(values=[values[0], Statistic(math.inf, math.inf, 1.0)], marked_step=0)
-    figure = figures.curves_figure(curves, measure="mse", title="")
+    curves[3] = curves[3]._replace(values=[values[0], Statistic(math.inf, math.inf, 1.0)], ringed_step=0)
+    figure = figures.curves_figure(curves, measure="mse", ringed="as trained", title="")
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        f"run {index}{' (overflows at step 1)' if index == 3 else ''}" for index in range(12)
+        f"run {index}{' (overflows at inner step 1)' if index == 3 else ''}" for index in range(12)
     ]
 
 
@@ -233,7 +273,7 @@ def test_legends_of_runs_with_long_paths_are_inside_the_figure(length: int) -> N
     values = [Statistic(3.0, 0.1, 3.0), Statistic(0.5, 0.1, 0.5)]
     curves = [Curve(("directory/" * 20)[:length] + str(index), values, 1) for index in range(5)]
     with matplotlib.rc_context(STYLE):
-        figure = figures.curves_figure(curves, measure="mse", title="")
+        figure = figures.curves_figure(curves, measure="mse", ringed="as trained", title="")
         FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width
@@ -243,16 +283,16 @@ def test_legends_of_runs_with_long_paths_are_inside_the_figure(length: int) -> N
 
 def _watch(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Figure, dict[str, Any]]]:
     """The figures that a function of training_figures returns from now on, each with its keyword arguments."""
-    seen: list[tuple[Figure, dict[str, Any]]] = []
+    calls: list[tuple[Figure, dict[str, Any]]] = []
     real = getattr(training_figures, name)
 
     def watched(*arguments: Any, **options: Any) -> Figure:
         figure: Figure = real(*arguments, **options)
-        seen.append((figure, options | {"arguments": arguments}))
+        calls.append((figure, options | {"arguments": arguments}))
         return figure
 
     monkeypatch.setattr(training_figures, name, watched)
-    return seen
+    return calls
 
 
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])
@@ -314,7 +354,7 @@ def test_every_row_has_its_function_and_an_unknown_kind_raises(cli: Cli, trained
     assert not Path(trained, "plots").exists()
 
 
-def test_one_kind_elsewhere_from_a_lone_checkpoint(cli: Cli, trained: str) -> None:
+def test_a_checkpoint_outside_a_run_directory_has_a_fit_and_errors_but_no_curve(cli: Cli, trained: str) -> None:
     lone = Path("lone.pt")
     lone.write_bytes((Path(trained) / "checkpoints" / "step-00000012.pt").read_bytes())
     assert cli("plot", lone, "--kind", "fit", "--steps", "2", "--shots", "3").out == "plots/fit.png\n"
@@ -326,24 +366,24 @@ def test_one_kind_elsewhere_from_a_lone_checkpoint(cli: Cli, trained: str) -> No
 @pytest.mark.parametrize(
     ("options", "labels"),
     [
-        ([], ["Before adapting", "After 1 step"]),
-        (["--steps", "10"], ["Before adapting", "After 1 step", "After 10 steps"]),
-        (["--show-steps", "3,0,3"], ["Before adapting", "After 3 steps"]),
+        ([], ["Before adapting", "After 1 inner step"]),
+        (["--steps", "10"], ["Before adapting", "After 1 inner step", "After 10 inner steps"]),
+        (["--show-steps", "3,0,3"], ["Before adapting", "After 3 inner steps"]),
     ],
 )
 def test_a_fit_shows_before_first_trained_and_last_step_or_those_asked_for(
     options: list[str], labels: list[str], cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Figure] = []
+    calls: list[Figure] = []
     real = figures.fit_figure
 
     def watched(*arguments: Any, **options: Any) -> Figure:
-        seen.append(real(*arguments, **options))
-        return seen[-1]
+        calls.append(real(*arguments, **options))
+        return calls[-1]
 
     monkeypatch.setattr(figures, "fit_figure", watched)
     assert cli("plot", trained, "--kind", "fit", *options).code == 0
-    assert list(_lines(seen[0].axes[0])) == ["Truth", *labels, "Support points"]
+    assert list(_lines(calls[0].axes[0])) == ["Truth", *labels, "Support points"]
 
 
 def test_steps_to_show_beyond_the_inner_steps_are_refused(cli: Cli, trained: str) -> None:
@@ -353,10 +393,10 @@ def test_steps_to_show_beyond_the_inner_steps_are_refused(cli: Cli, trained: str
 
 def test_the_trace_of_a_learned_alpha_is_that_of_the_log(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     run = cli("train", "-c", "lab-learned-alpha", *TINY_RUN, "-q").out.strip()
-    seen = _watch(monkeypatch, "alpha_figure")
+    calls = _watch(monkeypatch, "alpha_figure")
     assert cli("plot", run, "--kind", "alpha").code == 0
     logged = [(r["step"], r["alpha"]["alpha"]) for r in read_lines(Path(run) / "metrics.jsonl") if "alpha" in r]
-    ((_, options),) = seen
+    ((_, options),) = calls
     assert len(logged) == 3 and options["arguments"][0]["alpha"] == [(0, [0.1]), *logged]
     assert options["title"] == "lab-learned-alpha: alpha, learned per scalar; K = 4, 5 inner steps"
 
@@ -370,9 +410,9 @@ def test_a_trace_of_several_seeds_is_the_mean_of_those_that_have_not_diverged(
         if "alpha" in line:
             line["alpha"]["alpha"] = [[0.2], None, [0.4]]
     Path(run, "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    seen = _watch(monkeypatch, "alpha_figure")
+    calls = _watch(monkeypatch, "alpha_figure")
     assert cli("plot", run, "--kind", "alpha").code == 0
-    points = seen[0][1]["arguments"][0]["alpha"]
+    points = calls[0][1]["arguments"][0]["alpha"]
     assert [values for _, values in points[1:]] == [[pytest.approx(0.3)]] * 3
 
 

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
 
 from maml_cli import errors
 from maml_cli.cli.app import app
 from maml_cli.config import presets
-from maml_cli.dev.generated_docs import fill_sections, generated_pages
+from maml_cli.dev.generated_docs import draw_generated_figures, fill_sections, generated_pages
 from maml_cli.dev.package_map import first_sentence
+from maml_cli.dev.results_document import PUBLISHED
 from tests.conftest import TINY_RUN, Cli
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +80,27 @@ def test_generated_pages_and_sections_are_current() -> None:
     """If this fails: make docs."""
     for path, text in generated_pages(ROOT).items():
         assert (ROOT / path).read_text() == text, path
+
+
+def test_generated_figures_are_current_and_equal_data_give_equal_bytes(tmp_path: Path) -> None:
+    """If this fails: make docs. Up to one pixel of ten thousand may differ, for the sake of other processors."""
+    published = ROOT / PUBLISHED
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        draw_generated_figures(published, folder)
+    for file in (files := sorted(folders[0].iterdir())):
+        assert file.read_bytes() == (folders[1] / file.name).read_bytes()
+        drawn, committed = imread(file), imread(published / file.name)
+        assert drawn.shape == committed.shape and (abs(drawn - committed) > 0.1).any(axis=2).mean() < 1e-4, file.name
+    assert [file.name for file in files] == ["bench-growth.png", "results-10shot.png", "results-5shot.png"]
+
+
+def test_every_published_figure_is_on_a_page_and_has_at_most_200_kilobytes() -> None:
+    pictures = {file for page in PAGES for file in re.findall(r"([\w-]+\.png)\)", page.read_text())}
+    files = list((ROOT / PUBLISHED).glob("*.png"))
+    assert {file.name for file in files} == pictures
+    assert all(file.stat().st_size <= 200_000 for file in files)
 
 
 def test_a_section_is_replaced_between_its_marks_and_the_marks_must_be_there() -> None:

@@ -117,6 +117,7 @@ def test_results_tables_figures_and_the_runs_behind_goals_are_written(made: Made
     assert row.overrides == tuple(TINY) and row.num_tasks == 6
     page = (made.out / "RESULTS.md").read_text()
     assert "over 6 test tasks" in page and "| G2 | `best-1step-5shot` `outer.steps=6`" in page
+    assert "(results-5shot.png)" in page and "(results-10shot.png)" not in page
     figures = {"quickstart-fit.png", "quickstart-steps.png", "results-5shot.png"}
     assert {file.name for file in made.out.glob("*.png")} == figures
     folders = {file.name for file in made.out.iterdir() if file.is_dir()}
@@ -147,8 +148,10 @@ def test_a_finished_training_is_evaluated_again_but_not_repeated(made: Made) -> 
 def test_published_errors_are_those_of_maml_eval(made: Made, cli: Cli) -> None:
     """Grid errors, squared, on the test tasks of seed 0."""
     for run in read_results(made.out / "results.json").entries[0].runs:
-        shown = cli("eval", "--checkpoint", made.runs / f"best-1step-5shot-seed{run.seed}", "--tasks", 6, "--json").out
-        steps = json.loads(shown)["results"][0]["steps"]
+        document = cli(
+            "eval", "--checkpoint", made.runs / f"best-1step-5shot-seed{run.seed}", "--tasks", 6, "--json"
+        ).out
+        steps = json.loads(document)["results"][0]["steps"]
         assert len(run.results[0].steps) == 2
         for errors, step in zip(run.results[0].steps, steps, strict=False):
             assert errors._asdict() == pytest.approx(step["grid"]["mse"] | {"max": errors.max}, rel=1e-9)

@@ -25,6 +25,7 @@ from maml_cli.dev.bench_worker import TOLERANCE
 from maml_cli.dev.benchmark_document import Benchmark, Growth, Machine, Scaling, Timing, Workload, write_benchmark
 from maml_cli.dev.benchmark_tables import ENGINES, benchmark_markdown
 from maml_cli.dev.contenders import Contender, time_outer_steps, time_verified
+from maml_cli.dev.published_figures import draw_benchmark
 from maml_cli.runtime import available_devices
 
 # The learning rate is so small that the network hardly moves: without clipping, thousands of steps would diverge.
@@ -110,9 +111,9 @@ def run_growth(*, seconds: float) -> list[Growth]:
 def run_scaling(*, rounds: int, seconds: float, out: Path) -> Scaling:
     """Everything but the workloads; training runs go to `out`."""
     seeds = time_verified(SEEDS, rounds=rounds, seconds=seconds)
-    typer.echo("measured: seeds side by side", err=True)
+    typer.echo("timed: seeds side by side", err=True)
     growth = run_growth(seconds=seconds)
-    typer.echo("measured: growth", err=True)
+    typer.echo("timed: growth", err=True)
     memory: list[Timing] = []
     for contender in MEMORY:
         memory += time_outer_steps([contender], rounds=1, seconds=seconds)
@@ -139,12 +140,12 @@ def run_benchmark(*, rounds: int, seconds: float, out: Path) -> Benchmark:
     workloads = []
     for title, overrides in WORKLOADS.items():
         workloads.append(run_workload(title, supported(overrides), rounds=rounds, seconds=seconds))
-        typer.echo(f"measured: {title}", err=True)
+        typer.echo(f"timed: {title}", err=True)
     return Benchmark(describe_machine(), workloads, run_scaling(rounds=rounds, seconds=seconds, out=out))
 
 
 def run_smoke(names: Sequence[str], *, seconds: float) -> Benchmark:
-    """One small workload with the contenders `names`: does the benchmark run?"""
+    """A test of the benchmark itself: one small workload with the contenders `names`."""
     title, overrides = next(iter(WORKLOADS.items()))
     contenders = [Contender(name, [*overrides, *SMOKE]) for name in names]
     return Benchmark(describe_machine(), [run_workload(title, contenders, rounds=1, seconds=seconds)], None)
@@ -163,11 +164,7 @@ def main(
     benchmark = run_smoke(smoke, seconds=seconds) if smoke else run_benchmark(rounds=rounds, seconds=seconds, out=out)
     write_benchmark(out / "bench.json", benchmark)
     typer.echo(benchmark_markdown(benchmark))
-    if benchmark.scaling:
-        from maml_cli.reporting.run_figures import draw_growth
-
-        growth = [{"axis": row.axis, "value": row.value, **row.timing._asdict()} for row in benchmark.scaling.growth]
-        draw_growth(growth, out / "bench-growth.png")
+    draw_benchmark(benchmark, out)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Tables of the benchmark, in Markdown: milliseconds per outer step, ratios with their goals, seconds, memory."""
 
+import math
 from collections.abc import Sequence
 
 from maml_cli.dev.benchmark_document import Benchmark, Machine, Scaling, Timing, Workload
-from maml_cli.dev.markdown import format_number, table, yes_or_no
+from maml_cli.dev.markdown import format_cell, table, yes_or_no
+from maml_cli.reporting import format_short
 
 ENGINES = ("reference", "eager", "compiled", "native")
 LOOP, FUNC, JAX = "loop over tasks, create_graph", "torch.func, vmap(grad)", "JAX, jit(vmap(grad))"
@@ -41,7 +43,7 @@ def summary_table(benchmark: Benchmark) -> str:
 
 
 def ratio_table(workloads: Sequence[Workload], scaling: Scaling) -> str:
-    """How many times as fast, against the goal."""
+    """Ratios of medians, each with its goal."""
     fixed = [workload.rows for workload in workloads[:2]]
     fastest = [fastest_engine(rows) for rows in fixed]
     seeds = {(row.name, *row.overrides): row for row in scaling.seeds}
@@ -58,19 +60,16 @@ def ratio_table(workloads: Sequence[Workload], scaling: Scaling) -> str:
         ("`native`, 8 seeds: 2 threads against 1", [times_as_fast(seeds["native", "run.seeds=8"], two_threads)], 1.8),
         ("`eager`, 32 seeds side by side against one by one", [32 * times_as_fast(one_seed, many_seeds)], 1.5),
     ]
-    rows = [
-        [words, f"**{'; '.join(map(_number, values))}**", f"≥ {goal:g}", yes_or_no(all(v >= goal for v in values))]
-        for words, values, goal in ratios
-    ]
+    rows = [[words, _ratios_cell(values), f"≥ {goal:g}", _met(values, goal)] for words, values, goal in ratios]
     return table(["times as fast", "measured", "goal", "met"], rows)
 
 
 def seconds_table(scaling: Scaling) -> str:
-    """Wall-clock seconds of commands, against the goal."""
+    """Wall-clock seconds of commands, each with its goal."""
     commands = {"train --config finn-10shot": (scaling.training_seconds, MAX_TRAINING_SECONDS)}
     commands |= {words: (seconds, MAX_COMMAND_SECONDS) for words, seconds in scaling.commands.items()}
     rows = [
-        [f"`maml {words}`", f"**{format_number(seconds)}**", f"≤ {goal:g}", yes_or_no(seconds <= goal)]
+        [f"`maml {words}`", f"**{format_cell(seconds)}**", f"≤ {goal:g}", yes_or_no(seconds <= goal)]
         for words, (seconds, goal) in commands.items()
     ]
     return table(["seconds from start to end", "measured", "goal", "met"], rows)
@@ -114,15 +113,20 @@ def _label(name: str) -> str:
 def _median(row: Timing | None) -> str:
     if row is None:
         return ""
-    return str(row.missing) if row.milliseconds is None else format_number(row.milliseconds)
+    return str(row.missing) if row.milliseconds is None else format_cell(row.milliseconds)
 
 
 def _cell(row: Timing | None) -> str:
     if row is None or row.spread is None:
         return _median(row)
     low, high = row.spread
-    return f"**{_median(row)}** ({format_number(low)} to {format_number(high)})"
+    return f"**{_median(row)}** ({format_cell(low)} to {format_cell(high)})"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}"
+def _ratios_cell(ratios: Sequence[float]) -> str:
+    return f"**{'; '.join(format_short(ratio, overflow='not timed') for ratio in ratios)}**"
+
+
+def _met(ratios: Sequence[float], goal: float) -> str:
+    """Whether all ratios reach the goal; empty if one of them was not timed."""
+    return "" if any(map(math.isnan, ratios)) else yes_or_no(all(ratio >= goal for ratio in ratios))

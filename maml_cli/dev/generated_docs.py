@@ -1,6 +1,6 @@
-"""Generated pages: configs/README.md, RESULTS.md, and the marked sections of README.md and maml_cli/README.md.
+"""Generated pages and figures: configs/README.md, RESULTS.md with its figures, marked sections of the other pages.
 
-`make docs` writes them, and a test holds the files against them.
+`make docs` writes them from committed files, and tests compare the committed pages and figures with them.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from maml_cli.config import configs_readme
 from maml_cli.dev import benchmark_tables, results_tables
 from maml_cli.dev.benchmark_document import read_benchmark
 from maml_cli.dev.package_map import package_map
+from maml_cli.dev.published_figures import draw_benchmark, draw_results
 from maml_cli.dev.results_document import PUBLISHED, read_results
 from maml_cli.dev.results_page import results_page
 
@@ -45,8 +46,17 @@ def fill_sections(page: str, sections: Mapping[str, str]) -> str:
     return page
 
 
+def draw_generated_figures(published: Path, out: Path) -> list[Path]:
+    """Draw the figures of results.json and bench.json in `published` to `out`. Returns the files."""
+    return [
+        *draw_results(read_results(published / "results.json"), out),
+        *draw_benchmark(read_benchmark(published / "bench.json"), out),
+    ]
+
+
 def main(root: Path) -> None:
-    """Write all generated pages."""
+    """Draw all generated figures and write all generated pages."""
+    draw_generated_figures(root / PUBLISHED, root / PUBLISHED)
     for path, text in generated_pages(root).items():
         (root / path).write_text(text, encoding="utf-8")
 

@@ -1,7 +1,8 @@
 """Markdown of the generated pages: tables, and numbers in their cells."""
 
-import math
 from collections.abc import Iterable, Sequence
+
+from maml_cli.reporting import format_short
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -10,9 +11,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines)
 
 
-def format_number(value: float) -> str:
-    """Three significant digits; `overflow` where the value is not finite."""
-    return f"{value:.3g}" if math.isfinite(value) else "overflow"
+def format_cell(value: float) -> str:
+    """Three significant digits, or `overflow` if the value is not finite."""
+    return format_short(value, overflow="overflow")
 
 
 def yes_or_no(met: bool) -> str:

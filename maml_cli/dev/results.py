@@ -13,6 +13,7 @@ import typer
 
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.config import load_config
+from maml_cli.dev.published_figures import draw_quickstart, draw_results
 from maml_cli.dev.results_document import PUBLISHED, PublishedRow, Results, RunResult, read_results, write_results
 from maml_cli.dev.results_page import results_page
 from maml_cli.dev.results_plan import ResultRow, results_plan
@@ -22,14 +23,6 @@ from maml_cli.runs import write_atomic
 
 NUM_TASKS = 10_000
 RUNS = Path("outputs/results")
-FIGURE_CURVES = {
-    "MAML": "finn-{K}shot",
-    "CAVIA": "cavia-{K}shot",
-    "Meta-SGD": "meta-sgd-{K}shot",
-    "MAML++": "maml-plus-plus-{K}shot",
-    "best, one step": "best-1step-{K}shot",
-    "best, five steps": "best-{K}shot",
-}
 
 
 def published_rows(
@@ -56,7 +49,7 @@ def published_rows(
 
 
 def merge_rows(previous: Sequence[PublishedRow], new: Sequence[PublishedRow]) -> list[PublishedRow]:
-    """`new` rows, and the `previous` ones that have not been made again, in the order of the plan.
+    """The `new` rows and the `previous` rows without a new one of their name, in the order of the plan.
 
     Rows that the plan no longer has are dropped.
     """
@@ -65,14 +58,14 @@ def merge_rows(previous: Sequence[PublishedRow], new: Sequence[PublishedRow]) ->
 
 
 def copy_published_runs(row: ResultRow, runs: Path, out: Path) -> None:
-    """Copy the runs behind a goal: config, metrics, and the final checkpoint, for evaluation only."""
+    """Copy the trained runs of a row to `out`: config, metrics and the final checkpoint, without optimiser state."""
     from maml_cli.runs import open_checkpoint, save_checkpoint, write_config
 
     training_only = {"optimizers", "generators", "noise_generators"}
     for seed in row.seeds:
         source, target = runs / f"{row.name}-seed{seed}", published_run(row.name, seed, out)
         checkpoint = open_checkpoint(source)
-        shutil.rmtree(target, ignore_errors=True)  # holds only what this function wrote
+        shutil.rmtree(target, ignore_errors=True)  # contains only files of this function
         (target / "checkpoints").mkdir(parents=True)
         write_config(target, checkpoint.config)
         shutil.copyfile(source / "metrics.jsonl", target / "metrics.jsonl")
@@ -83,38 +76,6 @@ def copy_published_runs(row: ResultRow, runs: Path, out: Path) -> None:
 def published_run(name: str, seed: int, out: Path = PUBLISHED) -> Path:
     """The directory of a published run."""
     return out / (name if seed == 0 else f"{name}-seed{seed}")
-
-
-def draw_figures(results: Results, runs: Path, out: Path) -> None:
-    """Draw the errors of several learners at each K; and the quickstart, if its run is there."""
-    from maml_cli.evaluation import Protocol, Statistic, open_run
-    from maml_cli.reporting.figures import Curve
-    from maml_cli.reporting.run_figures import draw, draw_curves
-
-    by_name = {row.name: row for row in results.entries}
-    for shots in (5, 10):
-        rows = {label: by_name.get(name.format(K=shots)) for label, name in FIGURE_CURVES.items()}
-        curves = [
-            Curve(
-                label,
-                [
-                    Statistic(errors.mean, errors.ci95, errors.median)
-                    for result in row.runs[0].results
-                    for errors in result.steps
-                    if result.shots == shots
-                ],
-                row.report_steps[0],
-            )
-            for label, row in rows.items()
-            if row is not None
-        ]
-        if curves:
-            title = f"finn's sinusoids, K = {shots}, 95 % intervals"
-            draw_curves(curves, out / f"results-{shots}shot.png", measure="mse", title=title)
-    if (runs / "quickstart-seed0").exists():
-        trained = open_run(runs / "quickstart-seed0")
-        for file in draw(trained, Protocol(), kinds=["fit", "steps"], form="png", out=out):
-            file.replace(out / f"quickstart-{file.name}")
 
 
 def select_rows(only: Sequence[str]) -> list[ResultRow]:
@@ -142,18 +103,20 @@ def main(
         load_config(row.preset, [*row.overrides, *overrides])
     previous = read_results(out / "results.json")
     planned = plan_jobs(rows, runs=runs, overrides=overrides, num_tasks=tasks)
-    finished = run_jobs(planned, processes=jobs, notify=lambda text: typer.echo(text, err=True))
+    runs_by_row = run_jobs(planned, processes=jobs, notify=lambda text: typer.echo(text, err=True))
     out.mkdir(parents=True, exist_ok=True)
-    new = published_rows(rows, finished, overrides, tasks)
+    new = published_rows(rows, runs_by_row, overrides, tasks)
     results = Results(merge_rows(previous.entries, new))
     write_results(out / "results.json", results)
+    draw_results(results, out)
+    if (runs / "quickstart-seed0").exists():
+        draw_quickstart(runs / "quickstart-seed0", out)
     write_atomic(out / "RESULTS.md", results_page(out).encode())
-    draw_figures(results, runs, out)
     for row in rows:
-        if row.label and row.name in finished:
+        if row.label and row.name in runs_by_row:
             copy_published_runs(row, runs, out)
     typer.echo(out / "RESULTS.md")
-    if failed := [row.name for row in rows if row.name not in finished]:
+    if failed := [row.name for row in rows if row.name not in runs_by_row]:
         typer.echo(f"failed, so that their previous results remain, if any: {', '.join(failed)}", err=True)
         raise typer.Exit(DivergedError.exit_code)
 

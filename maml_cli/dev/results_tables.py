@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from maml_cli.dev.markdown import format_number, table, yes_or_no
+from maml_cli.dev.markdown import format_cell, table, yes_or_no
 from maml_cli.dev.results_document import PublishedRow, Results, StepErrors
 
 MAX_SEED_RATIO = 1.2
@@ -22,25 +22,36 @@ def goal_table(results: Results) -> str:
             means = [run.errors(goal.shots, goal.step).mean for run in row.runs]
             mean = sum(means) / len(means)
             met = mean <= goal.bound and max(means) <= MAX_SEED_RATIO * goal.bound
-            cells = [row.label, config_cell(row), goal.shots, goal.step, f"**{format_number(mean)}**", _list(means)]
+            cells = [row.label, config_cell(row), goal.shots, goal.step, f"**{format_cell(mean)}**", _list(means)]
             rows.append([*cells, f"≤ {goal.bound:g}", yes_or_no(met), training_cell(row), goal.published])
         if row.label == "G3":
             rows.append(_growth_row(row))
-    header = ["", "preset", "K", "after step", "MSE, mean of seeds", "seeds", "goal", "met", "training", "published"]
+    header = [
+        "",
+        "preset and overrides",
+        "K",
+        "inner steps",
+        "MSE, mean of seeds",
+        "MSE of each seed",
+        "goal",
+        "met",
+        "training",
+        "published",
+    ]
     return table(header, rows)
 
 
 def _growth_row(row: PublishedRow) -> list[object]:
-    """G5, of the runs of G3."""
+    """The row of G5: the runs of G3 after twice the trained inner steps."""
     (goal,) = row.goals
     shots, twice = goal.shots, 2 * goal.step
     pairs = [(run.errors(shots, goal.step), run.errors(shots, twice)) for run in row.runs]
     means, worst = [after.mean for _, after in pairs], max(after.max for _, after in pairs)
     met = worst <= MAX_TASK_ERROR and all(after.mean <= MAX_GROWTH * trained.mean for trained, after in pairs)
-    seeds = f"{_list(means)}; worst task {format_number(worst)}"
+    seeds = f"{_list(means)}; worst task {format_cell(worst)}"
     bound = f"{MAX_GROWTH:g} times step {goal.step} (by `after_last_step: {row.after_last_step}`), "
     bound += f"no task above {MAX_TASK_ERROR:g}"
-    mean = f"**{format_number(sum(means) / len(means))}**"
+    mean = f"**{format_cell(sum(means) / len(means))}**"
     return ["G5", config_cell(row), shots, twice, mean, seeds, bound, yes_or_no(met), "as G3", ""]
 
 
@@ -55,7 +66,7 @@ def method_table(results: Results) -> str:
         steps = f"{largest.runs[0].outer_steps:,}"
         times = "; ".join(training_cell(row) for row in by_shots.values())
         rows.append([title, configs, *errors, steps, times, _join_published(published)])
-    header = ["method", "preset and overrides", "MSE after step, K = 5", "K = 10", "outer steps"]
+    header = ["method", "preset and overrides", "MSE after inner step, K = 5", "K = 10", "outer steps"]
     return table([*header, "training, K = 5; 10", "published, K = 5; 10"], rows)
 
 
@@ -75,7 +86,7 @@ def summary_table(results: Results) -> str:
         for goal in row.goals:
             if goal.step == row.report_steps[0] and goal.shots == row.runs[0].results[-1].shots:
                 means = [run.errors(goal.shots, goal.step).mean for run in row.runs]
-                mean = f"**{format_number(sum(means) / len(means))}**"
+                mean = f"**{format_cell(sum(means) / len(means))}**"
                 rows.append([config_cell(row), goal.shots, goal.step, mean, goal.published])
     return table(["preset", "K", "inner steps", "MSE, mean of three seeds", "published"], rows)
 
@@ -92,7 +103,7 @@ def training_cell(row: PublishedRow) -> str:
 
 
 def engines_used(results: Results) -> Mapping[str, int]:
-    """How many of the published trainings each engine did."""
+    """The number of published trainings by each engine."""
     engines = [run.engine for row in results.entries for run in row.runs]
     return {engine: engines.count(engine) for engine in dict.fromkeys(engines)}
 
@@ -104,8 +115,8 @@ def _errors_cell(row: PublishedRow, shots: int) -> str:
 
 def _error(errors: StepErrors) -> str:
     if math.isfinite(errors.mean):
-        return f"{format_number(errors.mean)} ± {format_number(errors.ci95)}"
-    return f"overflow (median {format_number(errors.median)})"
+        return f"{format_cell(errors.mean)} ± {format_cell(errors.ci95)}"
+    return f"overflow (median {format_cell(errors.median)})"
 
 
 def _join_published(published: Sequence[str]) -> str:
@@ -113,4 +124,4 @@ def _join_published(published: Sequence[str]) -> str:
 
 
 def _list(values: Sequence[float]) -> str:
-    return ", ".join(map(format_number, values))
+    return ", ".join(map(format_cell, values))

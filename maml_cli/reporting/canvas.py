@@ -1,4 +1,4 @@
-"""matplotlib with settings of our own: a figure has the same bytes whatever the environment and the user's files.
+"""matplotlib with fixed settings: a figure has the same bytes in every environment and with every user's files.
 
 Only this module imports matplotlib; figures are `Figure` objects that are saved to files, without pyplot and without
 a window. Colours are Okabe and Ito's palette for colour-blind readers, and lines differ in dash and marker as well.
@@ -52,6 +52,7 @@ __all__ = [
     "GREEN",
     "GREY",
     "ORANGE",
+    "PALE_GREY",
     "PURPLE",
     "Axes",
     "Figure",
@@ -65,12 +66,14 @@ __all__ = [
 ]
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-YELLOW, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
+YELLOW, SKY, BLACK, GREY, PALE_GREY = "#E69F00", "#56B4E9", "#000000", "#767676", "#C8C8C8"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, YELLOW, SKY)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^Dv<>P"
-# Of a legend: average characters of its font, and the width of a handle with its padding in characters.
 CHARACTERS_PER_INCH, HANDLE = 13, 6
+"""Of a legend: average characters of its font, and the width of a handle with its padding in characters."""
+MARGIN = 0.05
+"""Free space at the end of an axis, as a fraction of its length."""
 
 # No date inside, so that the same figure has the same bytes.
 METADATA: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
@@ -92,7 +95,7 @@ def save_figure(draw: Callable[[], Figure], file: Path) -> Path:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        draw().savefig(file, dpi=200, metadata=METADATA[file.suffix.lower()])
+        draw().savefig(file, dpi=165, metadata=METADATA[file.suffix.lower()])
     return file
 
 
@@ -102,16 +105,16 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
-    """Colour, dash and marker of one line after another, without end; the first 28 differ in colour or dash."""
-    looks = itertools.cycle(itertools.product(DASHES, COLOURS))
-    for (dash, colour), marker in zip(looks, itertools.cycle(MARKERS), strict=False):
+    """Colour, dash and marker of each line in turn, in an endless cycle; the first 28 differ in colour or dash."""
+    colours = itertools.cycle(itertools.product(DASHES, COLOURS))
+    for (dash, colour), marker in zip(colours, itertools.cycle(MARKERS), strict=False):
         yield {"ls": dash, "color": colour, "marker": marker}
 
 
 def legend_below(figure: Figure, axis: Axes, *, columns: int = 2) -> None:
     """One legend for the figure, below its axes, where it covers no line; the entries are those of `axis`.
 
-    It has at most `columns`, fewer where they are wider than the figure; longer labels lose their beginning.
+    It has at most `columns`, fewer where they are wider than the figure; longer labels are cut at their beginning.
     """
     handles, labels = axis.get_legend_handles_labels()
     width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
@@ -136,12 +139,17 @@ def integer_axis(axis: Axes, *, most_ticks: int = 7) -> None:
 
 
 def log_axis(axis: Axes, *, top: float = math.inf) -> None:
-    """A logarithmic y axis that ends at `top`, with three to ten labelled ticks over any number of decades."""
+    """A logarithmic y axis over all positive values up to `top`, with two to ten labelled ticks over any decades."""
     axis.set_yscale("log")
-    axis.set_ylim(top=min(axis.get_ylim()[1], top))
+    least = axis.dataLim.minposy
+    if math.isfinite(top) and least < top < axis.get_ylim()[1]:
+        # Without this, values above `top` would widen the margin below the least value.
+        axis.set_ylim(least * (least / top) ** MARGIN, top)
     low, high = axis.get_ylim()
     decades = math.log10(high / low)
-    subs: Sequence[float] = (1, 2, 5) if decades < 3 else (1, 3) if decades < 5 else (1,)
+    subs: Sequence[float] = (1, 2, 3, 5) if decades < 1.5 else (1, 2, 5) if decades < 3 else (1, 3)
+    if decades >= 5:
+        subs = (1,)
     base = 10.0 ** max(1, math.ceil(decades / 8))
     axis.yaxis.set_major_locator(LogLocator(base=base, subs=subs, numticks=100))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_short(value)))

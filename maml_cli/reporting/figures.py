@@ -11,6 +11,7 @@ from maml_cli.reporting.canvas import (
     GREEN,
     GREY,
     ORANGE,
+    PALE_GREY,
     PURPLE,
     Axes,
     Figure,
@@ -24,16 +25,16 @@ from maml_cli.reporting.format import finite_or_nan, format_short, plural
 
 COLUMNS = 3
 HEADROOM = 30
-"""An axis of errors ends at this multiple of a baseline: errors that overflow leave it at the top."""
+"""An axis of errors ends at this multiple of a baseline; errors that overflow leave it at the top."""
 ROUNDING_ERROR = 1e-12
-"""Errors of a baseline below it are not drawn, which would stretch the axis, but written in the legend."""
+"""A baseline with a smaller error is not drawn, because it would stretch the axis; the legend states its error."""
 
 BASELINES: dict[str, tuple[str, str, Any]] = {
     "zero": ("Predict zero", GREY, ":"),
     "best_unadapted": ("Best without adapting", PURPLE, "-."),
     "least_squares": ("Least-squares oracle", GREEN, (0, (1, 1))),
 }
-"""Baselines that are drawn: name, colour and dash of a horizontal line."""
+"""Baselines that are drawn: key in `Evaluation.baselines` -> name, colour and dash of a horizontal line."""
 
 
 def fit_figure(
@@ -48,7 +49,7 @@ def fit_figure(
     axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     limit = 1.3 * max(float(fit.truth.abs().max()) for fit in fits) + 0.1
     for axis, fit in zip(axes.flat, fits, strict=False):
-        axis.plot(fit.x, fit.truth, color=BLACK, lw=1.6, label="Truth")
+        axis.plot(fit.x, fit.truth, color=PALE_GREY, lw=4.0, label="Truth")  # wide: visible below a perfect fit
         for step, style in _fit_styles(show_steps, trained_steps):
             axis.plot(fit.x, fit.predictions[step], label=_step_label(step, trained_steps), **style)
         points = {"ms": 5, "mfc": "white", "mec": BLACK, "mew": 1.2, "zorder": 5}
@@ -72,10 +73,12 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     """Errors (`mse` or `mae`) against inner steps, of the learner and of untrained networks; baselines as lines."""
     figure = new_figure(6.4, 4.8)
     axis = figure.subplots()
-    untrained = {"color": ORANGE, "ls": "--", "marker": "s", "label": "Random initialisation"}
-    _plot_errors(axis, [_grid(errors, measure) for errors in evaluation.random_init], **untrained)
-    trained = {"color": BLUE, "ls": "-", "marker": "o", "label": "Meta-trained"}
-    _plot_errors(axis, [_grid(errors, measure) for errors in evaluation.steps], **trained)
+    trained = {"color": BLUE, "ls": "-", "marker": "o", "zorder": 3}
+    _plot_errors(axis, "Meta-trained", [_grid(errors, measure) for errors in evaluation.steps], **trained)
+    untrained = {"color": ORANGE, "ls": "--", "marker": "s"}
+    _plot_errors(
+        axis, "Random initialisation", [_grid(errors, measure) for errors in evaluation.random_init], **untrained
+    )
     for key, (name, colour, dash) in BASELINES.items():
         errors = evaluation.baselines.get(key)
         if errors is None:
@@ -87,7 +90,9 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
             axis.plot([], [], " ", label=f"{name} ({format_short(level)}, off axis)")
     steps = evaluation.trained_steps
     axis.axvline(steps, color=BLACK, lw=0.6, ls=":")
-    axis.text(steps, 0.99, f" trained for {steps}", transform=axis.get_xaxis_transform(), va="top", fontsize=8)
+    side = "right" if steps > len(evaluation.steps) / 2 else "left"
+    text: dict[str, Any] = {"ha": side, "va": "top", "fontsize": 8, "transform": axis.get_xaxis_transform()}
+    axis.text(steps, 0.99, f" Trained for {steps} ", **text)
     axis.set(xlabel="Inner steps", ylabel=f"{measure.upper()} on the 100-point grid (log scale)", title=title)
     integer_axis(axis)
     scale = _grid(evaluation.baselines.get("zero") or evaluation.random_init[0], measure).mean
@@ -101,26 +106,23 @@ class Curve(NamedTuple):
 
     label: its name in the legend.
     values: statistics over tasks after inner steps 0, 1, ...
-    marked_step: the inner step that is ringed.
+    ringed_step: the inner step that is ringed.
     """
 
     label: str
     values: Sequence[Statistic]
-    marked_step: int
+    ringed_step: int
 
 
-def curves_figure(curves: Sequence[Curve], *, measure: str, title: str) -> Figure:
-    """Errors of several learners against inner steps, on a log axis, each ringed at the step it is compared at."""
+def curves_figure(curves: Sequence[Curve], *, measure: str, ringed: str, title: str) -> Figure:
+    """Errors of several learners against inner steps, on a log axis; `ringed` says which inner steps have a ring."""
     figure = new_figure(6.4, 4.4 + 0.2 * math.ceil(len(curves) / 2))
     axis = figure.subplots()
     for curve, style in zip(curves, line_styles(), strict=False):
-        overflows = [step for step, value in enumerate(curve.values) if not math.isfinite(value.mean)]
-        label = f"{curve.label} (overflows at step {overflows[0]})" if overflows else curve.label
-        _plot_errors(axis, curve.values, label=label, **style)
-        marked = finite_or_nan(curve.values[curve.marked_step].mean)
-        ring = {"ms": 9, "mfc": "none", "mec": style["color"], "mew": 1.4}
-        axis.plot([curve.marked_step], [marked], style["marker"], **ring)
-    axis.set(xlabel="Inner steps (ringed: as compared, or as trained)", title=title)
+        _plot_errors(axis, curve.label, curve.values, **style)
+        ringed_error = finite_or_nan(curve.values[curve.ringed_step].mean)
+        axis.plot([curve.ringed_step], [ringed_error], "o", ms=11, mfc="none", mec=style["color"], mew=1.4)
+    axis.set(xlabel=f"Inner steps (ringed: {ringed})", title=title)
     axis.set_ylabel(f"{measure.upper()} on the 100-point grid (log scale)")
     integer_axis(axis)
     initial = [curve.values[0].mean for curve in curves if 0 < curve.values[0].mean < math.inf]
@@ -130,17 +132,19 @@ def curves_figure(curves: Sequence[Curve], *, measure: str, title: str) -> Figur
     return figure
 
 
-def _plot_errors(axis: Axes, values: Sequence[Statistic], **style: Any) -> None:
+def _plot_errors(axis: Axes, name: str, values: Sequence[Statistic], **style: Any) -> None:
     """A line of means by inner step with a band of their intervals, cut where it would reach zero on a log axis."""
-    steps = range(len(values))
-    axis.plot(steps, [finite_or_nan(value.mean) for value in values], ms=4, lw=1.6, markevery=_spacing(values), **style)
+    steps, means = range(len(values)), [finite_or_nan(value.mean) for value in values]
+    overflow = next((step for step, mean in enumerate(means) if math.isnan(mean)), None)
+    label = name if overflow is None else f"{name} (overflows at inner step {overflow})"
+    axis.plot(steps, means, label=label, ms=4, lw=1.6, markevery=_spacing(values), **style)
     low = [finite_or_nan(max(value.mean - value.ci95, value.mean / 100)) for value in values]
     high = [finite_or_nan(value.mean + value.ci95) for value in values]
     axis.fill_between(steps, low, high, color=style["color"], alpha=0.2, lw=0)
 
 
 def _spacing(values: Sequence[Statistic]) -> int:
-    """Every how many inner steps a line has a marker: some twenty along it."""
+    """Inner steps from one marker of a line to the next: some twenty markers along it."""
     return max(1, len(values) // 20)
 
 
@@ -149,17 +153,17 @@ def _grid(errors: PointErrors, measure: str) -> Statistic:
 
 
 def _fit_styles(show_steps: Sequence[int], trained_steps: int) -> list[tuple[int, dict[str, Any]]]:
-    """The steps with their lines: before adapting grey and dashed, the trained step blue, the others all different."""
-    others = [
+    """Each inner step with its style: step 0 is grey and dashed, the trained step blue, and the others all differ."""
+    styles = [
         {"color": style["color"], "ls": "-." if style["ls"] == "-" else style["ls"], "lw": 1.3}
         for style, _ in zip(line_styles(), range(len(show_steps) + 7), strict=False)
         if style["color"] not in (BLUE, BLACK)
     ]
     special = {0: {"color": GREY, "ls": "--", "lw": 1.2}, trained_steps: {"color": BLUE, "ls": "-", "lw": 1.8}}
-    return [(step, special[step] if step in special else others.pop(0)) for step in show_steps]
+    return [(step, special[step] if step in special else styles.pop(0)) for step in show_steps]
 
 
 def _step_label(step: int, trained_steps: int) -> str:
     if step == 0:
         return "Before adapting"
-    return f"After {plural(step, 'step')}{' (trained)' if step == trained_steps > 1 else ''}"
+    return f"After {plural(step, 'inner step')}{' (trained)' if step == trained_steps > 1 else ''}"

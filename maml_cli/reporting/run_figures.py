@@ -19,10 +19,12 @@ NUM_FITS = 6
 
 LOSS_LABELS = {
     "query": "Meta-training query loss",
-    "reptile": "Meta-training loss on the points adapted to",
+    "reptile": "Loss on the points adapted to",
     "joint": "Training loss without adapting",
 }
 """outer.meta_gradient -> the loss in metrics.jsonl."""
+LOSS_NAMES = {"mse": "MSE", "l1": "L1", "huber": "Huber"}
+"""inner.loss -> its name."""
 
 
 class FigureRequest(NamedTuple):
@@ -81,14 +83,14 @@ def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
             for run in comparison.runs
         ]
         title = f"{plural(comparison.num_tasks, 'test task')}, K = {comparison.shots}, 95 % intervals"
-        files.append(draw_curves(curves, file, measure=comparison.measure, title=title))
+        files.append(draw_curves(curves, file, measure=comparison.measure, ringed="as compared", title=title))
     return files
 
 
-def draw_curves(curves: Sequence[Curve], file: Path, *, measure: str, title: str) -> Path:
-    """Draw the errors of several learners against inner steps to `file`."""
+def draw_curves(curves: Sequence[Curve], file: Path, *, measure: str, ringed: str, title: str) -> Path:
+    """Draw the errors of several learners against inner steps to `file`; see `figures.curves_figure`."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    return save_figure(lambda: figures.curves_figure(curves, measure=measure, title=title), file)
+    return save_figure(lambda: figures.curves_figure(curves, measure=measure, ringed=ringed, title=title), file)
 
 
 def draw_growth(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
@@ -104,7 +106,7 @@ def draw_growth(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
 
 
 def fit(request: FigureRequest) -> Figure:
-    """Fits to six test tasks: by default before adapting and after the first, the trained and the last inner step."""
+    """Fits to six test tasks, by default before adapting and after the first, the trained and the last inner step."""
     run, protocol = request.run, request.protocol
     if request.show_steps and protocol.steps is None:
         protocol = protocol._replace(steps=max(request.show_steps))
@@ -136,7 +138,7 @@ def curve(request: FigureRequest) -> Figure:
     steps = len(evaluations[0][1][0]) - 1 if evaluations else trained.inner.steps
     return training_figures.curve_figure(
         TrainingTraces(_until(losses, run), _until(before, run), _until(after, run), steps),
-        loss_label=f"{LOSS_LABELS[trained.outer.meta_gradient]} ({trained.inner.loss})",
+        loss_label=f"{LOSS_LABELS[trained.outer.meta_gradient]} ({LOSS_NAMES[trained.inner.loss]})",
         measure=run.measure,
         floor=run.experiment.family.best_nonadaptive_error(run.measure),
         title=f"{_name(run)}: training, {_trained_on(run)}",

@@ -25,23 +25,25 @@ from maml_cli.reporting.format import finite_or_nan, format_short, plural
 
 COLUMNS = 3
 HEADROOM = 3
-"""The axis of losses ends at this multiple of the errors without adapting, or of the median loss: peaks leave it."""
+"""The axis of losses ends at this multiple of the error without adapting, or of the median loss; peaks leave it."""
 
 Trace = Sequence[tuple[int, Sequence[float]]]
-"""Outer steps, each with a value for each run; NaN for runs that diverged."""
+"""Outer steps, each with a value for each run (NaN for runs that diverged) or for each inner step."""
 
 
 class TrainingTraces(NamedTuple):
     """The course of a training.
 
     losses: mean meta-training losses since the previous record.
-    before, after: errors on validation tasks before adapting, and after `steps` inner steps.
+    before: errors on validation tasks before adapting.
+    after: errors on validation tasks after `num_steps` inner steps.
+    num_steps: inner steps of the validation.
     """
 
     losses: Trace
     before: Trace
     after: Trace
-    steps: int
+    num_steps: int
 
 
 def curve_figure(traces: TrainingTraces, *, loss_label: str, measure: str, floor: float | None, title: str) -> Figure:
@@ -55,14 +57,14 @@ def curve_figure(traces: TrainingTraces, *, loss_label: str, measure: str, floor
     losses = _finite(traces.losses) or [0.0]
     top = HEADROOM * max([*_finite(traces.before), floor or 0.0, median(losses)]) or math.inf
     peak = max(losses)
-    beyond = f", peak {format_short(peak)}" if peak > top else ""
+    peak_text = f", peak {format_short(peak)}" if peak > top else ""
     validation: dict[str, Any] = {"lw": 1.6, "marker": ".", "ms": 4}
     lines = (
-        (traces.losses, f"{loss_label}{beyond}", {"color": GREY, "ls": "-", "lw": 0.9}),
+        (traces.losses, f"{loss_label}{peak_text}", {"color": GREY, "ls": "-", "lw": 0.9}),
         (traces.before, f"Validation {name}, before adapting", {"color": ORANGE, "ls": "--", **validation}),
         (
             traces.after,
-            f"Validation {name}, after {plural(traces.steps, 'inner step')}",
+            f"Validation {name}, after {plural(traces.num_steps, 'inner step')}",
             {"color": BLUE, "ls": "-", **validation},
         ),
     )
@@ -79,25 +81,24 @@ def curve_figure(traces: TrainingTraces, *, loss_label: str, measure: str, floor
     return figure
 
 
-def alpha_figure(trace: Mapping[str, Trace], *, is_learned: bool, title: str) -> Figure:
+def alpha_figure(traces: Mapping[str, Trace], *, is_learned: bool, title: str) -> Figure:
     """Alphas over outer steps: a panel for each key, a line for each inner step with an alpha of its own.
 
-    trace: key -> outer steps, each with a value for each of these inner steps. Fixed alphas are grey and dashed.
+    traces: key -> outer steps, each with a value for each of these inner steps. Fixed alphas are grey and dashed.
     """
-    columns = min(len(trace), COLUMNS)
-    rows = math.ceil(len(trace) / columns)
+    columns = min(len(traces), COLUMNS)
+    rows = math.ceil(len(traces) / columns)
     figure = new_figure(max(6.4, 3.1 * columns + 0.6), 2.2 * rows + 1.2)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
-    for axis, (key, points) in zip(axes.flat, trace.items(), strict=False):
+    for axis, (key, points) in zip(axes.flat, traces.items(), strict=False):
         outer_steps, by_step = [step for step, _ in points], list(zip(*(values for _, values in points), strict=True))
         for index, (values, style) in enumerate(zip(by_step, line_styles(), strict=False)):
-            look = {"color": style["color"], "ls": style["ls"]} if is_learned else {"color": GREY, "ls": "--"}
+            line = {"color": style["color"], "ls": style["ls"]} if is_learned else {"color": GREY, "ls": "--"}
             label = f"Inner step {index + 1}" if len(by_step) > 1 else "All inner steps"
-            axis.plot(outer_steps, values, lw=1.4, label=label if is_learned else "Fixed", **look)
+            axis.plot(outer_steps, values, lw=1.4, label=label if is_learned else "Fixed", **line)
         axis.set_title(key)
-        if is_learned:
-            axis.axhline(0, color=GREY, lw=0.5)
-    for axis in axes.flat[len(trace) :]:
+        axis.axhline(0, color=GREY, lw=0.5)
+    for axis in axes.flat[len(traces) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("Outer steps")
@@ -123,10 +124,11 @@ def growth_figure(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]
             axis.plot(*zip(*values, strict=True), ms=4, label=engine, **styles[engine])
         (start, least), *_, (end, _) = min(engines.values(), key=lambda values: values[0][1])
         power = 2 if name.startswith("width") else 1
-        axis.plot([start, end], [least, least * (end / start) ** power], ":", color=BLACK, lw=1, label="arithmetic")
+        growth = [least, least * (end / start) ** power]
+        axis.plot([start, end], growth, ":", color=BLACK, lw=1, label="Proportional to the arithmetic")
         axis.set(xscale="log", xlabel=name[:1].upper() + name[1:])
         ticks = sorted({size for values in engines.values() for size, _ in values})
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axis.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], minor=False)
         axis.xaxis.set_minor_locator(NullLocator())
         log_axis(axis)
     figure.axes[0].set_ylabel("Milliseconds per outer step")
@@ -144,7 +146,7 @@ def _plot_mean(axis: Axes, trace: Trace, **style: Any) -> None:
     steps = [step for step, _ in trace]
     active = [[value for value in values if not math.isnan(value)] for _, values in trace]
     means = [finite_or_nan(mean(values)) if values else math.nan for values in active]
-    axis.plot(steps, means, **style)
+    axis.plot(steps, means, **style | ({"marker": "."} if len(trace) == 1 else {}))
     if max(map(len, active)) > 1:
         widths = [t_interval(values) if len(values) > 1 else math.nan for values in active]
         low = [max(value - width, value / 100) for value, width in zip(means, widths, strict=True)]

@@ -1,0 +1,55 @@
+"""The published figures, drawn from the results, from the benchmark, and from the trained quickstart."""
+
+from pathlib import Path
+
+from maml_cli.dev.benchmark_document import Benchmark
+from maml_cli.dev.results_document import PublishedRow, Results
+from maml_cli.evaluation import Statistic
+from maml_cli.reporting import Curve, draw, draw_curves, draw_growth
+
+LEARNERS = {
+    "MAML": "finn-{K}shot",
+    "CAVIA": "cavia-{K}shot",
+    "Meta-SGD": "meta-sgd-{K}shot",
+    "MAML++": "maml-plus-plus-{K}shot",
+    "Best, one inner step": "best-1step-{K}shot",
+    "Best, five inner steps": "best-{K}shot",
+}
+"""Lines of the figures of results: label -> name of the row, with K in place of {K}."""
+
+
+def draw_results(results: Results, out: Path) -> list[Path]:
+    """Draw errors against inner steps at K = 5 and K = 10, as far as there are results. Returns the files."""
+    rows = {row.name: row for row in results.entries}
+    files = []
+    for shots in (5, 10):
+        names = {label: name.format(K=shots) for label, name in LEARNERS.items()}
+        curves = [_curve(label, rows[name], shots) for label, name in names.items() if name in rows]
+        if curves:
+            title = f"Finn's sinusoids, K = {shots}, seed 0, 95 % intervals over test tasks"
+            file = out / f"results-{shots}shot.png"
+            files.append(draw_curves(curves, file, measure="mse", ringed="as trained", title=title))
+    return files
+
+
+def draw_benchmark(benchmark: Benchmark, out: Path) -> list[Path]:
+    """Draw the time of an outer step against its size; a smoke benchmark has no such figure. Returns the files."""
+    if benchmark.scaling is None:
+        return []
+    rows = [{"axis": row.axis, "value": row.value, **row.timing._asdict()} for row in benchmark.scaling.growth]
+    return [draw_growth(rows, out / "bench-growth.png")]
+
+
+def draw_quickstart(run: Path, out: Path) -> list[Path]:
+    """Draw the fits and the errors of the trained quickstart in the run directory `run`. Returns the files."""
+    from maml_cli.evaluation import Protocol, open_run
+
+    files = draw(open_run(run), Protocol(), kinds=["fit", "steps"], form="png", out=out)
+    return [file.replace(out / f"quickstart-{file.name}") for file in files]
+
+
+def _curve(label: str, row: PublishedRow, shots: int) -> Curve:
+    """The errors of the first seed of a row at K = `shots`, ringed at the trained number of inner steps."""
+    (result,) = (result for result in row.runs[0].results if result.shots == shots)
+    statistics = [Statistic(errors.mean, errors.ci95, errors.median) for errors in result.steps]
+    return Curve(label, statistics, row.report_steps[0])
