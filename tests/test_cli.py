@@ -25,12 +25,12 @@ STATISTIC = {"mean", "ci95", "median"}
 
 
 def _json(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert next(iter(found)) == "schema_version" and found["schema_version"] == 1
-    return found
+    document: dict[str, Any] = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert next(iter(document)) == "schema_version" and document["schema_version"] == 1
+    return document
 
 
-def test_version_help_and_no_arguments(cli: Cli) -> None:
+def test_every_command_has_a_help_page_of_at_most_80_columns(cli: Cli) -> None:
     assert cli("--version").out.startswith("maml 0.")
     commands: list[list[str]] = [
         [],
@@ -85,20 +85,22 @@ def test_train_prints_the_run_on_stdout_and_the_rest_on_stderr(cli: Cli) -> None
     assert again.out == "outputs/smoke-2\n" and again.err == ""
 
 
-def test_train_says_when_it_is_first_order(cli: Cli) -> None:
+def test_train_states_the_order_of_the_meta_gradient(cli: Cli) -> None:
     assert "order    first order (FOMAML)" in cli("train", "-c", "fomaml-10shot", *TINY_RUN).err
     annealed = cli("train", "-c", "smoke", *TINY_RUN, "-s", "inner.first_order_until=6").err
     assert "order    first order for 6 outer steps, then second" in annealed
 
 
-def test_train_json(cli: Cli) -> None:
+def test_the_document_of_train_names_run_checkpoint_and_rates(cli: Cli) -> None:
     result = cli("train", "-c", "smoke", *TINY_RUN, "--json", "--quiet")
-    found = _json(result.out)
-    assert found["run"] == "outputs/smoke" and found["step"] == 12
-    assert found["checkpoint"] == "outputs/smoke/checkpoints/step-00000012.pt" and Path(found["checkpoint"]).exists()
-    assert found["device"] == "cpu" and found["engine"] == "eager" and found["interrupted"] is False
-    assert found["outer_steps_per_second"] == pytest.approx(12 / found["seconds"])
-    assert found["tasks_per_second"] == pytest.approx(25 * found["outer_steps_per_second"])
+    document = _json(result.out)
+    assert document["run"] == "outputs/smoke" and document["step"] == 12
+    assert (
+        document["checkpoint"] == "outputs/smoke/checkpoints/step-00000012.pt" and Path(document["checkpoint"]).exists()
+    )
+    assert document["device"] == "cpu" and document["engine"] == "eager" and document["interrupted"] is False
+    assert document["outer_steps_per_second"] == pytest.approx(12 / document["seconds"])
+    assert document["tasks_per_second"] == pytest.approx(25 * document["outer_steps_per_second"])
 
 
 def test_train_without_a_config_takes_the_quickstart_and_a_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_out_takes_a_new_directory_only(cli: Cli) -> None:
     assert result.code == 3 and result.err.startswith("a/b: not empty; give a new directory")
 
 
-def test_resume_goes_on_with_a_run_or_one_of_its_checkpoints(cli: Cli, trained: str) -> None:
+def test_resume_continues_from_a_run_or_one_of_its_checkpoints(cli: Cli, trained: str) -> None:
     last = Path(trained) / "checkpoints" / "step-00000012.pt"
     expected = last.read_bytes()
     last.unlink()
@@ -141,10 +143,10 @@ def test_resume_auto_finds_the_unfinished_run_of_the_same_config(cli: Cli, train
 def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bytes(number: int, code: int, tmp_path: Path) -> None:
     options = ["-c", "smoke", "-s", "outer.steps=2000", "-s", "run.eval_tasks=4"]
     command = [sys.executable, "-m", "maml_cli", "train"]
-    where: dict[str, Any] = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+    options_of_process: dict[str, Any] = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
     metrics = tmp_path / "outputs" / "smoke" / "metrics.jsonl"
     with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **where
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options_of_process
     ) as stopped:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not any("loss" in record for record in read_lines(metrics)):
@@ -156,26 +158,30 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bytes(number: int
     assert err.endswith(f"stopped by {name}; checkpoint saved. Resume with: maml train --resume outputs/smoke\n")
     last = json.loads((tmp_path / "outputs" / "smoke" / "last.json").read_text())
     assert 0 < last["step"] < 2000
-    subprocess.run([*command, "--resume", "outputs/smoke", "-q"], check=True, capture_output=True, **where)
-    subprocess.run([*command, *options, "--out", "whole", "-q"], check=True, capture_output=True, **where)
+    subprocess.run([*command, "--resume", "outputs/smoke", "-q"], check=True, capture_output=True, **options_of_process)
+    subprocess.run(
+        [*command, *options, "--out", "uninterrupted", "-q"], check=True, capture_output=True, **options_of_process
+    )
     for file in "metrics.jsonl", "checkpoints/step-00002000.pt", "last.json", "config.yaml":
-        assert (tmp_path / "outputs/smoke" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+        assert (tmp_path / "outputs/smoke" / file).read_bytes() == (tmp_path / "uninterrupted" / file).read_bytes(), (
+            file
+        )
 
 
 def test_diverging_is_exit_5_with_advice(cli: Cli) -> None:
     result = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "inner.alpha.init=1e6", "-s", "inner.steps=5")
     assert result.code == 5
-    first, advice, kept = result.err.splitlines()
+    first, advice, checkpoint = result.err.splitlines()
     assert first.startswith("diverged at outer step 1: ") and first.endswith("is not finite")
     assert advice == (
         "try a lower alpha (--set inner.alpha.init=100000), fewer inner steps (--set inner.steps=2) "
         "or a smaller initialisation (--set model.init_gain=0.1)"
     )
-    assert kept == "the last good checkpoint is outputs/smoke/checkpoints/step-00000000.pt"
+    assert checkpoint == "the last good checkpoint is outputs/smoke/checkpoints/step-00000000.pt"
     assert cli("eval", "--checkpoint", "outputs/smoke", "--tasks", "3").code == 0
 
 
-def test_eval_table(cli: Cli, trained: str) -> None:
+def test_the_table_of_eval_has_a_row_for_each_inner_step_and_baseline_in_80_columns(cli: Cli, trained: str) -> None:
     result = cli("eval", "--checkpoint", trained, "--tasks", "20", "--steps", "3")
     assert result.code == 0 and result.err.startswith("not written to a file: eval.json is for the default protocol")
     lines = result.out.splitlines()
@@ -186,31 +192,31 @@ def test_eval_table(cli: Cli, trained: str) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_eval_json(cli: Cli, trained: str) -> None:
+def test_the_document_of_eval_has_a_result_for_each_k_and_repeats_exactly(cli: Cli, trained: str) -> None:
     result = cli(
         "eval", "--checkpoint", trained, "--tasks", "20", "--steps", "2", "--shots", "5,10", "--seed", "7", "--json"
     )
-    found = _json(result.out)
-    assert found["checkpoint"] == f"{trained}/checkpoints/step-00000012.pt" and found["step"] == 12
-    assert [one["shots"] for one in found["results"]] == [5, 10]
-    for one in found["results"]:
-        assert one.keys() == {"shots", "num_tasks", "seed", "trained_steps", "steps", "by_seed", "baselines"}
-        assert (one["num_tasks"], one["seed"], one["trained_steps"]) == (20, 7, 1)
-        assert one["baselines"].keys() == {
+    document = _json(result.out)
+    assert document["checkpoint"] == f"{trained}/checkpoints/step-00000012.pt" and document["step"] == 12
+    assert [evaluation["shots"] for evaluation in document["results"]] == [5, 10]
+    for evaluation in document["results"]:
+        assert evaluation.keys() == {"shots", "num_tasks", "seed", "trained_steps", "steps", "by_seed", "baselines"}
+        assert (evaluation["num_tasks"], evaluation["seed"], evaluation["trained_steps"]) == (20, 7, 1)
+        assert evaluation["baselines"].keys() == {
             "zero",
             "best_unadapted",
             "random_init",
             "least_squares",
             "least_squares_any_frequency",
         }
-        assert one["baselines"]["least_squares_any_frequency"] is None
+        assert evaluation["baselines"]["least_squares_any_frequency"] is None
         assert (
-            [step["step"] for step in one["steps"]]
-            == [step["step"] for step in one["baselines"]["random_init"]]
+            [step["step"] for step in evaluation["steps"]]
+            == [step["step"] for step in evaluation["baselines"]["random_init"]]
             == [0, 1, 2]
         )
-        points = [*one["steps"], *one["baselines"]["random_init"]]
-        points += [one["baselines"][name] for name in ("zero", "best_unadapted", "least_squares")]
+        points = [*evaluation["steps"], *evaluation["baselines"]["random_init"]]
+        points += [evaluation["baselines"][name] for name in ("zero", "best_unadapted", "least_squares")]
         for point in points:
             for name in "grid", "query", "support":
                 assert point[name].keys() == {"mse", "mae"}
@@ -223,7 +229,7 @@ def test_eval_json(cli: Cli, trained: str) -> None:
     )
 
 
-def test_what_overflows_is_null_in_json_and_inf_in_the_table(cli: Cli, trained: str) -> None:
+def test_errors_that_overflow_are_null_in_json_and_inf_in_the_table(cli: Cli, trained: str) -> None:
     arguments = ["eval", "--checkpoint", trained, "--tasks", "4", "--steps", "40", "--set", "tasks.amplitude=1e20"]
     last = _json(cli(*arguments, "--json").out)["results"][0]["steps"][40]
     assert last["grid"]["mse"] == {"mean": None, "ci95": None, "median": None}
@@ -231,11 +237,11 @@ def test_what_overflows_is_null_in_json_and_inf_in_the_table(cli: Cli, trained: 
     assert row.split()[1:4] == ["inf", "inf", "inf"]
 
 
-def test_eval_outside_the_family_and_only_there(cli: Cli, trained: str) -> None:
+def test_eval_takes_other_tasks_and_refuses_other_keys(cli: Cli, trained: str) -> None:
     arguments = ["eval", "--checkpoint", trained, "--tasks", "50", "--steps", "0", "--json"]
     inside, outside = (_json(cli(*arguments, *more).out) for more in ([], ["--set", "tasks.amplitude=[3,3]"]))
     assert outside["overrides"] == ["tasks.amplitude=[3,3]"]
-    zero = [found["results"][0]["baselines"]["zero"]["grid"]["mse"]["mean"] for found in (inside, outside)]
+    zero = [document["results"][0]["baselines"]["zero"]["grid"]["mse"]["mean"] for document in (inside, outside)]
     assert zero[1] == pytest.approx(4.5, rel=0.2) and zero[0] != zero[1]
     for text in "inner.steps=3", "model.hidden=[3]":
         result = cli("eval", "--checkpoint", trained, "--set", text)
@@ -270,7 +276,7 @@ def test_a_run_trained_on_another_device_is_evaluated_on_this_one(cli: Cli, trai
     assert cli("eval", "--checkpoint", "from-cuda.pt", "--tasks", "5", "--steps", "1").code == 0
 
 
-def test_a_damaged_run_of_another_config_is_not_in_the_way_of_resume_auto(cli: Cli, trained: str) -> None:
+def test_resume_auto_ignores_a_damaged_run_of_another_config(cli: Cli, trained: str) -> None:
     file = Path(trained) / "checkpoints" / "step-00000012.pt"
     file.write_bytes(file.read_bytes()[:-100])
     options = ["-c", "smoke", *TINY_RUN, "-q", "--resume", "auto"]
@@ -279,14 +285,14 @@ def test_a_damaged_run_of_another_config_is_not_in_the_way_of_resume_auto(cli: C
     assert result.code == 4 and "the newest good checkpoint is" in result.err
 
 
-def test_a_preset_is_found_beside_a_directory_of_its_name(cli: Cli) -> None:
+def test_a_preset_takes_precedence_over_a_directory_of_its_name(cli: Cli) -> None:
     Path("smoke").mkdir()
     assert cli("config", "check", "smoke").code == 0
     Path("other").mkdir()
     assert cli("config", "check", "other").code == 3
 
 
-def test_text_that_the_terminal_cannot_show_is_no_error(cli: Cli, trained: str) -> None:
+def test_characters_outside_the_encoding_of_the_terminal_are_question_marks(cli: Cli, trained: str) -> None:
     command = [sys.executable, "-m", "maml_cli", "eval", "--checkpoint", trained, "--tasks", "5", "--steps", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -357,16 +363,16 @@ def test_check_of_a_run_checks_the_learner_of_its_config(cli: Cli, monkeypatch: 
     from maml_cli import checks
 
     run = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "inner.steps=3", "-s", "model.hidden=[7]").out.strip()
-    seen: list[Any] = []
+    configs: list[Any] = []
 
     def record(config: Any) -> list[Any]:
-        seen.append(config)
+        configs.append(config)
         return []
 
     monkeypatch.setattr(checks, "run_checks", record)
     for path in run, f"{run}/checkpoints/step-00000012.pt":
         assert cli("check", path, "-s", "inner.loss=l1").code == 0
-    assert [(config.inner.steps, config.model.hidden, config.inner.loss) for config in seen] == [(3, [7], "l1")] * 2
+    assert [(config.inner.steps, config.model.hidden, config.inner.loss) for config in configs] == [(3, [7], "l1")] * 2
 
 
 def test_a_file_that_cannot_be_written_is_named_with_its_option(cli: Cli, trained: str) -> None:
@@ -406,9 +412,9 @@ def test_check_passes_and_reports(cli: Cli) -> None:
     result = cli("check")
     assert result.code == 0 and f"{NUM_CHECKS} of {NUM_CHECKS} checks passed" in result.out
     assert max(map(len, result.out.splitlines())) <= 80
-    found = _json(cli("check", "-c", "lab-learned-alpha", "-s", "inner.alpha.per=layer", "--json").out)
-    assert found["passed"] is True and len(found["cases"]) == NUM_CHECKS
-    assert all(case.keys() == {"name", "expected", "obtained", "tolerance", "passed"} for case in found["cases"])
+    document = _json(cli("check", "-c", "lab-learned-alpha", "-s", "inner.alpha.per=layer", "--json").out)
+    assert document["passed"] is True and len(document["cases"]) == NUM_CHECKS
+    assert all(case.keys() == {"name", "expected", "obtained", "tolerance", "passed"} for case in document["cases"])
 
 
 @pytest.mark.parametrize(
@@ -434,7 +440,7 @@ def test_check_notices_wrong_weights_of_the_multi_step_loss(cli: Cli, monkeypatc
     assert cli("check", *(word for change in changes for word in ("-s", change))).code == 1
 
 
-def test_check_fails_when_anything_is_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_fails_if_alphas_start_at_another_value(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update_rules, "init_alphas", lambda *a, **k: {"alpha": torch.full((1, 1, 1, 1), 0.3).double()})
     result = cli("check")
     assert result.code == 1 and "WRONG" in result.out
@@ -442,7 +448,7 @@ def test_check_fails_when_anything_is_off(cli: Cli, monkeypatch: pytest.MonkeyPa
     assert result.code == 1 and _json(result.out)["passed"] is False
 
 
-def test_presets_and_config_commands(cli: Cli) -> None:
+def test_presets_are_listed_shown_and_copied_and_configs_checked_and_shown(cli: Cli) -> None:
     assert cli("presets").out == cli("presets", "list").out
     assert [line.split()[0] for line in cli("presets").out.splitlines()][:2] == ["alpha-per-step-10shot", "anil-10shot"]
     assert cli("presets", "show", "smoke").out == (ROOT / "configs" / "smoke.yaml").read_text()
@@ -456,10 +462,10 @@ def test_presets_and_config_commands(cli: Cli) -> None:
     assert (result.code, result.err) == (2, "mine.yaml:1:9: inner.step: unknown key; did you mean inner.steps?\n")
 
 
-def test_info(cli: Cli) -> None:
-    found = _json(cli("info", "--json").out)
-    assert found["torch"] == torch.__version__ and "cpu" in found["devices"] and found["cpu capability"]
-    assert cli("info").out.count("\n") == len(found) - 1
+def test_info_has_versions_and_devices_in_text_and_json(cli: Cli) -> None:
+    document = _json(cli("info", "--json").out)
+    assert document["torch"] == torch.__version__ and "cpu" in document["devices"] and document["cpu capability"]
+    assert cli("info").out.count("\n") == len(document) - 1
 
 
 def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> None:

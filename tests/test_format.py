@@ -32,7 +32,7 @@ def test_a_number_in_text_is_within_half_a_unit_of_its_last_digit(value: float) 
 
 
 @given(FINITE.filter(lambda value: abs(value) < 1e300))
-def test_a_number_in_text_is_its_own_text(value: float) -> None:
+def test_formatting_a_formatted_number_changes_nothing(value: float) -> None:
     for function in format_number, format_short:
         assert function(float(function(value))) == function(value)
 
@@ -65,7 +65,9 @@ def test_numbers_that_are_not_finite_are_inf_in_text_and_null_in_json() -> None:
         (math.inf, 1.0, "inf ± 1.0000"),
     ],
 )
-def test_an_interval_has_a_half_width_where_it_means_something(mean: float, half_width: float, text: str) -> None:
+def test_an_interval_of_a_rounding_error_or_an_overflow_has_no_half_width(
+    mean: float, half_width: float, text: str
+) -> None:
     assert format_interval(mean, half_width) == text
 
 

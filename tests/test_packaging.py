@@ -1,6 +1,7 @@
 """The wheel and the project's metadata: what an installation contains, and what it says about itself."""
 
 import email
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from maml_cli import __version__
+from maml_cli.cli.app import main
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -47,6 +49,11 @@ def test_the_metadata_name_licence_versions_and_the_command(wheel: dict[str, byt
     supported = {line.rpartition(" ")[2] for line in metadata.get_all("Classifier", []) if "Python :: 3." in line}
     assert supported == {"3.11", "3.12", "3.13"} and metadata["Requires-Python"] == ">=3.11"
     assert f"maml = {PROJECT['scripts']['maml']}" in wheel[f"{folder}/entry_points.txt"].decode()
+
+
+def test_the_command_is_the_entry_point_of_the_command_line() -> None:
+    module, _, function = PROJECT["scripts"]["maml"].partition(":")
+    assert getattr(importlib.import_module(module), function) is main
 
 
 def test_every_dependency_has_a_pinned_version() -> None:

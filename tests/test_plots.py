@@ -342,7 +342,7 @@ def test_a_new_figure_is_one_row_and_one_function(cli: Cli, trained: str, monkey
     monkeypatch.setattr(run_figures, "draw_empty", lambda request: new_figure(1, 1), raising=False)
     run = open_run(Path(trained))
     assert run_figures.drawable(run) == ["fit", "curve", "steps", "alpha", "empty"]
-    (file,) = draw(run, Protocol(), kinds=["empty"], form="png", out=None)
+    (file,) = draw(run, Protocol(), kinds=["empty"], file_format="png", out=None)
     assert file == Path(trained, "plots", "empty.png") and file.exists()
 
 
@@ -350,7 +350,7 @@ def test_every_row_has_its_function_and_an_unknown_kind_raises(cli: Cli, trained
     for kind in FIGURES:
         assert drawing_function(kind).__name__ == FIGURES[kind].function
     with pytest.raises(KeyError, match="pie"):
-        draw(open_run(Path(trained)), Protocol(), kinds=["pie"], form="png", out=None)
+        draw(open_run(Path(trained)), Protocol(), kinds=["pie"], file_format="png", out=None)
     assert not Path(trained, "plots").exists()
 
 
@@ -416,8 +416,8 @@ def test_a_trace_of_several_seeds_is_the_mean_of_those_that_have_not_diverged(
     assert [values for _, values in points[1:]] == [[pytest.approx(0.3)]] * 3
 
 
-def test_fits_are_those_of_the_test_tasks(cli: Cli, trained: str) -> None:
-    opened = open_run(Path(trained))
-    fits = fit_tasks(opened, Protocol(num_tasks=3, shots=(4,), steps=2))
+def test_fits_have_a_prediction_for_each_inner_step_and_differ_by_task(cli: Cli, trained: str) -> None:
+    run = open_run(Path(trained))
+    fits = fit_tasks(run, Protocol(num_tasks=3, shots=(4,), steps=2))
     assert len(fits) == 3 and fits[0].predictions.shape == (3, 301) and fits[0].support_x.shape == (4,)
     assert len({fit.truth.abs().max().item() for fit in fits}) == 3

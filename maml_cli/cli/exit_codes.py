@@ -1,4 +1,4 @@
-"""Errors as the user sees them: one line on stderr, `what: problem; what would be right`, and an exit code."""
+"""Errors as the user sees them: one line on stderr, `subject: problem; advice`, and an exit code."""
 
 import contextlib
 import sys
@@ -16,7 +16,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the process with a message and an exit code at every mistake of the user's; other errors are bugs."""
+    """Turn every mistake of the user's into a message and an exit code; other errors are bugs and pass through."""
     try:
         yield
     except UserError as error:

@@ -33,12 +33,12 @@ def check(
       maml check --config finn-10shot --set inner.steps=5 --json
     """
     from maml_cli.checks import run_checks
-    from maml_cli.reporting import case_dict, print_cases, to_json
+    from maml_cli.reporting import case_document, print_cases, to_json
 
     cases = run_checks(_config(run, checkpoint, config, overrides or []))
     passed = all(case.passed for case in cases)
     if as_json:
-        typer.echo(to_json({"passed": passed, "cases": [case_dict(case) for case in cases]}))
+        typer.echo(to_json({"passed": passed, "cases": [case_document(case) for case in cases]}))
     else:
         print_cases(cases)
     if not passed:

@@ -15,13 +15,14 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def register(app: typer.Typer, function: Callable[..., None], *, name: str | None = None) -> None:
-    """Make a function a command of `app`; its docstring is the help page."""
+    """Register a function as a command of `app`, with its docstring as help page."""
     app.command(name, help=reflow(inspect.getdoc(function) or ""))(function)
 
 
 def reflow(text: str) -> str:
-    """Paragraphs on one line each, so that a terminal of any width breaks them; indented lines stay as they are."""
-    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in text.split("\n\n"))
+    """The text with each paragraph on one line, which terminals of any width break; indented paragraphs unchanged."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(words if words.startswith(" ") else " ".join(words.split()) for words in paragraphs)
 
 
 def complete_preset(incomplete: str) -> list[str]:

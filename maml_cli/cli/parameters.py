@@ -7,34 +7,38 @@ import typer
 
 from maml_cli.reporting.format import list_in_words
 
+MAX_SEED = 2**63 - 1
+"""The largest seed of PyTorch's generators."""
+
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str | int], int]:
-    """A parser of whole numbers from `low` to `high`; without `high` the largest is that of PyTorch's seeds."""
+    """A parser of whole numbers from `low` to `high`; by default up to the largest seed of PyTorch."""
 
     def parse(text: str | int) -> int:
-        return _whole_number(str(text), low, high)
+        return _parse(str(text), low, high, expected=f"a whole number from {_range(low, high)}")
 
     return parse
 
 
 class WholeNumbers(NamedTuple):
-    """Whole numbers given as one option; an annotation of tuple would make typer expect several arguments."""
+    """Whole numbers in the value of one option; typer would take an annotation of tuple for several values."""
 
     values: tuple[int, ...]
 
 
 def whole_numbers(low: int, high: int) -> Callable[[str], WholeNumbers]:
     """A parser of whole numbers separated by commas; repeated ones count once."""
+    expected = f"whole numbers from {_range(low, high)}, such as 5,10,20"
 
     def parse(text: str) -> WholeNumbers:
-        numbers = [_whole_number(part.strip(), low, high, several=True) for part in text.split(",")]
+        numbers = [_parse(word.strip(), low, high, expected=expected) for word in text.split(",")]
         return WholeNumbers(tuple(dict.fromkeys(numbers)))
 
     return parse
 
 
 def one_of(choices: Sequence[str]) -> Callable[[str], str]:
-    """A parser of one of a few words."""
+    """A parser of one of `choices`."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -44,10 +48,12 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
-def _whole_number(text: str, low: int, high: int | None, *, several: bool = False) -> int:
+def _parse(text: str, low: int, high: int | None, *, expected: str) -> int:
     # The digits are counted first: int() of thousands of digits is slow, and refused by Python.
-    if text.isdecimal() and len(text) < 20 and low <= int(text) <= (high or 2**63 - 1):
+    if text.isdecimal() and len(text) < 20 and low <= int(text) <= (high or MAX_SEED):
         return int(text)
-    to = f" to {high:,}" if high else ""
-    numbers = f"whole numbers from {low}{to}, such as 5,10,20" if several else f"a whole number from {low}{to}"
-    raise typer.BadParameter(f"{text}: must be {numbers}")
+    raise typer.BadParameter(f"{text}: must be {expected}")
+
+
+def _range(low: int, high: int | None) -> str:
+    return f"{low} to {high:,}" if high else f"{low}"

@@ -60,18 +60,18 @@ def evaluate(
     from maml_cli.reporting import evaluation_document, print_evaluations, to_json
     from maml_cli.training import print_message
 
-    opened = _open(choose_run(run, checkpoint), overrides, device)
+    trained_run = _open_run(choose_run(run, checkpoint), overrides, device)
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
-    evaluations = evaluate_run(opened, protocol)
-    document = to_json(evaluation_document(opened, evaluations, overrides or []))
+    evaluations = evaluate_run(trained_run, protocol)
+    document = to_json(evaluation_document(trained_run, evaluations, overrides or []))
     with writing("--out", out):
         try:  # before printing: `maml eval ... | head -1` ends this process once its output is not read
-            note = write_result(opened, document, protocol, overrides or [], out)
-        finally:  # a file that cannot be written does not lose the numbers
+            note = write_result(trained_run, document, protocol, overrides or [], out)
+        finally:  # the numbers are printed even if the file cannot be written
             if as_json:
                 typer.echo(document)
             else:
-                print_evaluations(evaluations, measure=opened.measure, title=opened.title)
+                print_evaluations(evaluations, measure=trained_run.measure, title=trained_run.title)
         print_message(note)
 
 
@@ -87,7 +87,7 @@ def plot(
             help="; ".join(f"{name}: {row.help}" for name, row in FIGURES.items()) + "; or all.",
         ),
     ] = "all",
-    form: Annotated[
+    file_format: Annotated[
         str, typer.Option("--format", parser=one_of(FILE_FORMATS), metavar="FORMAT", help="png, svg or pdf.")
     ] = "png",
     out: Annotated[
@@ -115,7 +115,7 @@ def plot(
 ) -> None:
     """Draw figures of a trained run; the paths of the files are printed on stdout.
 
-    Of a checkpoint outside a run directory there are no figures over outer steps.
+    A checkpoint outside a run directory has no figures over outer steps.
 
     [bold]Examples[/]
 
@@ -127,16 +127,15 @@ def plot(
     from maml_cli.reporting.run_figures import draw, drawable
     from maml_cli.training import print_message
 
-    opened = _open(choose_run(run, checkpoint), overrides, None)
-    kinds = drawable(opened) if kind == "all" else [kind]
+    trained_run = _open_run(choose_run(run, checkpoint), overrides, None)
+    kinds = drawable(trained_run) if kind == "all" else [kind]
     if kind == "all":
         for name in (name for name in FIGURES if name not in kinds):
             print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
     protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
+    shown = show_steps.values if show_steps else ()
     with writing("--out", out):
-        for file in draw(
-            opened, protocol, kinds=kinds, form=form, out=out, show_steps=show_steps.values if show_steps else ()
-        ):
+        for file in draw(trained_run, protocol, kinds=kinds, file_format=file_format, out=out, show_steps=shown):
             typer.echo(file)
 
 
@@ -156,7 +155,7 @@ def compare(
     device: DeviceOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Compare runs on the same test tasks: errors side by side, and differences task by task.
+    """Compare trained runs on the same test tasks: errors side by side, and differences task by task.
 
     Every run adapts to the same points of the same tasks. The difference from the first run is taken on each task, so
     that its interval says whether it is more than chance. Each run is compared after the inner steps it was trained
@@ -175,11 +174,10 @@ def compare(
     if len(runs) < 2:
         raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")
     if out.suffix.lower().removeprefix(".") not in FILE_FORMATS:
-        raise ConfigError(f"--out {out}: must end in {list_in_words([f'.{form}' for form in FILE_FORMATS])}")
-    opened = [_open(run, None, device) for run in runs]
-    comparisons = compare_runs(
-        opened, Protocol(tasks, shots.values if shots else (), steps, seed), any_family=any_family
-    )
+        raise ConfigError(f"--out {out}: must end in {list_in_words([f'.{name}' for name in FILE_FORMATS])}")
+    trained_runs = [_open_run(run, None, device) for run in runs]
+    protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
+    comparisons = compare_runs(trained_runs, protocol, any_family=any_family)
     figures: list[Path] = []
     try:
         with writing("--out", out):
@@ -194,7 +192,7 @@ def compare(
     print_message(message)
 
 
-def _open(path: Path, overrides: list[str] | None, device: Device | None) -> "TrainedRun":
+def _open_run(path: Path, overrides: list[str] | None, device: Device | None) -> "TrainedRun":
     """The trained run at `path`; a warning about its files goes to stderr."""
     from maml_cli.evaluation import open_run
     from maml_cli.training import print_message

@@ -13,7 +13,7 @@ def train(
     out: RunDirOpt = None,
     resume: ResumeOpt = None,
     device: DeviceOpt = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the training; write nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no progress, only errors.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -28,7 +28,7 @@ def train(
       maml train --config mine.yaml --out outputs/mine --device cpu
       maml train --resume outputs/mine
     """
-    from maml_cli.reporting import plan_dict, to_json, train_dict
+    from maml_cli.reporting import plan_document, to_json, training_document
     from maml_cli.training import plan_training, run_session, training_summary
 
     plan = plan_training(config, overrides or [], out=out, resume=resume, device=device)
@@ -37,9 +37,9 @@ def train(
             f"{plan.run_directory}: nothing written (--dry-run)",
             *training_summary(plan.config, plan.device, plan.engine),
         ]
-        typer.echo(to_json(plan_dict(plan)) if as_json else "\n".join(lines))
+        typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(lines))
         return
     session = run_session(plan, quiet=quiet)
-    typer.echo(to_json(train_dict(session)) if as_json else session.run)
+    typer.echo(to_json(training_document(session)) if as_json else session.run)
     if session.exit_code:
         raise typer.Exit(session.exit_code)

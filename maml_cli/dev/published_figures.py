@@ -44,7 +44,7 @@ def draw_quickstart(run: Path, out: Path) -> list[Path]:
     """Draw the fits and the errors of the trained quickstart in the run directory `run`. Returns the files."""
     from maml_cli.evaluation import Protocol, open_run
 
-    files = draw(open_run(run), Protocol(), kinds=["fit", "steps"], form="png", out=out)
+    files = draw(open_run(run), Protocol(), kinds=["fit", "steps"], file_format="png", out=out)
     return [file.replace(out / f"quickstart-{file.name}") for file in files]
 
 

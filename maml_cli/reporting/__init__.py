@@ -7,12 +7,12 @@ from maml_cli.lazy import lazy_attributes
 if TYPE_CHECKING:
     from maml_cli.reporting.documents import (
         Document,
-        case_dict,
+        case_document,
         comparison_document,
         evaluation_document,
-        plan_dict,
+        plan_document,
         to_json,
-        train_dict,
+        training_document,
     )
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Curve",
     "Document",
-    "case_dict",
+    "case_document",
     "comparison_document",
     "draw",
     "draw_comparison",
@@ -34,24 +34,24 @@ __all__ = [
     "format_interval",
     "format_number",
     "format_short",
-    "plan_dict",
+    "plan_document",
     "plural",
     "print_cases",
     "print_comparisons",
     "print_evaluations",
     "to_json",
-    "train_dict",
+    "training_document",
 ]
 
 _MODULES = {
     "documents": [
         "Document",
-        "case_dict",
+        "case_document",
         "comparison_document",
         "evaluation_document",
-        "plan_dict",
+        "plan_document",
         "to_json",
-        "train_dict",
+        "training_document",
     ],
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],

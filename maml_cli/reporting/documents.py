@@ -25,7 +25,7 @@ def to_json(document: Document) -> str:
     return json.dumps(finite_or_null({"schema_version": JSON_SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
 
 
-def plan_dict(plan: TrainPlan) -> Document:
+def plan_document(plan: TrainPlan) -> Document:
     """The document of `maml train --dry-run --json`."""
     return {
         "run": plan.run_directory,
@@ -36,7 +36,7 @@ def plan_dict(plan: TrainPlan) -> Document:
     }
 
 
-def train_dict(session: SessionResult) -> Document:
+def training_document(session: SessionResult) -> Document:
     """The document of `maml train --json`; seconds and rates are those of this process."""
     result, config = session.result, session.config
     rate = result.steps_done / result.seconds if result.steps_done else 0.0
@@ -73,7 +73,7 @@ def comparison_document(comparisons: Sequence[Comparison], figures: Sequence[Pat
     }
 
 
-def case_dict(case: Case) -> Document:
+def case_document(case: Case) -> Document:
     """A check of `maml check --json`: its expected and obtained value, and whether the two agree."""
     return {**case._asdict(), "passed": case.passed}
 

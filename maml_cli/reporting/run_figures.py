@@ -50,12 +50,13 @@ def draw(
     protocol: Protocol,
     *,
     kinds: Sequence[str],
-    form: str,
+    file_format: str,
     out: Path | None,
     show_steps: Sequence[int] = (),
 ) -> list[Path]:
-    """Draw each of `kinds` as KIND.`form` in the directory `out`, by default `plots` in the run directory, or `plots`
-    next to a checkpoint outside one. Returns the files.
+    """Draw each of `kinds` as KIND.`file_format` in the directory `out`. Returns the files.
+
+    By default `out` is `plots` in the run directory, or `plots` next to a checkpoint outside one.
 
     Raises KeyError for a kind that is not in FIGURES, FileError if it needs metrics.jsonl and there is none, and
     ConfigError if `show_steps` exceed the inner steps of `protocol`.
@@ -68,13 +69,13 @@ def draw(
     directory = out or (run.checkpoint.run or run.checkpoint.file.parent) / "plots"
     directory.mkdir(parents=True, exist_ok=True)
     return [
-        save_figure(lambda function=function: function(request), directory / f"{kind}.{form}")  # type: ignore[misc]
+        save_figure(lambda function=function: function(request), directory / f"{kind}.{file_format}")  # type: ignore[misc]
         for kind, function in functions.items()
     ]
 
 
 def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
-    """Draw a figure for each K: to `out` if there is one, else to `out` with K in its name. Returns the files."""
+    """Draw a figure for each K: to `out` for a single K, else to `out` with K in its name. Returns the files."""
     files = []
     for comparison in comparisons:
         file = out if len(comparisons) == 1 else out.with_stem(f"{out.stem}-{comparison.shots}shot")
@@ -171,11 +172,11 @@ def alpha(request: FigureRequest) -> Figure:
         for key, values in final.items():
             traces[key].append((run.checkpoint.step, [config.init] * len(values)))
     granularity = f"learned per {config.per}{' (mean)' if config.per == 'parameter' else ''}"
-    words = granularity if config.learned else f"fixed at {config.init:g}, not learned"
+    description = granularity if config.learned else f"fixed at {config.init:g}, not learned"
     return training_figures.alpha_figure(
         {key: _until(trace, run) for key, trace in traces.items()},
         is_learned=config.learned,
-        title=f"{_name(run)}: alpha, {words}; {_trained_on(run)}",
+        title=f"{_name(run)}: alpha, {description}; {_trained_on(run)}",
     )
 
 

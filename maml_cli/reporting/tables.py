@@ -80,13 +80,14 @@ def print_cases(cases: Sequence[Case]) -> None:
         table.add_row(verdict, case.name, f"{case.expected:.6g}", f"{case.obtained:.6g}")
     console = _console()
     console.print(table)
-    wrong = sum(not case.passed for case in cases)
-    console.print(f"{len(cases) - wrong} of {len(cases)} checks passed" + (f", {wrong} WRONG" if wrong else ""))
+    num_wrong = sum(not case.passed for case in cases)
+    failures = f", {num_wrong} WRONG" if num_wrong else ""
+    console.print(f"{len(cases) - num_wrong} of {len(cases)} checks passed{failures}")
 
 
 def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
     def statistic(errors: Errors) -> Statistic:
-        return errors.mse if measure == "mse" else errors.mae
+        return _statistic(errors, measure)
 
     columns = [
         ErrorColumn("100-point grid", lambda errors: _interval(statistic(errors.grid))),
@@ -110,17 +111,20 @@ def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
 
 
 def _comparison_table(comparison: Comparison) -> Table:
-    several = any(run.num_seeds > 1 for run in comparison.runs)
-    seeds_column = [SEEDS_COLUMN] if several else []
+    has_seeds = any(run.num_seeds > 1 for run in comparison.runs)
+    seeds_column = [SEEDS_COLUMN] if has_seeds else []
     table = _table("run", "step", comparison.measure.upper(), *seeds_column, "median", "difference from first")
     for run in comparison.runs:
-        grid = run.steps[run.compared_step].grid
-        error = grid.mse if comparison.measure == "mse" else grid.mae
+        error = _statistic(run.steps[run.compared_step].grid, comparison.measure)
         mark = "*" if run.compared_step == run.trained_steps else " "
-        cells = [f"{run.compared_step}{mark}", _interval(error), *([_seeds_interval(error)] if several else [])]
+        cells = [f"{run.compared_step}{mark}", _interval(error), *([_seeds_interval(error)] if has_seeds else [])]
         difference = "" if run.difference is None else _interval(run.difference)
         table.add_row(run.label, *cells, format_number(error.median), difference)
     return table
+
+
+def _statistic(errors: Errors, measure: str) -> Statistic:
+    return errors.mse if measure == "mse" else errors.mae
 
 
 def _seeds_interval(value: Statistic) -> str:
@@ -135,7 +139,7 @@ def _interval(value: Statistic) -> str:
 def _table(*titles: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, title in enumerate(titles):
-        # Folded where a terminal is too narrow: a number that is cut is worse than one on two lines.
+        # A narrow terminal folds cells, because a number on two lines is better than a number that is cut.
         left = index == 0 or title == "check"
         table.add_column(title, justify="left" if left else "right", overflow="fold")
     return table
