@@ -172,7 +172,7 @@ def test_a_training_that_fails_is_reported_and_the_others_are_published(
     assert [row.name for row in read_results(out / "results.json").entries] == ["joint-5shot", "oracle-5shot"]
     messages = capsys.readouterr().err
     assert "runs/cavia-5shot-seed0 failed: " in messages
-    assert "failed, so that their previous results remain, if any: cavia-5shot" in messages
+    assert "failed; previous results, if any, are unchanged: cavia-5shot" in messages
 
 
 def test_new_rows_replace_previous_ones_in_the_order_of_the_plan() -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from maml_cli.cli.options import PresetArg, SetOpt, SourceArg, register
-from maml_cli.config import presets
 
 presets_app = typer.Typer(help="List, print or copy the configs that come with maml.")
 config_app = typer.Typer(help="Check a config, or show it with every default filled in.", no_args_is_help=True)
@@ -19,7 +18,9 @@ def _presets(context: typer.Context) -> None:
 
 
 def presets_list() -> None:
-    """List the presets, one a line."""
+    """List the presets, one per line."""
+    from maml_cli.config import presets
+
     width = max(len(name) for name in presets.names())
     for name in presets.names():
         typer.echo(f"{name:{width}}  {presets.summary(name)}")
@@ -27,6 +28,8 @@ def presets_list() -> None:
 
 def presets_show(name: PresetArg) -> None:
     """Print the YAML of a preset."""
+    from maml_cli.config import presets
+
     typer.echo(presets.path(name).read_text(encoding="utf-8"), nl=False)
 
 
@@ -35,6 +38,8 @@ def presets_copy(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
 ) -> None:
     """Copy a preset to FILE, to start a config of your own from it."""
+    from maml_cli.config import presets
+
     presets.copy(name, file)
     typer.echo(file)
 

@@ -109,7 +109,7 @@ def run_growth(*, seconds: float) -> list[Growth]:
 
 
 def run_scaling(*, rounds: int, seconds: float, out: Path) -> Scaling:
-    """Everything but the workloads; training runs go to `out`."""
+    """Time seeds side by side, growth, memory, light commands and a training; run directories go to `out`."""
     seeds = time_verified(SEEDS, rounds=rounds, seconds=seconds)
     typer.echo("timed: seeds side by side", err=True)
     growth = run_growth(seconds=seconds)

@@ -10,7 +10,7 @@ class Timing(NamedTuple):
     """Measurements of one contender.
 
     name: an engine or another library.
-    overrides: of the config finn-10shot.
+    overrides: changes to the config finn-10shot.
     milliseconds: per outer step, the median over rounds; None if it could not be timed.
     spread: smallest and largest of the rounds, in milliseconds.
     distance: relative distance of its meta-gradient from the reference engine in float64; None if not compared.
@@ -28,7 +28,7 @@ class Timing(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """All contenders on the same outer steps."""
+    """The timings of all contenders on the same outer steps."""
 
     title: str
     rows: list[Timing]
@@ -43,13 +43,13 @@ class Growth(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Where and with what it was measured.
+    """The machine and the software of a benchmark.
 
-    date: ISO 8601.
-    processor: model name.
-    cores: logical ones.
-    devices: that PyTorch can use.
-    versions: of Python and of the libraries that are installed.
+    date: day of the benchmark, ISO 8601.
+    processor: its model name.
+    cores: number of logical cores.
+    devices: devices that PyTorch can use.
+    versions: versions of Python and of the installed libraries, by name.
     """
 
     date: str
@@ -62,11 +62,11 @@ class Machine(NamedTuple):
 class Scaling(NamedTuple):
     """Measurements beyond the workloads.
 
-    seeds: runs trained side by side, and threads.
-    growth: inner steps, tasks and width.
-    memory: one large outer step.
+    seeds: timings of several runs side by side, with one thread and with two.
+    growth: timings along the axes inner steps, tasks and width.
+    memory: timings of one large outer step, for its memory.
     commands: seconds of light commands, by their arguments.
-    training_seconds: `maml train --config finn-10shot` from start to finish.
+    training_seconds: seconds of `maml train --config finn-10shot` from start to end.
     """
 
     seeds: list[Timing]

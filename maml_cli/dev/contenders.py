@@ -24,12 +24,12 @@ class Contender(NamedTuple):
 
 
 def time_verified(contenders: Sequence[Contender], *, rounds: int, seconds: float) -> list[Timing]:
-    """The timings of `time_outer_steps`, after each contender has shown its distance from the reference engine."""
+    """The timings of `time_outer_steps`, with each contender's distance from the reference engine, measured first."""
     return _measure(contenders, ("verify", "warm-up"), rounds=rounds, seconds=seconds)
 
 
 def time_outer_steps(contenders: Sequence[Contender], *, rounds: int, seconds: float) -> list[Timing]:
-    """Milliseconds per outer step of each contender: median and range of `rounds` that they take in turns.
+    """Milliseconds per outer step of each contender: median and range over `rounds`, in each of which all take turns.
 
     All processes exist at the same time, and only one of them computes. A contender that fails has a `missing` reason.
     """
@@ -40,14 +40,14 @@ def _measure(
     contenders: Sequence[Contender], preparation: Sequence[str], *, rounds: int, seconds: float
 ) -> list[Timing]:
     with contextlib.ExitStack() as stack:
-        asks = [stack.enter_context(_worker(contender)) for contender in contenders]
+        workers = [stack.enter_context(_worker(contender)) for contender in contenders]
         prepared: list[dict[str, float]] = [{} for _ in contenders]
-        for ask, values in zip(asks, prepared, strict=True):
+        for ask, values in zip(workers, prepared, strict=True):
             for request in preparation:
                 values |= ask(request) or {}
         times: list[list[float]] = [[] for _ in contenders]
         for _ in range(rounds):
-            for ask, milliseconds in zip(asks, times, strict=True):
+            for ask, milliseconds in zip(workers, times, strict=True):
                 reply = ask(f"time {seconds}")
                 milliseconds += [reply["milliseconds"]] if reply else []
     return [_timing(*measured) for measured in zip(contenders, prepared, times, strict=True)]

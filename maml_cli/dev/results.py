@@ -89,7 +89,9 @@ def select_rows(only: Sequence[str]) -> list[ResultRow]:
 
 def main(
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = os.cpu_count() or 1,
-    only: Annotated[list[str] | None, typer.Option(help="Only rows whose name begins with that.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only rows whose name begins with this; may be repeated.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", "-s", help="Replace one key of every config.")] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Number of test tasks.")] = NUM_TASKS,
     runs: Annotated[Path, typer.Option(help="Directory of the run directories.")] = RUNS,
@@ -117,7 +119,7 @@ def main(
             copy_published_runs(row, runs, out)
     typer.echo(out / "RESULTS.md")
     if failed := [row.name for row in rows if row.name not in runs_by_row]:
-        typer.echo(f"failed, so that their previous results remain, if any: {', '.join(failed)}", err=True)
+        typer.echo(f"failed; previous results, if any, are unchanged: {', '.join(failed)}", err=True)
         raise typer.Exit(DivergedError.exit_code)
 
 

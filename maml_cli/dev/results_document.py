@@ -13,10 +13,10 @@ PUBLISHED = Path("outputs/published")
 class StepErrors(NamedTuple):
     """Mean squared error on the grid over the test tasks, after one inner step.
 
-    mean: over tasks.
-    ci95: half width of the mean's 95 % interval.
-    median: over tasks.
-    max: of the worst task.
+    mean: mean over tasks.
+    ci95: half width of the mean's 95 % interval over tasks.
+    median: median over tasks.
+    max: error of the worst task.
     """
 
     mean: float
@@ -39,11 +39,11 @@ class ShotsResult(NamedTuple):
 class RunResult(NamedTuple):
     """One training and its evaluation.
 
-    seed: of the training.
-    outer_steps: how many were taken.
-    engine: the engine that took them.
-    seconds: of training, without evaluation.
-    results: an entry for each K.
+    seed: seed of the training.
+    outer_steps: number of outer steps.
+    engine: engine of the training.
+    seconds: seconds of training, without evaluation.
+    results: errors at each K.
     """
 
     seed: int

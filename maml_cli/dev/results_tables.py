@@ -109,7 +109,7 @@ def engines_used(results: Results) -> Mapping[str, int]:
 
 
 def _errors_cell(row: PublishedRow, shots: int) -> str:
-    """`1: 0.366 ± 0.008, 10: 0.171 ± 0.118`, of the first seed."""
+    """Errors of the first seed by inner step, such as `1: 0.366 ± 0.008, 10: 0.171 ± 0.118`."""
     return ", ".join(f"{step}: {_error(row.runs[0].errors(shots, step))}" for step in row.report_steps)
 
 

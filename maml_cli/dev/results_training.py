@@ -22,11 +22,11 @@ Notify = Callable[[str], None]
 class Job(NamedTuple):
     """One training and its evaluation, as a process gets it.
 
-    row: of the plan.
-    seed: of the training.
-    run: the run directory.
-    overrides: of the config, after those of the row.
-    num_tasks: test tasks.
+    row: the row of the plan.
+    seed: seed of the training.
+    run: run directory.
+    overrides: further changes to the config, after those of the row.
+    num_tasks: number of test tasks.
     """
 
     row: ResultRow
@@ -66,7 +66,7 @@ def train_and_evaluate(job: Job) -> RunResult:
 def grid_errors(run: Path, *, shots: int, steps: int, num_tasks: int) -> list[StepErrors]:
     """Squared errors of the trained run at `run` on the grid, after 0, 1, ..., `steps` inner steps.
 
-    The test tasks are those of `maml eval` with seed 0; the baselines are left out.
+    The test tasks are those of `maml eval` with seed 0. Baselines are not computed.
     """
     from maml_cli.evaluation import Protocol, learner_statistics, open_run
 
@@ -84,7 +84,7 @@ def training_seconds(run: Path) -> float:
 def run_jobs(jobs: Sequence[Job], *, processes: int, notify: Notify) -> dict[str, list[RunResult]]:
     """Run `jobs`, `processes` at a time; the results by name of their row, in the order of the seeds.
 
-    A job that fails is reported to `notify`, and the others continue. A row without all its seeds is left out.
+    A failed job is reported to `notify`, and the other jobs continue. Rows without results for all seeds are omitted.
     """
     results: dict[str, list[RunResult]] = {job.row.name: [] for job in jobs}
     started = time.perf_counter()

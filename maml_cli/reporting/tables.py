@@ -73,7 +73,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
 
 
 def print_cases(cases: Sequence[Case]) -> None:
-    """Print a row for each check: its verdict, its expected and its obtained value."""
+    """Print a row for each check: verdict, expected value and obtained value."""
     table = _table("", "check", "expected", "obtained")
     for case in cases:
         verdict = "ok" if case.passed else "[bold red]WRONG[/]"
