@@ -33,12 +33,16 @@ def whole_numbers(low: int, high: int) -> Callable[[str], WholeNumbers]:
     return parse
 
 
-def one_of(choices: Sequence[str]) -> Callable[[str], str]:
-    """A parser of one of a few words."""
+def one_of(choices: Sequence[str], *, key: str = "") -> Callable[[str], str]:
+    """A parser of one of a few words; a synonym of the config's `key` gets a hint."""
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise typer.BadParameter(f"{text}: must be {list_in_words([*choices])}")
+            from maml_cli.config.suggestions import suggest_value
+
+            close = suggest_value(key, text, choices)
+            hint = f"; did you mean {close}?" if close else ""
+            raise typer.BadParameter(f"{text}: must be {list_in_words([*choices])}{hint}")
         return text
 
     return parse
@@ -48,6 +52,6 @@ def _whole_number(text: str, low: int, high: int | None, *, several: bool = Fals
     # The digits are counted first: int() of thousands of digits is slow, and refused by Python.
     if text.isdecimal() and len(text) < 20 and low <= int(text) <= (high or 2**63 - 1):
         return int(text)
-    to = f" to {high:,}" if high else ""
+    to = f" to {high:,}" if high else " below 2^63"
     numbers = f"whole numbers from {low}{to}, such as 5,10,20" if several else f"a whole number from {low}{to}"
     raise typer.BadParameter(f"{text}: must be {numbers}")
