@@ -45,7 +45,7 @@ def select_device(requested: str, *, work: int, needs_float64: bool = False) -> 
     present = available_devices()
     if requested != "auto":
         if requested not in present:
-            raise ConfigError(f"device {requested} is not available here; --device takes auto, {', '.join(present)}")
+            raise ConfigError(f"device {requested}: not available here; there are auto, {', '.join(present)}")
         return Choice(requested, "as asked")
     accelerators = [name for name in present if name != "cpu" and not (name == "mps" and needs_float64)]
     if not accelerators:

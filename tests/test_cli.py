@@ -18,7 +18,7 @@ import torch
 from maml_cli.core import meta_gradients, update_rules
 from maml_cli.runs import read_lines
 from maml_cli.training import session
-from tests.conftest import NUM_CHECKS, TINY_RUN, Cli
+from tests.conftest import NUM_CHECKS, TINY_RUN, Cli, shell
 
 ROOT = Path(__file__).parent.parent
 STATISTIC = {"mean", "ci95", "median"}
@@ -317,7 +317,7 @@ def test_a_damaged_checkpoint_is_exit_4_and_names_the_newest_good_one(cli: Cli, 
         (["train", "--device", "tpu"], 2, "--device tpu: must be auto, cpu, cuda or mps"),
         (["train", "--foo"], 2, "--foo: no such option; did you mean --out?"),
         (["train", "--zzz"], 2, "--zzz: no such option; see maml train --help"),
-        (["train", "extra"], 2, "got unexpected extra argument(s) (extra); see maml train --help"),
+        (["train", "extra"], 2, "extra: not expected here; see maml train --help"),
         (["train", "--quiet=3"], 2, "--quiet: does not take a value; see maml --help"),
         (["train", "--resume", "nowhere"], 3, "nowhere: no such run or checkpoint"),
         (["eval", "--checkpoint", "nowhere"], 3, "nowhere: no such run or checkpoint"),
@@ -333,18 +333,23 @@ def test_a_damaged_checkpoint_is_exit_4_and_names_the_newest_good_one(cli: Cli, 
         (["eval", "x", "--shots", "0"], 2, "--shots 0: must be whole numbers from 1 to 100,000, such as 5,10,20"),
         (["eval", "x", "--tasks", "1"], 2, "--tasks 1: must be a whole number from 2 to 1,000,000"),
         (["eval", "x", "--tasks", "many"], 2, "--tasks many: must be a whole number from 2 to 1,000,000"),
-        (["eval", "x", "--seed", "-1"], 2, "--seed -1: must be a whole number from 0"),
-        (["eval", "x", "--seed", str(2**63)], 2, f"--seed {2**63}: must be a whole number from 0"),
+        (["eval", "x", "--seed", "-1"], 2, "--seed -1: must be a whole number from 0 below 2^63"),
+        (["eval", "x", "--seed", str(2**63)], 2, f"--seed {2**63}: must be a whole number from 0 below 2^63"),
         (["plot", "x", "--kind", "pie"], 2, "--kind pie: must be fit, curve, steps, alpha or all"),
         (["plot", "x", "--format", "gif"], 2, "--format gif: must be png, svg or pdf"),
         (["compare"], 2, "RUN RUN...: missing; see maml compare --help"),
         (["compare", "x"], 2, "RUN x: give two runs or more to compare"),
         (["compare", "x", "y", "--out", "c.gif"], 2, "--out c.gif: must end in .png, .svg or .pdf"),
         (["presets", "show"], 2, "NAME: missing; see maml presets show --help"),
-        (["presets", "frobnicate"], 2, "no such command 'frobnicate'; see maml presets --help"),
+        (["presets", "frobnicate"], 2, "frobnicate: no such command; see maml presets --help"),
         (["presets", "show", "nothing"], 2, "nothing: no such preset"),
         (["config", "check", "nothing.yaml"], 3, "nothing.yaml: no such file"),
-        (["frobnicate"], 2, "no such command 'frobnicate'; see maml --help"),
+        (["frobnicate"], 2, "frobnicate: no such command; see maml --help"),
+        (["trian"], 2, "trian: no such command; did you mean train?"),
+        (["train", "mine.yaml"], 2, "mine.yaml: not expected here; see maml train --help"),
+        (["eval", "x", "--device", "gpu"], 2, "--device gpu: must be auto, cpu, cuda or mps; did you mean cuda?"),
+        (["eval", "x", "--device", "cuda:0"], 2, "--device cuda:0: must be auto, cpu, cuda or mps; did you mean cuda?"),
+        (["train", "--device", "cuda"], 2, "device cuda: not available here; there are auto, cpu"),
     ],
 )
 def test_mistakes_are_a_message_and_an_exit_code(arguments: list[str], code: int, words: str, cli: Cli) -> None:
@@ -383,6 +388,29 @@ def test_a_file_that_cannot_be_written_is_named_with_its_option(cli: Cli, traine
         assert result.err.count("\n") == 1 and (result.out != "") == (command[0] == "eval")
     result = cli("compare", trained, trained, "--tasks", "5", "--out", f"{out}.png")
     assert result.code == 0 and result.err.startswith(f"--out {out}.png: cannot be written: ") and result.out
+
+
+def test_out_replaces_neither_a_directory_nor_a_pipe(cli: Cli, trained: str) -> None:
+    os.mkfifo("pipe")
+    for out in "pipe", "/":
+        result = cli("eval", trained, "--tasks", "5", "--out", out)
+        assert result.code == 3 and result.err == f"--out {out}: cannot be written: not a regular file\n"
+    assert Path("pipe").is_fifo()
+
+
+def test_closed_and_full_streams_change_no_exit_code_and_blame_no_file(trained: str, tmp_path: Path) -> None:
+    done = shell(f"maml eval {trained} --tasks 5 >&-", tmp_path)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    if Path("/dev/full").exists():
+        assert shell("maml frobnicate 2>/dev/full", tmp_path).returncode == 2
+        done = shell(f"maml eval {trained} --tasks 5 --out x.json >/dev/full", tmp_path)
+        assert done.returncode == 3 and done.stderr == "No space left on device\n"
+
+
+def test_the_table_of_several_seeds_fits_on_80_columns(cli: Cli) -> None:
+    run = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "run.seeds=2").out.strip()
+    rows = [line for line in cli("eval", run, "--tasks", "5").out.splitlines() if "±" in line]
+    assert "±seeds" in rows[1] and max(map(len, rows)) <= 80
 
 
 def test_eval_writes_its_document_to_out(cli: Cli, trained: str) -> None:

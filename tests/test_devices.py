@@ -19,7 +19,7 @@ PRESENT = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_avail
 
 def test_a_device_that_is_not_here_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu"])
-    with pytest.raises(ConfigError, match="device cuda is not available here; --device takes auto, cpu"):
+    with pytest.raises(ConfigError, match="device cuda: not available here; there are auto, cpu"):
         runtime.select_device("cuda", work=1)
 
 

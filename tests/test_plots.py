@@ -20,7 +20,7 @@ from matplotlib.image import imread
 from maml_cli.config.schema import Inner, Outer
 from maml_cli.evaluation import Errors, Evaluation, PointErrors, Protocol, Statistic, TaskFit, fit_tasks, open_run
 from maml_cli.reporting import draw, draw_growth, figures, run_figures, training_figures
-from maml_cli.reporting.canvas import STYLE, Axes, Figure, line_styles, log_axis, new_figure
+from maml_cli.reporting.canvas import STYLE, Axes, Figure, line_styles, log_axis, new_figure, save_figure
 from maml_cli.reporting.figure_kinds import FIGURES, FigureKind, drawing_function
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.training_figures import TrainingTraces
@@ -329,6 +329,15 @@ def test_no_setting_of_the_environment_or_the_user_changes_a_figure(cli: Cli, tr
         assert (done.returncode, done.stderr) == (0, ""), environment
         figures.append(Path(trained, "plots", "curve.png").read_bytes())
     assert len(set(figures)) == 1
+
+
+def test_a_date_in_the_environment_is_neither_read_nor_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = []
+    for epoch in "0", "no date":
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+        files = [save_figure(lambda: new_figure(1, 1), tmp_path / f"x.{form}") for form in ("svg", "pdf", "png")]
+        contents.append([file.read_bytes() for file in files])
+    assert contents[0] == contents[1] and os.environ["SOURCE_DATE_EPOCH"] == "no date"
 
 
 def test_importing_matplotlib_leaves_the_environment_as_it_was() -> None:

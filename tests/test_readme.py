@@ -54,7 +54,12 @@ def test_every_maml_command_of_the_page_runs_in_its_order(page: Path, cli: Cli) 
 
 def test_other_commands_are_targets_of_the_makefile_or_clone_the_repository() -> None:
     others = {command for page in PAGES for command in _commands(page) if not command.startswith("maml ")}
-    assert others == {"git clone <this repository> maml && cd maml", "make train", "make test"}
+    assert others == {
+        "git clone <this repository> maml && cd maml",
+        "make train",
+        "make test",
+        "uv pip install --torch-backend cpu -c constraints.txt .",
+    }
     makefile = (ROOT / "Makefile").read_text()
     prose = re.findall(r"`make ([a-z-]+)`", "".join(page.read_text() for page in PAGES))
     assert {"bench", "results", "docs"} <= set(prose)

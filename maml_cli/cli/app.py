@@ -46,7 +46,10 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `maml`; every mistake of the user's becomes a message on stderr and an exit code."""
-    if sys.stderr is None:  # closed: print nothing, rather than on stdout
+    # A closed stream prints nothing, and its messages do not reach the other one.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if arguments is None and sys.argv[1:2] != ["train"] and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `maml eval ... | head -1` ends as other commands do

@@ -1,6 +1,7 @@
 """Errors as the user sees them: one line on stderr, `subject: problem; advice`, and an exit code."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,11 +36,13 @@ def exit_on_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(option: str, path: Path | None) -> Iterator[None]:
-    """Name the option and its path in errors of writing there; without a path, the file alone."""
+    """Name the option and its path in errors of writing there; without a path, the file alone, if it is known."""
     try:
         yield
     except OSError as error:
-        target = f"{option} {path}" if path else str(error.filename)
+        target = f"{option} {path}" if path else error.filename
+        if target is None:
+            raise
         raise FileError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
@@ -56,6 +59,11 @@ def _usage_message(error: Any) -> str:
         return f"{error.option_name}: {_without_subject(error.message)}; {page}"
     if kind == "MissingParameter":
         return f"{_parameter(error)}: missing; {page}"
+    if match := re.match(r"No such command '(.*?)'\.(?: Did you mean (.*)\?)?", error.message):
+        possible = (match[2] or "").replace("'", "")
+        return f"{match[1]}: no such command; {f'did you mean {possible}?' if possible else page}"
+    if match := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", error.message):
+        return f"{match[1]}: not expected here; {page}"
     if isinstance(error, typer.BadParameter):
         return f"{_parameter(error)} {error.message}"
     return f"{_without_subject(error.message)}; {page}"
@@ -81,5 +89,6 @@ def _fail(message: str, exit_code: int) -> None:
     # No escape sequence of a hostile file reaches the terminal.
     plain = "".join(character if character.isprintable() or character == "\n" else "?" for character in message)
     if plain:
-        typer.echo(plain, err=True)
+        with contextlib.suppress(OSError):  # stderr on a full disk: the exit code still says what kind of error
+            typer.echo(plain, err=True)
     sys.exit(exit_code)

@@ -104,7 +104,7 @@ DeviceOpt = Annotated[
     Device | None,
     typer.Option(
         "--device",
-        parser=one_of(DEVICES),
+        parser=one_of(DEVICES, key="run.device"),
         metavar="DEVICE",
         help="auto, cpu, cuda or mps; auto takes an accelerator for work that gains from one.",
     ),

@@ -37,12 +37,16 @@ def whole_numbers(low: int, high: int) -> Callable[[str], WholeNumbers]:
     return parse
 
 
-def one_of(choices: Sequence[str]) -> Callable[[str], str]:
-    """A parser of one of `choices`."""
+def one_of(choices: Sequence[str], *, key: str = "") -> Callable[[str], str]:
+    """A parser of one of `choices`; a synonym of a value of the config's `key` gets a hint."""
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise typer.BadParameter(f"{text}: must be {list_in_words([*choices])}")
+            from maml_cli.config.suggestions import suggest_value
+
+            close = suggest_value(key, text, choices)
+            hint = f"; did you mean {close}?" if close else ""
+            raise typer.BadParameter(f"{text}: must be {list_in_words([*choices])}{hint}")
         return text
 
     return parse
@@ -56,4 +60,4 @@ def _parse(text: str, low: int, high: int | None, *, expected: str) -> int:
 
 
 def _range(low: int, high: int | None) -> str:
-    return f"{low} to {high:,}" if high else f"{low}"
+    return f"{low} to {high:,}" if high else f"{low} below 2^63"

@@ -64,15 +64,15 @@ def evaluate(
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
     evaluations = evaluate_run(trained_run, protocol)
     document = to_json(evaluation_document(trained_run, evaluations, overrides or []))
-    with writing("--out", out):
-        try:  # before printing: `maml eval ... | head -1` ends this process once its output is not read
+    try:  # before printing: `maml eval ... | head -1` ends this process once its output is not read
+        with writing("--out", out):
             note = write_result(trained_run, document, protocol, overrides or [], out)
-        finally:  # the numbers are printed even if the file cannot be written
-            if as_json:
-                typer.echo(document)
-            else:
-                print_evaluations(evaluations, measure=trained_run.measure, title=trained_run.title)
-        print_message(note)
+    finally:  # a file that cannot be written does not lose the numbers
+        if as_json:
+            typer.echo(document)
+        else:
+            print_evaluations(evaluations, measure=trained_run.measure, title=trained_run.title)
+    print_message(note)
 
 
 def plot(

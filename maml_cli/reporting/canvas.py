@@ -92,7 +92,8 @@ STYLE: dict[Any, Any] = {
 
 def save_figure(draw: Callable[[], Figure], file: Path) -> Path:
     """Draw a figure in our style and write it to `file`; its suffix chooses the format."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), mock.patch.dict(os.environ):
+        os.environ.pop("SOURCE_DATE_EPOCH", None)  # matplotlib parses it even for figures without a date
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         draw().savefig(file, dpi=165, metadata=METADATA[file.suffix.lower()])

@@ -97,7 +97,8 @@ def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
     ]
     if len(evaluation.by_seed) > 1:
         columns.insert(1, ErrorColumn(SEEDS_COLUMN, lambda errors: _seeds_interval(statistic(errors.grid))))
-    table = _table("step", *(column.title for column in columns), "random")
+    # With intervals over seeds, columns must be closer to fit on 80 columns.
+    table = _table("step", *(column.title for column in columns), "random", gap=1 if len(evaluation.by_seed) > 1 else 2)
     for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.random_init, strict=True)):
         mark = "*" if step == evaluation.trained_steps else " "
         cells = [column.text(errors) for column in columns]
@@ -136,8 +137,8 @@ def _interval(value: Statistic) -> str:
     return format_interval(value.mean, value.ci95)
 
 
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def _table(*titles: str, gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     for index, title in enumerate(titles):
         # A narrow terminal folds cells, because a number on two lines is better than a number that is cut.
         left = index == 0 or title == "check"

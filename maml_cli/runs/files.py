@@ -1,6 +1,7 @@
 """Files that a crash, a full disk or a second process cannot leave half written."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,12 @@ OUTPUTS = Path("outputs")
 def write_atomic(file: Path, data: bytes) -> None:
     """Replace `file` by `data` atomically: a temporary file is written, flushed to disk and renamed to `file`.
 
-    Raises OSError; `file` is then unchanged and the temporary file removed.
+    The target of a symbolic link is replaced, not the link. Raises OSError, for a directory or a device too; `file` is
+    then unchanged and the temporary file removed.
     """
+    if file.exists() and not file.is_file():  # root could replace /dev/full
+        raise OSError(errno.EEXIST, "not a regular file", str(file))
+    file = file.resolve()
     temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
     try:
         with temporary.open("wb") as stream:
