@@ -235,7 +235,7 @@ def test_a_block_in_which_the_last_active_run_diverges_raises_at_its_step(bad: f
 
 
 @pytest.mark.parametrize("name", OUTER_OPTIMIZERS)
-def test_the_other_optimisers_by_their_formulas(name: str) -> None:
+def test_outer_optimisers_by_their_formulas(name: str) -> None:
     """From w = 1 with rate 0.1 and gradients 3 and 1, as torch documents them: momentum 0.9, RMSprop's alpha 0.99, and
     in AdamW a decay of 0.01."""
     state = _state(name, lr=0.1)
