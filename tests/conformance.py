@@ -66,7 +66,7 @@ def _others() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     for kind, gradient in (GRADIENTS | OTHERS).items():
         inner = {"steps": 3, "alpha": {"init": 0.01}} | gradient.get("inner", {})
         if kind == "implicit":  # inputs as large as an amplitude need a stronger proximal term to be convex
-            inner |= {"proximal": 50.0, "steps": 400}
+            inner |= {"proximal": 100.0, "steps": 400}
         yield f"oracle-{kind}", {"model": {"oracle": True}, "inner": inner, "outer": gradient.get("outer", {})}
     for (adapt, context), optimizer, (kind, gradient) in itertools.product(ADAPT, ["sgd", "adam"], OTHERS.items()):
         if (kind == "reptile" and adapt != "all") or (kind == "joint" and context):
