@@ -66,7 +66,7 @@ def _others() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     for kind, gradient in (GRADIENTS | OTHERS).items():
         inner = {"steps": 3, "alpha": {"init": 0.01}} | gradient.get("inner", {})
         if kind == "implicit":  # inputs as large as an amplitude need a stronger proximal term to be convex
-            inner |= {"proximal": 50.0, "steps": 400}
+            inner |= {"proximal": 100.0, "steps": 400}
         yield f"oracle-{kind}", {"model": {"oracle": True}, "inner": inner, "outer": gradient.get("outer", {})}
     for (adapt, context), optimizer, (kind, gradient) in itertools.product(ADAPT, ["sgd", "adam"], OTHERS.items()):
         if (kind == "reptile" and adapt != "all") or (kind == "joint" and context):
@@ -82,19 +82,19 @@ def _others() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         yield f"{adapt}{context or ''}-{optimizer}-{kind}", sections
 
 
-def pairs(row: tuple[str, ...]) -> set[tuple[int, str, int, str]]:
-    """The pairs of values of two axes that a row of the product has."""
+def value_pairs(row: tuple[str, ...]) -> set[tuple[int, str, int, str]]:
+    """The pairs of values on two axes in a row of the product, each with the indices of the axes."""
     return {(i, row[i], j, row[j]) for i, j in itertools.combinations(range(len(row)), 2)}
 
 
 def covering_rows(rows: Collection[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Rows that have every pair that `rows` have: the row with the most pairs still missing, until none is."""
-    missing = set[tuple[int, str, int, str]]().union(*(pairs(row) for row in rows))
+    """A pairwise cover of `rows`: rows with all their pairs of values, chosen greedily by the pairs still missing."""
+    missing = set[tuple[int, str, int, str]]().union(*(value_pairs(row) for row in rows))
     chosen = list[tuple[str, ...]]()
     while missing:
-        best = max(rows, key=lambda row: len(pairs(row) & missing))
+        best = max(rows, key=lambda row: len(value_pairs(row) & missing))
         chosen.append(best)
-        missing -= pairs(best)
+        missing -= value_pairs(best)
     return chosen
 
 
@@ -105,8 +105,8 @@ PAIRWISE = ["-".join(row) for row in covering_rows(PRODUCT)] + [*SINGLES]
 FULL = os.environ.get("MAML_FULL_TESTS") == "1"
 
 
-def select_combinations(supported: Callable[[Config], bool] = lambda config: True) -> list[str]:
-    """Names of the supported combinations to test: all with FULL, else a pairwise cover of them."""
+def names_to_test(supported: Callable[[Config], bool] = lambda config: True) -> list[str]:
+    """Names of the supported combinations that tests run: with FULL all, else a pairwise cover."""
     names = {name: None for name in COMBINATIONS if supported(combined_config(name))}
     if FULL:
         return list(names)
@@ -128,13 +128,16 @@ def combined_config(name: str, **run: Any) -> Config:
     )
 
 
-def perturbed(meta: MetaParams) -> MetaParams:
-    """Everything a little off its initial value, so that no two alphas are equal and no curvature is the identity."""
+def perturbed(meta_params: MetaParams) -> MetaParams:
+    """`meta_params` near their initial values, so that no two alphas are equal and no curvature is the identity."""
     stream = make_generator(7, "x")
-    return map_tensors(lambda value: value + 0.02 * torch.randn(value.shape, generator=stream, dtype=value.dtype), meta)
+    return map_tensors(
+        lambda value: value + 0.02 * torch.randn(value.shape, generator=stream, dtype=value.dtype), meta_params
+    )
 
 
 def sample_batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_tasks: int = 4) -> TaskBatch:
+    """A batch in float64 of one run for each of the `seeds`, with 6 support and 5 query points."""
     batch, functions = experiment.family.sample(
         [make_generator(seed, "x") for seed in seeds],
         num_tasks=num_tasks,
@@ -146,7 +149,7 @@ def sample_batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_task
 
 
 def skip_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The function itself in place of its traced graph."""
+    """Let the compiled engine run the function that it would trace, instead of the traced graph."""
     monkeypatch.setattr(
         "torch.fx.experimental.proxy_tensor.make_fx", lambda step: lambda buffers, inputs: torch.enable_grad()(step)
     )

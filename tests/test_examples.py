@@ -1,4 +1,4 @@
-"""The worked examples hold, and notice what they are there to notice."""
+"""The worked examples hold, and fail for the faults that they are there for."""
 
 import pytest
 
@@ -28,24 +28,28 @@ def test_a_number_that_is_off_or_not_a_number_does_not_pass() -> None:
     assert not Case("x", 1.0, float("nan")).passed
 
 
-def test_first_order_by_accident_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classic bug: gradients taken without create_graph."""
+def _failed() -> set[str]:
+    """The names of the checks that fail for a small learner."""
+    config = Config.model_validate({"model": {"hidden": [4]}})
+    return {case.name for case in gradients.run_checks(config) if not case.passed}
+
+
+def test_gradients_without_create_graph_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classic bug: second order that is first order."""
     real = inner_loop._support_gradients
     monkeypatch.setattr(
         inner_loop,
         "_support_gradients",
         lambda loss, params, support, adapted, _: real(loss, params, support, adapted, True),
     )
-    wrong = {
-        case.name for case in gradients.run_checks(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed
-    }
-    assert "neuron: meta-gradient of D1, second order" in wrong
-    assert "w(x): dL/dx after 1 step" in wrong
-    assert "network: gradient of params, finite differences" in wrong
-    assert "network: second order, distance to torch.func" in wrong
+    failed = _failed()
+    assert "neuron: meta-gradient of D1, second order" in failed
+    assert "w(x): dL/dx after 1 step" in failed
+    assert "network: gradient of params, finite differences" in failed
+    assert "network: second order, distance to torch.func" in failed
 
 
-def test_an_alpha_that_is_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alpha_that_is_off_by_a_percent_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong_rule(groups, **options):  # type: ignore[no-untyped-def]
         def update(rule_params, grads, step, state):  # type: ignore[no-untyped-def]
             return {key: 1.01 * rule_params[groups[key]][0] * g for key, g in grads.items()}, state
@@ -53,20 +57,16 @@ def test_an_alpha_that_is_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
         return update
 
     monkeypatch.setattr(update_rules, "scale_by_alpha", wrong_rule)
-    wrong = {
-        case.name for case in gradients.run_checks(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed
-    }
-    assert {"neuron: adapted weight of D1", "network: second order, distance to torch.func"} <= wrong
+    failed = _failed()
+    assert {"neuron: adapted weight of D1", "network: second order, distance to torch.func"} <= failed
 
 
-def test_tasks_that_share_a_gradient_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inner_loss_averaged_over_tasks_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     real = inner_loop.unroll
 
-    def mean_inside(loss, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def average_over_tasks(loss, *args, **kwargs):  # type: ignore[no-untyped-def]
         return real(lambda params, points: loss(params, points) / points.x.shape[1], *args, **kwargs)
 
-    monkeypatch.setattr(inner_loop, "unroll", mean_inside)
-    wrong = {
-        case.name for case in gradients.run_checks(Config.model_validate({"model": {"hidden": [4]}})) if not case.passed
-    }
-    assert "network: change in a task without the others" in wrong
+    monkeypatch.setattr(inner_loop, "unroll", average_over_tasks)
+    failed = _failed()
+    assert "network: change in a task without the others" in failed

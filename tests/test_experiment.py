@@ -1,4 +1,4 @@
-"""The experiment of a config: each key, changed, changes what it names."""
+"""The experiment of a config: each key changes what it names."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def test_the_initialisation_is_that_of_the_config(name: str, zero_bias: bool, li
         ("huber", lambda e: torch.where(e.abs() < 1, e**2 / 2, e.abs() - 0.5).mean()),
     ],
 )
-def test_the_loss_is_that_of_the_config_inside_and_outside(loss: str, formula: Any) -> None:
+def test_the_loss_of_the_config_is_that_of_both_loops(loss: str, formula: Any) -> None:
     """One inner step of 0.1 by hand, with torch.autograd, for each task; then the loss of its query points."""
     experiment = build_experiment(_config(inner={"loss": loss, "alpha": {"init": 0.1}}))
     meta_params = experiment.init_meta_params([0])
@@ -68,7 +68,7 @@ def test_the_loss_is_that_of_the_config_inside_and_outside(loss: str, formula: A
     assert losses[0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_inner_steps_after_the_last_alpha_are_as_the_config_says() -> None:
+def test_inner_steps_after_the_last_alpha_reuse_it_stop_or_raise() -> None:
     paths = {}
     support = build_experiment(_config()).sample([make_generator(0, "x")]).support
     for after in "hold", "stop":
@@ -85,12 +85,13 @@ def test_inner_steps_after_the_last_alpha_are_as_the_config_says() -> None:
 
 
 def test_gain_query_points_and_oracle_are_those_of_the_config() -> None:
-    plain, other = build_experiment(_config()), build_experiment(_config(model={"init_gain": 0.5, "oracle": True}))
-    for experiment, factor, inputs in ((plain, 1.0, 1), (other, 0.5, 4)):
+    plain, oracle = build_experiment(_config()), build_experiment(_config(model={"init_gain": 0.5, "oracle": True}))
+    for experiment, factor, inputs in ((plain, 1.0, 1), (oracle, 0.5, 4)):
         params = experiment.init_meta_params([0]).params
-        assert params["hidden0.w"].shape == (1, inputs, 4) and experiment.sample(
-            [make_generator(0, "x")]
-        ).query.x.shape[-1] == (inputs)
+        assert (
+            params["hidden0.w"].shape == (1, inputs, 4)
+            and experiment.sample([make_generator(0, "x")]).query.x.shape[-1] == inputs
+        )
         assert params["hidden0.w"].abs().max() <= 4 * factor / inputs**0.5
     halved = build_experiment(_config(model={"init_gain": 0.5})).init_meta_params([0]).params
     for key, value in plain.init_meta_params([0]).params.items():

@@ -35,7 +35,7 @@ def test_the_estimated_error_bounds_the_true_one_and_is_small(name: str) -> None
 
 
 SMALL = ["model.hidden=[8, 6]"]
-RELATIVES: dict[str, list[str]] = {
+LEARNERS: dict[str, list[str]] = {
     "Adam": ["inner.optimizer=adam"],
     "Adam, 2 steps": ["inner.optimizer=adam", "inner.steps=2"],
     "Adam, 3 steps": ["inner.optimizer=adam", "inner.steps=3"],
@@ -59,9 +59,9 @@ def _learner(changes: list[str]) -> tuple[Experiment, MetaParams, TaskBatch]:
     return gradients.initial_state(gradients.smooth(config))
 
 
-@pytest.mark.parametrize("name", RELATIVES)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_a_correct_gradient_passes_and_one_that_is_off_by_1e_minus_4_does_not(name: str) -> None:
-    experiment, meta_params, batch = _learner(RELATIVES[name])
+    experiment, meta_params, batch = _learner(LEARNERS[name])
 
     def wrong(*arguments: Any) -> Any:
         losses, gradient = experiment.algorithm.meta_gradient(*arguments)

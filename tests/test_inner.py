@@ -42,27 +42,27 @@ def test_the_inner_loop_is_gradient_descent_for_each_task_alone() -> None:
     iterates = list(_unroll(params, support))
     assert len(iterates) == 4
     for task in range(TASKS):
-        one = {key: value[:, task : task + 1] for key, value in params.items()}
-        points = Points(*(part[:, task : task + 1] for part in support))
+        params_of_task = {key: value[:, task : task + 1] for key, value in params.items()}
+        points = Points(*(values[:, task : task + 1] for values in support))
         for adapted in iterates:
-            for key, value in one.items():
+            for key, value in params_of_task.items():
                 torch.testing.assert_close(adapted[key][:, task : task + 1], value, rtol=1e-12, atol=1e-12)
-            gradients = torch.func.grad(lambda p, points=points: LOSS(p, points).sum())(one)
-            one = {key: value - 0.1 * gradients[key] for key, value in one.items()}
+            gradients = torch.func.grad(lambda p, points=points: LOSS(p, points).sum())(params_of_task)
+            params_of_task = {key: value - 0.1 * gradients[key] for key, value in params_of_task.items()}
 
 
 @pytest.mark.parametrize("first_order", [False, True])
 def test_permuting_or_dropping_tasks_changes_no_other_task(first_order: bool) -> None:
     params, support = _params(), _support()
-    whole = _last(params, support, first_order=first_order)
+    all_tasks = _last(params, support, first_order=first_order)
     order = torch.tensor([4, 0, 5])
-    part = _last(
+    selected = _last(
         {key: value[:, order] for key, value in params.items()},
         Points(*(points[:, order] for points in support)),
         first_order=first_order,
     )
-    for key, value in part.items():
-        torch.testing.assert_close(value, whole[key][:, order], rtol=0, atol=1e-14)
+    for key, value in selected.items():
+        torch.testing.assert_close(value, all_tasks[key][:, order], rtol=0, atol=1e-14)
 
 
 def test_the_steps_are_differentiable_in_parameters_alpha_and_support_points() -> None:
@@ -101,7 +101,7 @@ def test_no_graph_is_built_where_gradients_are_off() -> None:
 
 
 @pytest.mark.parametrize("enabled", [False, True])
-def test_the_grad_mode_of_the_caller_is_left_as_it_is(enabled: bool) -> None:
+def test_the_grad_mode_of_the_caller_is_unchanged(enabled: bool) -> None:
     with torch.set_grad_enabled(enabled):
         steps = _unroll(_params(), _support())
         for _ in steps:

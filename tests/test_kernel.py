@@ -292,10 +292,11 @@ def test_an_array_with_gaps_is_refused_before_the_call(argument: int, name: str)
         run_kernel(Kernel(SPEC, None), *call)  # type: ignore[arg-type]
 
 
-def test_a_batch_without_runs_and_an_unknown_optimiser_are_refused_before_the_call() -> None:
+def test_a_batch_without_runs_and_an_optimiser_that_the_kernel_lacks_are_refused_before_the_call() -> None:
     batch, options, state = _call()
     empty = TaskBatch(*(Points(*(tensor[:, :0] for tensor in points)) for points in batch))
     with pytest.raises(ValueError, match=re.escape("support.x is (3, 0, 4, 6, 1); the kernel takes")):
         run_kernel(Kernel(SPEC, None), empty, options, state)  # type: ignore[arg-type]
-    with pytest.raises(ValueError):
-        run_kernel(Kernel(SPEC, None), batch, options._replace(optimizers=("adam", "lion")), state)  # type: ignore[arg-type]
+    by_rmsprop = options._replace(optimizers=("adam", "rmsprop"))
+    with pytest.raises(ValueError, match="the kernel lacks the outer optimiser rmsprop"):
+        run_kernel(Kernel(SPEC, None), batch, by_rmsprop, state)  # type: ignore[arg-type]

@@ -23,8 +23,8 @@ def _tensor(values: object, *shape: int) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(*shape)
 
 
-def _by_step(rule: Params) -> RuleParamsByStep:
-    return {key: value.unbind(-3) for key, value in rule.items()}
+def _by_step(rule_params: Params) -> RuleParamsByStep:
+    return {key: value.unbind(-3) for key, value in rule_params.items()}
 
 
 def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> None:
@@ -33,23 +33,25 @@ def test_kronecker_is_the_kronecker_product_with_the_flattened_gradient() -> Non
     The matrix on the flattened gradient (1, 0, 0, 3) is kron(M_in, M_out^T); a bias (1, 2) becomes (1, 2) M_out =
     (9, 2).
     """
-    rule = {
+    rule_params = {
         "head.w.in": _tensor([[1, 2], [0, 1]], 1, 1, 1, 2, 2),
         "head.w.out": _tensor([[1, 0], [4, 1]], 1, 1, 1, 2, 2),
         "head.b.out": _tensor([[1, 0], [4, 1]], 1, 1, 1, 2, 2),
     }
     gradients = {"head.w": _tensor([[1, 0], [0, 3]], 1, 1, 2, 2), "head.b": _tensor([1, 2], 1, 1, 1, 2)}
-    updates, _ = precondition_kronecker(_by_step(rule), gradients, 0, {})
+    updates, _ = precondition_kronecker(_by_step(rule_params), gradients, 0, {})
     assert updates["head.w"].flatten().tolist() == [25.0, 6.0, 12.0, 3.0]
-    matrix = torch.kron(rule["head.w.in"][0, 0, 0], rule["head.w.out"][0, 0, 0].T.contiguous())
+    matrix = torch.kron(rule_params["head.w.in"][0, 0, 0], rule_params["head.w.out"][0, 0, 0].T.contiguous())
     assert torch.equal(matrix @ gradients["head.w"].flatten(), updates["head.w"].flatten())
     assert updates["head.b"].flatten().tolist() == [9.0, 2.0]
 
 
-def test_factors_of_each_step_are_used_in_turn_and_the_last_is_reused() -> None:
-    rule = {"context.out": _tensor([2, 3], 1, 1, 2, 1, 1)}
+def test_each_inner_step_has_its_factors_and_later_steps_reuse_the_last() -> None:
+    rule_params = {"context.out": _tensor([2, 3], 1, 1, 2, 1, 1)}
     gradient = {"context": _tensor([1], 1, 1, 1, 1)}
-    assert [precondition_kronecker(_by_step(rule), gradient, step, {})[0]["context"].item() for step in range(4)] == [
+    assert [
+        precondition_kronecker(_by_step(rule_params), gradient, step, {})[0]["context"].item() for step in range(4)
+    ] == [
         2.0,
         3.0,
         3.0,
@@ -59,11 +61,11 @@ def test_factors_of_each_step_are_used_in_turn_and_the_last_is_reused() -> None:
 
 def test_a_curvature_starts_as_the_identity() -> None:
     params = {"hidden0.w": torch.randn(2, 3, 4), "hidden0.b": torch.randn(2, 1, 4)}
-    rule = init_kronecker(params, params, num_steps=5)
-    assert list(rule) == kronecker_keys(params) == ["hidden0.w.in", "hidden0.w.out", "hidden0.b.out"]
-    assert rule["hidden0.w.in"].shape == (2, 5, 3, 3) and rule["hidden0.b.out"].shape == (2, 5, 4, 4)
+    rule_params = init_kronecker(params, params, num_steps=5)
+    assert list(rule_params) == kronecker_keys(params) == ["hidden0.w.in", "hidden0.w.out", "hidden0.b.out"]
+    assert rule_params["hidden0.w.in"].shape == (2, 5, 3, 3) and rule_params["hidden0.b.out"].shape == (2, 5, 4, 4)
     for step in range(5):
-        updates, _ = precondition_kronecker(_by_step(rule), params, step, {})
+        updates, _ = precondition_kronecker(_by_step(rule_params), params, step, {})
         assert all(torch.equal(updates[key], params[key]) for key in params)
 
 
@@ -72,12 +74,12 @@ def test_adam_without_momentum_by_hand() -> None:
 
     The first update is 3 / sqrt(9) = 1, the second 1 / sqrt((0.999 * 9 + 1) / 1.999), as 1 - 0.999^2 = 0.001 * 1.999.
     """
-    rule, update, state = {}, scale_by_rms(), {}  # type: ignore[var-annotated]
-    moves = []
+    rule_params, update, state = {}, scale_by_rms(), {}  # type: ignore[var-annotated]
+    values = []
     for step, gradient in enumerate((3.0, 1.0)):
-        updates, state = update(rule, {"w": _tensor([gradient], 1, 1, 1, 1)}, step, state)
-        moves.append(updates["w"].item())
-    assert moves == pytest.approx([1.0, 1 / math.sqrt((0.999 * 9 + 1) / 1.999)], rel=1e-12)
+        updates, state = update(rule_params, {"w": _tensor([gradient], 1, 1, 1, 1)}, step, state)
+        values.append(updates["w"].item())
+    assert values == pytest.approx([1.0, 1 / math.sqrt((0.999 * 9 + 1) / 1.999)], rel=1e-12)
 
 
 def test_adam_has_a_derivative_where_the_gradient_is_zero() -> None:
@@ -88,24 +90,24 @@ def test_adam_has_a_derivative_where_the_gradient_is_zero() -> None:
 
 
 def test_each_unroll_starts_with_an_empty_state() -> None:
-    """The loss (w - 8)^2 with a step of size alpha whatever the gradient: 0 -> 0.5 -> 0.5 + 0.5 * 15 / sqrt(v)."""
+    """The loss (w - 8)^2 whose first step has length alpha for every gradient: 0 -> 0.5 -> 0.5 + 0.5 * 15 / sqrt(v)."""
     params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
     support = Points(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
     loss = mean_loss(lambda p, x: p["w"], squared)
     update = chain(scale_by_rms(), scale_by_alpha({"w": "alpha"}))
-    rule = {"alpha": _tensor([0.5], 1, 1, 1, 1, 1)}
+    rule_params = {"alpha": _tensor([0.5], 1, 1, 1, 1, 1)}
     second = 0.5 + 0.5 * 15 / math.sqrt((0.999 * 256 + 225) / 1.999)
     for _ in range(2):
-        steps = inner_loop.unroll(loss, MetaParams(params, rule), update, support, steps=2)
+        steps = inner_loop.unroll(loss, MetaParams(params, rule_params), update, support, steps=2)
         assert [adapted["w"].item() for adapted in steps] == pytest.approx([0.0, 0.5, second], rel=1e-12)
 
 
 def test_a_chain_applies_its_transforms_from_left_to_right() -> None:
     """Adam first: the sign times alpha times 5. The curvature first: the sign of 5 g, times alpha."""
-    rule = {"alpha": _tensor([0.1], 1, 1, 1, 1, 1), "w.out": _tensor([5], 1, 1, 1, 1, 1)}
+    rule_params = {"alpha": _tensor([0.1], 1, 1, 1, 1, 1), "w.out": _tensor([5], 1, 1, 1, 1, 1)}
     gradient, scale = {"w": _tensor([-3], 1, 1, 1, 1)}, scale_by_alpha({"w": "alpha"})
-    after, _ = chain(scale_by_rms(), precondition_kronecker, scale)(_by_step(rule), gradient, 0, {})
-    before, _ = chain(precondition_kronecker, scale_by_rms(), scale)(_by_step(rule), gradient, 0, {})
+    after, _ = chain(scale_by_rms(), precondition_kronecker, scale)(_by_step(rule_params), gradient, 0, {})
+    before, _ = chain(precondition_kronecker, scale_by_rms(), scale)(_by_step(rule_params), gradient, 0, {})
     assert after["w"].item() == pytest.approx(-0.5) and before["w"].item() == pytest.approx(-0.1)
 
 

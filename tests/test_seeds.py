@@ -1,4 +1,4 @@
-"""Seeds side by side: each run is what it is alone, one that diverges is left behind, and errors are over seeds."""
+"""Seeds side by side: each run is what it is alone, one that diverges is frozen, and errors are over seeds."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ EVERYTHING: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of `compiled` run without torch.compile, which is slow."""
-    monkeypatch.setattr(torch, "compile", lambda graph, **how: graph)
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
     skip_tracing(monkeypatch)
 
 
@@ -48,8 +48,8 @@ def _config(**run: Any) -> Config:
 def _train(config: Config, run: Path, engine: str) -> TrainResult:
     directory.create_run(run, name="x", config=config)
     experiment = build_experiment(config)
-    advance = make_engine(engine, config, experiment)
-    return train(config, experiment, init_state(config, experiment), run, engine=advance)
+    state = init_state(config, experiment)
+    return train(config, experiment, state, run, engine=make_engine(engine, config, experiment))
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-10), ("float32", 1e-5)])
@@ -59,41 +59,41 @@ def test_each_run_of_several_is_the_run_alone(engine: str, dtype: str, rtol: flo
     _train(_config(seeds=[3, 8, 5], dtype=dtype, threads=2), tmp_path / "all", engine)
     together = open_checkpoint(tmp_path / "all").contents
     lines = read_lines(tmp_path / "all" / "metrics.jsonl")
-    for place, seed in enumerate([3, 8, 5]):
+    for index, seed in enumerate([3, 8, 5]):
         _train(_config(seed=seed, dtype=dtype), tmp_path / str(seed), engine)
         alone = open_checkpoint(tmp_path / str(seed)).contents
-        assert torch.equal(together["generators"][place], alone["generators"][0])
-        for part in "params", "rule_params":
-            mine = torch.cat([value[place].flatten() for value in together["meta_params"][part].values()])
-            other = torch.cat([value[0].flatten() for value in alone["meta_params"][part].values()])
-            assert ((mine - other).norm() / other.norm()).item() < rtol
+        assert torch.equal(together["generators"][index], alone["generators"][0])
+        for group in "params", "rule_params":
+            actual = torch.cat([value[index].flatten() for value in together["meta_params"][group].values()])
+            expected = torch.cat([value[0].flatten() for value in alone["meta_params"][group].values()])
+            assert ((actual - expected).norm() / expected.norm()).item() < rtol
         for line, single in zip(lines, read_lines(tmp_path / str(seed) / "metrics.jsonl"), strict=True):
             for key, value in {key: line[key] for key in ("loss", "grad_norm", "skipped_tasks") if key in line}.items():
-                assert value[place] == pytest.approx(single[key], rel=100 * rtol)
+                assert value[index] == pytest.approx(single[key], rel=100 * rtol)
             if "alpha" in line:
-                assert line["alpha"]["head.w"][place] == pytest.approx(single["alpha"]["head.w"], rel=100 * rtol)
+                assert line["alpha"]["head.w"][index] == pytest.approx(single["alpha"]["head.w"], rel=100 * rtol)
             if "eval" in line:
-                assert line["eval"]["grid_mse"][place] == pytest.approx(single["eval"]["grid_mse"], rel=100 * rtol)
+                assert line["eval"]["grid_mse"][index] == pytest.approx(single["eval"]["grid_mse"], rel=100 * rtol)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_run_that_diverges_is_left_behind_and_said(engine: str, tmp_path: Path) -> None:
-    """The second of three starts where its losses overflow: it stays there, and the others end as they do alone."""
+def test_a_run_that_diverges_is_frozen_and_reported(engine: str, tmp_path: Path) -> None:
+    """The second of three starts where its losses overflow: it is frozen there, and the others end as they do alone."""
     config = _config(seeds=3).model_copy(update={"outer": _config().outer.model_copy(update={"clip_task_norm": None})})
     experiment = build_experiment(config)
     directory.create_run(tmp_path / "run", name="x", config=config)
     state, alone = init_state(config, experiment), init_state(config, experiment)
     for leaf in state.meta_params.params.values():
         leaf[1] = 1e30
-    advance = make_engine(engine, config, experiment)
-    trained = train(config, experiment, state, tmp_path / "run", engine=advance)
-    assert trained.step == 100 and trained.diverged == {1: 1}
+    take_steps = make_engine(engine, config, experiment)
+    result = train(config, experiment, state, tmp_path / "run", engine=take_steps)
+    assert result.step == 100 and result.diverged == {1: 1}
     make_engine(engine, config, experiment)(alone, 100)
-    for mine, other in zip(tensors(state.meta_params), tensors(alone.meta_params), strict=True):
-        assert torch.equal(mine[[0, 2]], other[[0, 2]])
+    for actual, expected in zip(tensors(state.meta_params), tensors(alone.meta_params), strict=True):
+        assert torch.equal(actual[[0, 2]], expected[[0, 2]])
     assert all((leaf[1] == 1e30).all() for leaf in state.meta_params.params.values())
     *_, last = [line for line in read_lines(tmp_path / "run" / "metrics.jsonl") if "loss" in line]
-    assert last["loss"][1] is None and last["grad_norm"][1] is None and all(last["loss"][place] for place in (0, 2))
+    assert last["loss"][1] is None and last["grad_norm"][1] is None and all(last["loss"][index] for index in (0, 2))
 
 
 def test_commands_show_means_over_seeds(cli: Cli) -> None:
@@ -101,12 +101,12 @@ def test_commands_show_means_over_seeds(cli: Cli) -> None:
     result = cli("train", "-c", "smoke", *run, "-s", "run.seeds=3", "--out", "run", "--json")
     assert result.code == 0, result.err
     assert "3 runs side by side, seeds 0, 1, 2" in result.err
-    found = json.loads(result.out)
-    assert found["seeds"] == [0, 1, 2] and found["diverged"] == {}
-    assert found["tasks_per_second"] == pytest.approx(75 * found["outer_steps_per_second"])
+    document = json.loads(result.out)
+    assert document["seeds"] == [0, 1, 2] and document["diverged"] == {}
+    assert document["tasks_per_second"] == pytest.approx(75 * document["outer_steps_per_second"])
     document = json.loads(cli("eval", "--checkpoint", "run", "--tasks", "20", "--json").out)["results"][0]
-    assert [one["seed"] for one in document["by_seed"]] == [0, 1, 2]
-    means = [one["steps"][1]["grid"]["mse"]["mean"] for one in document["by_seed"]]
+    assert [result["seed"] for result in document["by_seed"]] == [0, 1, 2]
+    means = [result["steps"][1]["grid"]["mse"]["mean"] for result in document["by_seed"]]
     assert len(set(means)) == 3
     assert document["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(sum(means) / 3)
     assert document["steps"][1]["grid"]["mse"]["ci95_seeds"] == pytest.approx(t_interval(means))
@@ -134,6 +134,6 @@ def test_commands_show_means_over_seeds(cli: Cli) -> None:
         ("1.5", "run.seeds must be a whole number, or a list of seeds, got 1.5"),
     ],
 )
-def test_seeds_that_cannot_be_are_refused(value: str, message: str, cli: Cli) -> None:
+def test_invalid_seeds_are_refused_with_the_values_that_are_taken(value: str, message: str, cli: Cli) -> None:
     result = cli("train", "-c", "smoke", "-s", f"run.seeds={value}", "--dry-run")
     assert result.code == 2 and message in result.err, result.err

@@ -4,7 +4,7 @@ The worked examples; then the configured learner, smooth and in float64, against
 independent implementation with torch.func.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -12,13 +12,24 @@ from maml_cli.checks import torch_func
 from maml_cli.checks.finite_differences import Derivative, derivative
 from maml_cli.checks.worked_examples import TOLERANCE, Case, worked_examples
 from maml_cli.config import Config, override
-from maml_cli.core import MetaParams, Params, Points, TaskBatch, expand_to_tasks, relative_distance, tensors
+from maml_cli.core import (
+    MetaParams,
+    Params,
+    Points,
+    TaskBatch,
+    expand_to_tasks,
+    lookup,
+    num_tasks,
+    relative_distance,
+    tensors,
+)
 from maml_cli.engines import adjoint_meta_gradient, choose_engine, make_engine
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.tasks import make_generator
 from maml_cli.training import init_state
 
 NUM_TASKS = 5
+"""Tasks in the batch of a check."""
 AFTER_ANNEALING = 10**9
 """An outer step after the end of all annealing."""
 LARGEST_TOLERANCE = 1e-6
@@ -32,8 +43,9 @@ def run_checks(config: Config) -> list[Case]:
 
 def check_learner(config: Config) -> Iterator[Case]:
     """The meta-gradient of `config`, which must be smooth, at its initial parameters on a few of its tasks."""
-    kind = config.outer.meta_gradient if config.inner.order != "implicit" else "implicit"
-    yield from {"query": _check_orders, "joint": _check_joint}.get(kind, _check_distance)(config)
+    table = "checks.gradients.META_GRADIENT_CHECKS"
+    check = lookup(META_GRADIENT_CHECKS, config.outer.meta_gradient, "outer.meta_gradient", table)
+    yield from check(config)
     experiment, meta_params, batch = initial_state(config)
     if config.outer.multi_step_loss_until or config.inner.first_order_until:
         annealed = experiment.algorithm.meta_gradient(meta_params, batch, 0)[1]
@@ -153,6 +165,19 @@ def _check_distance(config: Config) -> Iterator[Case]:
     yield Case("network: meta-gradient, distance to torch.func", 0.0, _distance(actual, expected))
 
 
+def _check_query(config: Config) -> Iterator[Case]:
+    return lookup(ORDER_CHECKS, config.inner.order, "inner.order", "checks.gradients.ORDER_CHECKS")(config)
+
+
+Check = Callable[[Config], Iterator[Case]]
+
+ORDER_CHECKS: dict[str, Check] = {"second": _check_orders, "first": _check_orders, "implicit": _check_distance}
+"""Values of `inner.order`."""
+
+META_GRADIENT_CHECKS: dict[str, Check] = {"query": _check_query, "reptile": _check_distance, "joint": _check_joint}
+"""Values of `outer.meta_gradient`."""
+
+
 def _engine_distance(name: str, config: Config) -> float:
     """The relative distance of an engine's mean gradient of the first outer step from that of the reference."""
     small = override(config, [f"outer.tasks_per_step={NUM_TASKS}"], label="check")
@@ -172,7 +197,7 @@ def _change_alone(experiment: Experiment, meta_params: MetaParams, batch: TaskBa
     """The largest change in the adapted parameters of the last task when it is adapted without the other tasks."""
 
     def adapt(support: Points) -> Params:
-        *_, adapted = experiment.algorithm.unroll(expand_to_tasks(meta_params, support.x.shape[1]), support, 1)
+        *_, adapted = experiment.algorithm.unroll(expand_to_tasks(meta_params, num_tasks(support)), support, 1)
         return adapted
 
     together, alone = adapt(batch.support), adapt(Points(*(values[:, -1:] for values in batch.support)))

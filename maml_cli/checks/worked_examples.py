@@ -19,7 +19,7 @@ TOLERANCE = 1e-9
 class Case(NamedTuple):
     """A number with its expected value.
 
-    name: what the number is.
+    name: example and quantity.
     expected: derived by hand, or computed by an independent implementation.
     obtained: computed by the code under test.
     tolerance: absolute.
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the two agree to the tolerance; a NaN never does."""
+        """Whether the numbers agree to the tolerance; a NaN never does."""
         return abs(self.obtained - self.expected) <= self.tolerance
 
 
@@ -84,12 +84,12 @@ def sum_of_two_squares() -> Iterator[Case]:
     jacobian = squares | {("a", "b"): -0.04 * 2 * 3, ("b", "a"): -0.04 * 2 * 3}
     error = 0.1 * (stepped["a"] ** 2 + stepped["b"] ** 2) - 2.5
     vector = {key: error * 0.2 * value for key, value in stepped.items()}
-    second = {key: sum(jacobian[key, other] * vector[other] for other in "ab") for key in "ab"}
+    second = {key: sum(jacobian[key, column] * vector[column] for column in "ab") for key in "ab"}
     for key in "ab":
         yield Case(f"a^2 + b^2: {key} after 1 step", stepped[key], adapted[key].item())
-        for other in "ab":
-            obtained = derivative(adapted[key], start[other])
-            yield Case(f"a^2 + b^2: d {key}1 / d {other}0", jacobian[key, other], obtained)
+        for column in "ab":
+            obtained = derivative(adapted[key], start[column])
+            yield Case(f"a^2 + b^2: d {key}1 / d {column}0", jacobian[key, column], obtained)
     # The derivative of g.v at constant v is H v.
     product = sum(((start[key] - adapted[key]) * value for key, value in vector.items()), scalar(0.0))
     for key in "ab":
@@ -103,9 +103,9 @@ def sum_of_two_squares() -> Iterator[Case]:
             name = f"a^2 + b^2: meta-gradient of {key}, {order} order"
             yield Case(name, expected[key], gradients.params[key].item())
         if order == "second":
-            of_alpha = -sum(gradient[key] * vector[key] for key in "ab")
+            alpha_gradient = -sum(gradient[key] * vector[key] for key in "ab")
             yield Case("a^2 + b^2: loss after 1 step", error**2 / 2, losses.item())
-            yield Case("a^2 + b^2: meta-gradient of alpha", of_alpha, gradients.rule_params["alpha"].item())
+            yield Case("a^2 + b^2: meta-gradient of alpha", alpha_gradient, gradients.rule_params["alpha"].item())
             yield Case("a^2 + b^2: a after an outer step", 2 - second["a"], after["a"].item())
             yield Case("a^2 + b^2: b after an outer step", 3 - second["b"], after["b"].item())
 
@@ -163,8 +163,10 @@ def single_neuron() -> Iterator[Case]:
             yield Case(name, expected[task], obtained.params["theta"][0, task].item())
         yield Case(f"neuron: theta after outer step, {order} order", 1 - 0.5 * sum(expected), after["theta"].item())
         if order == "second":
-            for task, of_alpha in enumerate(obtained.rule_params["alpha"][0].flatten().tolist()):
-                yield Case(f"neuron: meta-gradient of alpha, D{task + 1}", -gradients[task] * first[task], of_alpha)
+            for task, alpha_gradient in enumerate(obtained.rule_params["alpha"][0].flatten().tolist()):
+                yield Case(
+                    f"neuron: meta-gradient of alpha, D{task + 1}", -gradients[task] * first[task], alpha_gradient
+                )
     yield from _implicit_neuron(loss, batch)
 
 

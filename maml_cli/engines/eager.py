@@ -15,6 +15,7 @@ from maml_cli.core import (
     LOSSES,
     MetaGradient,
     layer_names,
+    lookup,
 )
 from maml_cli.engines.adjoint import (
     AdjointSpec,
@@ -67,15 +68,9 @@ def adjoint_average(config: Config, experiment: Experiment) -> AverageGradient:
 
 def adjoint_spec(config: Config, experiment: Experiment) -> AdjointSpec:
     """The learner of `config`, which the adjoint method supports."""
-    model, inner = config.model, config.inner
+    inner = config.inner
     return AdjointSpec(
-        NetworkSpec(
-            [(f"{name}.w", f"{name}.b") for name in layer_names(len(model.hidden))],
-            ACTIVATIONS[model.activation],
-            ACTIVATION_DERIVATIVES[model.activation],
-            LOSSES[inner.loss],
-            LOSS_DERIVATIVES[inner.loss],
-        ),
+        _network_spec(config),
         RuleSpec(
             experiment.alpha_groups,
             positive=inner.alpha.sign == "positive",
@@ -89,16 +84,35 @@ def adjoint_spec(config: Config, experiment: Experiment) -> AdjointSpec:
     )
 
 
+def _network_spec(config: Config) -> NetworkSpec:
+    activation, loss = config.model.activation, config.inner.loss
+    derivatives, loss_derivatives = "core.network.ACTIVATION_DERIVATIVES", "core.losses.LOSS_DERIVATIVES"
+    return NetworkSpec(
+        [(f"{name}.w", f"{name}.b") for name in layer_names(len(config.model.hidden))],
+        ACTIVATIONS[activation],
+        lookup(ACTIVATION_DERIVATIVES, activation, "model.activation", derivatives),
+        LOSSES[loss],
+        lookup(LOSS_DERIVATIVES, loss, "inner.loss", loss_derivatives),
+    )
+
+
 def adjoint_unsupported(config: Config) -> Iterator[str]:
-    """Settings of `config` that the adjoint method does not support."""
-    if config.outer.meta_gradient != "query":
-        yield f"outer.meta_gradient = {config.outer.meta_gradient}"
-    if config.inner.order == "implicit":
-        yield "inner.order = implicit"
-    if config.inner.optimizer != "sgd":
-        yield f"inner.optimizer = {config.inner.optimizer}"
-    if config.inner.proximal:
-        yield f"inner.proximal = {config.inner.proximal:g}"
+    """Settings of `config` that the adjoint method does not support.
+
+    Names are listed by what is supported, so that a new name is not differentiated as an old one.
+    """
+    inner = config.inner
+    for key, name, supported in (
+        ("outer.meta_gradient", config.outer.meta_gradient, ("query",)),
+        ("inner.order", inner.order, ("second", "first")),
+        ("inner.optimizer", inner.optimizer, ("sgd",)),
+        ("inner.curvature", inner.curvature, ("none", "kronecker")),
+        ("inner.alpha.sign", inner.alpha.sign, ("free", "positive")),
+    ):
+        if name not in supported:
+            yield f"{key} = {name}"
+    if inner.proximal:
+        yield f"inner.proximal = {inner.proximal:g}"
     if config.model.num_context:
         yield f"model.num_context = {config.model.num_context}"
 

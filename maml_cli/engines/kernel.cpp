@@ -140,7 +140,7 @@ real sum_of_squares(const real *values, int n) {
 
 enum { SGD, ADAM, ADAMW };
 
-// The arguments of a call, as CallArgs of kernel_build.py has them. [shape] is that of an array.
+// The arguments of a call, as CallArgs of kernel_call.py has them. [shape] is that of an array.
 struct CallArgs {
   int64_t num_steps;             // N
   int64_t num_runs;              // R

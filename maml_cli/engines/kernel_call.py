@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maml_cli.core import TaskBatch
 from maml_cli.engines.kernel_build import Kernel, KernelSpec
-from maml_cli.engines.optimizers import OUTER_OPTIMIZERS
+from maml_cli.engines.optimizers import optimizer_kind
 
 
 class CallArgs(ctypes.Structure):
@@ -148,11 +148,11 @@ def run_kernel(kernel: Kernel, batch: TaskBatch, options: CallOptions, state: Ke
 
 
 def _optimizer_index(name: str) -> int:
-    """The number of an outer optimiser in the enumeration of kernel.cpp; ValueError if the kernel has no such one."""
-    kind = OUTER_OPTIMIZERS.get(name)
-    if kind is None or kind.kernel_index is None:
-        raise ValueError(f"the kernel has no outer optimiser {name}")
-    return kind.kernel_index
+    """The number of an outer optimiser in the enumeration of kernel.cpp; ValueError if the kernel lacks it."""
+    index = optimizer_kind(name).kernel_index
+    if index is None:
+        raise ValueError(f"the kernel lacks the outer optimiser {name}")
+    return index
 
 
 def _check_call(spec: KernelSpec, options: CallOptions, state: KernelState, num_steps: int, num_runs: int) -> None:

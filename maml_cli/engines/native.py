@@ -11,24 +11,28 @@ import torch
 from torch import Tensor
 
 from maml_cli.config import Config
-from maml_cli.core import MetaParams, TaskBatch, flatten, map_tensors, tensors, unflatten
+from maml_cli.core import MetaParams, TaskBatch, flatten, map_tensors, tensors, unflatten, update_rules
 from maml_cli.engines import kernel_build, kernel_call
+from maml_cli.engines.eager import adjoint_unsupported
 from maml_cli.engines.kernel_build import KernelSpec
 from maml_cli.engines.kernel_call import CallOptions, KernelState
-from maml_cli.engines.optimizers import OUTER_OPTIMIZERS, optimizer_state
-from maml_cli.engines.outer_step import SCHEDULES, finish_block, sample_weight_noise
+from maml_cli.engines.optimizers import optimizer_kind, optimizer_state
+from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.errors import ConfigError
-from maml_cli.experiment import Experiment, first_order_until, num_inputs, param_keys, step_weights
+from maml_cli.experiment import DTYPES, Experiment, first_order_until, num_inputs, param_keys, step_weights
 from maml_cli.runtime import single_threaded_torch
 
 MAX_TASK_BYTES = 2**26
-"""Bytes of memory of one task, 64 MiB. The kernel is fast because a task stays in the processor's cache; beyond, the
-batched products of PyTorch are as fast."""
+"""Largest working memory of one task, 64 MiB.
+
+The kernel is fast because a task stays in the processor's cache; beyond, PyTorch's batched products are as fast.
+"""
 
 
 def native_unsupported(config: Config, device: torch.device) -> Iterator[str]:
-    """The reasons why the kernel cannot train `config` on `device`, besides those of `adjoint_unsupported`."""
+    """Settings that the kernel does not support: those of the adjoint method, which it implements, and some more."""
+    yield from adjoint_unsupported(config)
     if device.type != "cpu":
         yield f"device {device.type}"
     if config.inner.curvature != "none":
@@ -37,8 +41,10 @@ def native_unsupported(config: Config, device: torch.device) -> Iterator[str]:
         yield "model.oracle = true"
     if config.model.activation not in kernel_build.ACTIVATIONS:
         yield f"model.activation = {config.model.activation}"
+    if config.inner.loss not in kernel_build.LOSSES:
+        yield f"inner.loss = {config.inner.loss}"
     for optimizer in _optimizers(config):
-        if OUTER_OPTIMIZERS[optimizer].kernel_index is None:
+        if optimizer_kind(optimizer).kernel_index is None:
             yield f"outer optimiser {optimizer}"
     if (size := _kernel_spec(config, {}).workspace_bytes()) > MAX_TASK_BYTES:
         yield f"tasks of {size / 2**20:,.0f} MiB of memory, more than {MAX_TASK_BYTES / 2**20:.0f} MiB"
@@ -51,10 +57,10 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify) -> 
     try:
         kernel = kernel_build.load_kernel(_kernel_spec(config, experiment.alpha_groups), notify=notify)
     except OSError as error:
-        raise ConfigError(f"run.engine: native needs a kernel: {error}; eager needs no compiler") from None
+        raise ConfigError(f"engine native: {error}; run.engine: eager needs no compiler") from None
 
     @single_threaded_torch()
-    def advance(state: TrainState, count: int) -> StepResult:
+    def engine(state: TrainState, count: int) -> StepResult:
         batches = _sample_in_threads(experiment, state, count, num_threads=config.run.threads)
         std, noise = config.outer.weight_noise, None
         if std:
@@ -65,7 +71,7 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify) -> 
         finish_block(config, state, result.completed, experiment.algorithm.meta_gradient, batches, noise)
         return StepResult(result.loss, result.grad_norm, _unpack_gradients(state, result.gradients))
 
-    return advance
+    return engine
 
 
 def _sample_in_threads(experiment: Experiment, state: TrainState, count: int, *, num_threads: int) -> TaskBatch:
@@ -81,7 +87,7 @@ def _call_options(config: Config, step: int, count: int, noise: Tensor | None) -
     """The schedules of `count` outer steps from `step` on, and the settings that all of them share."""
     outer, weights, first_order = config.outer, step_weights(config), first_order_until(config)
     base_rates, steps = (outer.lr, config.inner.alpha.lr or outer.lr), range(step, step + count)
-    scales = [SCHEDULES[outer.schedule](step / outer.steps) for step in steps]
+    scales = [lr_scale(config, step) for step in steps]
     return CallOptions(
         step_weights=torch.tensor([weights(step) for step in steps], dtype=torch.float64),
         second_order=torch.tensor([step >= first_order for step in steps], dtype=torch.int32),
@@ -152,7 +158,7 @@ def _kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
     inner, alpha = config.inner, config.inner.alpha
     names = [*dict.fromkeys(alpha_groups.values())]
     return KernelSpec(
-        dtype=getattr(torch, config.run.dtype),
+        dtype=DTYPES[config.run.dtype],
         widths=[num_inputs(config), *config.model.hidden, 1],
         num_support=config.tasks.num_support,
         num_query=config.tasks.num_query,
@@ -160,7 +166,7 @@ def _kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
         activation=config.model.activation,
         loss=inner.loss,
         alpha_steps=inner.steps if alpha.per_step else 1,
-        per_parameter=alpha.per == "parameter",
+        per_parameter=update_rules.ALPHA_GROUPINGS[alpha.per].per_parameter,
         learned=alpha.learned,
         positive=alpha.sign == "positive",
         groups=[names.index(alpha_groups[key]) if key in alpha_groups else -1 for key in param_keys(config)],

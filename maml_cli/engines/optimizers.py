@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
+from maml_cli.core import lookup
+
 FormulaStep = Callable[[Tensor, Tensor, Sequence[Tensor], Tensor], Sequence[Tensor]]
 """(value, gradient, state tensors, (lr, *bias corrections)) -> the next value, and its next state tensors."""
 
@@ -22,7 +24,7 @@ class OptimizerKind(NamedTuple):
     formula: its step as a pure function.
     state_names: the names under which torch.optim stores the state tensors of the formula.
     has_step_count: whether torch.optim counts its steps under the name `step`.
-    kernel_index: its number in the native kernel; None: not there.
+    kernel_index: its number in the enumeration of kernel.cpp; None: the kernel lacks it.
     """
 
     make: Callable[[Sequence[Tensor], float], Optimizer]
@@ -72,9 +74,14 @@ class OuterOptimizer(NamedTuple):
             group["lr"] = self.base_lr * scale
 
 
+def optimizer_kind(name: str) -> OptimizerKind:
+    """The row of `OUTER_OPTIMIZERS` for `name`; raises NotImplementedError if there is none."""
+    return lookup(OUTER_OPTIMIZERS, name, "outer.optimizer", "engines.optimizers.OUTER_OPTIMIZERS")
+
+
 def make_outer_optimizer(name: str, tensors: Sequence[Tensor], lr: float) -> OuterOptimizer:
-    """The outer optimiser `name` of OUTER_OPTIMIZERS for `tensors`; KeyError for an unknown name."""
-    kind = OUTER_OPTIMIZERS[name]
+    """The outer optimiser `name` for `tensors`; raises NotImplementedError for a name without a row."""
+    kind = optimizer_kind(name)
     return OuterOptimizer(kind.make(tensors, lr), lr, kind)
 
 

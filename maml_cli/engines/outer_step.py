@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from maml_cli.config import Config
-from maml_cli.core import MetaGradient, MetaParams, TaskBatch, flatten, map_tensors, tensors, unflatten
+from maml_cli.core import MetaGradient, MetaParams, TaskBatch, flatten, lookup, map_tensors, tensors, unflatten
 from maml_cli.engines.state import BatchGradient, StepResult, TrainState
 from maml_cli.errors import DivergedError
 
@@ -22,12 +22,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1 - progress,
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
-"""Fraction of all outer steps that are taken -> factor on every outer learning rate."""
+"""Values of `outer.schedule`: fraction of all outer steps that are taken -> factor on every outer learning rate."""
 
 
 def lr_scale(config: Config, step: int) -> float:
     """The factor of the schedule on every outer learning rate at outer step `step`, from 0."""
-    return SCHEDULES[config.outer.schedule](step / config.outer.steps)
+    schedule = lookup(SCHEDULES, config.outer.schedule, "outer.schedule", "engines.outer_step.SCHEDULES")
+    return schedule(step / config.outer.steps)
 
 
 def average_tasks(meta_gradient: MetaGradient) -> AverageGradient:

@@ -6,14 +6,14 @@ the CPU. To add an engine, write its module and add its row, and its name to `ru
 """
 
 from collections.abc import Callable, Iterator
-from itertools import chain
 from typing import NamedTuple, Protocol
 
 import torch
 
 from maml_cli.config import Config
+from maml_cli.core import lookup
 from maml_cli.engines.compiled import compiled_engine, compiled_unsupported
-from maml_cli.engines.eager import adjoint_unsupported, eager_engine, reference_engine
+from maml_cli.engines.eager import eager_engine, reference_engine
 from maml_cli.engines.native import native_engine, native_unsupported
 from maml_cli.engines.state import Engine, Notify
 from maml_cli.errors import ConfigError
@@ -32,8 +32,8 @@ class EngineKind(NamedTuple):
 
     make: the function that makes it.
     unsupported: (config, device) -> what it does not support, as noun phrases such as "inner.curvature = kronecker".
-    min_eager_seconds: `run.engine: auto` takes it for trainings that would take `eager` at least so long, as compiling
-        must pay; None: never.
+    min_eager_seconds: `run.engine: auto` selects it for trainings that last at least so long with `eager`, so that they
+        repay its compile time; None: never.
     """
 
     make: MakeEngine
@@ -45,21 +45,18 @@ def _nothing_unsupported(config: Config, device: torch.device) -> Iterator[str]:
     return iter(())
 
 
-def _native_unsupported(config: Config, device: torch.device) -> Iterator[str]:
-    return chain(adjoint_unsupported(config), native_unsupported(config, device))
-
-
 ENGINES: dict[str, EngineKind] = {
-    "native": EngineKind(native_engine, _native_unsupported, min_eager_seconds=5.0),
+    "native": EngineKind(native_engine, native_unsupported, min_eager_seconds=5.0),
     "compiled": EngineKind(compiled_engine, compiled_unsupported, min_eager_seconds=120.0),
     "eager": EngineKind(eager_engine, _nothing_unsupported, min_eager_seconds=0.0),
     "reference": EngineKind(reference_engine, _nothing_unsupported, min_eager_seconds=None),
 }
-"""The engines that the schema names, one a row, fastest first."""
+"""Values of `run.engine` besides `auto`, fastest first."""
 
 
 def choose_engine(config: Config, device: torch.device) -> Choice:
-    """The engine for `config` on `device`: the named one, or for `auto` the fastest that supports it and pays.
+    """The engine for `config` on `device`: the named one, or for `auto` the fastest that supports it and repays its
+    compile time.
 
     The choice depends on config and machine alone, not on kernels compiled earlier, so that equal trainings are equal.
     Raises ConfigError if the named engine does not support the config.
@@ -87,16 +84,13 @@ def eager_seconds(config: Config) -> float:
 
 def unsupported(name: str, config: Config, device: torch.device) -> str | None:
     """The first thing that engine `name` does not support in `config` on `device`; None if it supports everything."""
-    return next(engine_kind(name).unsupported(config, device), None)
+    return next(_engine_kind(name).unsupported(config, device), None)
 
 
 def make_engine(name: str, config: Config, experiment: Experiment, *, notify: Notify = lambda text: None) -> Engine:
     """The engine `name` for `config`, which it supports; raises ConfigError if it does not compile."""
-    return engine_kind(name).make(config, experiment, notify=notify)
+    return _engine_kind(name).make(config, experiment, notify=notify)
 
 
-def engine_kind(name: str) -> EngineKind:
-    """The row of engine `name`; raises ValueError for a name that the table lacks."""
-    if name not in ENGINES:
-        raise ValueError(f"no engine {name!r}; there are {', '.join(ENGINES)}")
-    return ENGINES[name]
+def _engine_kind(name: str) -> EngineKind:
+    return lookup(ENGINES, name, "run.engine", "engines.registry.ENGINES")

@@ -101,8 +101,10 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     """
     model, alpha, inner = config.model, config.inner.alpha, config.inner
     network_inputs = with_task_parameters if model.oracle else lambda points, functions: points
-    predict = partial(mlp, activation=lookup(ACTIVATIONS, model.activation, "model.activation", "core.ACTIVATIONS"))
-    loss = mean_loss(predict, lookup(LOSSES, inner.loss, "inner.loss", "core.LOSSES"))
+    predict = partial(
+        mlp, activation=lookup(ACTIVATIONS, model.activation, "model.activation", "core.network.ACTIVATIONS")
+    )
+    loss = mean_loss(predict, lookup(LOSSES, inner.loss, "inner.loss", "core.losses.LOSSES"))
     adapted = adapted_keys(param_keys(config), subset=inner.adapt)
     groups = update_rules.alpha_groups(adapted, per=alpha.per)
     learned_keys = {
@@ -113,7 +115,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
     family = lookup(FAMILIES, config.tasks.family, "tasks.family", "tasks.families.FAMILIES")(dict(config.tasks))
-    dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.DTYPES")
+    dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.build.DTYPES")
     return Experiment(
         family=family,
         sample=partial(_sample, _sampler(config, family, device, dtype), network_inputs),
@@ -148,7 +150,7 @@ def _sampler(
         num_tasks=config.outer.tasks_per_step,
         num_support=tasks.num_support,
         num_query=tasks.num_query,
-        stratified=lookup(STRATIFIED, tasks.query_sampling, "tasks.query_sampling", "experiment.STRATIFIED"),
+        stratified=lookup(STRATIFIED, tasks.query_sampling, "tasks.query_sampling", "experiment.build.STRATIFIED"),
         dtype=dtype,
         device=device,
     )

@@ -64,7 +64,7 @@ ORDERS: dict[str, Order] = {
 
 
 def _order(config: Config) -> Order:
-    return lookup(ORDERS, config.inner.order, "inner.order", "experiment.ORDERS")
+    return lookup(ORDERS, config.inner.order, "inner.order", "experiment.differentiation.ORDERS")
 
 
 class MetaGradientSource(NamedTuple):
@@ -88,4 +88,6 @@ META_GRADIENTS: dict[str, MetaGradientSource] = {
 
 def meta_gradient_source(config: Config) -> MetaGradientSource:
     """The row of `META_GRADIENTS` for `config`; raises NotImplementedError if there is none."""
-    return lookup(META_GRADIENTS, config.outer.meta_gradient, "outer.meta_gradient", "experiment.META_GRADIENTS")
+    return lookup(
+        META_GRADIENTS, config.outer.meta_gradient, "outer.meta_gradient", "experiment.differentiation.META_GRADIENTS"
+    )

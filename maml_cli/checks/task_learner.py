@@ -1,0 +1,133 @@
+"""An independent implementation of the inner loop, for one task at a time, with torch.func.
+
+It shares the network, the loss and the names of parameters with the project's inner loop, but neither its steps, nor
+their derivatives, nor its tables of choices: a choice that the tables here lack is refused. Plain rather than fast.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from maml_cli.config import Config
+from maml_cli.core import MetaParams, Params, Points, TaskLoss, lookup
+
+ADAPTS: dict[str, Callable[[str], bool]] = {
+    "all": lambda key: True,
+    "head": lambda key: key.startswith("head"),
+    "body": lambda key: key.startswith("hidden"),
+    "context": lambda key: key == "context",
+}
+"""Values of `inner.adapt`: whether the parameter of that name adapts."""
+
+ALPHA_NAMES: dict[str, Callable[[str], str]] = {
+    "scalar": lambda key: "alpha",
+    "layer": lambda key: key.split(".")[0],
+    "tensor": lambda key: key,
+    "parameter": lambda key: key,
+}
+"""Values of `inner.alpha.per`: name of a parameter -> name of its alpha."""
+
+ALPHA_SIGNS: dict[str, Callable[[Tensor], Tensor]] = {"free": lambda value: value, "positive": torch.exp}
+"""Values of `inner.alpha.sign`: learned value -> alpha."""
+
+InnerOptimizer = Callable[[Tensor, int, Tensor], tuple[Tensor, Tensor]]
+"""(gradient, inner step, state) -> (update, next state), for one parameter; its state starts at zeros."""
+
+
+def _sgd(gradient: Tensor, step: int, state: Tensor) -> tuple[Tensor, Tensor]:
+    return gradient, state
+
+
+def _adam(gradient: Tensor, step: int, state: Tensor) -> tuple[Tensor, Tensor]:
+    state = 0.999 * state + 0.001 * gradient**2
+    return gradient / torch.sqrt(state / (1 - 0.999 ** (step + 1)) + 1e-16), state
+
+
+INNER_OPTIMIZERS: dict[str, InnerOptimizer] = {"sgd": _sgd, "adam": _adam}
+"""Values of `inner.optimizer`."""
+
+
+def _kronecker(rule_params: Params, key: str, gradient: Tensor, index: int) -> Tensor:
+    left = rule_params[f"{key}.in"][index] if key.endswith(".w") else torch.ones(1, 1, dtype=gradient.dtype)
+    return torch.einsum("ij,jk,kl->il", left, gradient, rule_params[f"{key}.out"][index])
+
+
+Precondition = Callable[[Params, str, Tensor, int], Tensor]
+"""(rule_params, key, gradient, index on the axis of inner steps) -> preconditioned gradient."""
+
+CURVATURES: dict[str, Precondition] = {
+    "none": lambda rule_params, key, gradient, index: gradient,
+    "kronecker": _kronecker,
+}
+"""Values of `inner.curvature`."""
+
+
+class TaskLearner(NamedTuple):
+    """A learner of one task, without the axes of runs and tasks.
+
+    config, loss: of the experiment; the loss of one task is a scalar.
+    first_order: whether the gradients of inner steps count as constants.
+    adapts, alpha_name, alpha, optimizer, precondition: the rows of the tables above for the config.
+    """
+
+    config: Config
+    loss: TaskLoss
+    first_order: bool
+    adapts: Callable[[str], bool]
+    alpha_name: Callable[[str], str]
+    alpha: Callable[[Tensor], Tensor]
+    optimizer: InnerOptimizer
+    precondition: Precondition
+
+    def start(self, params: Params) -> Params:
+        """The parameters that a task starts from: the network's, and a context of zeros."""
+        size = self.config.model.num_context
+        return params | {"context": params["head.b"].new_zeros(1, size)} if size else params
+
+    def inner_loss(self, params: Params, start: Params, points: Points) -> Tensor:
+        """The loss with the proximal term."""
+        squared_distances = [((params[key] - start[key]) ** 2).sum() for key in params if self.adapts(key)]
+        return self.loss(params, points) + self.config.inner.proximal / 2 * sum(squared_distances)
+
+    def path(self, meta_params: MetaParams, points: list[Points]) -> list[Params]:
+        """The parameters after 0, 1, ... inner steps, one step on each of `points`."""
+        start = self.start(meta_params.params)
+        path, states = [start], {key: torch.zeros_like(value) for key, value in start.items()}
+        for step, step_points in enumerate(points):
+            params = path[-1]
+            gradients: Params = grad(self.inner_loss)(params, start, step_points)
+            adapted = {}
+            for key in filter(self.adapts, start):
+                gradient = gradients[key].detach() if self.first_order else gradients[key]
+                update, states[key] = self.update(meta_params.rule_params, key, gradient, step, states[key])
+                adapted[key] = params[key] - update
+            path.append(params | adapted)
+        return path
+
+    def update(
+        self, rule_params: Params, key: str, gradient: Tensor, step: int, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The update of one parameter at an inner step, and the next state of its optimiser."""
+        inner = self.config.inner
+        gradient = self.precondition(rule_params, key, gradient, step if inner.curvature_per_step else 0)
+        direction, state = self.optimizer(gradient, step, state)
+        alpha = rule_params[self.alpha_name(key)][step if inner.alpha.per_step else 0]
+        return self.alpha(alpha) * direction, state
+
+
+def make_task_learner(config: Config, loss: TaskLoss, *, first_order: bool) -> TaskLearner:
+    """The learner of `config`; raises NotImplementedError for a choice that a table lacks."""
+    inner = config.inner
+    return TaskLearner(
+        config,
+        loss,
+        first_order,
+        adapts=lookup(ADAPTS, inner.adapt, "inner.adapt", "checks.task_learner.ADAPTS"),
+        alpha_name=lookup(ALPHA_NAMES, inner.alpha.per, "inner.alpha.per", "checks.task_learner.ALPHA_NAMES"),
+        alpha=lookup(ALPHA_SIGNS, inner.alpha.sign, "inner.alpha.sign", "checks.task_learner.ALPHA_SIGNS"),
+        optimizer=lookup(INNER_OPTIMIZERS, inner.optimizer, "inner.optimizer", "checks.task_learner.INNER_OPTIMIZERS"),
+        precondition=lookup(CURVATURES, inner.curvature, "inner.curvature", "checks.task_learner.CURVATURES"),
+    )
