@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from maml_cli.config import Config, annotated_yaml, constraints, from_dict, strict_yaml, to_dict
 from maml_cli.config.field_types import MAX_LAYERS, MAX_SEEDS, MAX_WIDTH
 from maml_cli.config.fields import FIELDS, choices, section_model
-from maml_cli.config.load import LoadedConfig
+from maml_cli.config.loaded import LoadedConfig
 from maml_cli.config.validation_messages import faults
 
 fast = settings(

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from maml_cli.config.formatting import Key
+from maml_cli.config.loaded import LoadedConfig
 from maml_cli.config.schema import Config
-
-if TYPE_CHECKING:
-    from maml_cli.config.load import LoadedConfig
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -18,7 +16,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def annotated_yaml(loaded: "LoadedConfig") -> str:
+def annotated_yaml(loaded: LoadedConfig) -> str:
     """The config as YAML that loads again, defaults included, with the origin of each value in a comment."""
     lines: list[tuple[str, str]] = []
     open_sections: Key = ()

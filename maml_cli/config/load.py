@@ -11,26 +11,12 @@ from pydantic import ValidationError
 from maml_cli.config import presets, strict_yaml
 from maml_cli.config.dump import leaves, to_dict
 from maml_cli.config.formatting import Key
+from maml_cli.config.loaded import LoadedConfig, Origin
 from maml_cli.config.schema import Config
 from maml_cli.config.validation_messages import Fault, faults
 from maml_cli.errors import ConfigError, FileError
 
 MAX_PROBLEMS = 100
-
-
-class Origin(NamedTuple):
-    """The origin of a value: a line of a file, or an override.
-
-    label: short form, `x.yaml:7` or `--set`.
-    key: position of the key, `x.yaml:7:3`, or the override.
-    value: position of the value, or the override.
-    order: rank in a list of problems: (0, line, column) in a file, (1, index, 0) for an override.
-    """
-
-    label: str
-    key: str
-    value: str
-    order: tuple[int, int, int]
 
 
 class _Problem(NamedTuple):
@@ -39,23 +25,6 @@ class _Problem(NamedTuple):
     order: tuple[int, int, int]
     position: str
     message: str
-
-
-class LoadedConfig(NamedTuple):
-    """A config and the origins of its values.
-
-    config: the config.
-    name: the stem of its file, for run directories.
-    origins: the origin of every value that is not a default, by key.
-    """
-
-    config: Config
-    name: str
-    origins: dict[Key, Origin]
-
-    def origin(self, key: Key) -> str:
-        """The short form of the origin of `key`: `x.yaml:7`, `--set` or `default`."""
-        return self.origins[key].label if key in self.origins else "default"
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> LoadedConfig:

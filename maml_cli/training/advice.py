@@ -6,8 +6,8 @@ from typing import NamedTuple
 from maml_cli.config import Config, override
 from maml_cli.errors import ConfigError, DivergedError
 
-WIDE_RANGE = 10.0
-"""Magnitude of amplitude, offset or x, twice that of the default family, beyond which a smaller range is advised."""
+USUAL_MAGNITUDE = 5.0
+"""Magnitude of amplitude and x in the default family; beyond twice as much, the default magnitude is advised."""
 
 
 class Change(NamedTuple):
@@ -30,13 +30,13 @@ def divergence_changes(config: Config, error: DivergedError) -> list[Change]:
     tasks can act, and skipping tasks whose gradient is not finite. From the second on, the outer learning rates and
     clipping act on the updates that led there.
     """
-    candidates = [*_inner_loop(config)]
     if error.outer_step > 1:
-        candidates += [*_outer_steps(config), *_task_clipping(config)]
-    elif error.cause == "gradient" and config.outer.clip_task_norm is None:
-        candidates += [*_task_clipping(config), *_start(config)]
+        candidates = [*_inner_loop(config), *_outer_steps(config), *_task_clipping(config)]
     else:
-        candidates += _start(config)
+        candidates = [*_smaller_tasks(config), *_inner_loop(config)]
+        if error.cause == "gradient" and config.outer.clip_task_norm is None:
+            candidates += _task_clipping(config)
+        candidates.append(Change("a smaller initialisation", f"model.init_gain={config.model.init_gain / 10:g}"))
     return [change for change in candidates if _is_accepted(config, change)]
 
 
@@ -65,13 +65,13 @@ def _task_clipping(config: Config) -> Iterator[Change]:
         yield Change("stronger clipping per task", f"outer.clip_task_norm={config.outer.clip_task_norm / 10:g}")
 
 
-def _start(config: Config) -> Iterator[Change]:
-    """Smaller initial parameters, and smaller tasks where their range is wide."""
-    yield Change("a smaller initialisation", f"model.init_gain={config.model.init_gain / 10:g}")
+def _smaller_tasks(config: Config) -> Iterator[Change]:
+    """Ranges of the usual magnitude where they are wider than twice that."""
     for key in ("amplitude", "offset", "x"):
         low, high = getattr(config.tasks, key)
-        if max(abs(low), abs(high)) > WIDE_RANGE:
-            yield Change("smaller tasks", f"tasks.{key}=[{low / 10:g},{high / 10:g}]")
+        factor = max(abs(low), abs(high)) / USUAL_MAGNITUDE
+        if factor > 2:
+            yield Change("smaller tasks", f"tasks.{key}=[{low / factor:g},{high / factor:g}]")
 
 
 def _is_accepted(config: Config, change: Change) -> bool:
