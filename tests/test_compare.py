@@ -1,4 +1,4 @@
-"""Runs side by side: on the same tasks, with differences task by task, and only where that means something."""
+"""Comparisons of runs on the same test tasks: differences task by task, and refusals of unlike families."""
 
 import json
 import math
@@ -17,8 +17,8 @@ QUICK = [*TINY_RUN, "-q", "-s", "run.checkpoint_every=6"]
 
 
 @pytest.fixture
-def two(cli: Cli) -> list[TrainedRun]:
-    """A run of one inner step, and one of three with alphas of their own that is trained at K = 5."""
+def two_runs(cli: Cli) -> list[TrainedRun]:
+    """A run of one inner step, and one of three inner steps with per-step alphas, trained at K = 5."""
     changes = ["inner.steps=3", "inner.alpha.per_step=true", "inner.alpha.learned=true", "tasks.num_support=5"]
     first = cli("train", "-c", "smoke", *QUICK).out.strip()
     second = cli("train", "-c", "smoke", *QUICK, *(word for c in changes for word in ("-s", c))).out.strip()
@@ -27,24 +27,27 @@ def two(cli: Cli) -> list[TrainedRun]:
 
 def _grid_mse(run: TrainedRun, *, shots: int, step: int, num_tasks: int) -> torch.Tensor:
     experiment = run.experiment
-    tasks = sample_test_tasks(experiment.family, seed=0, purpose="test", num_tasks=num_tasks, num_shots=shots)
+    tasks = sample_test_tasks(experiment.family, Protocol(num_tasks=num_tasks), shots)
     errors = adapted_errors(
         experiment, tasks, lambda count: expand_to_tasks(run.meta_params, count), num_runs=1, steps=step
     )
     return errors[step]["grid"][0, :, 0].double()
 
 
-def test_the_numbers_are_those_of_eval_and_differences_are_paired(two: list[TrainedRun]) -> None:
+def test_errors_are_those_of_an_evaluation_and_differences_are_paired_by_task(two_runs: list[TrainedRun]) -> None:
     """Interval of the mean difference: 1.96 s / sqrt(n) of the differences, not of the two errors."""
-    (found,) = compare_runs(two, Protocol(shots=(7,), num_tasks=40))
-    assert (found.shots, found.num_tasks, found.measure) == (7, 40, "mse")
-    for run, compared in zip(two, found.runs, strict=True):
+    (comparison,) = compare_runs(two_runs, Protocol(shots=(7,), num_tasks=40))
+    assert (comparison.shots, comparison.num_tasks, comparison.measure) == (7, 40, "mse")
+    for run, compared in zip(two_runs, comparison.runs, strict=True):
         (evaluation,) = evaluate_run(run, Protocol(shots=(7,), num_tasks=40))
         assert compared.steps == evaluation.steps and compared.compared_step == compared.trained_steps
-    assert [run.compared_step for run in found.runs] == [1, 3] and [len(run.steps) for run in found.runs] == [11, 4]
-    first, second = (_grid_mse(run, shots=7, step=step, num_tasks=40) for run, step in zip(two, (1, 3), strict=True))
-    difference = found.runs[1].difference
-    assert found.runs[0].difference is None and difference is not None
+    assert [run.compared_step for run in comparison.runs] == [1, 3]
+    assert [len(run.steps) for run in comparison.runs] == [11, 4]
+    first, second = (
+        _grid_mse(run, shots=7, step=step, num_tasks=40) for run, step in zip(two_runs, (1, 3), strict=True)
+    )
+    difference = comparison.runs[1].difference
+    assert comparison.runs[0].difference is None and difference is not None
     assert difference.mean == pytest.approx((second - first).mean().item(), rel=1e-12)
     assert difference.ci95 == pytest.approx(1.96 * (second - first).std().item() / math.sqrt(40), rel=1e-12)
 
@@ -61,19 +64,19 @@ def three_l1(cli: Cli) -> list[str]:
 def test_l1_learners_are_compared_by_mean_absolute_error_and_mixed_runs_by_mean_squared(
     cli: Cli, three_l1: list[str]
 ) -> None:
-    opened = [open_run(Path(run)) for run in three_l1[:2]]
-    assert compare_runs(opened, Protocol(num_tasks=10))[0].measure == "mae"
-    mixed = [opened[0], open_run(Path(cli("train", "-c", "smoke", *QUICK).out.strip()))]
+    trained_runs = [open_run(Path(run)) for run in three_l1[:2]]
+    assert compare_runs(trained_runs, Protocol(num_tasks=10))[0].measure == "mae"
+    mixed = [trained_runs[0], open_run(Path(cli("train", "-c", "smoke", *QUICK).out.strip()))]
     assert compare_runs(mixed, Protocol(num_tasks=10))[0].measure == "mse"
 
 
-def test_each_run_is_compared_with_the_first_on_the_tasks_of_the_seed_asked_for(cli: Cli, three_l1: list[str]) -> None:
+def test_each_run_is_compared_with_the_first_on_the_tasks_of_the_protocol(cli: Cli, three_l1: list[str]) -> None:
     """Against the errors of `maml eval` on the tasks of seed 3."""
     protocol = Protocol(num_tasks=30, seed=3)
-    opened = [open_run(Path(run)) for run in three_l1]
-    (comparison,) = compare_runs(opened, protocol)
+    trained_runs = [open_run(Path(run)) for run in three_l1]
+    (comparison,) = compare_runs(trained_runs, protocol)
     assert comparison.seed == 3
-    alone = [evaluate_run(run, protocol)[0].steps[1].grid.mae.mean for run in opened]
+    alone = [evaluate_run(run, protocol)[0].steps[1].grid.mae.mean for run in trained_runs]
     assert [run.steps[1].grid.mae.mean for run in comparison.runs] == pytest.approx(alone, rel=1e-12)
     differences = [run.difference.mean for run in comparison.runs if run.difference]
     assert differences == pytest.approx([alone[1] - alone[0], alone[2] - alone[0]], rel=1e-9)
@@ -92,57 +95,59 @@ def test_overflow_counts_as_an_infinite_difference_except_from_the_same_run(cli:
     """Sixty inner steps of far too large an alpha; tasks that overflow in both runs do not differ."""
     wild = cli("train", "-c", "smoke", *QUICK, "-s", "inner.alpha.init=3", "-s", "outer.clip_task_norm=1").out.strip()
     tame = cli("train", "-c", "smoke", *QUICK).out.strip()
-    opened = [open_run(Path(run)) for run in (wild, tame)]
-    (found,) = compare_runs(opened, Protocol(steps=60, num_tasks=20))
-    assert found.runs[0].steps[60].grid.mse.mean == math.inf and math.isfinite(found.runs[1].steps[60].grid.mse.mean)
-    difference = found.runs[1].difference
+    trained_runs = [open_run(Path(run)) for run in (wild, tame)]
+    (comparison,) = compare_runs(trained_runs, Protocol(steps=60, num_tasks=20))
+    wild_errors, tame_errors = (run.steps[60].grid.mse for run in comparison.runs)
+    assert wild_errors.mean == math.inf and math.isfinite(tame_errors.mean)
+    difference = comparison.runs[1].difference
     assert difference is not None and difference.mean == -math.inf
-    (found,) = compare_runs([opened[0], opened[0]], Protocol(steps=60, num_tasks=20))
-    difference = found.runs[1].difference
+    (comparison,) = compare_runs([trained_runs[0], trained_runs[0]], Protocol(steps=60, num_tasks=20))
+    difference = comparison.runs[1].difference
     assert difference is not None and (difference.mean, difference.median) == (0.0, 0.0)
 
 
-def test_checkpoints_of_one_run_are_named_by_their_files_and_compared_without_a_figure_if_need_be(cli: Cli) -> None:
+def test_checkpoints_of_one_run_are_named_by_their_files_and_compared_where_no_figure_can_be_written(cli: Cli) -> None:
     run = cli("train", "-c", "smoke", *QUICK).out.strip()
     files = [f"{run}/checkpoints/step-{step:08d}.pt" for step in (6, 12)]
     Path("taken").write_text("")
     result = cli("compare", *files, "--tasks", 4, "--json", "--out", "taken/c.png")
     assert result.code == 0 and result.err.startswith("--out taken/c.png: cannot be written: ")
     document = json.loads(result.out)
-    assert [one["label"] for one in document["results"][0]["runs"]] == files and document["figures"] == []
+    assert [run["label"] for run in document["results"][0]["runs"]] == files and document["figures"] == []
 
 
-def test_all_are_compared_after_the_inner_steps_asked_for(two: list[TrainedRun]) -> None:
-    (found,) = compare_runs(two, Protocol(shots=(5,), steps=2, num_tasks=10))
-    assert [run.compared_step for run in found.runs] == [2, 2] and [len(run.steps) for run in found.runs] == [3, 3]
+def test_all_runs_are_compared_after_the_inner_steps_of_the_protocol(two_runs: list[TrainedRun]) -> None:
+    (comparison,) = compare_runs(two_runs, Protocol(shots=(5,), steps=2, num_tasks=10))
+    assert [run.compared_step for run in comparison.runs] == [2, 2]
+    assert [len(run.steps) for run in comparison.runs] == [3, 3]
     with pytest.raises(ConfigError, match="--steps 4: outputs/smoke-2 has alphas for 3 inner steps and no rule for"):
-        compare_runs(two, Protocol(shots=(5,), steps=4, num_tasks=10))
+        compare_runs(two_runs, Protocol(shots=(5,), steps=4, num_tasks=10))
 
 
-def test_a_run_less_itself_is_zero_everywhere(two: list[TrainedRun]) -> None:
-    (found,) = compare_runs([two[0], two[0]], Protocol(num_tasks=10))
-    difference = found.runs[1].difference
+def test_a_run_has_no_difference_from_itself(two_runs: list[TrainedRun]) -> None:
+    (comparison,) = compare_runs([two_runs[0], two_runs[0]], Protocol(num_tasks=10))
+    difference = comparison.runs[1].difference
     assert difference is not None and (difference.mean, difference.ci95, difference.median) == (0.0, 0.0, 0.0)
 
 
-def test_different_families_and_different_k_are_refused_unless_asked_for(cli: Cli, two: list[TrainedRun]) -> None:
+def test_different_families_and_different_k_are_refused_unless_asked_for(cli: Cli, two_runs: list[TrainedRun]) -> None:
     with pytest.raises(ConfigError, match=r"trained with K = 5, 10; give the K to compare them at, such as --shots 5"):
-        compare_runs(two, Protocol(num_tasks=10))
+        compare_runs(two_runs, Protocol(num_tasks=10))
     run = cli("train", "-c", "smoke", *QUICK, "-s", "tasks.frequency=[0.8,1.2]").out.strip()
-    others = ["compare", "outputs/smoke", run, "--tasks", 10]
-    refused = cli(*others)
+    command = ["compare", "outputs/smoke", run, "--tasks", 10]
+    refused = cli(*command)
     assert refused.code == 2 and refused.out == "" and not Path("outputs/compare.png").exists()
     assert refused.err == (
         f"{run}: another family than outputs/smoke: tasks.frequency is [0.8, 1.2], not 1.0; with --any-family all are "
         "compared on the tasks of the first\n"
     )
-    found = json.loads(cli(*others, "--any-family", "--json").out)["results"][0]["runs"]
+    runs = json.loads(cli(*command, "--any-family", "--json").out)["results"][0]["runs"]
     expected = _grid_mse(open_run(Path("outputs/smoke")), shots=10, step=1, num_tasks=10).mean().item()
-    assert found[0]["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(expected, rel=1e-9)
+    assert runs[0]["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli, two: list[TrainedRun]) -> None:
-    runs = [str(run.checkpoint.label) for run in two]
+def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli, two_runs: list[TrainedRun]) -> None:
+    runs = [str(run.checkpoint.label) for run in two_runs]
     result = cli("compare", *runs, "--shots", "5,10", "--tasks", 10, "--out", "here/c.svg")
     assert result.code == 0 and max(map(len, result.out.splitlines())) <= 80
     assert all(result.out.count(text) == 2 for text in ("outputs/smoke ", "outputs/smoke-2 ", "difference from first"))
@@ -150,7 +155,7 @@ def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli
     first = Path("here/c-5shot.svg").read_bytes()
     document = json.loads(cli("compare", *runs, "--shots", "5,10", "--tasks", 10, "--out", "here/c.svg", "--json").out)
     assert document["schema_version"] == 1 and document["figures"] == ["here/c-5shot.svg", "here/c-10shot.svg"]
-    assert [one["shots"] for one in document["results"]] == [5, 10]
+    assert [result["shots"] for result in document["results"]] == [5, 10]
     for run in document["results"][0]["runs"]:
         assert run.keys() == {"label", "trained_steps", "compared_step", "num_seeds", "steps", "difference"}
     assert document["results"][0]["runs"][0]["difference"] is None
@@ -163,11 +168,11 @@ def test_runs_that_overflow_are_drawn_and_joint_training_is_compared_before_adap
     result = cli("compare", "outputs/smoke", "outputs/smoke", "--tasks", 4)
     assert result.code == 0, result.err
     joint = cli("train", "-c", "joint-10shot", *QUICK).out.strip()
-    found = json.loads(cli("compare", joint, joint, "--tasks", 4, "--json").out)["results"][0]["runs"][0]
-    assert (found["trained_steps"], found["compared_step"]) == (0, 0)
+    joint_run = json.loads(cli("compare", joint, joint, "--tasks", 4, "--json").out)["results"][0]["runs"][0]
+    assert (joint_run["trained_steps"], joint_run["compared_step"]) == (0, 0)
 
 
-def test_a_missing_checkpoint_is_reported(cli: Cli, two: list[TrainedRun]) -> None:
+def test_a_missing_checkpoint_is_reported(cli: Cli, two_runs: list[TrainedRun]) -> None:
     (Path("outputs/smoke/checkpoints") / "step-00000012.pt").unlink()
     result = cli("compare", "outputs/smoke", "outputs/smoke", "--tasks", 4)
     assert result.code == 0 and "step-00000012.pt: missing; using the newest checkpoint, step-00000006.pt" in " ".join(

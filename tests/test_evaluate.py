@@ -20,6 +20,7 @@ from maml_cli.evaluation import (
     learner_statistics,
     open_run,
     sample_test_tasks,
+    sample_validation_tasks,
     write_result,
 )
 from maml_cli.evaluation.evaluate import adapted_errors, evaluate, learner_errors
@@ -38,13 +39,13 @@ CONFIG = Config.model_validate(
 )
 EXPERIMENT = build_experiment(CONFIG)
 FAMILY = SineFamily.from_values(dict(CONFIG.tasks))
-TASKS = sample_test_tasks(EXPERIMENT.family, seed=0, purpose="test", num_tasks=30, num_shots=5)
+TASKS = sample_test_tasks(EXPERIMENT.family, Protocol(num_tasks=30), 5)
 
 
 def _evaluate(experiment: Experiment = EXPERIMENT, **changes: int) -> Evaluation:
-    options: dict[str, Any] = {"num_shots": 5, "num_tasks": 30, "seed": 0, "steps": 4} | changes
-    steps = options.pop("steps")
-    tasks = sample_test_tasks(experiment.family, purpose="test", **options)
+    options: dict[str, int] = {"num_shots": 5, "num_tasks": 30, "steps": 4} | changes
+    num_shots, steps = options["num_shots"], options["steps"]
+    tasks = sample_test_tasks(experiment.family, Protocol(num_tasks=options["num_tasks"]), num_shots)
     return evaluate(experiment, experiment.init_meta_params([0]), tasks, steps=steps, trained_steps=2)
 
 
@@ -55,7 +56,7 @@ def test_errors_are_those_of_a_plain_loop_over_tasks_and_steps() -> None:
     for i, key in enumerate(meta.rule_params):
         meta.rule_params[key].copy_(torch.tensor([0.01 + 0.003 * i, 0.02 - 0.002 * i]).reshape(1, 2, 1, 1))
         alphas[key] = meta.rule_params[key].flatten().tolist()
-    tasks = sample_test_tasks(EXPERIMENT.family, seed=3, purpose="test", num_tasks=7, num_shots=5)
+    tasks = sample_test_tasks(EXPERIMENT.family, Protocol(num_tasks=7, seed=3), 5)
     (block,) = tasks.iter_blocks()
     errors = adapted_errors(EXPERIMENT, tasks, lambda count: expand_to_tasks(meta, count), num_runs=1, steps=4)
     assert len(errors) == 5
@@ -83,23 +84,25 @@ def test_errors_are_those_of_a_plain_loop_over_tasks_and_steps() -> None:
 
 
 def test_tasks_are_fixed_by_their_seed_and_are_not_those_of_training_or_validation() -> None:
-    def functions(purpose: str, seed: int, shots: int = 5, tasks: int = 50) -> torch.Tensor:
-        (block,) = sample_test_tasks(
-            EXPERIMENT.family, seed=seed, purpose=purpose, num_tasks=tasks, num_shots=shots
-        ).iter_blocks()
+    def functions(tasks: held_out.TestTasks) -> torch.Tensor:
+        (block,) = tasks.iter_blocks()
         return torch.cat([block.functions.amplitude, block.functions.phase], dim=-1).flatten()
 
-    assert torch.equal(functions("test", 0), functions("test", 0))
-    assert torch.equal(functions("test", 0), functions("test", 0, shots=20))
-    others = [functions("test", 1), functions("validation", 0)]
-    assert not any(torch.isin(functions("test", 0), other).any() for other in others)
+    def sampled_functions(seed: int, num_shots: int = 5) -> torch.Tensor:
+        return functions(sample_test_tasks(FAMILY, Protocol(num_tasks=50, seed=seed), num_shots))
+
+    assert torch.equal(sampled_functions(0), sampled_functions(0))
+    assert torch.equal(sampled_functions(0), sampled_functions(0, num_shots=20))
+    assert not torch.isin(sampled_functions(0), sampled_functions(1)).any()
+    validation = functions(sample_validation_tasks(FAMILY, [0], num_tasks=50, num_shots=5))
+    assert not torch.isin(sampled_functions(0), validation).any()
     trained = FAMILY.sample([make_generator(0, "tasks")], num_tasks=50, num_support=5, num_query=5).functions
-    assert not torch.isin(functions("test", 0), torch.cat([*trained])).any()
+    assert not torch.isin(sampled_functions(0), torch.cat([*trained])).any()
 
 
 def test_the_grid_has_a_hundred_points_from_end_to_end_and_targets_have_no_noise() -> None:
     family = FAMILY._replace(noise=0.5)
-    ((points, functions),) = sample_test_tasks(family, seed=0, purpose="test", num_tasks=4, num_shots=6).iter_blocks()
+    ((points, functions),) = sample_test_tasks(family, Protocol(num_tasks=4), 6).iter_blocks()
     assert points["grid"].x.shape == (1, 4, 100, 1) and points["query"].x.shape == (1, 4, 6, 1)
     assert points["grid"].x[0, 0, [0, -1], 0].tolist() == [-5.0, 5.0]
     for name in "grid", "query":
@@ -109,11 +112,11 @@ def test_the_grid_has_a_hundred_points_from_end_to_end_and_targets_have_no_noise
 
 @pytest.mark.parametrize("num_tasks", [399, 800, 1201])
 @pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_blocks_of_test_tasks_are_the_tasks_of_a_single_sample(num_tasks: int, noise: float) -> None:
+def test_blocks_of_validation_tasks_are_the_tasks_of_a_single_sample(num_tasks: int, noise: float) -> None:
     family = FAMILY._replace(noise=noise)
-    tasks = sample_test_tasks(family, seed=[3, 4], purpose="test", num_tasks=num_tasks, num_shots=3)
+    tasks = sample_validation_tasks(family, [3, 4], num_tasks=num_tasks, num_shots=3)
     batch, functions = family.sample(
-        [make_generator(seed, "test") for seed in (3, 4)],
+        [make_generator(seed, "validation") for seed in (3, 4)],
         num_tasks=num_tasks,
         num_support=3,
         num_query=3,
@@ -130,7 +133,7 @@ def test_blocks_of_test_tasks_are_the_tasks_of_a_single_sample(num_tasks: int, n
         assert torch.equal(torch.cat([block.functions[index] for block in blocks], dim=1), parameter)
 
 
-def test_results_do_not_depend_on_how_tasks_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_learner_do_not_depend_on_the_size_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = _evaluate()
     monkeypatch.setattr(held_out, "CHUNK", 7)
     for errors, expected_errors in zip(_evaluate().steps, expected.steps, strict=True):
@@ -151,7 +154,7 @@ def test_tasks_are_adapted_a_chunk_at_a_time_without_a_graph(monkeypatch: pytest
     assert sizes == [8, 8, 8, 6] * 2
 
 
-def test_shapes_of_the_result() -> None:
+def test_an_evaluation_has_an_entry_for_each_inner_step_and_baseline() -> None:
     evaluation = _evaluate(steps=4)
     assert evaluation[:4] == (5, 30, 0, 2)
     assert len(evaluation.steps) == len(evaluation.random_init) == 5
@@ -223,11 +226,11 @@ def test_several_seeds_have_an_interval_over_tasks_and_another_over_seeds() -> N
 PEAK = """
 import resource, sys
 from maml_cli.config import Config
-from maml_cli.evaluation import sample_test_tasks
+from maml_cli.evaluation import Protocol, sample_test_tasks
 from maml_cli.evaluation.evaluate import evaluate
 from maml_cli.experiment import build_experiment
 experiment = build_experiment(Config.model_validate({"model": {"hidden": [4]}}))
-tasks = sample_test_tasks(experiment.family, seed=0, purpose="test", num_tasks=int(sys.argv[1]), num_shots=10)
+tasks = sample_test_tasks(experiment.family, Protocol(num_tasks=int(sys.argv[1])), 10)
 evaluate(experiment, experiment.init_meta_params([0]), tasks, steps=1, trained_steps=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -282,7 +285,7 @@ def test_learner_statistics_are_those_of_an_evaluation_and_the_largest_error(run
     protocol = Protocol(num_tasks=9, shots=(5, 10), steps=2, seed=3)
     by_shots = learner_statistics(run, protocol, measure="mae")
     for steps, evaluation, num_shots in zip(by_shots, evaluate_run(run, protocol), (5, 10), strict=True):
-        tasks = sample_test_tasks(run.experiment.family, seed=3, purpose="test", num_tasks=9, num_shots=num_shots)
+        tasks = sample_test_tasks(run.experiment.family, Protocol(num_tasks=9, seed=3), num_shots)
         errors = learner_errors(run.experiment, run.meta_params, tasks, steps=2)
         for value, expected, at_step in zip(steps, evaluation.steps, errors, strict=True):
             assert value[:3] == expected.grid.mae[:3]
@@ -298,7 +301,7 @@ def test_an_oracle_gets_the_parameters_of_each_task_on_all_points() -> None:
         x, amplitude, frequency, phase = inputs.split(1, dim=-1)  # type: ignore[no-untyped-call]
         return amplitude * torch.sin(frequency * x - phase)  # type: ignore[no-any-return]
 
-    tasks = sample_test_tasks(experiment.family, seed=0, purpose="test", num_tasks=150, num_shots=5)
+    tasks = sample_test_tasks(experiment.family, Protocol(num_tasks=150), 5)
     oracle = experiment._replace(predict=exact)
     for points in evaluate(oracle, experiment.init_meta_params([0]), tasks, steps=0, trained_steps=0).steps[0]:
         assert points.mse.mean < 1e-28

@@ -9,7 +9,7 @@ import torch
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, expand_to_tasks
 from maml_cli.engines import make_engine
-from maml_cli.evaluation import sample_test_tasks, summarise_tasks
+from maml_cli.evaluation import sample_validation_tasks, summarise_tasks
 from maml_cli.evaluation.evaluate import adapted_errors
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import checkpoint, create_run, read_lines
@@ -35,11 +35,11 @@ def _train(config: Config, run: Path) -> tuple[MetaParams, list[dict[str, Any]]]
 
 def test_weight_noise_acts_in_training(tmp_path: Path) -> None:
     """The tasks of the first step are the same; its loss, at parameters with noise, is not."""
-    found = {}
+    losses = {}
     for noise in (0.0, 0.1):
         _, records = _train(_config(outer={"weight_noise": noise}), tmp_path / str(noise))
-        found[noise] = next(record["loss"] for record in records if "loss" in record)
-    assert found[0.0] != found[0.1] and found[0.1] == pytest.approx(found[0.0], rel=0.5)
+        losses[noise] = next(record["loss"] for record in records if "loss" in record)
+    assert losses[0.0] != losses[0.1] and losses[0.1] == pytest.approx(losses[0.0], rel=0.5)
 
 
 def test_a_positive_alpha_is_logged_as_alpha_and_not_as_its_logarithm(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_logged_validation_errors_are_those_of_the_validation_tasks(tmp_path: Pa
     config = _config(run={"seed": 4})
     meta, records = _train(config, tmp_path / "run")
     experiment = build_experiment(config)
-    tasks = sample_test_tasks(experiment.family, seed=4, purpose="validation", num_tasks=4, num_shots=10)
+    tasks = sample_validation_tasks(experiment.family, [4], num_tasks=4, num_shots=10)
     errors = adapted_errors(experiment, tasks, lambda count: expand_to_tasks(meta, count), num_runs=1, steps=1)
     logged = records[-1]["eval"]
     assert records[-1]["step"] == 6 and logged["shots"] == 10 and logged["num_tasks"] == 4

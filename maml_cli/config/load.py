@@ -91,23 +91,28 @@ def _resolve(
 
 
 def _validate(data: dict[str, Any]) -> tuple[Config | None, list[Fault]]:
-    """The config, or None and its faults; invalid values are removed from `data`.
+    """The config, or None, and its faults; invalid values are removed from `data`.
 
     Constraints are checked only where all values are valid. So invalid values are removed and the others validated
-    again, until constraints are checked as well.
+    again, until constraints are checked as well: those that depend on an invalid value hold or not by its default, and
+    are skipped.
     """
-    result: list[Fault] = []
+    invalid: list[Fault] = []
     while True:
         try:
-            config = Config.model_validate(data)
+            return Config.model_validate(data), invalid
         except ValidationError as error:
             new = faults(error)
-            result += new
-            removed = [_remove(data, fault.key) for fault in new if fault.kind != "constraint"]
-            if not any(removed):
-                return None, result
-        else:
-            return config, result
+        removed = [_remove(data, fault.key) for fault in new if fault.kind != "constraint"]
+        if not any(removed):
+            unknown = [fault.key for fault in invalid]
+            return None, invalid + [fault for fault in new if not _depends_on_any(fault, unknown)]
+        invalid += new
+
+
+def _depends_on_any(fault: Fault, keys: Sequence[Key]) -> bool:
+    """Whether a violated constraint depends on one of `keys`, or on a value inside or around it."""
+    return any(key[: len(known)] == known[: len(key)] for key in keys for known in fault.depends_on)
 
 
 def _list_problems(problems: Sequence[_Problem]) -> str:

@@ -200,9 +200,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_no_violations(self) -> "Config":
         """Raises one error with every constraint that the config violates, in its context."""
-        violations = list(constraints.violations(self))
+        violations = constraints.violations(self)
         if violations:
-            text = "; ".join(f"{violation.key} {violation.reason}" for violation in violations)
+            text = "; ".join(f"{constraint.key} {constraint.reason}" for constraint in violations)
             raise PydanticCustomError("violations", "{text}", {"text": text, "violations": violations})
         return self
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from maml_cli.config.constraints import Constraint
 from maml_cli.config.fields import FIELDS, choices, names_in
 from maml_cli.config.formatting import Key, format_key, format_number, format_value
 from maml_cli.config.suggestions import suggest_boolean, suggest_key, suggest_value
@@ -31,11 +32,13 @@ class Fault(NamedTuple):
     kind: `key` for an unknown key, `value` for an invalid value, `constraint` for a violated constraint.
     key: the key to blame.
     message: one line that names the key.
+    depends_on: the other keys that a violated constraint is about.
     """
 
     kind: Literal["key", "value", "constraint"]
     key: Key
     message: str
+    depends_on: tuple[Key, ...] = ()
 
 
 def faults(error: ValidationError) -> list[Fault]:
@@ -43,22 +46,21 @@ def faults(error: ValidationError) -> list[Fault]:
     result = []
     for item in error.errors():
         if item["type"] == "violations":
-            pairs = item["ctx"]["violations"]
-            result += [Fault("constraint", tuple(key.split(".")), f"{key} {reason}") for key, reason in pairs]
+            result += [_constraint_fault(constraint) for constraint in item["ctx"]["violations"]]
         else:
             kind: Literal["key", "value"] = "key" if item["type"] == "extra_forbidden" else "value"
-            result.append(Fault(kind, error_key(item), format_error(item)))
+            result.append(Fault(kind, tuple(item["loc"]), format_error(item)))
     return result
 
 
-def error_key(item: ErrorDetails) -> Key:
-    """The key that an error is about."""
-    return tuple(item["loc"])
+def _constraint_fault(constraint: Constraint) -> Fault:
+    key, *depends_on = (tuple(key.split(".")) for key in (constraint.key, *constraint.depends_on))
+    return Fault("constraint", key, f"{constraint.key} {constraint.reason}", tuple(depends_on))
 
 
 def format_error(item: ErrorDetails) -> str:
     """One line: the key, the values it takes, the value given, and a hint where its meaning can be guessed."""
-    key, kind, value = error_key(item), item["type"], item["input"]
+    key, kind, value = tuple(item["loc"]), item["type"], item["input"]
     context: dict[str, Any] = item.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{format_key(key)}: unknown key; {_key_hint(key)}"

@@ -3,7 +3,8 @@
 from maml_cli.evaluation.compare import Comparison, compare_runs
 from maml_cli.evaluation.evaluate import Evaluation, learner_errors
 from maml_cli.evaluation.fits import TaskFit, fit_tasks
-from maml_cli.evaluation.held_out import Protocol, sample_test_tasks
+from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
+from maml_cli.evaluation.run_evaluation import LearnerStatistic, evaluate_run, learner_statistics, write_result
 from maml_cli.evaluation.statistics import (
     Errors,
     PointErrors,
@@ -14,14 +15,7 @@ from maml_cli.evaluation.statistics import (
     summarise_tasks,
     t_interval,
 )
-from maml_cli.evaluation.trained_run import (
-    LearnerStatistic,
-    TrainedRun,
-    evaluate_run,
-    learner_statistics,
-    open_run,
-    write_result,
-)
+from maml_cli.evaluation.trained_run import TrainedRun, open_run
 
 __all__ = [
     "Comparison",
@@ -42,6 +36,7 @@ __all__ = [
     "mean",
     "open_run",
     "sample_test_tasks",
+    "sample_validation_tasks",
     "statistic",
     "summarise_tasks",
     "t_interval",

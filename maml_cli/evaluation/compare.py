@@ -14,8 +14,8 @@ from maml_cli.config import to_dict
 from maml_cli.errors import ConfigError
 from maml_cli.evaluation.evaluate import learner_errors
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks
-from maml_cli.evaluation.statistics import PointErrors, Statistic, statistic, summarise_runs
-from maml_cli.evaluation.trained_run import TrainedRun
+from maml_cli.evaluation.statistics import Errors, PointErrors, Statistic, statistic, summarise_runs
+from maml_cli.evaluation.trained_run import TrainedRun, last_inner_step
 
 POINT_KEYS = ("num_support", "num_query", "query_sampling")
 """Keys of the config's section `tasks` that describe the points of training and not the family."""
@@ -70,11 +70,9 @@ def compare_runs(runs: Sequence[TrainedRun], protocol: Protocol, *, any_family: 
 
 
 def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int) -> Comparison:
-    num_tasks, seed = protocol.num_tasks, protocol.seed
     measure = runs[0].measure if len({run.measure for run in runs}) == 1 else "mse"
-    family = runs[0].experiment.family
-    last_steps = [run.resolve_steps(protocol.steps, max(10, run.config.inner.steps)) for run in runs]
-    tasks = sample_test_tasks(family, seed=seed, purpose="test", num_tasks=num_tasks, num_shots=num_shots)
+    last_steps = [last_inner_step(run, protocol) for run in runs]
+    tasks = sample_test_tasks(runs[0].experiment.family, protocol, num_shots)
     compared: list[RunComparison] = []
     first_errors: Tensor | None = None
     for run, last_step in zip(runs, last_steps, strict=True):
@@ -82,13 +80,13 @@ def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int) -> 
         step = trained if protocol.steps is None else protocol.steps
         indices = [*run.run_index.values()]
         errors = learner_errors(run.experiment, run.meta_params, tasks, steps=last_step)
-        errors_at_step = errors[step]["grid"][indices, :, ("mse", "mae").index(measure)].double().mean(dim=0)
+        errors_at_step = errors[step]["grid"][indices, :, Errors._fields.index(measure)].double().mean(dim=0)
         errors_at_step = errors_at_step.nan_to_num(nan=math.inf, posinf=math.inf)
         difference = None if first_errors is None else _difference(errors_at_step, first_errors)
         first_errors = errors_at_step if first_errors is None else first_errors
         by_step = [summarise_runs(at_step, indices) for at_step in errors]
         compared.append(RunComparison(run.name, trained, step, len(indices), by_step, difference))
-    return Comparison(num_shots, num_tasks, seed, measure, compared)
+    return Comparison(num_shots, protocol.num_tasks, protocol.seed, measure, compared)
 
 
 def _difference(errors: Tensor, first_errors: Tensor) -> Statistic:
@@ -96,22 +94,21 @@ def _difference(errors: Tensor, first_errors: Tensor) -> Statistic:
 
 
 def _common_shots(runs: Sequence[TrainedRun]) -> int:
-    trained = sorted({run.config.tasks.num_support for run in runs})
-    if len(trained) > 1:
+    shots = sorted({run.config.tasks.num_support for run in runs})
+    if len(shots) > 1:
         raise ConfigError(
-            f"the runs were trained with K = {', '.join(map(str, trained))}; give the K to compare them at, such as "
-            f"--shots {trained[0]}"
+            f"the runs were trained with K = {', '.join(map(str, shots))}; give the K to compare them at, such as "
+            f"--shots {shots[0]}"
         )
-    return trained[0]
+    return shots[0]
 
 
 def _check_families(runs: Sequence[TrainedRun]) -> None:
-    first, *others = runs
-    expected = to_dict(first.config)["tasks"]
-    for other in others:
-        for key, actual in to_dict(other.config)["tasks"].items():
+    first, expected = runs[0], to_dict(runs[0].config)["tasks"]
+    for run in runs[1:]:
+        for key, actual in to_dict(run.config)["tasks"].items():
             if key not in POINT_KEYS and actual != expected[key]:
                 raise ConfigError(
-                    f"{other.checkpoint.label}: another family than {first.checkpoint.label}: tasks.{key} is {actual}, "
+                    f"{run.checkpoint.label}: another family than {first.checkpoint.label}: tasks.{key} is {actual}, "
                     f"not {expected[key]}; with --any-family all are compared on the tasks of the first"
                 )

@@ -35,7 +35,7 @@ def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> 
     """
     steps = run.resolve_steps(protocol.steps, run.config.inner.steps)
     (tasks, *_) = held_out_tasks(run, protocol)
-    first_run = select_run(run.meta_params, next(iter(run.run_index.values())))
+    first_run = select_run(run.meta_params, run.first_index)
     x = torch.linspace(*run.experiment.family.x, num_points, dtype=torch.float64)
     return [fit for block in tasks.iter_blocks() for fit in _fit_block(run.experiment, first_run, block, x, steps)]
 

@@ -12,9 +12,10 @@ from maml_cli.core import Points, num_tasks
 from maml_cli.tasks import TaskFamily, make_generator
 
 NUM_GRID = 100
+"""Points of the evaluation grid."""
 CHUNK = 100
-"""Tasks adapted at a time: memory stays bounded, and the activations fit into the processor's cache. Part of the
-protocol: the untrained networks of the baseline `random_init` are drawn by the chunk."""
+"""Tasks adapted at a time: memory stays bounded, and the activations fit into the processor's cache. Results depend
+on it: the untrained networks of the baseline `random_init` are drawn by the chunk."""
 
 
 class Protocol(NamedTuple):
@@ -86,17 +87,19 @@ class TestTasks(NamedTuple):
                 yield {name: _chunk(group, start, num_runs) for name, group in points.items()}
 
 
-def sample_test_tasks(
-    family: TaskFamily, *, seed: int | Sequence[int], purpose: str, num_tasks: int, num_shots: int
-) -> TestTasks:
-    """Test tasks with K = `num_shots` support points, equal for equal arguments; with several seeds, tasks of its own
-    for each run.
+def sample_test_tasks(family: TaskFamily, protocol: Protocol, num_shots: int) -> TestTasks:
+    """The test tasks of `protocol` with K = `num_shots` support points, the same for all runs; equal for equal
+    arguments.
 
     The functions are the same for every K. Support targets have the family's noise, if any; the targets that errors are
     measured against, on the grid and on K fresh points, have none.
     """
-    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
-    return TestTasks(family, seeds, purpose, num_tasks, num_shots)
+    return TestTasks(family, (protocol.seed,), "test", protocol.num_tasks, num_shots)
+
+
+def sample_validation_tasks(family: TaskFamily, seeds: Sequence[int], *, num_tasks: int, num_shots: int) -> TestTasks:
+    """Tasks for the evaluations during training, one set for each run by its seed; `sample_test_tasks` has none."""
+    return TestTasks(family, tuple(seeds), "validation", num_tasks, num_shots)
 
 
 def _chunk(points: Points, start: int, num_runs: int) -> Points:

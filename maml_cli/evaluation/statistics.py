@@ -58,7 +58,7 @@ def summarise_runs(errors: Mapping[str, Tensor], runs: Sequence[int]) -> PointEr
     """Statistics over the tasks and seeds of several runs, given by their indices."""
     return PointErrors(
         *(
-            Errors(*(aggregate_seeds(errors[name][list(runs), :, measure]) for measure in (0, 1)))
+            Errors(*(aggregate_seeds(errors[name][list(runs), :, measure]) for measure in range(len(Errors._fields))))
             for name in PointErrors._fields
         )
     )

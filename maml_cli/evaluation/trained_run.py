@@ -1,6 +1,5 @@
-"""Trained runs: a checkpoint opened for evaluation, its errors on test tasks, and the result on disk."""
+"""Trained runs: checkpoints opened for evaluation, and the test tasks and inner steps to evaluate them with."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +10,9 @@ from maml_cli import runtime
 from maml_cli.config import Config, override
 from maml_cli.core import MetaParams
 from maml_cli.errors import CheckpointError, ConfigError
-from maml_cli.evaluation.evaluate import Evaluation, evaluate, learner_errors
 from maml_cli.evaluation.held_out import Protocol, TestTasks, sample_test_tasks
-from maml_cli.evaluation.statistics import statistic
 from maml_cli.experiment import Experiment, build_experiment, choose_device
-from maml_cli.runs import Checkpoint, open_checkpoint, write_atomic
+from maml_cli.runs import Checkpoint, open_checkpoint
 
 
 class TrainedRun(NamedTuple):
@@ -66,6 +63,11 @@ class TrainedRun(NamedTuple):
         return {seed: index for seed, index in indices.items() if not diverged[index]} or indices
 
     @property
+    def first_index(self) -> int:
+        """Index on the run axis of the first seed that has not diverged."""
+        return next(iter(self.run_index.values()))
+
+    @property
     def measure(self) -> str:
         """Primary error: `mae` if trained on L1, else `mse`."""
         return "mae" if self.config.inner.loss == "l1" else "mse"
@@ -101,90 +103,14 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
     return TrainedRun(checkpoint, config, experiment, meta_params, name)
 
 
-class LearnerStatistic(NamedTuple):
-    """Errors of a learner on the grid after an inner step, over test tasks.
-
-    mean, ci95, median: as in Statistic.
-    max: the largest error of a task.
-    """
-
-    mean: float
-    ci95: float
-    median: float
-    max: float
-
-
-def evaluate_run(run: TrainedRun, protocol: Protocol) -> list[Evaluation]:
-    """One evaluation of `run` for each K of `protocol`, after every inner step."""
-    steps = _inner_steps(run, protocol)
-    return [
-        evaluate(
-            run.experiment,
-            run.meta_params,
-            tasks,
-            steps=steps,
-            trained_steps=run.config.trained_steps,
-            run_index=run.run_index,
-        )
-        for tasks in held_out_tasks(run, protocol)
-    ]
-
-
-def learner_statistics(run: TrainedRun, protocol: Protocol, *, measure: str = "mse") -> list[list[LearnerStatistic]]:
-    """Errors of the learner alone, without baselines: for each K of `protocol`, after 0, 1, ... inner steps.
-
-    Of the first seed that has not diverged; `measure` is `mse` or `mae`.
-    """
-    steps = _inner_steps(run, protocol)
-    index = next(iter(run.run_index.values()))
-    results = []
-    for tasks in held_out_tasks(run, protocol):
-        errors = learner_errors(run.experiment, run.meta_params, tasks, steps=steps)
-        grids = [step["grid"][index, :, ("mse", "mae").index(measure)].nan_to_num(nan=math.inf) for step in errors]
-        results.append([LearnerStatistic(*statistic(grid)[:3], max=grid.max().item()) for grid in grids])
-    return results
-
-
 def held_out_tasks(run: TrainedRun, protocol: Protocol) -> list[TestTasks]:
     """The test tasks of `protocol` for each K, by default the K of training."""
     return [
-        sample_test_tasks(
-            run.experiment.family, seed=protocol.seed, purpose="test", num_tasks=protocol.num_tasks, num_shots=num_shots
-        )
+        sample_test_tasks(run.experiment.family, protocol, num_shots)
         for num_shots in protocol.shots or (run.config.tasks.num_support,)
     ]
 
 
-def write_result(
-    run: TrainedRun, document: str, protocol: Protocol, overrides: Sequence[str], out: Path | None = None
-) -> str:
-    """Write an evaluation to `out`, or by default to `eval.json` of the run directory; the line to print about it.
-
-    `eval.json` is the result of the default protocol on the run's own family: any other result is written to `out` or
-    not at all. An `eval.json` that cannot be written is no error, since the result is printed too. Raises OSError if
-    `out` cannot be written.
-    """
-    directory = run.checkpoint.run
-    if out is None and (overrides or not _is_default(run, protocol)):
-        return "not written to a file: eval.json is for the default protocol, without overrides"
-    if out is None and directory is None:
-        return "not written to a file: the checkpoint is not in a run directory"
-    file = out or Path(directory or "") / "eval.json"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, f"{document}\n".encode())
-    except OSError as error:
-        if out is not None:
-            raise
-        return f"not written: {file}: {error.strerror}"
-    return f"written to {file}"
-
-
-def _is_default(run: TrainedRun, protocol: Protocol) -> bool:
-    """Whether an evaluation is that of Protocol(), by default or because equal values were asked for."""
-    tasks, default_tasks = (held_out_tasks(run, asked) for asked in (protocol, Protocol()))
-    return tasks == default_tasks and _inner_steps(run, protocol) == _inner_steps(run, Protocol())
-
-
-def _inner_steps(run: TrainedRun, protocol: Protocol) -> int:
+def last_inner_step(run: TrainedRun, protocol: Protocol) -> int:
+    """The inner step up to which `protocol` evaluates `run`."""
     return run.resolve_steps(protocol.steps, max(10, run.config.inner.steps))

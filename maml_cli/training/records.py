@@ -6,7 +6,7 @@ from torch import Tensor
 
 from maml_cli.config import Config
 from maml_cli.engines import StepResult, TrainState
-from maml_cli.evaluation import learner_errors, sample_test_tasks, summarise_tasks
+from maml_cli.evaluation import learner_errors, sample_validation_tasks, summarise_tasks
 from maml_cli.experiment import Experiment
 from maml_cli.runs import EvaluationRecord, LossRecord
 
@@ -36,9 +36,7 @@ def loss_record(config: Config, experiment: Experiment, state: TrainState, resul
 def evaluation_record(config: Config, experiment: Experiment, state: TrainState) -> EvaluationRecord:
     """Errors on validation tasks, which neither training nor `maml eval` uses."""
     shots, num_tasks = config.tasks.num_support, config.run.eval_tasks
-    tasks = sample_test_tasks(
-        experiment.family, seed=config.seeds, purpose="validation", num_tasks=num_tasks, num_shots=shots
-    )
+    tasks = sample_validation_tasks(experiment.family, config.seeds, num_tasks=num_tasks, num_shots=shots)
     errors = learner_errors(experiment, state.meta_params, tasks, steps=config.inner.steps)
 
     def by_run(points: str, measure: str) -> list[list[float]]:

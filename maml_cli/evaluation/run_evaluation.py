@@ -1,0 +1,87 @@
+"""Evaluations of a trained run by a protocol, and the file of their result."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from maml_cli.evaluation.evaluate import Evaluation, evaluate, learner_errors
+from maml_cli.evaluation.held_out import Protocol
+from maml_cli.evaluation.statistics import Errors, statistic
+from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks, last_inner_step
+from maml_cli.runs import write_atomic
+
+
+class LearnerStatistic(NamedTuple):
+    """Errors of a learner on the grid after an inner step, over test tasks.
+
+    mean, ci95, median: as in Statistic.
+    max: the largest error of a task.
+    """
+
+    mean: float
+    ci95: float
+    median: float
+    max: float
+
+
+def evaluate_run(run: TrainedRun, protocol: Protocol) -> list[Evaluation]:
+    """One evaluation of `run` for each K of `protocol`, after every inner step."""
+    steps = last_inner_step(run, protocol)
+    return [
+        evaluate(
+            run.experiment,
+            run.meta_params,
+            tasks,
+            steps=steps,
+            trained_steps=run.config.trained_steps,
+            run_index=run.run_index,
+        )
+        for tasks in held_out_tasks(run, protocol)
+    ]
+
+
+def learner_statistics(run: TrainedRun, protocol: Protocol, *, measure: str = "mse") -> list[list[LearnerStatistic]]:
+    """Errors of the learner alone, without baselines: for each K of `protocol`, after 0, 1, ... inner steps.
+
+    Of the first seed that has not diverged; `measure` is `mse` or `mae`.
+    """
+    steps = last_inner_step(run, protocol)
+    measure_index = Errors._fields.index(measure)
+    results = []
+    for tasks in held_out_tasks(run, protocol):
+        by_step = learner_errors(run.experiment, run.meta_params, tasks, steps=steps)
+        grids = [errors["grid"][run.first_index, :, measure_index].nan_to_num(nan=math.inf) for errors in by_step]
+        results.append([LearnerStatistic(*statistic(grid)[:3], max=grid.max().item()) for grid in grids])
+    return results
+
+
+def write_result(
+    run: TrainedRun, document: str, protocol: Protocol, overrides: Sequence[str], out: Path | None = None
+) -> str:
+    """Write an evaluation to `out`, or by default to `eval.json` of the run directory; the line to print about it.
+
+    `eval.json` is the result of the default protocol on the run's own family: any other result is written to `out` or
+    not at all. An `eval.json` that cannot be written is no error, since the result is printed too. Raises OSError if
+    `out` cannot be written.
+    """
+    directory = run.checkpoint.run
+    if out is None and (overrides or not _is_default(run, protocol)):
+        return "not written to a file: eval.json is for the default protocol, without overrides"
+    if out is None and directory is None:
+        return "not written to a file: the checkpoint is not in a run directory"
+    file = out or Path(directory or "") / "eval.json"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, f"{document}\n".encode())
+    except OSError as error:
+        if out is not None:
+            raise
+        return f"not written: {file}: {error.strerror}"
+    return f"written to {file}"
+
+
+def _is_default(run: TrainedRun, protocol: Protocol) -> bool:
+    """Whether an evaluation is that of Protocol(), by default or because equal values were asked for."""
+    tasks, default_tasks = (held_out_tasks(run, settings) for settings in (protocol, Protocol()))
+    return tasks == default_tasks and last_inner_step(run, protocol) == last_inner_step(run, Protocol())

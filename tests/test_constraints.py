@@ -1,0 +1,131 @@
+"""Constraints across keys: reported together, only where they are certain, and each about the keys that it reads."""
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from maml_cli.config import Config, load_config
+from maml_cli.config.constraints import CONSTRAINTS, Constraint
+from maml_cli.config.fields import FIELDS, choices
+from maml_cli.errors import ConfigError
+
+
+def _blamed(tmp_path: Path, text: str) -> list[str]:
+    """The keys that the messages about a config blame."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(str(file))
+    return [line.split(": ")[1].split()[0] for line in str(error.value).splitlines()]
+
+
+def test_all_violated_constraints_are_reported_at_once_and_only_those(tmp_path: Path) -> None:
+    """Three at once; and no constraint is reported that only the removal of a blamed value would violate."""
+    text = "inner: {order: implicit, loss: l1, optimizer: adam}"
+    assert _blamed(tmp_path, text) == ["inner.proximal", "inner.loss", "inner.optimizer"]
+    text = "model: {num_context: 3}\ninner: {adapt: context}\nouter: {meta_gradient: joint}"
+    assert _blamed(tmp_path, text) == ["model.num_context"]
+
+
+@pytest.mark.parametrize(
+    ("text", "blamed"),
+    [
+        ("inner: {order: frist, cg_steps: 50}", ["inner.order"]),
+        ("inner: {alpha: {learned: on, lr: 1}}", ["inner.alpha.learned"]),
+        ("inner: {adapt: body}\nmodel: {hidden: [0]}", ["model.hidden[0]"]),
+        ("outer: {multi_step_loss_until: 5}\ninner: 3", ["inner"]),
+        ("inner: {loss: l3, cg_steps: 50}", ["inner.loss", "inner.cg_steps"]),
+    ],
+)
+def test_constraints_that_depend_on_an_invalid_value_are_not_judged_by_its_default(
+    text: str, blamed: list[str], tmp_path: Path
+) -> None:
+    assert _blamed(tmp_path, text) == blamed
+
+
+def test_model_validate_raises_every_violated_constraint_at_once() -> None:
+    data = {"inner": {"order": "implicit", "loss": "l1"}}
+    with pytest.raises(
+        ValidationError, match=r"inner.proximal must be greater than 0 .*; inner.loss must be mse or hub"
+    ):
+        Config.model_validate(data)
+
+
+def test_reasons_of_constraints_name_existing_keys_only() -> None:
+    for key, depends_on, _, reason in CONSTRAINTS:
+        assert {key, *depends_on} <= FIELDS.keys()
+        named = re.findall(r"\b(?:tasks|model|inner|outer|run)\.[a-z_.]*[a-z]", reason)
+        assert set(named) <= FIELDS.keys(), reason
+
+
+VALUES: dict[str, list[Any]] = {
+    "tasks.x": [(0.0, 1.0), (0.0, 0.0)],
+    "tasks.offset": [(0.0, 0.0), (0.0, 1.0)],
+    "tasks.num_query": [1, 2],
+    "model.hidden": [[4], []],
+    "model.num_context": [0, 1],
+    "inner.steps": [1, 2],
+    "inner.cg_steps": [5, 6],
+    "inner.proximal": [0.0, 1.0, 1e9],
+    "inner.first_order_until": [0, 1],
+    "inner.alpha.init": [0.01, 1e39],
+    "inner.alpha.lr": [None, 1.0],
+    "outer.multi_step_loss_until": [0, 1],
+    "run.seed": [0, 2**63 - 1],
+    "run.seeds": [None, 2, [1]],
+}
+"""Values of keys that are neither words nor booleans; every constraint is violated by some of them."""
+
+
+def _values(key: str) -> list[Any]:
+    words = [None if word == "null" else word for word in choices(FIELDS[key])]
+    return VALUES.get(key) or words or [False, True]
+
+
+def _with_values(section: BaseModel, values: dict[str, Any]) -> Any:
+    """`section` with values at dotted keys, without validation."""
+    update: dict[str, Any] = {}
+    for key, value in values.items():
+        name, _, inside = key.partition(".")
+        update[name] = _with_values(update.get(name, getattr(section, name)), {inside: value}) if inside else value
+    return section.model_copy(update=update)
+
+
+class Recorder:
+    """A section of a config that adds the dotted keys of the values read from it to a set."""
+
+    def __init__(self, section: BaseModel, keys_read: set[str], prefix: str = "") -> None:
+        self._section, self._keys_read, self._prefix = section, keys_read, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in type(self._section).model_fields:
+            return getattr(type(self._section), name).fget(self)
+        value = getattr(self._section, name)
+        if isinstance(value, BaseModel):
+            return Recorder(value, self._keys_read, f"{self._prefix}{name}.")
+        self._keys_read.add(f"{self._prefix}{name}")
+        return value
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS, ids=lambda constraint: constraint.key)
+def test_a_constraint_depends_on_the_keys_that_it_reads_and_some_of_their_values_violate_it(
+    constraint: Constraint,
+) -> None:
+    keys = [constraint.key, *constraint.depends_on]
+    keys_read: set[str] = set()
+    violated = []
+    for values in itertools.product(*map(_values, keys)):
+        config = _with_values(Config(), dict(zip(keys, values, strict=True)))
+        violated.append(constraint.is_violated(Recorder(config, keys_read)))  # type: ignore[arg-type]
+    assert keys_read == set(keys) and any(violated) and not all(violated)
+    assert not constraint.is_violated(Config())
+
+
+def test_implicit_gradients_take_no_inner_optimiser_but_sgd() -> None:
+    """Also not one that a later version of the schema has."""
+    implicit = _with_values(Config(), {"inner.order": "implicit", "inner.proximal": 1.0, "inner.optimizer": "lion"})
+    assert [c.key for c in CONSTRAINTS if c.is_violated(implicit)] == ["inner.optimizer"]
