@@ -185,13 +185,9 @@ def test_an_eager_step_has_the_mean_gradient_of_the_reference(name: str) -> None
 
 @pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize(("index", "name"), [*enumerate(_supported("native"))])
-def test_the_kernel_takes_the_outer_step_of_the_reference(
-    index: int, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kernel_takes_the_outer_step_of_the_reference(index: int, name: str) -> None:
     """Unoptimised, as kernels of small networks take longer to compile than to run, and one in six in float32; with
     MAML_FULL_TESTS optimised, and all of them in both precisions."""
-    if not FULL:
-        monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O0")
     _assert_steps_alike("native", combined_config(name))
     if FULL or index % 6 == 0:
         _assert_close_in_single_precision("native", combined_config(name, dtype="float32"))
@@ -317,9 +313,12 @@ def test_the_optimiser_formulas_take_the_steps_of_torch_optim(
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-3)])
 @pytest.mark.parametrize("engine", ["eager", "native"])
 def test_a_training_ends_alike_with_every_engine(
-    changes: dict[str, Any], dtype: str, rtol: float, engine: str, tmp_path: Path
+    changes: dict[str, Any], dtype: str, rtol: float, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is learned, the state of the optimisers, the sums for the log and the streams of random numbers."""
+    """What is learned, the state of the optimisers, the sums for the log and the streams of random numbers. Kernels
+    are optimised in float32, the default, and with MAML_FULL_TESTS in float64 too."""
+    if dtype == "float32":
+        monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O3")
     if engine == "native" and kernel_build.compiler() is None:
         pytest.skip("no C++ compiler on this machine")
     config = _config(changes, dtype=dtype)

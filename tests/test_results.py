@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from maml_cli.config import load_config, presets
@@ -226,7 +226,6 @@ def test_a_damaged_results_file_is_refused_before_any_training(
 ERRORS = st.builds(StepErrors, *[st.floats(min_value=0, allow_nan=False)] * 4)
 
 
-@settings(database=None, deadline=None)
 @given(st.lists(ERRORS), st.one_of(st.none(), st.text()), st.lists(st.text()))
 def test_a_row_is_the_same_after_json(steps: list[StepErrors], after: str | None, overrides: list[str]) -> None:
     """Infinite errors are null in between; None stays None."""
