@@ -85,8 +85,8 @@ def published_run(name: str, seed: int, out: Path = PUBLISHED) -> Path:
     return out / (name if seed == 0 else f"{name}-seed{seed}")
 
 
-def draw_figures(results: Results, runs: Path, out: Path) -> None:
-    """Draw the errors of several learners at each K; and the quickstart, if its run is there."""
+def draw_figures(results: Results, runs: Path, out: Path, num_tasks: int) -> None:
+    """Draw the errors of several learners at each K; and the quickstart on `num_tasks`, if its run is there."""
     from maml_cli.evaluation import Protocol, Statistic, open_run
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.run_figures import draw, draw_curves
@@ -113,7 +113,7 @@ def draw_figures(results: Results, runs: Path, out: Path) -> None:
             draw_curves(curves, out / f"results-{shots}shot.png", measure="mse", title=title)
     if (runs / "quickstart-seed0").exists():
         trained = open_run(runs / "quickstart-seed0")
-        for file in draw(trained, Protocol(), kinds=["fit", "steps"], form="png", out=out):
+        for file in draw(trained, Protocol(num_tasks=num_tasks), kinds=["fit", "steps"], form="png", out=out):
             file.replace(out / f"quickstart-{file.name}")
 
 
@@ -148,7 +148,7 @@ def main(
     results = Results(merge_rows(previous.entries, new))
     write_results(out / "results.json", results)
     write_atomic(out / "RESULTS.md", results_page(out).encode())
-    draw_figures(results, runs, out)
+    draw_figures(results, runs, out, tasks)
     for row in rows:
         if row.label and row.name in finished:
             copy_published_runs(row, runs, out)
