@@ -4,6 +4,7 @@ COMBINATIONS is the full product; PAIRWISE covers every pair of values of two ax
 combination take a pairwise cover, or with MAML_FULL_TESTS=1 in the environment all of them.
 """
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Collection, Iterator
@@ -114,6 +115,7 @@ def names_to_test(supported: Callable[[Config], bool] = lambda config: True) -> 
     return ["-".join(row) for row in rows] + [name for name in SINGLES if name in names]
 
 
+@functools.cache
 def combined_config(name: str, **run: Any) -> Config:
     """A combination on a small network in float64, three tasks a step."""
     sections = COMBINATIONS[name]

@@ -54,7 +54,7 @@ def _same(actual: Any, expected: Any) -> bool:
     return bool(actual == expected)
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(min_size=1, max_size=5), VALUES, max_size=4))
 def test_any_nested_contents_are_decoded_as_they_were_encoded(contents: dict[str, Any]) -> None:
     contents.pop("schema_version", None)

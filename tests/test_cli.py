@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from maml_cli.core import meta_gradients, update_rules
-from maml_cli.runs import read_lines
+from maml_cli.runs import metrics, open_checkpoint, read_lines
 from maml_cli.training import session
 from tests.conftest import NUM_CHECKS, TINY_RUN, Cli, shell
 
@@ -140,32 +140,49 @@ def test_resume_auto_finds_the_unfinished_run_of_the_same_config(cli: Cli, train
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bytes(number: int, code: int, tmp_path: Path) -> None:
-    options = ["-c", "smoke", "-s", "outer.steps=2000", "-s", "run.eval_tasks=4"]
-    command = [sys.executable, "-m", "maml_cli", "train"]
-    options_of_process: dict[str, Any] = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
-    metrics = tmp_path / "outputs" / "smoke" / "metrics.jsonl"
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options_of_process
-    ) as stopped:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not any("loss" in record for record in read_lines(metrics)):
-            time.sleep(0.01)
-        stopped.send_signal(number)
-        out, err = stopped.communicate(timeout=60)
-    assert stopped.returncode == code and out == "outputs/smoke\n"
+def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bytes(
+    number: int, code: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal arrives when the first line of losses, of outer step 10, is written."""
+    options = ["-c", "smoke", "-s", "outer.steps=40", "-s", "run.log_every=10", "-s", "run.eval_tasks=4"]
+    write_losses = metrics.write_losses
+
+    def write_and_signal(*arguments: Any) -> None:
+        write_losses(*arguments)
+        signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "write_losses", write_and_signal)
+        stopped = cli("train", *options)
+    assert stopped.code == code and stopped.out == "outputs/smoke\n"
     name = signal.Signals(number).name
-    assert err.endswith(f"stopped by {name}; checkpoint saved. Resume with: maml train --resume outputs/smoke\n")
-    last = json.loads((tmp_path / "outputs" / "smoke" / "last.json").read_text())
-    assert 0 < last["step"] < 2000
-    subprocess.run([*command, "--resume", "outputs/smoke", "-q"], check=True, capture_output=True, **options_of_process)
-    subprocess.run(
-        [*command, *options, "--out", "uninterrupted", "-q"], check=True, capture_output=True, **options_of_process
+    assert stopped.err.endswith(
+        f"stopped by {name}; checkpoint saved. Resume with: maml train --resume outputs/smoke\n"
     )
-    for file in "metrics.jsonl", "checkpoints/step-00002000.pt", "last.json", "config.yaml":
-        assert (tmp_path / "outputs/smoke" / file).read_bytes() == (tmp_path / "uninterrupted" / file).read_bytes(), (
-            file
-        )
+    assert json.loads(Path("outputs/smoke/last.json").read_text())["step"] == 10
+    assert cli("train", "--resume", "outputs/smoke", "-q").code == 0
+    assert cli("train", *options, "--out", "uninterrupted", "-q").code == 0
+    for file in "metrics.jsonl", "checkpoints/step-00000040.pt", "last.json", "config.yaml":
+        assert Path("outputs/smoke", file).read_bytes() == Path("uninterrupted", file).read_bytes(), file
+
+
+def test_a_process_saves_at_sigterm_and_exits_with_143(tmp_path: Path) -> None:
+    """A million outer steps: on no machine is the training over before the signal arrives."""
+    changes = ["outer.steps=1000000", "run.engine=eager", "run.eval_tasks=4"]
+    options = [word for change in changes for word in ("-s", change)]
+    command = [sys.executable, "-m", "maml_cli", "train", "-c", "smoke", *options]
+    run, environment = tmp_path / "outputs" / "smoke", os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not any("loss" in line for line in read_lines(run / "metrics.jsonl")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 143 and out == "outputs/smoke\n"
+    assert err.endswith("stopped by SIGTERM; checkpoint saved. Resume with: maml train --resume outputs/smoke\n")
+    assert 0 < open_checkpoint(run).step < 1_000_000
 
 
 def test_diverging_is_exit_5_with_advice(cli: Cli) -> None:

@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -17,9 +17,7 @@ from maml_cli.config.fields import FIELDS, choices, section_model
 from maml_cli.config.loaded import LoadedConfig
 from maml_cli.config.validation_messages import faults
 
-fast = settings(
-    max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+fast = settings(max_examples=40)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(
@@ -108,7 +106,7 @@ def test_a_validated_config_violates_no_constraint(config: Config) -> None:
     assert list(constraints.violations(config)) == []
 
 
-@settings(fast, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_every_value_within_the_bounds_of_the_schema_is_invalid_only_by_a_constraint(data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(sorted(LEAVES)))
@@ -155,7 +153,7 @@ hostile = st.recursive(
 )
 
 
-@settings(fast, max_examples=80)
+@settings(max_examples=80)
 @given(st.dictionaries(st.sampled_from(sorted([*FIELDS, "x", "inner.y", "a\nb", "inner.\x00"])), hostile, max_size=12))
 def test_every_fault_of_a_hostile_config_is_one_line(flat: dict[str, Any]) -> None:
     try:

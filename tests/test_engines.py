@@ -178,13 +178,9 @@ def test_an_eager_step_has_the_mean_gradient_of_the_reference(name: str) -> None
 
 @pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 @pytest.mark.parametrize(("index", "name"), [*enumerate(_supported("native"))])
-def test_the_kernel_takes_the_outer_step_of_the_reference(
-    index: int, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kernel_takes_the_outer_step_of_the_reference(index: int, name: str) -> None:
     """Unoptimised, as kernels of small networks take longer to compile than to run, and one in six in float32; with
     MAML_FULL_TESTS optimised, and all of them in both precisions."""
-    if not FULL:
-        monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O0")
     _assert_same_step("native", combined_config(name))
     if FULL or index % 6 == 0:
         _assert_close_in_single_precision("native", combined_config(name, dtype="float32"))
@@ -204,19 +200,27 @@ def test_the_traced_step_is_the_outer_step_of_the_reference(
     _assert_close_in_single_precision("compiled", combined_config(name, seeds=2, dtype="float32"))
 
 
-@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"inner": {"steps": 2, "curvature": "kronecker"}, "outer": {"clip_task_norm": 0.1, "weight_noise": 0.01}},
-        {
+# Compilation takes 25 seconds of CPU time for the smallest step and 70 for the two larger ones.
+COMPILED: dict[str, dict[str, Any]] = {
+    "small": {
+        "model": {"hidden": [3]},
+        "inner": {"steps": 1, "curvature": "kronecker"},
+        "outer": {"clip_task_norm": 0.1, "weight_noise": 0.01},
+    },
+}
+if FULL:
+    COMPILED |= {
+        "adjoint": COMPILED["small"] | {"model": {}, "inner": {"steps": 2, "curvature": "kronecker"}},
+        "unrolled": {
             "model": {"num_context": 2},
             "inner": {"proximal": 0.3, "alpha": {"learned": True}},
             "outer": {"clip_norm": 0.1},
         },
-    ],
-    ids=["adjoint", "unrolled"],
-)
+    }
+
+
+@pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("changes", COMPILED.values(), ids=COMPILED)
 # torch imports what it deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_the_compiled_step_is_that_of_the_reference(changes: dict[str, Any]) -> None:
@@ -316,9 +320,12 @@ def test_the_optimiser_formulas_take_the_steps_of_torch_optim(
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-3)])
 @pytest.mark.parametrize("engine", ["eager", "native"])
 def test_a_training_has_the_same_last_checkpoint_with_every_engine(
-    changes: dict[str, Any], dtype: str, rtol: float, engine: str, tmp_path: Path
+    changes: dict[str, Any], dtype: str, rtol: float, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Meta-parameters, optimiser states, sums for the log and states of the random generators."""
+    """Meta-parameters, optimiser states, sums for the log and states of the random generators. Kernels are optimised
+    in float32, the default, and with MAML_FULL_TESTS in float64 too."""
+    if dtype == "float32":
+        monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O3")
     if engine == "native" and kernel_build.compiler() is None:
         pytest.skip("no C++ compiler on this machine")
     config = _config(changes, dtype=dtype)

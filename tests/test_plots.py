@@ -315,13 +315,16 @@ def test_no_setting_of_the_environment_or_the_user_changes_a_figure(cli: Cli, tr
     Path("home/.config/matplotlib").mkdir(parents=True)
     Path("home/.config/matplotlib/matplotlibrc").write_text("lines.linewidth: 9\n")
     environments = [
-        {},
-        {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
         {"MPLBACKEND": "nonsense", "MATPLOTLIBRC": "binary"},
         {"MATPLOTLIBRC": "styled", "HOME": str(Path("home").absolute())},
-        {"MPLCONFIGDIR": "/dev/null/x", "HOME": "/dev/null/x"},
+        {
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "MPLCONFIGDIR": "/dev/null/x",
+            "HOME": "/dev/null/x",
+        },
     ]
-    figures = []
+    assert cli("plot", trained, "--kind", "curve").code == 0
+    figures = [Path(trained, "plots", "curve.png").read_bytes()]
     for environment in environments:
         command = [sys.executable, "-m", "maml_cli", "plot", trained, "--kind", "curve"]
         full = os.environ | {"PYTHONPATH": str(ROOT)} | environment

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from maml_cli.config import load_config, presets
@@ -29,7 +29,7 @@ from maml_cli.dev.results_document import (
 )
 from maml_cli.dev.results_plan import Goal, results_plan
 from maml_cli.dev.results_tables import goal_table, method_table
-from maml_cli.dev.results_training import Job, grid_errors, plan_jobs, train_and_evaluate, training_seconds
+from maml_cli.dev.results_training import Job, grid_errors, plan_jobs, run_jobs, training_seconds
 from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import open_checkpoint, read_lines
@@ -75,18 +75,10 @@ def test_the_plan_has_the_goals_of_the_project_on_three_seeds() -> None:
 
 
 class Made(NamedTuple):
-    """Results of three seeds of best-1step-5shot and of the quickstart, made by `make results` in two processes."""
+    """Results of three seeds of best-1step-5shot and of the quickstart, made by `make results`."""
 
     runs: Path
     out: Path
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("results")
-    made = Made(folder / "runs", folder / "out")
-    results.main(jobs=2, only=["best-1step-5", "quick"], overrides=TINY, tasks=6, runs=made.runs, out=made.out)
-    return made
 
 
 def _run_at_once(*_: object, **__: object) -> SimpleNamespace:
@@ -101,6 +93,16 @@ def _run_at_once(*_: object, **__: object) -> SimpleNamespace:
         return future
 
     return SimpleNamespace(submit=submit, shutdown=lambda cancel_futures: None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("results")
+    made = Made(folder / "runs", folder / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results_training, "ProcessPoolExecutor", _run_at_once)
+        results.main(jobs=2, only=["best-1step-5", "quick"], overrides=TINY, tasks=6, runs=made.runs, out=made.out)
+    return made
 
 
 @pytest.fixture
@@ -138,10 +140,14 @@ def test_published_checkpoints_are_for_evaluation_only(made: Made) -> None:
 
 
 def test_a_finished_training_is_evaluated_again_but_not_repeated(made: Made) -> None:
+    """In a process of its own, with the same result."""
     checkpoints = {file: file.stat().st_mtime_ns for file in made.runs.rglob("*.pt")}
     row = read_results(made.out / "results.json").entries[0]
-    job = plan_jobs([ROWS["best-1step-5shot"]], runs=made.runs, overrides=TINY, num_tasks=6)[1]
-    assert train_and_evaluate(job) == row.runs[1]
+    planned = ROWS["best-1step-5shot"]._replace(seeds=(1,))
+    jobs = plan_jobs([planned], runs=made.runs, overrides=TINY, num_tasks=6)
+    messages: list[str] = []
+    assert run_jobs(jobs, processes=1, notify=messages.append) == {planned.name: [row.runs[1]]}
+    assert [message.partition(",")[0] for message in messages] == [f"1 of 1: {jobs[0].run}"]
     assert {file: file.stat().st_mtime_ns for file in made.runs.rglob("*.pt")} == checkpoints
 
 
@@ -229,7 +235,6 @@ def test_a_damaged_results_file_is_refused_before_any_training(
 ERRORS = st.builds(StepErrors, *[st.floats(min_value=0, allow_nan=False)] * 4)
 
 
-@settings(database=None, deadline=None)
 @given(st.lists(ERRORS), st.one_of(st.none(), st.text()), st.lists(st.text()))
 def test_a_row_is_the_same_after_json(steps: list[StepErrors], after: str | None, overrides: list[str]) -> None:
     """Infinite errors are null in between; None stays None."""

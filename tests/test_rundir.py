@@ -4,11 +4,9 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -152,23 +150,31 @@ def test_a_second_trainer_of_the_same_run_is_turned_away(run: Path) -> None:
         pass
 
 
+KILLED = """
+import itertools, os, signal, sys, time
+from pathlib import Path
+from tests.test_rundir import CONFIG, build_experiment, directory, init_state, snapshot
+contents = snapshot(CONFIG, init_state(CONFIG, build_experiment(CONFIG)))
+for attempt, run in enumerate(map(Path, sys.argv[1:])):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        for step in itertools.count():
+            directory.save_checkpoint(run, step % 7, contents | {"step": step % 7})
+    while not [*(run / "checkpoints").glob("step-*.pt")]:
+        time.sleep(0.001)
+    time.sleep(0.037 * attempt)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
 def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
-    code = (
-        "import itertools, sys; from pathlib import Path; from tests.test_rundir import *\n"
-        "run = Path(sys.argv[1]); contents = snapshot(CONFIG, init_state(CONFIG, build_experiment(CONFIG)))\n"
-        "print('ready', flush=True)\n"
-        "for step in itertools.count(): directory.save_checkpoint(run, step % 7, contents | {'step': step % 7})"
-    )
-    for attempt in range(4):
-        run = directory.create_run(tmp_path / str(attempt), name="x", config=CONFIG)
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
-        )
-        assert process.stdout and process.stdout.readline()
-        time.sleep(0.15 + 0.037 * attempt)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+    """The killed processes are forks of one that has imported torch, each killed some time after its first save."""
+    runs = [directory.create_run(tmp_path / str(attempt), name="x", config=CONFIG) for attempt in range(8)]
+    arguments = [sys.executable, "-c", KILLED, *map(str, runs)]
+    subprocess.run(arguments, cwd=Path(__file__).parent.parent, check=True)
+    for run in runs:
         saved = list((run / "checkpoints").glob("step-*.pt"))
         assert saved
         for file in saved:

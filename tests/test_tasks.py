@@ -23,7 +23,7 @@ LAB = SineFamily((1.0, 1.0), (0.5, 1.0), (0.0, 0.0), (0.0, 0.0), (-2 * PI, 2 * P
 ANY = SineFamily((0.1, 5.0), (0.5, 2.0), (0.0, PI), (-1.0, 1.0), (-5.0, 5.0))
 SIZES = st.integers(min_value=1, max_value=5)
 
-properties = settings(derandomize=True, database=None, deadline=None, max_examples=50)
+properties = settings(max_examples=50)
 
 
 def _sample(family: SineFamily, *, num_tasks: int = 7, num_support: int = 3, num_query: int = 2) -> SampledTasks:

@@ -182,7 +182,7 @@ def test_a_stop_at_any_step_saves_and_goes_on_to_the_same_bytes(
             assert actual[name] == expected[name], (stop, name)
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     log_every=st.integers(1, 8),
     eval_every=st.integers(0, 8),

@@ -40,11 +40,11 @@ def draw_benchmark(benchmark: Benchmark, out: Path) -> list[Path]:
     return [draw_growth(rows, out / "bench-growth.png")]
 
 
-def draw_quickstart(run: Path, out: Path) -> list[Path]:
-    """Draw the fits and the errors of the trained quickstart in the run directory `run`. Returns the files."""
+def draw_quickstart(run: Path, out: Path, num_tasks: int) -> list[Path]:
+    """Draw the fits, and the errors on `num_tasks`, of the trained quickstart at `run`. Returns the files."""
     from maml_cli.evaluation import Protocol, open_run
 
-    files = draw(open_run(run), Protocol(), kinds=["fit", "steps"], file_format="png", out=out)
+    files = draw(open_run(run), Protocol(num_tasks=num_tasks), kinds=["fit", "steps"], file_format="png", out=out)
     return [file.replace(out / f"quickstart-{file.name}") for file in files]
 
 

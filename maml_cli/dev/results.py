@@ -112,7 +112,7 @@ def main(
     write_results(out / "results.json", results)
     draw_results(results, out)
     if (runs / "quickstart-seed0").exists():
-        draw_quickstart(runs / "quickstart-seed0", out)
+        draw_quickstart(runs / "quickstart-seed0", out, tasks)
     write_atomic(out / "RESULTS.md", results_page(out).encode())
     for row in rows:
         if row.label and row.name in runs_by_row:
