@@ -20,6 +20,7 @@ from maml_cli.dev.benchmark_document import (
 )
 from maml_cli.dev.benchmark_tables import benchmark_markdown
 from maml_cli.dev.contenders import Contender, time_outer_steps
+from maml_cli.dev.learner import Learner, Problem
 from maml_cli.dev.results_document import PUBLISHED
 
 LOOP, FUNC, JAX = "loop over tasks, create_graph", "torch.func, vmap(grad)", "JAX, jit(vmap(grad))"
@@ -84,8 +85,8 @@ def test_milliseconds_are_those_of_one_outer_step(monkeypatch: pytest.MonkeyPatc
 def test_a_learner_that_takes_ten_steps_a_call_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for 1 it takes 10, for 25 it takes 20: whole calls, at least one."""
     calls = []
-    learner = other_libraries.Learner(lambda points: [], lambda: calls.append(1), steps_per_call=10)
-    make: Callable[[other_libraries.Problem], other_libraries.Learner] = lambda problem: learner  # noqa: E731
+    learner = Learner(lambda points: [], lambda: calls.append(1), steps_per_call=10)
+    make: Callable[[Problem], Learner] = lambda problem: learner  # noqa: E731
     monkeypatch.setitem(other_libraries.LIBRARIES, "ten", make)
     advance = bench_worker.library_worker("ten", bench_worker.bench_config(SMALL)).advance
     assert (advance(1), advance(25), len(calls)) == (10, 20, 3)

@@ -408,7 +408,7 @@ def test_auto_is_the_fastest_engine_that_supports_the_config_and_repays_its_comp
     long: dict[str, Any] = {"outer": {"steps": 70_000, "tasks_per_step": 25}}
     chosen: list[tuple[dict[str, Any], str, str]] = [
         (long, "native", "the fastest that supports this config"),
-        ({}, "eager", "not native: too short a training to repay compiling; not compiled: too short"),
+        ({}, "eager", "not native or compiled: too short a training to repay compiling"),
         (
             long | {"inner": {"curvature": "kronecker"}},
             "eager",
@@ -441,12 +441,40 @@ def test_auto_is_the_fastest_engine_that_supports_the_config_and_repays_its_comp
             choose_engine(_config(changes, engine="native"), CPU)
 
 
+def test_the_estimate_of_eager_is_the_overhead_of_its_passes_and_the_arithmetic() -> None:
+    """1,000 outer steps of 25 tasks with 2 inner steps on 10 + 10 points; 1-40-40-1 has 40 + 1,600 + 40 weights.
+
+    2e-4 s for each of 1 + 2 * 2 passes; 9 multiply-adds per weight and support point in each inner step, 3 per query
+    point, at 2e10 a second.
+    """
+    arithmetic = 25 * (10 * 2 * 9 + 10 * 3) * 1680 / 2e10
+    config = Config.model_validate({"inner": {"steps": 2}, "outer": {"steps": 1000}})
+    assert registry.eager_seconds(config) == pytest.approx(1000 * (2e-4 * 5 + arithmetic), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "changes", "name"),
+    [
+        (4.999, {}, "eager"),
+        (5.0, {}, "native"),
+        (119.9, {"inner": {"curvature": "kronecker"}}, "eager"),
+        (120.0, {"inner": {"curvature": "kronecker"}}, "compiled"),
+    ],
+)
+def test_compiling_pays_from_5_seconds_of_eager_for_a_kernel_and_from_2_minutes_for_a_graph(
+    seconds: float, changes: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_build, "compiler", lambda: "c++")
+    monkeypatch.setattr(registry, "eager_seconds", lambda config: seconds)
+    assert choose_engine(_config(changes), CPU).name == name
+
+
 def test_without_a_compiler_auto_is_eager_and_native_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     choice = choose_engine(_config({"outer": {"steps": 70_000}}), CPU)
     missing = "systems without a C++ compiler"
-    reason = f"not native: {missing}; not compiled: {missing}; the fastest that supports this config"
+    reason = f"not native or compiled: {missing}; the fastest that supports this config"
     assert choice == ("eager", reason)
     with pytest.raises(ConfigError, match=re.escape(f"engine native does not support {missing}")):
         choose_engine(_config({}, engine="native"), CPU)
@@ -464,3 +492,6 @@ def test_if_the_compiler_fails_auto_reports_it_and_trains_with_eager(
     assert "could not compile the kernel: exit code 1; run.engine: eager needs no compiler" in result.err
     refused = cli("train", "-c", "smoke", *changes, "-s", "run.engine=native", "--out", "other")
     assert refused.code == 2 and "could not compile the kernel" in refused.err and not Path("other").exists()
+    checked = cli("check", "-c", "smoke")
+    assert checked.code == 0 and "engine native" not in checked.out and "could not compile the kernel" in checked.err
+    assert cli("check", "-c", "smoke", "-s", "run.engine=native").code == 2

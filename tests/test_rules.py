@@ -8,10 +8,11 @@ from torch import Tensor
 
 from maml_cli.core import MetaParams, Params, Points, inner_loop, mean_loss
 from maml_cli.core.curvature import init_kronecker, kronecker_keys, precondition_kronecker
-from maml_cli.core.inner_loop import RuleParamsByStep
+from maml_cli.core.inner_loop import RuleParamsByStep, UpdateRule
 from maml_cli.core.losses import squared
 from maml_cli.core.update_rules import (
     ALPHA_SIGNS,
+    INNER_OPTIMIZERS,
     alphas,
     chain,
     scale_by_alpha,
@@ -82,11 +83,12 @@ def test_adam_without_momentum_by_hand() -> None:
     assert values == pytest.approx([1.0, 1 / math.sqrt((0.999 * 9 + 1) / 1.999)], rel=1e-12)
 
 
-def test_adam_has_a_derivative_where_the_gradient_is_zero() -> None:
+@pytest.mark.parametrize(("rule", "inverse_eps"), [(scale_by_rms(eps=1e-3), 1e3), (INNER_OPTIMIZERS["adam"], 1e8)])
+def test_adam_has_a_derivative_where_the_gradient_is_zero(rule: UpdateRule, inverse_eps: float) -> None:
     """d/dg of g / sqrt(g^2 + eps^2) is 1 / eps at g = 0: large, and finite."""
     gradient = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
-    updates, _ = scale_by_rms(eps=1e-3)({}, {"w": gradient}, 0, {})
-    assert torch.autograd.grad(updates["w"].sum(), gradient)[0].item() == pytest.approx(1000.0)
+    updates, _ = rule({}, {"w": gradient}, 0, {})
+    assert torch.autograd.grad(updates["w"].sum(), gradient)[0].item() == pytest.approx(inverse_eps)
 
 
 def test_each_unroll_starts_with_an_empty_state() -> None:

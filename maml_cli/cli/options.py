@@ -9,6 +9,7 @@ import typer
 
 from maml_cli.cli.parameters import WholeNumbers, one_of, whole_number, whole_numbers
 from maml_cli.errors import ConfigError
+from maml_cli.reporting.figure_kinds import FIGURES
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -99,6 +100,37 @@ ShotsOpt = Annotated[
         metavar="K,K,...",
         help="Support points, one evaluation for each K; by default as trained.",
     ),
+]
+FILE_FORMATS = ("png", "svg", "pdf")
+OneShotOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--shots", parser=whole_number(1, 100_000), metavar="K", help="Support points; by default as trained."
+    ),
+]
+ShowStepsOpt = Annotated[
+    WholeNumbers | None,
+    typer.Option(
+        "--show-steps",
+        parser=whole_numbers(0, 100_000),
+        metavar="N,N,...",
+        help="Inner steps that fit shows; by default 0, the first, the trained and the last.",
+    ),
+]
+KindOpt = Annotated[
+    str,
+    typer.Option(
+        "--kind",
+        parser=one_of([*FIGURES, "all"]),
+        metavar="KIND",
+        help="; ".join(f"{name}: {row.help}" for name, row in FIGURES.items()) + "; or all.",
+    ),
+]
+FormatOpt = Annotated[
+    str, typer.Option("--format", parser=one_of(FILE_FORMATS), metavar="FORMAT", help="png, svg or pdf.")
+]
+FiguresOpt = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Directory of the files; by default plots/ of the run.")
 ]
 DeviceOpt = Annotated[
     Device | None,

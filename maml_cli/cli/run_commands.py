@@ -7,28 +7,31 @@ import typer
 
 from maml_cli.cli.exit_codes import writing
 from maml_cli.cli.options import (
+    FILE_FORMATS,
     CheckpointOpt,
     Device,
     DeviceOpt,
+    FiguresOpt,
+    FormatOpt,
     JsonOpt,
+    KindOpt,
+    OneShotOpt,
     RunArg,
     RunsArg,
     SeedOpt,
     ShotsOpt,
+    ShowStepsOpt,
     StepsOpt,
     TaskSetOpt,
     TasksOpt,
     choose_run,
 )
-from maml_cli.cli.parameters import WholeNumbers, one_of, whole_number, whole_numbers
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.reporting.figure_kinds import FIGURES
 from maml_cli.reporting.format import list_in_words
 
 if TYPE_CHECKING:
     from maml_cli.evaluation import TrainedRun
-
-FILE_FORMATS = ("png", "svg", "pdf")
 
 
 def evaluate(
@@ -78,38 +81,13 @@ def evaluate(
 def plot(
     run: RunArg = None,
     checkpoint: CheckpointOpt = None,
-    kind: Annotated[
-        str,
-        typer.Option(
-            "--kind",
-            parser=one_of([*FIGURES, "all"]),
-            metavar="KIND",
-            help="; ".join(f"{name}: {row.help}" for name, row in FIGURES.items()) + "; or all.",
-        ),
-    ] = "all",
-    file_format: Annotated[
-        str, typer.Option("--format", parser=one_of(FILE_FORMATS), metavar="FORMAT", help="png, svg or pdf.")
-    ] = "png",
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Directory of the files; by default plots/ of the run.")
-    ] = None,
+    kind: KindOpt = "all",
+    file_format: FormatOpt = "png",
+    out: FiguresOpt = None,
     tasks: TasksOpt = 10_000,
-    shots: Annotated[
-        int | None,
-        typer.Option(
-            "--shots", parser=whole_number(1, 100_000), metavar="K", help="Support points; by default as trained."
-        ),
-    ] = None,
+    shots: OneShotOpt = None,
     steps: StepsOpt = None,
-    show_steps: Annotated[
-        WholeNumbers | None,
-        typer.Option(
-            "--show-steps",
-            parser=whole_numbers(0, 100_000),
-            metavar="N,N,...",
-            help="Inner steps that fit shows; by default 0, the first, the trained and the last.",
-        ),
-    ] = None,
+    show_steps: ShowStepsOpt = None,
     overrides: TaskSetOpt = None,
     seed: SeedOpt = 0,
 ) -> None:

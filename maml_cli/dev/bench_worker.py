@@ -20,6 +20,7 @@ from torch import Tensor
 from maml_cli.config import Config, from_dict, load_config
 from maml_cli.core import flatten, relative_distance, tensors
 from maml_cli.dev import other_libraries
+from maml_cli.dev.learner import Problem
 from maml_cli.engines import registry
 from maml_cli.experiment import build_experiment
 from maml_cli.runtime import set_threads
@@ -92,7 +93,7 @@ def library_worker(name: str, config: Config) -> Worker:
     experiment = build_experiment(config)
     params = experiment.init_meta_params(config.seeds).params
     weights = [value[0].T if key.endswith(".w") else value[0, 0] for key, value in params.items()]
-    problem = other_libraries.Problem(
+    problem = Problem(
         [weight.contiguous() for weight in weights],
         config.inner.alpha.init,
         config.inner.steps,

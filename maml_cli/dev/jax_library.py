@@ -9,7 +9,7 @@ import optax
 import torch
 from torch import Tensor
 
-from maml_cli.dev.other_libraries import Learner, Problem, TaskPoints
+from maml_cli.dev.learner import Learner, Problem, TaskPoints
 
 STEPS_PER_CALL = 100
 

@@ -5,7 +5,7 @@ uses the adjoint method where it can; `compiled` compiles outer steps with torch
 the CPU. To add an engine, write its module and add its row, and its name to `run.engine` in the schema.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -66,15 +66,20 @@ def choose_engine(config: Config, device: torch.device) -> Choice:
         if reason := unsupported(named, config, device):
             raise ConfigError(f"engine {named} does not support {reason}; use run.engine: auto")
         return Choice(named, "as asked")
-    rejected: list[str] = []
+    rejected: dict[str, list[str]] = {}
     for name, kind in ENGINES.items():
         if kind.min_eager_seconds is None:
             continue
         reason = unsupported(name, config, device)
         if reason is None and eager_seconds(config) >= kind.min_eager_seconds:
-            return Choice(name, "; ".join([*rejected, "the fastest that supports this config"]))
-        rejected.append(f"not {name}: {reason or 'too short a training to repay compiling'}")
-    raise ConfigError(f"no engine supports this config: {'; '.join(rejected)}")
+            return Choice(name, "; ".join([*_reasons(rejected), "the fastest that supports this config"]))
+        rejected.setdefault(reason or "too short a training to repay compiling", []).append(name)
+    raise ConfigError(f"no engine supports this config: {'; '.join(_reasons(rejected))}")
+
+
+def _reasons(rejected: Mapping[str, Sequence[str]]) -> list[str]:
+    """The engines that were not chosen, by reason: `not native or compiled: ...`."""
+    return [f"not {' or '.join(names)}: {reason}" for reason, names in rejected.items()]
 
 
 def eager_seconds(config: Config) -> float:
