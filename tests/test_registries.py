@@ -82,7 +82,7 @@ def test_the_independent_check_shares_no_table_with_the_core() -> None:
         assert len({id(table) for table in tables}) == len(tables), key
 
 
-BY_ENGINES = {"inner.alpha.optimizer", "outer.optimizer", "outer.schedule", "run.engine"}
+BY_ENGINES = ["inner.alpha.optimizer", "outer.optimizer", "outer.schedule", "run.engine"]
 BY_EXPERIMENT = [key for key in TABLES if key not in BY_ENGINES]
 OF_CHECKS = {id(value) for module in (task_learner, torch_func) for value in vars(module).values()}
 BY_CHECKS = [key for key, tables in TABLES.items() if any(id(table) in OF_CHECKS for table in tables)]
