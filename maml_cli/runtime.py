@@ -122,6 +122,7 @@ def machine_info() -> dict[str, str | int]:
             facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             facts[name] = "not installed"
+    facts["torch"] = torch.__version__  # with the build, such as +cpu
     facts |= {
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "executable": sys.executable,
