@@ -125,6 +125,19 @@ def test_the_mean_adjoint_gradient_is_the_mean_of_the_gradients_of_tasks(
     _assert_close(mean, map_tensors(lambda value: value.mean(dim=1), per_task))
 
 
+@pytest.mark.parametrize("num_tasks", [1, 2, 3])
+def test_the_adjoint_gradient_confuses_no_axes_of_equal_length(num_tasks: int) -> None:
+    """Two runs of a network with layers of two units: runs, units and, for one case, tasks have the same length."""
+    config = combined_config(ADJOINT_NAMES[0])
+    config = config.model_copy(update={"model": config.model.model_copy(update={"hidden": [2, 2]})})
+    experiment = build_experiment(config)
+    meta_params = perturbed(experiment.init_meta_params([0, 1]))
+    batch = sample_batch(experiment, (0, 1), num_tasks=num_tasks)
+    _, expected = experiment.algorithm.meta_gradient(meta_params, batch, STEP)
+    _, actual = adjoint_meta_gradient(config, experiment)(meta_params, batch, STEP)
+    _assert_close(actual, expected)
+
+
 def test_recomputation_stores_no_intermediates() -> None:
     config = combined_config(ADJOINT_NAMES[0])
     config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute_activations": True})})

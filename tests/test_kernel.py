@@ -137,6 +137,22 @@ def test_the_processor_is_known_by_its_model_and_instruction_set(monkeypatch: py
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [("kernel.cpp:1: error: first\nkernel.cpp:2: error: second", "kernel.cpp:1: error: first"), ("odd\nlast", "last")],
+)
+def test_the_first_error_of_the_compiler_or_its_last_line_is_reported(
+    output: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = tmp_path / "compiler"
+    failing.write_text(f"#!/bin/sh\nprintf '{output}' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("CXX", str(failing))
+    monkeypatch.setenv("MAML_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(OSError, match=f"could not compile the kernel: {line}$"):
+        load_kernel(SPEC)
+
+
 def test_every_header_that_the_sources_include_is_part_of_the_cache_key() -> None:
     sources = [kernel_build.SOURCE, *kernel_build.HEADERS]
     included = {name for file in sources for name in re.findall(r'#include "(.*)"', file.read_text())}
