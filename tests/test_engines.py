@@ -335,10 +335,9 @@ def test_the_optimiser_formulas_take_the_steps_of_torch_optim(
 def test_a_training_has_the_same_last_checkpoint_with_every_engine(
     changes: dict[str, Any], dtype: str, rtol: float, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Meta-parameters, optimiser states, sums for the log and states of the random generators. Kernels are optimised
-    in float32, the default, and with MAML_FULL_TESTS in float64 too."""
-    if dtype == "float32":
-        monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O3")
+    """Meta-parameters, optimiser states, sums for the log and states of the random generators, with
+    optimised kernels."""
+    monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O3")
     if engine == "native" and kernel_build.compiler() is None:
         pytest.skip("no C++ compiler on this machine")
     config = _config(changes, dtype=dtype)

@@ -73,7 +73,7 @@ def config_show(source: SourceArg, overrides: SetOpt = None) -> None:
     typer.echo(annotated_yaml(load_config(source, overrides or [])), nl=False)
 
 
-def config_reference() -> None:
+def config_keys() -> None:
     """Print every key of a config with its default and meaning, as a Markdown table."""
     from maml_cli.config import key_table_markdown
 
@@ -85,4 +85,4 @@ register(presets_app, presets_show, name="show")
 register(presets_app, presets_copy, name="copy")
 register(config_app, config_check, name="check")
 register(config_app, config_show, name="show")
-register(config_app, config_reference, name="reference")
+register(config_app, config_keys, name="keys")
