@@ -77,6 +77,7 @@ def test_an_engine_that_auto_cannot_build_is_replaced_by_eager(cli: Cli, monkeyp
     assert "set MAML_CACHE" in result.err and "engine   eager (native could not be built)" in result.err
 
 
-def test_a_plan_has_the_device_and_the_engine_of_its_config() -> None:
+def test_a_plan_has_the_device_and_the_engine_of_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     plan = plan_training("smoke", ["run.engine=reference"], out=None, resume=None, device="cpu")
     assert (plan.device.name, plan.engine.name, plan.run_directory) == ("cpu", "reference", "outputs/smoke")
