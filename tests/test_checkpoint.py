@@ -65,14 +65,14 @@ def test_any_nested_contents_are_decoded_as_they_were_encoded(contents: dict[str
     assert checkpoint.encode(decoded) == data
 
 
-def test_equal_contents_have_equal_bytes_whatever_objects_they_share() -> None:
-    text, other = "".join(["a", "b"]), "".join(["a", "b"])
-    assert text is not other
-    one = checkpoint.encode({"x": [text, text], "y": (1.5, {"k": torch.arange(6)[::2]})})
-    assert one == checkpoint.encode({"x": [text, other], "y": (1.5, {"k": torch.tensor([0, 2, 4])})})
+def test_equal_contents_have_equal_bytes_with_and_without_shared_objects() -> None:
+    first, second = "".join(["a", "b"]), "".join(["a", "b"])
+    assert first is not second
+    shared = checkpoint.encode({"x": [first, first], "y": (1.5, {"k": torch.arange(6)[::2]})})
+    assert shared == checkpoint.encode({"x": [first, second], "y": (1.5, {"k": torch.tensor([0, 2, 4])})})
 
 
-def test_only_plain_values_are_written() -> None:
+def test_values_other_than_tensors_and_plain_ones_cannot_be_encoded() -> None:
     with pytest.raises(TypeError, match=r"cannot hold .*Path"):
         checkpoint.encode({"x": Path()})
 
@@ -81,17 +81,17 @@ def test_without_a_digest_no_flipped_bit_changes_what_is_loaded() -> None:
     """The zip's CRCs cover what is stored; what they do not cover is padding, or makes the file unreadable."""
     good = checkpoint.encode(_contents())
     intact = checkpoint.encode(checkpoint.decode(good))
-    noticed = 0
+    num_refused = 0
     for bit in random.Random(1).sample(range(8 * len(good)), 300):
         data = bytearray(good)
         data[bit // 8] ^= 1 << bit % 8
         try:
-            found = checkpoint.decode(bytes(data))
+            decoded = checkpoint.decode(bytes(data))
         except CheckpointError:
-            noticed += 1
+            num_refused += 1
             continue
-        assert checkpoint.encode(found) == intact
-    assert noticed > 150
+        assert checkpoint.encode(decoded) == intact
+    assert num_refused > 150
 
 
 def test_a_checkpoint_of_a_newer_schema_asks_to_upgrade() -> None:
@@ -106,7 +106,7 @@ class Evil:
         return (os.system, ("touch pwned",))
 
 
-@pytest.mark.parametrize("kind", ["torch pickle", "other tensors", "other zip", "text"])
+@pytest.mark.parametrize("kind", ["torch pickle", "foreign tensors", "foreign zip", "text"])
 def test_foreign_files_are_refused_and_nothing_in_them_runs(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,9 +114,9 @@ def test_foreign_files_are_refused_and_nothing_in_them_runs(
     file = tmp_path / "x.pt"
     if kind == "torch pickle":
         torch.save({"schema_version": 1, "x": Evil()}, file, pickle_module=pickle)
-    elif kind == "other tensors":
+    elif kind == "foreign tensors":
         torch.save({"weight": torch.ones(3)}, file)
-    elif kind == "other zip":
+    elif kind == "foreign zip":
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("hello.txt", "hello")
     else:
@@ -126,7 +126,7 @@ def test_foreign_files_are_refused_and_nothing_in_them_runs(
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_config_inside_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_an_invalid_config_in_a_checkpoint_is_reported(tmp_path: Path) -> None:
     data = checkpoint.encode(_contents() | {"config": to_dict(CONFIG) | {"inner": {"steps": -1}}})
     (tmp_path / "x.pt").write_bytes(data)
     with pytest.raises(CheckpointError, match=r"invalid config: .*: inner.steps must be at least 1"):

@@ -400,8 +400,9 @@ def test_common_names_of_a_key_are_answered_with_the_key(hint: str, keys: list[s
 def test_synonyms_mean_what_the_schema_has() -> None:
     for key, words in VALUES.items():
         for meant in words:
-            other, colon, value = meant.partition(": ")
-            assert meant in choices(FIELDS[key]) or (colon and value in [*choices(FIELDS[other]), "true"]), (key, meant)
+            second_key, colon, value = meant.partition(": ")
+            is_choice_of_second_key = bool(colon) and value in [*choices(FIELDS[second_key]), "true"]
+            assert meant in choices(FIELDS[key]) or is_choice_of_second_key, (key, meant)
         listed = [word for synonyms in words.values() for word in synonyms]
         assert len(set(listed)) == len(listed) and not set(listed) & set(choices(FIELDS[key])), key
         for meant, synonyms in words.items():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tests.conftest import Cli
 PRESENT = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 
-def test_a_device_that_is_not_here_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_device_is_refused_with_the_available_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu"])
     with pytest.raises(ConfigError, match="device cuda: not available here; there are auto, cpu"):
         runtime.select_device("cuda", work=1)
@@ -41,7 +42,7 @@ def test_auto_takes_an_accelerator_for_enough_work(
     assert choice.device.type == device and reason in choice.reason
 
 
-def test_work_of_an_outer_step() -> None:
+def test_the_work_of_an_outer_step_is_points_times_passes_times_weights() -> None:
     """25 tasks, (10 * 9 + 10 * 3) points, 40 + 1600 + 40 weights; 3 in place of 9 in first order."""
     assert outer_step_work(Config()) == 25 * 120 * 1680
     first = Config.model_validate({"inner": {"order": "first", "steps": 5}})
@@ -56,17 +57,17 @@ def test_an_accelerator_computes_the_same_meta_gradient(name: str) -> None:
     config = Config.model_validate(
         {"inner": {"steps": 3, "alpha": {"learned": True, "per": "parameter", "per_step": True}}}
     )
-    found = []
+    results = []
     for device in ("cpu", name):
         experiment = build_experiment(config, device)
-        meta = experiment.init_meta_params([0, 1])
+        meta_params = experiment.init_meta_params([0, 1])
         batch = experiment.sample([make_generator(0, "tasks"), make_generator(1, "tasks")])
-        losses, gradients = experiment.algorithm.meta_gradient(meta, batch, 0)
+        losses, gradients = experiment.algorithm.meta_gradient(meta_params, batch, 0)
         assert losses.device.type == device
-        *_, adapted = experiment.algorithm.unroll(expand_to_tasks(meta, 25), batch.support, 3)
-        found.append([losses, *tensors(gradients), *adapted.values()])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(other.cpu(), one, rtol=2e-3, atol=2e-3)
+        *_, adapted = experiment.algorithm.unroll(expand_to_tasks(meta_params, 25), batch.support, 3)
+        results.append([losses, *tensors(gradients), *adapted.values()])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual.cpu(), expected, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
@@ -75,18 +76,16 @@ def test_an_accelerator_trains_evaluates_and_resumes_to_the_same_bytes(name: str
         pytest.skip(f"no {name} device on this machine")
     options = ["-s", "outer.steps=20", "-s", "run.checkpoint_every=10", "-s", "run.eval_tasks=5", "--device", name]
     runs = [cli("train", "-c", "quickstart", *options, "-q").out.strip() for _ in range(2)]
-    from pathlib import Path
-
-    one, other = (Path(run) / "checkpoints" / "step-00000020.pt" for run in runs)
-    assert one.read_bytes() == other.read_bytes()
-    other.unlink()
-    assert cli("train", "--resume", str(other.with_name("step-00000010.pt")), "-q").code == 0
-    assert one.read_bytes() == other.read_bytes()
+    first, second = (Path(run) / "checkpoints" / "step-00000020.pt" for run in runs)
+    assert first.read_bytes() == second.read_bytes()
+    second.unlink()
+    assert cli("train", "--resume", str(second.with_name("step-00000010.pt")), "-q").code == 0
+    assert first.read_bytes() == second.read_bytes()
     assert cli("eval", "--checkpoint", runs[0], "--tasks", "50", "--device", name).code == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of Linux")
-def test_memory_of_an_outer_step_is_not_fetched_again() -> None:
+def test_freed_tensors_are_reused_without_new_page_faults() -> None:
     """Eight tensors of 5 MB, freed together, three times: of 30,000 pages, hardly any."""
     code = """
 import resource, torch
@@ -95,8 +94,8 @@ keep_freed_memory()
 for again in range(6):
     if again == 3:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    held = [torch.ones(1_250_000) for _ in range(8)]
-    del held
+    tensors = [torch.ones(1_250_000) for _ in range(8)]
+    del tensors
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -51,17 +51,17 @@ def _evaluate(experiment: Experiment = EXPERIMENT, **changes: int) -> Evaluation
 
 def test_errors_are_those_of_a_plain_loop_over_tasks_and_steps() -> None:
     """Every task by itself, with torch.nn.functional and autograd; alphas made unequal to see that each is used."""
-    meta = EXPERIMENT.init_meta_params([0])
+    meta_params = EXPERIMENT.init_meta_params([0])
     alphas = {}
-    for i, key in enumerate(meta.rule_params):
-        meta.rule_params[key].copy_(torch.tensor([0.01 + 0.003 * i, 0.02 - 0.002 * i]).reshape(1, 2, 1, 1))
-        alphas[key] = meta.rule_params[key].flatten().tolist()
+    for i, key in enumerate(meta_params.rule_params):
+        meta_params.rule_params[key].copy_(torch.tensor([0.01 + 0.003 * i, 0.02 - 0.002 * i]).reshape(1, 2, 1, 1))
+        alphas[key] = meta_params.rule_params[key].flatten().tolist()
     tasks = sample_test_tasks(EXPERIMENT.family, Protocol(num_tasks=7, seed=3), 5)
     (block,) = tasks.iter_blocks()
-    errors = adapted_errors(EXPERIMENT, tasks, lambda count: expand_to_tasks(meta, count), num_runs=1, steps=4)
+    errors = adapted_errors(EXPERIMENT, tasks, lambda count: expand_to_tasks(meta_params, count), num_runs=1, steps=4)
     assert len(errors) == 5
     for task in range(7):
-        weights = {key: value[0].clone() for key, value in meta.params.items()}
+        weights = {key: value[0].clone() for key, value in meta_params.params.items()}
         for step in range(5):
             for name, points in block.points.items():
                 x, y = points.x[0, task], points.y[0, task]
@@ -145,10 +145,10 @@ def test_tasks_are_adapted_a_chunk_at_a_time_without_a_graph(monkeypatch: pytest
     sizes = []
     unroll = EXPERIMENT.algorithm.unroll
 
-    def counted(meta, support, steps):  # type: ignore[no-untyped-def]
+    def counted(meta_params, support, steps):  # type: ignore[no-untyped-def]
         sizes.append(support.x.shape[1])
         assert not torch.is_grad_enabled()
-        return unroll(meta, support, steps)
+        return unroll(meta_params, support, steps)
 
     _evaluate(EXPERIMENT._replace(algorithm=EXPERIMENT.algorithm._replace(unroll=counted)))
     assert sizes == [8, 8, 8, 6] * 2
@@ -162,8 +162,10 @@ def test_an_evaluation_has_an_entry_for_each_inner_step_and_baseline() -> None:
     assert len(_evaluate(steps=0).steps) == 1
 
 
-def _zero_alphas(meta: MetaParams) -> MetaParams:
-    return meta._replace(rule_params={key: torch.zeros_like(value) for key, value in meta.rule_params.items()})
+def _zero_alphas(meta_params: MetaParams) -> MetaParams:
+    return meta_params._replace(
+        rule_params={key: torch.zeros_like(value) for key, value in meta_params.rule_params.items()}
+    )
 
 
 def test_random_initialisations_differ_from_task_to_task_and_use_the_same_rule() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maml_cli.runs import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_lines, read_losses
-from maml_cli.runs.metrics import write_evaluation, write_losses
+from maml_cli.runs.metrics import write_evaluation, write_losses, write_timing
 
 NAN = math.nan
 
@@ -50,7 +50,7 @@ def test_evaluations_are_read_as_they_were_written(errors: list[list[float]], tm
     assert _same(read_evaluations(tmp_path), [record]) and read_losses(tmp_path) == []
 
 
-def test_numbers_that_overflow_are_null_and_their_run_is_not(tmp_path: Path) -> None:
+def test_a_number_that_overflows_is_null_and_a_diverged_run_is_null_entirely(tmp_path: Path) -> None:
     errors = [[1.0, math.inf], [NAN, NAN]]
     write_evaluation(tmp_path, EvaluationRecord(5, 10, 100, errors, errors, errors, errors))
     (line,) = read_lines(tmp_path / "metrics.jsonl")
@@ -59,3 +59,9 @@ def test_numbers_that_overflow_are_null_and_their_run_is_not(tmp_path: Path) -> 
     last = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
     assert json.loads(last, parse_constant=pytest.fail)["eval"]["query_mae"] == [None, None]
     assert _same(read_evaluations(tmp_path)[-1].query_mae, [[NAN, NAN]])
+
+
+def test_a_timing_has_the_rate_of_the_steps_that_this_process_took(tmp_path: Path) -> None:
+    """Resumed at outer step 100: 50 more in 4 s are 12.5 a second."""
+    write_timing(tmp_path, 150, seconds=4.0, steps_taken=50)
+    assert read_lines(tmp_path / "timing.jsonl") == [{"step": 150, "seconds": 4.0, "outer_steps_per_second": 12.5}]

@@ -1,4 +1,4 @@
-"""Run directories and checkpoints: written whole, verified before use, never overwritten."""
+"""Run directories and checkpoints: written atomically, verified before use, never overwritten."""
 
 import hashlib
 import os
@@ -42,12 +42,13 @@ def _flip(file: Path, bit: int) -> None:
     file.write_bytes(data)
 
 
-def test_the_newest_checkpoint_comes_back_as_it_was(run: Path) -> None:
-    found = open_checkpoint(run)
-    assert found.step == 20 and found.config == CONFIG and found.run == run
+def test_the_newest_checkpoint_is_opened_with_the_contents_that_were_saved(run: Path) -> None:
+    newest = open_checkpoint(run)
+    assert newest.step == 20 and newest.config == CONFIG and newest.run == run
     expected = _contents(20)
-    assert torch.equal(found.contents["meta_params"]["params"]["head.w"], expected["meta_params"]["params"]["head.w"])
-    assert torch.equal(found.contents["generators"][0], expected["generators"][0])
+    actual_params, expected_params = (contents["meta_params"]["params"] for contents in (newest.contents, expected))
+    assert torch.equal(actual_params["head.w"], expected_params["head.w"])
+    assert torch.equal(newest.contents["generators"][0], expected["generators"][0])
     assert open_checkpoint(run / "checkpoints" / "step-00000010.pt").step == 10
     assert open_checkpoint(run / "checkpoints").step == 20
 
@@ -56,13 +57,13 @@ def test_the_config_of_a_run_is_enough_to_repeat_it(run: Path) -> None:
     assert load_config(str(run / "config.yaml")).config == CONFIG
 
 
-def test_sums_are_those_that_sha256sum_checks(run: Path) -> None:
+def test_sha256sums_has_the_digest_of_each_checkpoint(run: Path) -> None:
     for line in (run / "checkpoints" / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((run / "checkpoints" / name).read_bytes()).hexdigest() == digest
 
 
-def test_every_flipped_bit_is_noticed_by_the_digest(run: Path) -> None:
+def test_every_flipped_bit_is_reported_by_the_digest(run: Path) -> None:
     file = run / "checkpoints" / "step-00000020.pt"
     good = file.read_bytes()
     for bit in random.Random(0).sample(range(8 * len(good)), 200):
@@ -87,7 +88,7 @@ def test_a_cut_file_is_damaged_and_the_newest_good_one_is_named(run: Path, keep:
     assert error.value.exit_code == 4
 
 
-def test_a_lone_file_is_checked_by_its_crcs(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_outside_a_run_is_verified_by_its_crcs(run: Path, tmp_path: Path) -> None:
     lone = tmp_path / "lone.pt"
     shutil.copy(run / "checkpoints" / "step-00000020.pt", lone)
     assert open_checkpoint(lone).run is None
@@ -97,7 +98,7 @@ def test_a_lone_file_is_checked_by_its_crcs(run: Path, tmp_path: Path) -> None:
         open_checkpoint(lone)
 
 
-def test_a_missing_run_and_an_empty_directory_say_what_they_are(
+def test_missing_runs_and_empty_directories_are_distinguished_in_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -108,7 +109,7 @@ def test_a_missing_run_and_an_empty_directory_say_what_they_are(
         open_checkpoint(Path("outputs/mine"))
 
 
-def test_a_lost_or_broken_last_json_is_no_loss(run: Path) -> None:
+def test_without_a_valid_last_json_the_newest_checkpoint_is_opened(run: Path) -> None:
     for text in ("", "{", '{"checkpoint": 3}', '{"checkpoint": "checkpoints/step-00000099.pt"}'):
         (run / "last.json").write_text(text)
         assert open_checkpoint(run).step == 20
@@ -141,11 +142,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert [path.name for path in tmp_path.iterdir()] == ["x"] and file.read_bytes() == b"old"
 
 
-def test_a_second_trainer_of_the_same_run_is_turned_away(run: Path) -> None:
+def test_a_second_process_cannot_train_the_same_run(run: Path) -> None:
     with directory.training_lock(run):
         code = f"import pathlib, maml_cli.runs.directory as r\nwith r.training_lock(pathlib.Path({str(run)!r})): pass"
-        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert "another process is training this run" in other.stderr
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "another process is training this run" in second.stderr
     with directory.training_lock(run):
         pass
 
@@ -183,31 +184,31 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> 
         assert not [*run.glob(".*tmp*"), *(run / "checkpoints").glob(".*tmp*")]
 
 
-def test_the_newest_digest_is_in_last_json_too(cli: Cli, trained: str) -> None:
+def test_without_sha256sums_the_newest_checkpoint_is_verified_by_last_json(cli: Cli, trained: str) -> None:
     saved = Path(trained) / "checkpoints"
     (saved / "SHA256SUMS").unlink()
-    other = checkpoint.decode((saved / "step-00000012.pt").read_bytes())
-    (saved / "step-00000012.pt").write_bytes(checkpoint.encode(other | {"loss_sum": torch.ones(1)}))
+    contents = checkpoint.decode((saved / "step-00000012.pt").read_bytes())
+    (saved / "step-00000012.pt").write_bytes(checkpoint.encode(contents | {"loss_sum": torch.ones(1)}))
     result = cli("eval", "--checkpoint", trained)
     assert result.code == 4 and "its SHA-256 differs from that in SHA256SUMS or last.json" in result.err
 
 
-def test_files_are_on_disk_before_they_are_named_and_their_directory_after(
+def test_files_are_synced_before_they_are_renamed_and_their_directory_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 
-    def noted_fsync(descriptor: int) -> None:
+    def recording_fsync(descriptor: int) -> None:
         calls.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
         fsync(descriptor)
 
-    def noted_replace(source: Path, target: Path) -> None:
+    def recording_replace(source: Path, target: Path) -> None:
         calls.append("replace")
         replace(source, target)
 
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(os, "replace", noted_replace)
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(os, "replace", recording_replace)
     files.write_atomic(tmp_path / "x", b"new")
     assert calls == ["sync file", "replace", "sync directory"]
 

@@ -17,7 +17,7 @@ def test_the_statistic_of_four_numbers_is_their_mean_interval_and_median() -> No
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_an_error_that_overflows_makes_the_mean_infinite_and_leaves_the_median(bad: float) -> None:
+def test_an_error_that_overflows_makes_the_mean_infinite_but_not_the_median(bad: float) -> None:
     value = statistic(torch.tensor([1.0, bad, 2.0, 3.0]))
     assert value.mean == math.inf and math.isnan(value.ci95) and value.median == 2.5
 
@@ -47,7 +47,7 @@ def test_several_seeds_have_an_interval_over_tasks_and_an_interval_over_seeds() 
     assert aggregate_seeds(errors[:1]) == statistic(errors[0])
 
 
-def test_points_measures_and_runs_are_kept_apart_in_a_summary() -> None:
+def test_a_summary_has_one_statistic_for_each_points_and_measure_over_the_runs_given() -> None:
     """Two runs, three tasks with equal errors: 10 for the run, plus 1 for the measure, plus 100 for the points."""
     numbers = torch.tensor([[0.0, 1.0], [10.0, 11.0]]).reshape(2, 1, 2).expand(2, 3, 2)
     errors = {name: numbers + 100 * index for index, name in enumerate(PointErrors._fields)}

@@ -85,8 +85,8 @@ def test_each_run_has_the_tasks_that_it_has_alone() -> None:
 def test_functions_depend_neither_on_the_number_of_points_nor_on_the_precision() -> None:
     few, many = _sample(FINN), _sample(FINN, num_support=20)
     single = FINN.sample([make_generator(0, "x")], num_tasks=7, num_support=3, num_query=2, dtype=torch.float32)
-    for parameter, *others in zip(few.functions, many.functions, single.functions, strict=True):
-        assert all(torch.equal(parameter, other) for other in others)
+    for parameter, *equal_parameters in zip(few.functions, many.functions, single.functions, strict=True):
+        assert all(torch.equal(parameter, value) for value in equal_parameters)
     assert torch.equal(few.batch.support.x.float(), single.batch.support.x)
 
 
@@ -141,11 +141,11 @@ def test_several_outer_steps_at_once_are_the_tasks_of_one_after_the_other(
 
 
 @properties
-@given(support=SIZES, other=SIZES, seed=st.integers(0, 2**62))
-def test_the_functions_are_the_same_for_every_k(support: int, other: int, seed: int) -> None:
+@given(first_k=SIZES, second_k=SIZES, seed=st.integers(0, 2**62))
+def test_the_functions_are_the_same_for_every_k(first_k: int, second_k: int, seed: int) -> None:
     first, second = (
         ANY.sample([make_generator(seed, "x")], num_tasks=3, num_support=k, num_query=k).functions
-        for k in (support, other)
+        for k in (first_k, second_k)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 

@@ -1,4 +1,4 @@
-"""Training: the right numbers, the same bytes again, and the same bytes after any stop."""
+"""Training: against a plain loop, with equal bytes for equal seeds and after any stop."""
 
 import json
 import shutil
@@ -99,8 +99,8 @@ def test_training_is_maml_written_as_a_loop_with_torch_optim(tmp_path: Path) -> 
     config = _config(inner={"steps": 2, "alpha": {"init": 0.05, "learned": True}})
     trained = _train(config, tmp_path / "run")
     experiment = build_experiment(config)
-    meta = experiment.init_meta_params([0])
-    theta = [value[0].T.clone().requires_grad_() for value in meta.params.values()]
+    meta_params = experiment.init_meta_params([0])
+    theta = [value[0].T.clone().requires_grad_() for value in meta_params.params.values()]
     alpha = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([*theta, alpha], lr=1e-2)
     stream = make_generator(0, "tasks")
@@ -164,7 +164,7 @@ def test_resuming_from_any_step_gives_the_bytes_of_never_having_stopped(
         assert _bytes(run) == expected, step
 
 
-def test_a_stop_at_any_step_saves_and_goes_on_to_the_same_bytes(
+def test_a_training_stopped_at_any_step_is_saved_and_resumes_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("maml_cli.training.loop.MAX_STEPS_PER_CALL", 1)
@@ -214,7 +214,7 @@ def test_resuming_after_any_stop_gives_the_same_bytes_for_any_periods(
         assert all(actual[name] == data for name, data in expected.items() if "SHA256SUMS" not in name)
 
 
-def test_a_crash_while_logging_leaves_nothing_twice_and_nothing_half(tmp_path: Path) -> None:
+def test_resuming_after_a_crash_removes_later_log_lines_and_temporary_files(tmp_path: Path) -> None:
     _train(_config(), tmp_path / "uninterrupted")
     run = tmp_path / "crashed"
     shutil.copytree(tmp_path / "uninterrupted", run)
@@ -225,7 +225,7 @@ def test_a_crash_while_logging_leaves_nothing_twice_and_nothing_half(tmp_path: P
     assert _bytes(run) == _bytes(tmp_path / "uninterrupted")
 
 
-def test_what_is_logged_when(tmp_path: Path) -> None:
+def test_losses_evaluations_and_times_are_logged_at_their_periods(tmp_path: Path) -> None:
     _train(_config(**EVERYTHING), tmp_path / "run")
     records = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert [(record["step"], "eval" in record) for record in records] == [
@@ -240,18 +240,18 @@ def test_what_is_logged_when(tmp_path: Path) -> None:
     assert [record["step"] for record in times] == [5, 10, 12]
 
 
-def test_evaluating_or_logging_more_often_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+def test_the_periods_of_evaluations_and_logs_change_no_parameter(tmp_path: Path) -> None:
     _train(_config(), tmp_path / "a")
     _train(_config(run={"eval_every": 0, "log_every": 1, "checkpoint_every": 12}), tmp_path / "b")
-    first, second = (open_checkpoint(tmp_path / name).contents for name in "ab")
-    for part in "params", "rule_params":
+    first, second = (open_checkpoint(tmp_path / name).contents for name in ("a", "b"))
+    for name in "params", "rule_params":
         assert all(
-            torch.equal(value, second["meta_params"][part][key]) for key, value in first["meta_params"][part].items()
+            torch.equal(value, second["meta_params"][name][key]) for key, value in first["meta_params"][name].items()
         )
     assert all(torch.equal(a, b) for a, b in zip(first["generators"], second["generators"], strict=True))
 
 
-def test_diverging_stops_before_the_update_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+def test_divergence_stops_before_the_update_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = _config(inner={"steps": 5, "alpha": {"init": 1e80}}, model={"activation": "relu"})
     with pytest.raises(DivergedError) as stop:
@@ -268,7 +268,7 @@ def test_diverging_stops_before_the_update_and_keeps_the_last_good_checkpoint(tm
 def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     """f(x) = theta x of the worked examples, outer rate 0.5 on the sum over its two tasks.
 
-    Its meta-gradient is affine in theta: each outer step multiplies the distance to the fixed point by
+    Its meta_params-gradient is affine in theta: each outer step multiplies the distance to the fixed point by
     1 - 0.5 (2 * 1.6^2 + 32 * 11.2^2) = -2008.6, so that the squared errors overflow (1.8e308) near step 46.
     """
     loss: TaskLoss = lambda params, points: ((points.x @ params["theta"] - points.y) ** 2).sum(dim=(-2, -1))  # noqa: E731
@@ -276,20 +276,20 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     query = torch.tensor([[1, 4], [2, 1]], dtype=torch.float64).reshape(2, 1, 2, 1, 1)
     groups = {"theta": "alpha"}
     theta = {"theta": torch.ones(1, 1, 1, dtype=torch.float64)}
-    meta = MetaParams(theta, init_alphas(theta, groups, value=0.1, per_parameter=False, num_alphas=1))
+    meta_params = MetaParams(theta, init_alphas(theta, groups, value=0.1, per_parameter=False, num_alphas=1))
     adapt = InnerLoop(loss, scale_by_alpha(groups), ["theta"]).with_annealed_order(1)
     meta_grad = query_gradient(adapt, loss, learned=[], weights=last_step_weights(1))
-    optimizer = make_outer_optimizer("sgd", [meta.params["theta"]], 1.0)
-    state = TrainState(meta, {"params": optimizer}, [], 0, torch.zeros(1), torch.zeros(1), torch.zeros(1))
+    optimizer = make_outer_optimizer("sgd", [meta_params.params["theta"]], 1.0)
+    state = TrainState(meta_params, {"params": optimizer}, [], 0, torch.zeros(1), torch.zeros(1), torch.zeros(1))
     batch = TaskBatch(Points(*points), Points(*query))
     with pytest.raises(DivergedError, match="diverged at outer step"):
         for _ in range(100):
             take_outer_step(state, batch, meta_grad)
     assert 40 <= state.step <= 50
-    assert meta.params["theta"].isfinite().all() and meta.params["theta"].abs().item() > 1e140
+    assert meta_params.params["theta"].isfinite().all() and meta_params.params["theta"].abs().item() > 1e140
 
 
-def test_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_its_config_is_refused(tmp_path: Path) -> None:
     _train(_config(), tmp_path / "run")
     contents = open_checkpoint(tmp_path / "run").contents
     wide = _config(model={"hidden": [7, 5]})

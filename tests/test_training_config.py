@@ -44,9 +44,9 @@ def test_weight_noise_acts_in_training(tmp_path: Path) -> None:
 
 def test_a_positive_alpha_is_logged_as_alpha_and_not_as_its_logarithm(tmp_path: Path) -> None:
     alpha = {"init": 0.05, "learned": True, "sign": "positive"}
-    meta, records = _train(_config(inner={"alpha": alpha}), tmp_path / "run")
+    meta_params, records = _train(_config(inner={"alpha": alpha}), tmp_path / "run")
     logged = [record["alpha"]["alpha"][0] for record in records if "alpha" in record]
-    assert logged[-1] == pytest.approx(meta.rule_params["alpha"].exp().item()) and 0.04 < logged[0] < 0.06
+    assert logged[-1] == pytest.approx(meta_params.rule_params["alpha"].exp().item()) and 0.04 < logged[0] < 0.06
 
 
 def test_the_schedule_and_the_clip_act_in_training(tmp_path: Path) -> None:
@@ -79,19 +79,19 @@ def test_alpha_has_its_own_optimiser_and_rate(alpha: dict[str, Any], movement: A
         inner={"alpha": {"init": 0.05, "learned": True} | alpha},
         outer={"optimizer": "sgd", "lr": 1e-3, "steps": 1},
     )
-    meta, records = _train(config, tmp_path / "run")
+    meta_params, records = _train(config, tmp_path / "run")
     logged = next(record for record in records if "alpha" in record)
-    assert logged["alpha"]["alpha"] == [meta.rule_params["alpha"].item()]
+    assert logged["alpha"]["alpha"] == [meta_params.rule_params["alpha"].item()]
     gradient = logged["alpha_grad"]["alpha"][0]
-    assert meta.rule_params["alpha"].item() - 0.05 == pytest.approx(movement(gradient), rel=1e-6)
+    assert meta_params.rule_params["alpha"].item() - 0.05 == pytest.approx(movement(gradient), rel=1e-6)
 
 
 def test_logged_validation_errors_are_those_of_the_validation_tasks(tmp_path: Path) -> None:
     config = _config(run={"seed": 4})
-    meta, records = _train(config, tmp_path / "run")
+    meta_params, records = _train(config, tmp_path / "run")
     experiment = build_experiment(config)
     tasks = sample_validation_tasks(experiment.family, [4], num_tasks=4, num_shots=10)
-    errors = adapted_errors(experiment, tasks, lambda count: expand_to_tasks(meta, count), num_runs=1, steps=1)
+    errors = adapted_errors(experiment, tasks, lambda count: expand_to_tasks(meta_params, count), num_runs=1, steps=1)
     logged = records[-1]["eval"]
     assert records[-1]["step"] == 6 and logged["shots"] == 10 and logged["num_tasks"] == 4
     for name in "grid", "query":

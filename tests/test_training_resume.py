@@ -53,7 +53,7 @@ def test_resume_auto_takes_the_newest_of_several(cli: Cli) -> None:
     assert cli("train", *options, "--resume", "auto").out == "outputs/smoke\n"
 
 
-def test_a_run_that_died_before_its_first_checkpoint_starts_over(cli: Cli, trained: str) -> None:
+def test_a_run_without_a_checkpoint_is_resumed_from_its_start(cli: Cli, trained: str) -> None:
     expected = {name: (Path(trained) / name).read_bytes() for name in ("metrics.jsonl", "last.json")}
     for file in [*(Path(trained) / "checkpoints").iterdir(), Path(trained) / "last.json"]:
         file.unlink()
@@ -62,9 +62,9 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_over(cli: Cli, train
     assert {name: (Path(trained) / name).read_bytes() for name in expected} == expected
 
 
-def test_another_device_for_the_rest_of_a_run_is_not_another_config(cli: Cli) -> None:
+def test_a_run_resumed_on_a_device_of_its_own_keeps_config_and_bytes(cli: Cli) -> None:
     options = ["-c", "quickstart", *TINY_RUN, "-q", "-s", "run.checkpoint_every=4"]
-    whole, run = (Path(cli("train", *options).out.strip()) for _ in range(2))
+    uninterrupted, run = (Path(cli("train", *options).out.strip()) for _ in range(2))
     for step, later in ((4, (8, 12)), (8, (12,))):
         for number in later:
             (run / "checkpoints" / f"step-{number:08d}.pt").unlink(missing_ok=True)
@@ -72,10 +72,10 @@ def test_another_device_for_the_rest_of_a_run_is_not_another_config(cli: Cli) ->
         assert result.code == 0, result.err
     assert cli("train", "--resume", run, "-q").code == 0
     for name in "last.json", "config.yaml", "metrics.jsonl", "checkpoints/step-00000012.pt":
-        assert (run / name).read_bytes() == (whole / name).read_bytes()
+        assert (run / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
-def test_resume_takes_a_run_as_it_began(cli: Cli, trained: str) -> None:
+def test_a_run_whose_config_was_edited_is_not_resumed(cli: Cli, trained: str) -> None:
     written = Path(trained) / "config.yaml"
     text = written.read_text()
     for changed in text.replace("steps: 12", "steps: 13"), "\0", "x: [":
@@ -86,7 +86,7 @@ def test_resume_takes_a_run_as_it_began(cli: Cli, trained: str) -> None:
     assert cli("train", "--resume", trained, "-q").code == 0 and written.read_text() == text
 
 
-def test_lines_that_are_missing_from_the_log_are_said_to_be(cli: Cli, trained: str) -> None:
+def test_missing_log_lines_are_counted_when_a_run_is_resumed(cli: Cli, trained: str) -> None:
     metrics = Path(trained) / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:1]) + "{}\nfoo\n[1]\n")
     assert cli("plot", "--checkpoint", trained, "--kind", "curve").code == 0
@@ -95,12 +95,12 @@ def test_lines_that_are_missing_from_the_log_are_said_to_be(cli: Cli, trained: s
     assert result.err == f"{metrics}: 2 log lines before step 12 are missing and cannot be restored\n"
 
 
-def test_a_newest_checkpoint_that_is_gone_is_noted(cli: Cli, trained: str) -> None:
+def test_a_missing_newest_checkpoint_is_reported_by_each_command(cli: Cli, trained: str) -> None:
     (Path(trained) / "checkpoints" / "step-00000012.pt").unlink()
-    note = f"{trained}/checkpoints/step-00000012.pt: missing; using the newest checkpoint, step-00000008.pt"
-    assert note in cli("eval", "--checkpoint", trained, "--tasks", "3").err
-    assert note in cli("plot", "--checkpoint", trained, "--kind", "fit").err
-    assert note in cli("train", "--resume", trained, "-q").err
+    message = f"{trained}/checkpoints/step-00000012.pt: missing; using the newest checkpoint, step-00000008.pt"
+    assert message in cli("eval", "--checkpoint", trained, "--tasks", "3").err
+    assert message in cli("plot", "--checkpoint", trained, "--kind", "fit").err
+    assert message in cli("train", "--resume", trained, "-q").err
     (Path(trained) / "last.json").write_text("[1]")
     damaged = cli("eval", "--checkpoint", trained, "--tasks", "3")
     assert "last.json: damaged; using the newest checkpoint, step-00000012.pt" in damaged.err

@@ -13,23 +13,23 @@ from tests.conftest import TINY_RUN, Cli
 
 
 def test_training_runs_with_the_threads_of_the_config(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    threads_in_training = []
 
-    def look(*arguments: Any, **options: Any) -> Any:
-        seen.append(torch.get_num_threads())
+    def recording_train(*arguments: Any, **options: Any) -> Any:
+        threads_in_training.append(torch.get_num_threads())
         return train(*arguments, **options)
 
-    monkeypatch.setattr(session, "train", look)
+    monkeypatch.setattr(session, "train", recording_train)
     for threads in 2, 1:
         cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", f"run.threads={threads}")
-    assert seen == [2, 1]
+    assert threads_in_training == [2, 1]
 
 
-def test_a_dry_run_names_what_would_be_made_and_refuses_what_would_be(cli: Cli, trained: str) -> None:
+def test_a_dry_run_names_the_run_directory_and_refuses_one_that_is_taken(cli: Cli, trained: str) -> None:
     assert cli("train", "-c", "smoke", "--dry-run").out.startswith("outputs/smoke-2: nothing written")
     assert cli("train", "-c", "smoke", "--dry-run", "--out", trained).code == 3
-    found = json.loads(cli("train", "-c", "smoke", "--dry-run", "--json").out)
-    assert found["run"] == "outputs/smoke-2" and found["config"]["outer"]["steps"] == 200
+    document = json.loads(cli("train", "-c", "smoke", "--dry-run", "--json").out)
+    assert document["run"] == "outputs/smoke-2" and document["config"]["outer"]["steps"] == 200
     assert not Path("outputs/smoke-2").exists()
 
 

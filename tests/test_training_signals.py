@@ -10,7 +10,7 @@ from maml_cli.training.signals import catch_stop
 from tests.conftest import Cli, shell
 
 
-def test_a_signal_again_interrupts_at_once_but_not_while_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_interrupts_only_after_the_time_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
     with catch_stop() as stop:
         assert not stop()
@@ -24,7 +24,9 @@ def test_a_signal_again_interrupts_at_once_but_not_while_it_saves(monkeypatch: p
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_stop_without_a_save_says_so(cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_before_the_save_names_the_command_to_resume(
+    cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def impatient(*args: object, **kwargs: object) -> None:
         signal.raise_signal(signal.SIGTERM)
         raise KeyboardInterrupt

@@ -39,39 +39,37 @@ def evaluation_record(config: Config, experiment: Experiment, state: TrainState)
     tasks = sample_validation_tasks(experiment.family, config.seeds, num_tasks=num_tasks, num_shots=shots)
     errors = learner_errors(experiment, state.meta_params, tasks, steps=config.inner.steps)
 
-    def by_run(points: str, measure: str) -> list[list[float]]:
-        means = [
-            [getattr(getattr(summary, points), measure).mean for summary in summaries] for summaries in summaries_by_run
-        ]
-        return [
-            [math.nan] * len(errors) if diverged else values
-            for values, diverged in zip(means, state.diverged.tolist(), strict=True)
-        ]
+    by_run = [[summarise_tasks(step, run=index) for step in errors] for index in range(len(config.seeds))]
 
-    summaries_by_run = [[summarise_tasks(step, run=index) for step in errors] for index in range(len(config.seeds))]
+    def means(points: str, measure: str) -> list[list[float]]:
+        return _nan_where_diverged(
+            [[getattr(getattr(step, points), measure).mean for step in steps] for steps in by_run], state
+        )
+
     return EvaluationRecord(
         state.step,
         shots,
         num_tasks,
-        grid_mse=by_run("grid", "mse"),
-        grid_mae=by_run("grid", "mae"),
-        query_mse=by_run("query", "mse"),
-        query_mae=by_run("query", "mae"),
+        grid_mse=means("grid", "mse"),
+        grid_mae=means("grid", "mae"),
+        query_mse=means("query", "mse"),
+        query_mae=means("query", "mae"),
     )
 
 
 def _by_run(values: Tensor, state: TrainState) -> list[float]:
     """The value of each run, (R,); NaN for runs that diverged."""
-    return [
-        math.nan if diverged else value
-        for value, diverged in zip(values.tolist(), state.diverged.tolist(), strict=True)
-    ]
+    return [value for (value,) in _nan_where_diverged(values.unsqueeze(1).tolist(), state)]
 
 
 def _by_inner_step(alphas: Tensor, state: TrainState) -> list[list[float]]:
     """Means over the elements of alphas (R, S, in, out), as (R, S); NaN for runs that diverged."""
     means = alphas.mean(dim=(-2, -1)).nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+    return _nan_where_diverged(means.tolist(), state)
+
+
+def _nan_where_diverged(rows: list[list[float]], state: TrainState) -> list[list[float]]:
+    """The row of each run, with NaN in place of the numbers of runs that diverged."""
     return [
-        [math.nan] * len(values) if diverged else values
-        for values, diverged in zip(means.tolist(), state.diverged.tolist(), strict=True)
+        [math.nan] * len(row) if diverged else row for row, diverged in zip(rows, state.diverged.tolist(), strict=True)
     ]
