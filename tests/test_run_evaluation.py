@@ -59,3 +59,24 @@ def test_fits_are_predictions_of_the_params_adapted_to_the_support_points_shown(
         truth = block.functions(fit.x.reshape(-1, 1))[0, index, :, 0]
         assert torch.equal(fit.truth, truth)
         assert torch.equal(fit.support_y, block.functions(block.points["support"].x)[0, index, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("diverged", "index_by_seed", "first_index"),
+    [([0, 0, 0], {5: 0, 6: 1, 7: 2}, 0), ([3, 0, 0], {6: 1, 7: 2}, 1), ([3, 4, 3], {5: 0, 6: 1, 7: 2}, 0)],
+)
+def test_diverged_seeds_are_left_out_unless_all_seeds_diverged(
+    cli: Cli, diverged: list[int], index_by_seed: dict[int, int], first_index: int
+) -> None:
+    run = _trained_run(cli, "-s", "run.seeds=[5,6,7]")
+    run.checkpoint.contents["diverged"] = torch.tensor(diverged)
+    assert run.run_index == index_by_seed and run.first_index == first_index
+
+
+@pytest.mark.parametrize(("trained_steps", "protocol", "expected"), [(2, None, 10), (12, None, 12), (12, 3, 3)])
+def test_a_run_is_evaluated_to_ten_inner_steps_or_those_of_training_or_of_the_protocol(
+    cli: Cli, trained_steps: int, protocol: int | None, expected: int
+) -> None:
+    run = _trained_run(cli, "-s", f"inner.steps={trained_steps}")
+    (evaluation,) = evaluate_run(run, Protocol(num_tasks=2, steps=protocol))
+    assert len(evaluation.steps) == expected + 1

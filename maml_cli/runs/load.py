@@ -54,7 +54,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return _read(file, run)._replace(warning=warning)
     except CheckpointError as error:
         files = checkpoint_files(run) if run else []
-        good = next((older for older in files if older != file and _is_good(older, run)), None)
+        good = next((older for older in files if _is_good(older, run)), None)
         advice = f"the newest good checkpoint is {good}" if good else "there is no other checkpoint in its directory"
         raise CheckpointError(f"{file}: {error}; {advice}") from None
 
