@@ -70,6 +70,8 @@ def test_equal_contents_have_equal_bytes_with_and_without_shared_objects() -> No
     assert first is not second
     shared = checkpoint.encode({"x": [first, first], "y": (1.5, {"k": torch.arange(6)[::2]})})
     assert shared == checkpoint.encode({"x": [first, second], "y": (1.5, {"k": torch.tensor([0, 2, 4])})})
+    tensor = torch.ones(3)
+    assert checkpoint.encode({"x": tensor, "y": tensor}) == checkpoint.encode({"x": tensor, "y": tensor.clone()})
 
 
 def test_values_other_than_tensors_and_plain_ones_cannot_be_encoded() -> None:

@@ -73,6 +73,7 @@ def _errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, *overrid
         (".", "."),
         ("e5", "e5"),
         (".inf", math.inf),
+        pytest.param("9" * 5000, math.inf, id="5,000 digits, more than Python converts to an int"),
         ("'1'", "1"),
         ('"true"', "true"),
         ("2026-01-01", "2026-01-01"),

@@ -219,3 +219,45 @@ def test_files_are_synced_before_they_are_renamed_and_their_directory_after(
     with pytest.raises(OSError, match="Input/output"):
         files.write_atomic(tmp_path / "x", b"newer")
     assert (tmp_path / "x").read_bytes() == b"new" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_log_lines_are_synced_before_the_checkpoint_that_follows_them(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = run / "metrics.jsonl"
+    log.write_text('{"step": 30}\n')
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def recording_fsync(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == log.stat().st_ino:
+            events.append("sync log")
+        fsync(descriptor)
+
+    def recording_replace(source: Path, target: Path) -> None:
+        events.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(os, "replace", recording_replace)
+    directory.save_checkpoint(run, 30, _contents(30))
+    assert events == ["sync log", "step-00000030.pt", "SHA256SUMS", "last.json"]
+
+
+@pytest.mark.parametrize("num_replaced", range(4))
+def test_a_crash_while_a_checkpoint_is_written_again_leaves_one_that_is_verified(
+    run: Path, num_replaced: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted before the first, second, third or fourth of the files that saving replaces."""
+    replace, count = os.replace, iter(range(4))
+
+    def interrupted_replace(source: Path, target: Path) -> None:
+        if next(count) == num_replaced:
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(os, "replace", interrupted_replace)
+        directory.save_checkpoint(run, 20, _contents(20) | {"loss_sum": torch.ones(1)})
+    loss_sum = open_checkpoint(run).contents["loss_sum"].item()
+    assert loss_sum == (0 if num_replaced < 2 else 1)
