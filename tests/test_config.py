@@ -301,6 +301,8 @@ def test_annotated_yaml_has_one_line_per_value_with_its_origin_and_loads_again(
     )
     assert len(text.splitlines()) == len(FIELDS) and text.count("  # ") == len(_leaf_keys())
     assert lines["loss"].endswith("# --set") and lines["x"].endswith("# --set") and lines["noise"].endswith("# default")
+    replaced = annotated_yaml(load_config("mine.yaml", ["inner={loss: l1}"]))
+    assert "mine.yaml:2" not in replaced and "mine.yaml:4" in replaced
     Path("again.yaml").write_text(text)
     assert load_config("again.yaml").config == loaded.config
 

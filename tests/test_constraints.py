@@ -129,3 +129,11 @@ def test_implicit_gradients_take_no_inner_optimiser_but_sgd() -> None:
     """Also not one that a later version of the schema has."""
     implicit = _with_values(Config(), {"inner.order": "implicit", "inner.proximal": 1.0, "inner.optimizer": "lion"})
     assert [c.key for c in CONSTRAINTS if c.is_violated(implicit)] == ["inner.optimizer"]
+
+
+def test_the_seeds_counted_from_run_seed_end_at_the_largest_seed() -> None:
+    """Two runs from 2^63 - 2 on have the seeds 2^63 - 2 and 2^63 - 1; a third would have 2^63."""
+    first = 2**63 - 2
+    assert Config.model_validate({"run": {"seed": first, "seeds": 2}}).seeds == [first, first + 1]
+    with pytest.raises(ValidationError, match=r"run\.seeds would exceed the largest seed"):
+        Config.model_validate({"run": {"seed": first, "seeds": 3}})

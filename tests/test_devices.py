@@ -30,6 +30,8 @@ def test_an_unavailable_device_is_refused_with_the_available_ones(monkeypatch: p
         (["cpu"], 10**12, False, "cpu", "no accelerator"),
         (["cuda", "cpu"], 10**12, False, "cuda", "large enough"),
         (["cuda", "cpu"], 10**6, False, "cpu", "1.0 million multiply-adds is too small to gain from cuda"),
+        (["cuda", "cpu"], 2 * 10**8 - 1, False, "cpu", "200.0 million multiply-adds is too small"),
+        (["cuda", "cpu"], 2 * 10**8, False, "cuda", "large enough"),
         (["mps", "cpu"], 10**12, True, "cpu", "no accelerator that can run this"),
         (["mps", "cpu"], 10**12, False, "mps", "large enough"),
     ],
@@ -86,7 +88,7 @@ def test_an_accelerator_trains_evaluates_and_resumes_to_the_same_bytes(name: str
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of Linux")
 def test_freed_tensors_are_reused_without_new_page_faults() -> None:
-    """Eight tensors of 5 MB, freed together, three times: of 30,000 pages, hardly any."""
+    """Eight tensors of 5 MB, 1,221 pages each, freed together: fewer faults than pages of one tensor."""
     code = """
 import resource, torch
 from maml_cli.runtime import keep_freed_memory
