@@ -8,7 +8,7 @@ class SoakRow(NamedTuple):
 
     attack: what was done, as a phrase for the table.
     tries: number of attempts.
-    lost: attempts after which a run could not be resumed or data was missing.
+    losses: attempts after which a run could not be resumed or data was missing.
     tracebacks: attempts that ended in a traceback, a crash of the process, or a time limit.
     changed: attempts after which a value differed from that of an undisturbed run, or damage was not noticed.
     seconds: duration of all attempts.
@@ -17,7 +17,7 @@ class SoakRow(NamedTuple):
 
     attack: str
     tries: int
-    lost: int
+    losses: int
     tracebacks: int
     changed: int
     seconds: float
