@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from maml_cli.errors import CheckpointError
+from maml_cli.errors import CheckpointError, NewerVersionError
 
 CHECKPOINT_SCHEMA_VERSION = 1
 """Version of the contents; decoding refuses a greater one."""
@@ -33,7 +33,7 @@ def decode(data: bytes, *, sha256: str | None = None) -> dict[str, Any]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             damaged = archive.testzip()
     except Exception as error:  # zipfile raises many types of errors on damaged archives
-        raise CheckpointError(f"damaged, or not a checkpoint: {error}") from None
+        raise CheckpointError(f"damaged, or not a checkpoint: {str(error) or type(error).__name__}") from None
     if damaged is not None:
         raise CheckpointError(f"damaged: bad CRC in {damaged}")
     try:
@@ -43,7 +43,7 @@ def decode(data: bytes, *, sha256: str | None = None) -> dict[str, Any]:
     if not isinstance(contents, dict) or not isinstance(contents.get("schema_version"), int):
         raise CheckpointError("not a checkpoint of maml")
     if contents["schema_version"] > CHECKPOINT_SCHEMA_VERSION:
-        raise CheckpointError(
+        raise NewerVersionError(
             f"written by a newer maml (schema {contents['schema_version']}, this one reads "
             f"{CHECKPOINT_SCHEMA_VERSION}); upgrade"
         )
