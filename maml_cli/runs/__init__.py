@@ -6,9 +6,10 @@ from maml_cli.lazy import lazy_attributes
 from maml_cli.runs.files import OUTPUTS
 
 if TYPE_CHECKING:
-    from maml_cli.runs.directory import create_run, save_checkpoint, write_config
+    from maml_cli.runs.creation import check_new_run, create_run, new_run
+    from maml_cli.runs.directory import save_checkpoint, write_config
     from maml_cli.runs.files import append_line, read_lines, write_atomic
-    from maml_cli.runs.load import Checkpoint, checkpoint_files, open_checkpoint, read_config
+    from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
 
 __all__ = [
@@ -17,8 +18,11 @@ __all__ = [
     "EvaluationRecord",
     "LossRecord",
     "append_line",
+    "check_new_run",
     "checkpoint_files",
     "create_run",
+    "new_run",
+    "newest_good_checkpoint",
     "open_checkpoint",
     "read_alphas",
     "read_config",
@@ -37,8 +41,11 @@ __getattr__ = lazy_attributes(
         "EvaluationRecord": "metrics",
         "LossRecord": "metrics",
         "append_line": "files",
+        "check_new_run": "creation",
         "checkpoint_files": "load",
-        "create_run": "directory",
+        "create_run": "creation",
+        "new_run": "creation",
+        "newest_good_checkpoint": "load",
         "open_checkpoint": "load",
         "read_alphas": "metrics",
         "read_config": "load",
