@@ -4,6 +4,7 @@ UserError                  2    (base class)
 ├── ConfigError            2    config, preset or option that is invalid
 ├── FileError              3    file or directory that is missing, taken, or cannot be read or written
 ├── CheckpointError        4    checkpoint that is damaged, foreign, or written by a newer version
+│   └── NewerVersionError  4    the last of these
 ├── DivergedError          5    loss or meta-gradient that is not finite
 └── InterruptedRun       130    training stopped by Ctrl-C before it could save; 143 for SIGTERM
 
@@ -33,6 +34,10 @@ class CheckpointError(UserError):
     """A checkpoint that is damaged, foreign, or written by a newer version."""
 
     exit_code = 4
+
+
+class NewerVersionError(CheckpointError):
+    """A checkpoint written by a newer version: it is good, so that no older one is taken in its stead."""
 
 
 class InterruptedRun(UserError):

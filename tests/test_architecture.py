@@ -24,6 +24,7 @@ LAYERS = [
     {"config", "tasks"},
     {"runtime"},
     {"core"},
+    {"reading"},
     {"errors", "lazy", "__init__"},
 ]
 # Third-party modules, and the only packages or modules that may import each.

@@ -28,7 +28,7 @@ from maml_cli.engines.derivatives import ForwardBackward
 from maml_cli.engines.eager import adjoint_spec, adjoint_unsupported
 from maml_cli.errors import ConfigError, DivergedError
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import directory, open_checkpoint
+from maml_cli.runs import create_run, directory, open_checkpoint
 from maml_cli.training import init_state, restore_state, train
 from tests.conformance import (
     ADAPT,
@@ -283,7 +283,7 @@ def _config(changes: dict[str, Any], **run: Any) -> Config:
 
 def _trained(engine: str, config: Config, run: Path) -> dict[str, Any]:
     """The last checkpoint of a training with `engine` in the new directory `run`."""
-    directory.create_run(run, name="x", config=config)
+    create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     state = init_state(config, experiment)
     result = train(config, experiment, state, run, engine=make_engine(engine, config, experiment))

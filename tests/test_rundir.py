@@ -16,7 +16,7 @@ import torch
 from maml_cli.config import Config, load_config
 from maml_cli.errors import CheckpointError, FileError
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import checkpoint, directory, files, open_checkpoint
+from maml_cli.runs import checkpoint, create_run, directory, files, open_checkpoint
 from maml_cli.training import init_state, snapshot
 from tests.conftest import Cli
 
@@ -30,7 +30,7 @@ def _contents(step: int = 0) -> dict[str, Any]:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run directory with checkpoints of steps 0, 10 and 20."""
-    path = directory.create_run(tmp_path / "run", name="x", config=CONFIG)
+    path = create_run(tmp_path / "run", name="x", config=CONFIG)
     for step in 0, 10, 20:
         directory.save_checkpoint(path, step, _contents(step))
     return path
@@ -118,13 +118,13 @@ def test_without_a_valid_last_json_the_newest_checkpoint_is_opened(run: Path) ->
 
 
 def test_a_new_run_never_overwrites_an_old_one(tmp_path: Path) -> None:
-    made = [directory.create_run(None, name="x", config=CONFIG, parent=tmp_path).name for _ in range(3)]
+    made = [create_run(None, name="x", config=CONFIG, parent=tmp_path).name for _ in range(3)]
     assert made == ["x", "x-2", "x-3"]
     with pytest.raises(FileError, match=r"not empty; give a new directory, or resume .* --resume"):
-        directory.create_run(tmp_path / "x", name="y", config=CONFIG)
+        create_run(tmp_path / "x", name="y", config=CONFIG)
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="a file; --out takes a directory"):
-        directory.create_run(tmp_path / "file", name="y", config=CONFIG)
+        create_run(tmp_path / "file", name="y", config=CONFIG)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
@@ -172,7 +172,7 @@ for attempt, run in enumerate(map(Path, sys.argv[1:])):
 
 def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
     """The killed processes are forks of one that has imported torch, each killed some time after its first save."""
-    runs = [directory.create_run(tmp_path / str(attempt), name="x", config=CONFIG) for attempt in range(8)]
+    runs = [create_run(tmp_path / str(attempt), name="x", config=CONFIG) for attempt in range(8)]
     arguments = [sys.executable, "-c", KILLED, *map(str, runs)]
     subprocess.run(arguments, cwd=Path(__file__).parent.parent, check=True)
     for run in runs:

@@ -12,7 +12,7 @@ from maml_cli.core import tensors
 from maml_cli.engines import kernel_build, make_engine
 from maml_cli.evaluation import t_interval
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import directory, open_checkpoint, read_lines
+from maml_cli.runs import create_run, open_checkpoint, read_lines
 from maml_cli.training import TrainResult, init_state, train
 from tests.conformance import skip_tracing
 from tests.conftest import Cli
@@ -46,7 +46,7 @@ def _config(**run: Any) -> Config:
 
 
 def _train(config: Config, run: Path, engine: str) -> TrainResult:
-    directory.create_run(run, name="x", config=config)
+    create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     state = init_state(config, experiment)
     return train(config, experiment, state, run, engine=make_engine(engine, config, experiment))
@@ -81,7 +81,7 @@ def test_a_run_that_diverges_is_frozen_and_reported(engine: str, tmp_path: Path)
     """The second of three starts where its losses overflow: it is frozen there, and the others end as they do alone."""
     config = _config(seeds=3).model_copy(update={"outer": _config().outer.model_copy(update={"clip_task_norm": None})})
     experiment = build_experiment(config)
-    directory.create_run(tmp_path / "run", name="x", config=config)
+    create_run(tmp_path / "run", name="x", config=config)
     state, alone = init_state(config, experiment), init_state(config, experiment)
     for leaf in state.meta_params.params.values():
         leaf[1] = 1e30

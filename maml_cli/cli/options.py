@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maml_cli.cli.parameters import WholeNumbers, one_of, whole_number, whole_numbers
+from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
 from maml_cli.errors import ConfigError
 from maml_cli.reporting.figure_kinds import FIGURES
 
@@ -58,7 +58,9 @@ ConfigOpt = Annotated[
 ]
 RunDirOpt = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="The run directory; by default a new one, outputs/NAME, NAME-2, ..."),
+    typer.Option(
+        "--out", parser=path, metavar="DIR", help="The run directory; by default a new one, outputs/NAME, NAME-2, ..."
+    ),
 ]
 ResumeOpt = Annotated[
     str | None,
@@ -83,14 +85,18 @@ TaskSetOpt = Annotated[
 ]
 RunArg = Annotated[
     Path | None,
-    typer.Argument(metavar="RUN", help="A run directory (its newest checkpoint) or a .pt file.", show_default=False),
+    typer.Argument(
+        parser=path, metavar="RUN", help="A run directory (its newest checkpoint) or a .pt file.", show_default=False
+    ),
 ]
 CheckpointOpt = Annotated[
-    Path | None, typer.Option("--checkpoint", metavar="RUN", help="The same as the argument RUN.")
+    Path | None, typer.Option("--checkpoint", parser=path, metavar="RUN", help="The same as the argument RUN.")
 ]
 RunsArg = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN RUN...", help="Run directories or .pt files; all are compared with the first."),
+    typer.Argument(
+        parser=path, metavar="RUN RUN...", help="Run directories or .pt files; all are compared with the first."
+    ),
 ]
 ShotsOpt = Annotated[
     WholeNumbers | None,
@@ -130,7 +136,8 @@ FormatOpt = Annotated[
     str, typer.Option("--format", parser=one_of(FILE_FORMATS), metavar="FORMAT", help="png, svg or pdf.")
 ]
 FiguresOpt = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Directory of the files; by default plots/ of the run.")
+    Path | None,
+    typer.Option("--out", parser=path, metavar="DIR", help="Directory of the files; by default plots/ of the run."),
 ]
 DeviceOpt = Annotated[
     Device | None,

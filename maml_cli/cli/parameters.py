@@ -1,6 +1,7 @@
 """Parsers of option values: text in, a value out, or a message that says what would be right."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import typer
@@ -9,6 +10,13 @@ from maml_cli.reporting.format import list_in_words
 
 MAX_SEED = 2**63 - 1
 """The largest seed of PyTorch's generators."""
+
+
+def path(text: str | Path) -> Path:
+    """A path; the empty text is none, although Python reads it as the current directory."""
+    if not str(text):
+        raise typer.BadParameter("an empty path; give . for the current directory")
+    return Path(text)
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str | int], int]:

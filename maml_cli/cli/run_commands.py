@@ -26,7 +26,8 @@ from maml_cli.cli.options import (
     TasksOpt,
     choose_run,
 )
-from maml_cli.errors import ConfigError, FileError
+from maml_cli.cli.parameters import path
+from maml_cli.errors import ConfigError
 from maml_cli.reporting.figure_kinds import FIGURES
 from maml_cli.reporting.format import list_in_words
 
@@ -43,7 +44,9 @@ def evaluate(
     overrides: TaskSetOpt = None,
     seed: SeedOpt = 0,
     device: DeviceOpt = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the JSON document to FILE.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=path, metavar="FILE", help="Write the JSON document to FILE.")
+    ] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Adapt a trained run to held-out test tasks and report its error after each inner step.
@@ -128,7 +131,9 @@ def compare(
     ] = False,
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE", help="The figure, .png, .svg or .pdf; with several K, one each."),
+        typer.Option(
+            "--out", parser=path, metavar="FILE", help="The figure, .png, .svg or .pdf; with several K, one each."
+        ),
     ] = Path("outputs/compare.png"),
     device: DeviceOpt = None,
     as_json: JsonOpt = False,
@@ -160,14 +165,12 @@ def compare(
     try:
         with writing("--out", out):
             figures = draw_comparison(comparisons, out)
-        message = f"drawn as {', '.join(map(str, figures))}"
-    except FileError as error:  # the numbers are printed without a figure
-        message = str(error)
-    if as_json:
-        typer.echo(to_json(comparison_document(comparisons, figures)))
-    else:
-        print_comparisons(comparisons)
-    print_message(message)
+    finally:  # a figure that cannot be written does not lose the numbers
+        if as_json:
+            typer.echo(to_json(comparison_document(comparisons, figures)))
+        else:
+            print_comparisons(comparisons)
+    print_message(f"drawn as {', '.join(map(str, figures))}")
 
 
 def _open_run(path: Path, overrides: list[str] | None, device: Device | None) -> "TrainedRun":

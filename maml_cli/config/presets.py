@@ -33,6 +33,8 @@ def find(source: str) -> Path:
 
     Raises FileError if `source` looks like a file and is none, ConfigError if it looks like the name of a preset.
     """
+    if not source:
+        raise ConfigError("--config: empty; give a YAML file or the name of a preset")
     candidate = Path(source)
     if candidate.exists() and not candidate.is_dir():  # also a pipe or /dev/stdin
         return candidate

@@ -71,9 +71,9 @@ def write_result(
     if out is None and directory is None:
         return "not written to a file: the checkpoint is not in a run directory"
     file = out or Path(directory or "") / "eval.json"
-    try:
+    try:  # a link that the user names is followed, one inside a run is replaced
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, f"{document}\n".encode())
+        write_atomic(file.resolve() if out else file, f"{document}\n".encode())
     except OSError as error:
         if out is not None:
             raise

@@ -5,6 +5,7 @@ a window. Colours are Okabe and Ito's palette for colour-blind readers, and line
 """
 
 import contextlib
+import io
 import itertools
 import logging
 import math
@@ -15,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 from maml_cli.errors import FileError
+from maml_cli.runs import write_atomic
 
 
 @contextlib.contextmanager
@@ -96,7 +98,9 @@ def save_figure(draw: Callable[[], Figure], file: Path) -> Path:
         os.environ.pop("SOURCE_DATE_EPOCH", None)  # matplotlib parses it even for figures without a date
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        draw().savefig(file, dpi=165, metadata=METADATA[file.suffix.lower()])
+        buffer, suffix = io.BytesIO(), file.suffix.lower()
+        draw().savefig(buffer, format=suffix[1:], dpi=165, metadata=METADATA[suffix])
+    write_atomic(file, buffer.getvalue())
     return file
 
 

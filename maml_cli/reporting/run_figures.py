@@ -67,6 +67,8 @@ def draw(
         if FIGURES[kind].needs_metrics and not _has_metrics(run):
             raise FileError(f"{run.checkpoint.file}: no metrics.jsonl around it, from which {kind} is drawn")
     directory = out or (run.checkpoint.run or run.checkpoint.file.parent) / "plots"
+    if out is None and directory.is_symlink():
+        raise FileError(f"{directory}: a symbolic link, through which nothing is written; give a directory with --out")
     directory.mkdir(parents=True, exist_ok=True)
     return [
         save_figure(lambda function=function: function(request), directory / f"{kind}.{file_format}")  # type: ignore[misc]

@@ -7,9 +7,10 @@ from maml_cli.runs.files import OUTPUTS
 
 if TYPE_CHECKING:
     from maml_cli.runs.contents import check_finite, check_tensors
-    from maml_cli.runs.directory import create_run, save_checkpoint, write_config
+    from maml_cli.runs.creation import check_new_run, create_run, new_run
+    from maml_cli.runs.directory import save_checkpoint, write_config
     from maml_cli.runs.files import append_line, read_lines, write_atomic
-    from maml_cli.runs.load import Checkpoint, checkpoint_files, open_checkpoint, read_config
+    from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "LossRecord",
     "append_line",
     "check_finite",
+    "check_new_run",
     "check_tensors",
     "checkpoint_files",
     "create_run",
+    "new_run",
+    "newest_good_checkpoint",
     "open_checkpoint",
     "read_alphas",
     "read_config",
@@ -42,8 +46,11 @@ __getattr__ = lazy_attributes(
         "append_line": "files",
         "check_finite": "contents",
         "check_tensors": "contents",
+        "check_new_run": "creation",
         "checkpoint_files": "load",
-        "create_run": "directory",
+        "create_run": "creation",
+        "new_run": "creation",
+        "newest_good_checkpoint": "load",
         "open_checkpoint": "load",
         "read_alphas": "metrics",
         "read_config": "load",

@@ -8,7 +8,7 @@ covers them all. Neither torch nor pickle is used to load them: a hostile file m
 import hashlib
 from typing import Any
 
-from maml_cli.errors import CheckpointError
+from maml_cli.errors import CheckpointError, NewerVersionError
 from maml_cli.runs import archive, tensor_pickle
 from maml_cli.runs.archive import Member
 
@@ -55,11 +55,12 @@ def decode(data: bytes, *, sha256: str | None = None) -> dict[str, Any]:
     version = contents.get("schema_version") if isinstance(contents, dict) else None
     if type(version) is not int:
         raise CheckpointError("not a checkpoint of maml: it has no schema_version")
-    if version != CHECKPOINT_SCHEMA_VERSION:
-        age, advice = ("a newer", "; upgrade") if version > CHECKPOINT_SCHEMA_VERSION else ("another", "")
-        raise CheckpointError(
-            f"written by {age} maml (schema {version}, this one reads {CHECKPOINT_SCHEMA_VERSION}){advice}"
+    if version > CHECKPOINT_SCHEMA_VERSION:
+        raise NewerVersionError(
+            f"written by a newer maml (schema {version}, this one reads {CHECKPOINT_SCHEMA_VERSION}); upgrade"
         )
+    if version < CHECKPOINT_SCHEMA_VERSION:
+        raise CheckpointError(f"written by another maml (schema {version}, this one reads {CHECKPOINT_SCHEMA_VERSION})")
     result: dict[str, Any] = contents
     return result
 

@@ -8,9 +8,9 @@ last.json                        names the newest checkpoint and its SHA-256
 plots/, eval.json                results of `maml plot` and `maml eval`
 """
 
-import contextlib
-import itertools
 import json
+import os
+import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,55 +19,19 @@ import yaml
 
 from maml_cli.config import Config, to_dict
 from maml_cli.errors import FileError
+from maml_cli.reading import kind_of, read_file
 from maml_cli.runs import checkpoint
 from maml_cli.runs.files import (
-    OUTPUTS,
     exclusive_lock,
     fsync_file,
     remove_temporary_files,
     truncate_lines,
     write_atomic,
 )
-from maml_cli.runs.load import CHECKSUMS, Checkpoint, read_checksums
+from maml_cli.runs.load import CHECKPOINT_BYTES, CHECKSUMS, LAST, Checkpoint, read_checksums
 from maml_cli.runs.metrics import METRICS, TIMING
 
 LAST_SCHEMA_VERSION = 1
-
-
-def create_run(path: Path | None, *, name: str, config: Config, parent: Path = OUTPUTS) -> Path:
-    """Create a run directory at `path`, or the first free one of `parent`/`name`, `name`-2, ...
-
-    Raises FileError if `path` is not empty, or the directory cannot be created.
-    """
-    try:
-        if path is not None:
-            check_empty(path)
-            path.mkdir(parents=True, exist_ok=True)
-            run = path
-        else:
-            parent.mkdir(parents=True, exist_ok=True)
-            run = _make_free_directory(parent, name)
-        (run / "checkpoints").mkdir()
-        write_config(run, config)
-    except OSError as error:
-        run = path or parent / name
-        advice = "give another directory with --out"
-        raise FileError(f"{run}: cannot be created: {error.strerror} ({error.filename}); {advice}") from None
-    return run
-
-
-def free_directory(parent: Path, name: str) -> Path:
-    """The first of `name`, `name`-2, ... that does not exist in `parent`."""
-    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(parent / candidate for candidate in candidates if not (parent / candidate).exists())
-
-
-def check_empty(path: Path) -> None:
-    """Raises FileError if `path` is a file, or a directory that is not empty."""
-    if path.is_file():
-        raise FileError(f"{path}: a file; --out takes a directory")
-    if path.is_dir() and any(path.iterdir()):
-        raise FileError(f"{path}: not empty; give a new directory, or resume the run in it with --resume {path}")
 
 
 def write_config(run: Path, config: Config) -> None:
@@ -96,14 +60,35 @@ def save_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> Path:
 def truncate_to(newest: Checkpoint | None, run: Path) -> None:
     """Return `run` to its state at the checkpoint `newest`, or to its start for None.
 
-    Log lines of later outer steps and temporary files are removed; later checkpoints stay until they are replaced.
+    Log lines of later outer steps and temporary files are removed; later checkpoints stay until they are replaced, and
+    checkpoint 0, which is saved at the start only, is removed for None.
     """
-    if newest is not None:
-        _write_last(run, newest.file, newest.step, checkpoint.digest(newest.file.read_bytes()))
+    if newest is None:
+        (run / LAST).unlink(missing_ok=True)
+        checkpoint_file(run, 0).unlink(missing_ok=True)
+    else:
+        data = read_file(newest.file, limit=CHECKPOINT_BYTES)
+        _write_last(run, newest.file, newest.step, checkpoint.digest(data))
     for name in (METRICS, TIMING):
         truncate_lines(run / name, up_to_step=newest.step if newest else -1)
     for directory in (run, run / "checkpoints"):
         remove_temporary_files(directory)
+
+
+def check_files(run: Path) -> None:
+    """Raises FileError if a training cannot write its files in `run`: one is no regular file, or checkpoints/ a link.
+
+    Links in the place of files are replaced, and their targets unchanged.
+    """
+    saved = run / "checkpoints"
+    if saved.is_symlink() or (saved.exists() and not saved.is_dir()):
+        raise FileError(f"{saved}: not a directory of this run, but a link or a file; remove it")
+    names = ("config.yaml", METRICS, TIMING, LAST)
+    files = [*(run / name for name in names), saved / CHECKSUMS, *saved.glob("step-*.pt")]
+    for file in files:
+        mode = os.lstat(file).st_mode if os.path.lexists(file) else stat.S_IFREG
+        if not stat.S_ISLNK(mode) and (kind := kind_of(mode)):
+            raise FileError(f"{file}: {kind}, not a regular file; remove it")
 
 
 def training_lock(run: Path) -> AbstractContextManager[None]:
@@ -114,14 +99,6 @@ def training_lock(run: Path) -> AbstractContextManager[None]:
 def dump_yaml(data: dict[str, Any]) -> str:
     """Plain values as block YAML in the order given, with short lists on one line."""
     return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
-
-
-def _make_free_directory(parent: Path, name: str) -> Path:
-    while True:  # another process may create the same directory first
-        run = free_directory(parent, name)
-        with contextlib.suppress(FileExistsError):
-            run.mkdir()
-            return run
 
 
 def _write_checksums(run: Path, checksums: dict[str, str]) -> None:
@@ -136,4 +113,4 @@ def _write_last(run: Path, file: Path, step: int, sha256: str) -> None:
         "step": step,
         "sha256": sha256,
     }
-    write_atomic(run / "last.json", (json.dumps(last) + "\n").encode())
+    write_atomic(run / LAST, (json.dumps(last) + "\n").encode())

@@ -1,14 +1,25 @@
 """The plan of a training: a new run or one to resume, from which checkpoint, on which device and engine."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from maml_cli.config import Config, load_config
 from maml_cli.engines import choose_engine
-from maml_cli.errors import ConfigError
+from maml_cli.errors import ConfigError, FileError
 from maml_cli.experiment import choose_device
-from maml_cli.runs import OUTPUTS, Checkpoint, checkpoint_files, directory, open_checkpoint, read_config
+from maml_cli.runs import (
+    OUTPUTS,
+    Checkpoint,
+    check_new_run,
+    checkpoint_files,
+    directory,
+    newest_good_checkpoint,
+    open_checkpoint,
+    read_config,
+    read_lines,
+)
 from maml_cli.runtime import Choice
 
 
@@ -20,7 +31,8 @@ class TrainPlan(NamedTuple):
     device, engine: names and reasons of those chosen.
     out: the new run directory, if one was given.
     resumed_run: the run directory to resume; None for a new run.
-    checkpoint: the checkpoint to resume; None for a new run, or one that stopped before its first checkpoint.
+    checkpoint: the checkpoint to resume; None for a new run, or one without a good checkpoint, which starts again.
+    warning: a message about files that are missing or damaged; empty if there are none.
     """
 
     config: Config
@@ -30,13 +42,14 @@ class TrainPlan(NamedTuple):
     out: Path | None = None
     resumed_run: Path | None = None
     checkpoint: Checkpoint | None = None
+    warning: str = ""
 
     @property
     def run_directory(self) -> str:
-        """The run directory that is resumed or would be created. Raises FileError if it is not empty."""
-        if self.resumed_run is None and self.out is not None:
-            directory.check_empty(self.out)
-        return str(self.resumed_run or self.out or directory.free_directory(OUTPUTS, self.name))
+        """The run directory that is resumed or would be created. Raises FileError if that would fail."""
+        if self.resumed_run is not None:
+            directory.check_files(self.resumed_run)
+        return str(self.resumed_run or check_new_run(self.out, name=self.name))
 
 
 def plan_training(
@@ -49,6 +62,8 @@ def plan_training(
     device: replaces that of the config; a resumed run keeps its config and uses the device for this process alone.
     Raises ConfigError, FileError or CheckpointError.
     """
+    if resume == "":
+        raise ConfigError("--resume: an empty path; give a run, a checkpoint or auto")
     if resume is not None and resume != "auto":
         if source is not None or overrides or out is not None:
             raise ConfigError(
@@ -57,9 +72,9 @@ def plan_training(
         return _plan_resumed(Path(resume), device)
     device_override = [f"run.device={device}"] if device else []
     loaded = load_config(source or "quickstart", [*overrides, *device_override])
-    checkpoint = _find_unfinished(loaded.config, out) if resume else None
-    resumed_run = checkpoint.run if checkpoint else None
-    return _plan(loaded.config, loaded.name, out=out, resumed_run=resumed_run, checkpoint=checkpoint)
+    run, checkpoint, warning = _find_unfinished(loaded.config, out) if resume else (None, None, "")
+    plan = _plan(loaded.config, loaded.name, out=out, resumed_run=run, checkpoint=checkpoint)
+    return plan._replace(warning=warning)
 
 
 def _plan(
@@ -72,7 +87,9 @@ def _plan(
     device: str | None = None,
 ) -> TrainPlan:
     chosen = choose_device(config, device)
-    return TrainPlan(config, name, chosen, choose_engine(config, chosen.device), out, resumed_run, checkpoint)
+    engine = choose_engine(config, chosen.device)
+    warning = checkpoint.warning if checkpoint else ""
+    return TrainPlan(config, name, chosen, engine, out, resumed_run, checkpoint, warning)
 
 
 def _plan_resumed(path: Path, device: str | None) -> TrainPlan:
@@ -92,18 +109,36 @@ def _plan_resumed(path: Path, device: str | None) -> TrainPlan:
     return _plan(checkpoint.config, checkpoint.label, resumed_run=run, checkpoint=checkpoint, device=device)
 
 
-def _find_unfinished(config: Config, out: Path | None) -> Checkpoint | None:
-    """The run in `out`, or else the newest run with outer steps left to take, if it has exactly this config."""
-    runs = [out] if out else [file.parent for file in OUTPUTS.glob("*/last.json")]
+def _find_unfinished(config: Config, out: Path | None) -> tuple[Path | None, Checkpoint | None, str]:
+    """The run in `out`, or else the newest run with outer steps left to take, if it has exactly this config.
+
+    With its newest good checkpoint, None for its start, and a warning about checkpoints that are skipped.
+    """
+    runs = [out] if out else [file.parent for file in OUTPUTS.glob("*/config.yaml")]
     for run in sorted(runs, key=_last_saved, reverse=True):
-        if checkpoint_files(run) and read_config(run) == config:
-            checkpoint = open_checkpoint(run)
-            if out or checkpoint.step < config.outer.steps:
-                return checkpoint
-    return None
+        if read_config(run) != config:
+            continue
+        if not checkpoint_files(run):
+            if _never_saved(run):
+                return run, None, ""
+            continue
+        checkpoint, warning = newest_good_checkpoint(run, config)
+        if out or checkpoint is None or checkpoint.step < config.outer.steps:
+            return run, checkpoint, checkpoint.warning if checkpoint else warning
+    return None, None, ""
+
+
+def _never_saved(run: Path) -> bool:
+    """Whether a run stopped before its first checkpoint; one whose checkpoints were removed has log lines after it."""
+    if os.path.lexists(run / "last.json"):
+        return False
+    try:
+        return all(record["step"] == 0 for record in read_lines(run / "metrics.jsonl"))
+    except FileError:
+        return False
 
 
 def _last_saved(run: Path) -> float:
-    """Time of the newest checkpoint, in seconds since the epoch."""
-    last = run / "last.json"
-    return last.stat().st_mtime if last.exists() else 0.0
+    """Time of the newest checkpoint, or else of the config, in seconds since the epoch."""
+    files = [file for file in (run / "last.json", run / "config.yaml") if file.exists()]
+    return files[0].stat().st_mtime if files else 0.0

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ from maml_cli.config import Config
 from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
-from maml_cli.runs import Checkpoint, directory, metrics
+from maml_cli.reading import reason
+from maml_cli.runs import Checkpoint, directory, metrics, new_run
 from maml_cli.runtime import Choice
 from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan
@@ -55,10 +57,9 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
         experiment = build_experiment(config, plan.device.device)
         state = _restore(plan.checkpoint, experiment) if plan.checkpoint else init_state(config, experiment)
         choice, engine = _make_with_fallback(plan.engine, config, experiment, notify)
-        run = plan.resumed_run or directory.create_run(plan.out, name=plan.name, config=config)
-        with directory.training_lock(run), _report_unsaved_stop(stop, run):
+        with _locked_run(plan) as run, _report_unsaved_stop(stop, run):
             if plan.resumed_run:
-                _prepare_resume(run, config, plan.checkpoint)
+                _prepare_resume(run, plan)
             notify(f"{run}: {f'resumed at outer step {state.step:,}' if plan.resumed_run else 'new run'}")
             for line in training_summary(config, plan.device, choice):
                 notify(f"  {line}")
@@ -94,16 +95,33 @@ def _restore(checkpoint: Checkpoint, experiment: Experiment) -> TrainState:
         raise CheckpointError(f"{checkpoint.file}: {error}; take another checkpoint") from None
 
 
-def _prepare_resume(run: Path, config: Config, checkpoint: Checkpoint | None) -> None:
-    """Return the files of `run` to their state at `checkpoint`, or at the start; report files that are missing."""
+def _locked_run(plan: TrainPlan) -> AbstractContextManager[Path]:
+    """The run directory, locked for the training: that which is resumed, or a new one."""
+    if plan.resumed_run is None:
+        return new_run(plan.out, name=plan.name, config=plan.config)
+    directory.check_files(plan.resumed_run)
+    return _locked(plan.resumed_run)
+
+
+@contextlib.contextmanager
+def _locked(run: Path) -> Iterator[Path]:
+    with directory.training_lock(run):
+        yield run
+
+
+def _prepare_resume(run: Path, plan: TrainPlan) -> None:
+    """Return the files of `run` to their state at the checkpoint, or at the start; report files that are missing."""
+    config, checkpoint = plan.config, plan.checkpoint
     step = checkpoint.step if checkpoint else 0
-    if checkpoint and checkpoint.warning:
-        print_message(checkpoint.warning)
+    if plan.warning:
+        print_message(plan.warning)
     if not (run / "config.yaml").exists():
         directory.write_config(run, config)
     (run / "checkpoints").mkdir(exist_ok=True)
     directory.truncate_to(checkpoint, run)
-    num_missing = step // config.run.log_every - len(metrics.read_losses(run))
+    num_missing = 0
+    with contextlib.suppress(FileError):  # a log too large to be read is not counted
+        num_missing = step // config.run.log_every - len(metrics.read_losses(run))
     if num_missing > 0:
         print_message(
             f"{run / metrics.METRICS}: {num_missing} log lines before step {step:,} are missing and cannot be restored"
@@ -112,9 +130,13 @@ def _prepare_resume(run: Path, config: Config, checkpoint: Checkpoint | None) ->
 
 @contextlib.contextmanager
 def _report_unsaved_stop(stop: Stop, run: Path) -> Iterator[None]:
-    """Raise InterruptedRun for a second signal that left no time to save."""
+    """Raise InterruptedRun for a second signal that left no time to save, FileError for a file that is not written."""
     try:
         yield
+    except OSError as error:
+        file = f"{error.filename}: " if error.filename else f"{run}: "
+        advice = f"then resume with: maml train --resume {run}"
+        raise FileError(f"{file}cannot be written: {reason(error)}; correct that, {advice}") from None
     except KeyboardInterrupt:
         message = f"{run}: stopped before it could save; resume its newest checkpoint with: maml train --resume {run}"
         raise InterruptedRun(message, stop.exit_code or 130) from None
