@@ -28,7 +28,7 @@ from maml_cli.runs.files import (
     truncate_lines,
     write_atomic,
 )
-from maml_cli.runs.load import CHECKPOINT_BYTES, CHECKSUMS, LAST, Checkpoint, read_checksums
+from maml_cli.runs.load import CHECKSUMS, LAST, Checkpoint, read_checksums
 from maml_cli.runs.metrics import METRICS, TIMING
 
 LAST_SCHEMA_VERSION = 1
@@ -67,7 +67,7 @@ def truncate_to(newest: Checkpoint | None, run: Path) -> None:
         (run / LAST).unlink(missing_ok=True)
         checkpoint_file(run, 0).unlink(missing_ok=True)
     else:
-        data = read_file(newest.file, limit=CHECKPOINT_BYTES)
+        data = read_file(newest.file, limit=checkpoint.MAX_BYTES)
         _write_last(run, newest.file, newest.step, checkpoint.digest(data))
     for name in (METRICS, TIMING):
         truncate_lines(run / name, up_to_step=newest.step if newest else -1)
