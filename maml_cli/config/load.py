@@ -44,9 +44,9 @@ def load_config_file(file: Path) -> Config:
     return _parse(read_file(file, limit=CONFIG_BYTES), file, ()).config
 
 
-def _parse(data: bytes, path: Path, overrides: Sequence[str]) -> LoadedConfig:
+def _parse(content: bytes, path: Path, overrides: Sequence[str]) -> LoadedConfig:
     label = _relative(path)
-    document = strict_yaml.parse(_decode(data, path))
+    document = strict_yaml.parse(_decode(content, path))
     problems = [_Problem((0, *error.mark), _at(label, error.mark), error.message) for error in document.errors]
     data = {} if document.value is None else document.value
     if not isinstance(data, dict):

@@ -66,9 +66,9 @@ def check_new_run(path: Path | None, *, name: str, parent: Path = OUTPUTS) -> Pa
 
 
 def _free_directory(parent: Path, name: str, after: Path | None = None) -> Path:
-    """The first of `name`, `name`-2, ... after that of `after` in `parent` that does not exist, or is blank and free."""
+    """The first of `name`, `name`-2, ... in `parent`, beyond `after`, that does not exist, or is blank and free."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    candidates = (parent / candidate for candidate in names)
+    candidates: Iterator[Path] = (parent / candidate for candidate in names)
     if after is not None:
         candidates = itertools.islice(itertools.dropwhile(lambda run: run != after, candidates), 1, None)
     return next(run for run in candidates if not os.path.lexists(run) or _is_free(run))

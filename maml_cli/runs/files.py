@@ -30,8 +30,8 @@ SECONDS_FOR_LOCK = 0.2
 def write_atomic(file: Path, data: bytes | memoryview) -> None:
     """Replace `file` by `data` atomically: a temporary file is written, flushed to disk and renamed to `file`.
 
-    A symbolic or hard link is replaced, its target is unchanged. Raises OSError, for a directory or a device too; `file`
-    is then unchanged and the temporary file removed.
+    A symbolic or hard link is replaced, its target is unchanged. Raises OSError, for a directory or a device too;
+    `file` is then unchanged and the temporary file removed.
     """
     with contextlib.suppress(FileNotFoundError):
         mode = os.lstat(file).st_mode
