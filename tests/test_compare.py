@@ -111,7 +111,7 @@ def test_checkpoints_of_one_run_are_named_by_their_files_and_compared_where_no_f
     files = [f"{run}/checkpoints/step-{step:08d}.pt" for step in (6, 12)]
     Path("taken").write_text("")
     result = cli("compare", *files, "--tasks", 4, "--json", "--out", "taken/c.png")
-    assert result.code == 0 and result.err.startswith("--out taken/c.png: cannot be written: ")
+    assert result.code == 3 and result.err.startswith("--out taken/c.png: cannot be written: ")
     document = json.loads(result.out)
     assert [run["label"] for run in document["results"][0]["runs"]] == files and document["figures"] == []
 

@@ -66,7 +66,7 @@ def check_new_run(path: Path | None, *, name: str, parent: Path = OUTPUTS) -> Pa
 
 
 def _free_directory(parent: Path, name: str, after: Path | None = None) -> Path:
-    """The first of `name`, `name`-2, ... after `after` in `parent` that does not exist, or is blank and free."""
+    """The first of `name`, `name`-2, ... in `parent`, beyond `after`, that does not exist, or is blank and free."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     candidates: Iterator[Path] = (parent / candidate for candidate in names)
     if after is not None:
