@@ -121,8 +121,8 @@ def test_all_modules_are_on_the_map() -> None:
     for path in (ROOT / "maml_cli").rglob("*.py"):
         name = path.relative_to(ROOT / "maml_cli").as_posix()
         if path.name == "__init__.py":
-            name = f"{path.parent.name}/" if path.parent.name != "maml_cli" else ""
-        if name not in ("", "__main__.py"):
+            name = name.removesuffix("__init__.py")
+        if name and path.name != "__main__.py":
             assert f"| `{name}` | " in page or f"| **`{name}`** | **" in page, name
 
 

@@ -28,17 +28,25 @@ READING_ORDER = (
 
 def package_map() -> str:
     """A table of all modules, each package before its modules, in the order in which to read them."""
-    tops = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
-    tops = sorted((path for path in tops if not path.stem.startswith("__")), key=_reading_order)
     rows = []
-    for top in tops:
-        if top.is_dir():
-            rows.append([f"**`{top.name}/`**", f"**{first_sentence(top / '__init__.py')}**"])
-            modules = [path for path in sorted(top.glob("*.py")) if path.name != "__init__.py"]
-            rows += [[f"`{top.name}/{path.name}`", first_sentence(path)] for path in modules]
-        else:
-            rows.append([f"**`{top.name}`**", f"**{first_sentence(top)}**"])
+    for top in sorted(_members(PACKAGE), key=_reading_order):
+        rows += _package_rows(top) if top.is_dir() else [[f"**`{top.name}`**", f"**{first_sentence(top)}**"]]
     return table(["", ""], rows)
+
+
+def _package_rows(package: Path) -> list[list[str]]:
+    """The row of a package, then those of its modules, then those of the packages inside it."""
+    name = package.relative_to(PACKAGE).as_posix()
+    members = sorted(_members(package))
+    rows = [[f"**`{name}/`**", f"**{first_sentence(package / '__init__.py')}**"]]
+    rows += [[f"`{name}/{path.name}`", first_sentence(path)] for path in members if not path.is_dir()]
+    return rows + [row for path in members if path.is_dir() for row in _package_rows(path)]
+
+
+def _members(package: Path) -> list[Path]:
+    """The modules and packages directly inside `package`, without `__init__.py` and `__main__.py`."""
+    paths = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    return [path for path in paths if not path.stem.startswith("__")]
 
 
 def _reading_order(path: Path) -> tuple[int, str]:
