@@ -88,7 +88,7 @@ def test_a_cut_file_is_damaged_and_the_newest_good_one_is_named(run: Path, keep:
     assert error.value.exit_code == 4
 
 
-def test_a_checkpoint_outside_a_run_is_verified_by_its_crcs(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_outside_a_run_is_verified_by_the_digest_inside(run: Path, tmp_path: Path) -> None:
     lone = tmp_path / "lone.pt"
     shutil.copy(run / "checkpoints" / "step-00000020.pt", lone)
     assert open_checkpoint(lone).run is None
@@ -188,7 +188,7 @@ def test_without_sha256sums_the_newest_checkpoint_is_verified_by_last_json(cli: 
     saved = Path(trained) / "checkpoints"
     (saved / "SHA256SUMS").unlink()
     contents = checkpoint.decode((saved / "step-00000012.pt").read_bytes())
-    (saved / "step-00000012.pt").write_bytes(checkpoint.encode(contents | {"loss_sum": torch.ones(1)}))
+    (saved / "step-00000012.pt").write_bytes(checkpoint.encode(contents | {"loss_sum": torch.ones(1).double()}))
     result = cli("eval", "--checkpoint", trained)
     assert result.code == 4 and "its SHA-256 differs from that in SHA256SUMS or last.json" in result.err
 
@@ -258,6 +258,6 @@ def test_a_crash_while_a_checkpoint_is_written_again_leaves_one_that_is_verified
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
         patched.setattr(os, "replace", interrupted_replace)
-        directory.save_checkpoint(run, 20, _contents(20) | {"loss_sum": torch.ones(1)})
+        directory.save_checkpoint(run, 20, _contents(20) | {"loss_sum": torch.ones(1).double()})
     loss_sum = open_checkpoint(run).contents["loss_sum"].item()
     assert loss_sum == (0 if num_replaced < 2 else 1)

@@ -37,6 +37,7 @@ from maml_cli.core.network import (
     layer_names,
     layer_sizes,
     mlp,
+    param_shapes,
 )
 from maml_cli.core.tables import lookup
 
@@ -75,6 +76,7 @@ __all__ = [
     "mean_loss",
     "mlp",
     "num_tasks",
+    "param_shapes",
     "query_gradient",
     "relative_distance",
     "residual",

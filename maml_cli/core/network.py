@@ -86,6 +86,18 @@ def layer_sizes(hidden: Sequence[int], *, num_inputs: int = 1, num_outputs: int 
     return [num_inputs, *hidden, num_outputs]
 
 
+def param_shapes(sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """The shapes of the parameters, without batches, of a network with `sizes` features between its layers.
+
+    >>> param_shapes([1, 40, 1])
+    {'hidden0.w': (1, 40), 'hidden0.b': (1, 40), 'head.w': (40, 1), 'head.b': (1, 1)}
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+    for name, (fan_in, fan_out) in zip(layer_names(len(sizes) - 2), pairwise(sizes), strict=True):
+        shapes |= {f"{name}.w": (fan_in, fan_out), f"{name}.b": (1, fan_out)}
+    return shapes
+
+
 def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
     """The network's output (..., K, out) at the points `x` (..., K, in).
 

@@ -5,8 +5,10 @@ from maml_cli.engines.optimizers import (
     OUTER_OPTIMIZERS,
     OptimizerKind,
     OuterOptimizer,
+    load_state,
     make_outer_optimizer,
     optimizer_state,
+    save_state,
 )
 from maml_cli.engines.outer_step import SCHEDULES, take_outer_step
 from maml_cli.engines.registry import ENGINES, EngineKind, choose_engine, make_engine, unsupported
@@ -25,9 +27,11 @@ __all__ = [
     "TrainState",
     "adjoint_meta_gradient",
     "choose_engine",
+    "load_state",
     "make_engine",
     "make_outer_optimizer",
     "optimizer_state",
+    "save_state",
     "take_outer_step",
     "unsupported",
 ]

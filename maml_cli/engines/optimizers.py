@@ -1,10 +1,12 @@
 """The outer optimisers: those of torch.optim, and their formulas as pure functions for graphs and kernels.
 
-Both keep the same state under the same names, so that a training can change engines at any step.
+Both keep the same state under the same names, so that a training can change engines at any step. A checkpoint has this
+state alone: hyperparameters always come from the config.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 from maml_cli.core import lookup
+from maml_cli.errors import CheckpointError
+from maml_cli.runs import check_finite, check_tensors
 
 FormulaStep = Callable[[Tensor, Tensor, Sequence[Tensor], Tensor], Sequence[Tensor]]
 """(value, gradient, state tensors, (lr, *bias corrections)) -> the next value, and its next state tensors."""
@@ -95,6 +99,45 @@ def optimizer_state(outer: OuterOptimizer, tensor: Tensor) -> list[Tensor]:
         state |= {"step": torch.zeros((), device=tensor.device)} if kind.has_step_count else {}
         state |= {name: torch.zeros_like(tensor) for name in kind.state_names}
     return [state[name] for name in kind.state_names]
+
+
+def save_state(outer: OuterOptimizer, keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """The state of each of its tensors, whose names are `keys`, by the names of torch.optim; empty before a step."""
+    names = [*(["step"] if outer.kind.has_step_count else []), *outer.kind.state_names]
+    states = [outer.optimizer.state.get(tensor, {}) for tensor in outer.tensors()]
+    return {
+        key: {name: state[name] for name in names if name in state} for key, state in zip(keys, states, strict=True)
+    }
+
+
+def load_state(
+    outer: OuterOptimizer, saved: Mapping[str, Any], *, keys: Sequence[str], step: int, diverged: Tensor
+) -> None:
+    """Restore the state that `save_state` saved after `step` outer steps; mutates `outer`.
+
+    Raises CheckpointError unless its keys, shapes and dtypes are those that the optimiser itself would have, its counts
+    of steps are `step`, and its moments in active runs, those with 0 in `diverged` (R,), are finite, and of squares not
+    negative. A kernel would write past the end of others.
+    """
+    if saved.keys() != {*keys}:
+        raise CheckpointError("the optimiser state is not of the tensors that its config learns")
+    for key, tensor in zip(keys, outer.tensors(), strict=True):
+        expected = {name: torch.empty_like(tensor, device="meta") for name in outer.kind.state_names if step}
+        if outer.kind.has_step_count and step:
+            expected = {"step": torch.empty((), dtype=torch.float32, device="meta")} | expected
+        check_tensors(saved[key], expected, f"optimizers.{key}")
+        if "step" in expected and not _is_count(saved[key]["step"].item(), step):
+            raise CheckpointError(f"optimizers.{key}.step is {saved[key]['step'].item():g}, not {step:,}")
+        for name in outer.kind.state_names if step else ():
+            least = 0.0 if name.endswith("sq") or name.startswith("square") else -math.inf
+            check_finite({name: saved[key][name]}, diverged, f"optimizers.{key}", least=least)
+        if expected:
+            outer.optimizer.state[tensor] = {name: saved[key][name].to(tensor.device) for name in expected}
+
+
+def _is_count(value: float, step: int) -> bool:
+    """Whether the float32 `value` counts `step` steps: exactly, up to 2^24; beyond, counting by ones stops there."""
+    return value == step if step <= 2**24 else 2**24 <= value <= 2 * step
 
 
 def bias_corrections(lr: float, count: int) -> tuple[float, float, float]:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from maml_cli import runtime
 from maml_cli.config import Config, override
 from maml_cli.core import MetaParams
@@ -58,7 +56,7 @@ class TrainedRun(NamedTuple):
     @property
     def run_index(self) -> dict[int, int]:
         """Index of each seed on the run axis, diverged seeds left out (unless all diverged)."""
-        diverged = self.checkpoint.contents.get("diverged", torch.zeros(1)).tolist()
+        diverged = self.checkpoint.contents["diverged"].tolist()
         indices = {seed: index for index, seed in enumerate(self.checkpoint.config.seeds)}
         return {seed: index for seed, index in indices.items() if not diverged[index]} or indices
 
@@ -98,7 +96,7 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
     try:
         meta_params = experiment.load_meta_params(checkpoint.contents["meta_params"])
     except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint.file}: {error}") from None
+        raise CheckpointError(f"{checkpoint.file}: {error}; take another checkpoint") from None
     name = checkpoint.label if path.is_dir() else str(path)
     return TrainedRun(checkpoint, config, experiment, meta_params, name)
 

@@ -24,15 +24,17 @@ from maml_cli.core import (
     adapted_keys,
     curvature,
     init_mlp,
+    layer_sizes,
     lookup,
     mean_loss,
     mlp,
+    param_shapes,
     update_rules,
     with_context,
 )
-from maml_cli.errors import CheckpointError
 from maml_cli.experiment.differentiation import first_order_until, meta_gradient_source
 from maml_cli.experiment.sizes import num_inputs, param_keys
+from maml_cli.runs import check_tensors
 from maml_cli.tasks import FAMILIES, SampledTasks, Sinusoids, TaskFamily, make_generator, with_task_parameters
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
@@ -58,6 +60,7 @@ class Experiment(NamedTuple):
     init_network: (generator, batch=) -> initial parameters in float64 on the CPU.
     device: of parameters and points.
     dtype: of parameters and points.
+    template: the meta-parameters on the device meta: keys, shapes (R, ...) and dtype, without values.
     """
 
     family: TaskFamily
@@ -72,6 +75,7 @@ class Experiment(NamedTuple):
     init_network: Callable[..., Params]
     device: torch.device
     dtype: torch.dtype
+    template: MetaParams
 
     def init_params(self, generator: Generator, *batch: int) -> Params:
         """Random parameters of the network, (*batch, in, out) and (*batch, 1, out)."""
@@ -84,13 +88,14 @@ class Experiment(NamedTuple):
         return self.algorithm.init({key: torch.stack([run[key] for run in runs]) for key in runs[0]})
 
     def load_meta_params(self, saved: Mapping[str, Mapping[str, torch.Tensor]]) -> MetaParams:
-        """The meta-parameters in a checkpoint; raises CheckpointError if their keys or shapes are not the config's."""
-        groups = []
-        for name, expected in self.init_meta_params([0])._asdict().items():
-            shapes = {key: value.shape[1:] for key, value in expected.items()}
-            if {key: value.shape[1:] for key, value in saved.get(name, {}).items()} != shapes:
-                raise CheckpointError(f"{name} in the checkpoint do not have the shapes that its config needs")
-            groups.append({key: saved[name][key].to(self.device, self.dtype) for key in expected})
+        """The meta-parameters in a checkpoint; raises CheckpointError unless they have keys, shapes (R, ...) and dtype
+        of `template`, which is compared before any memory is allocated."""
+        for name, expected in self.template._asdict().items():
+            check_tensors(saved[name], expected, f"meta_params.{name}")
+        groups = (
+            {key: saved[name][key].to(self.device) for key in expected}
+            for name, expected in self.template._asdict().items()
+        )
         return MetaParams(*groups)
 
 
@@ -112,6 +117,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         "curvature": _curvature(config).keys(adapted),
     }
     init_task_params = partial(with_context, num_context=model.num_context)
+    init = partial(_init_meta_params, config, init_task_params, groups)
     inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
     family = lookup(FAMILIES, config.tasks.family, "tasks.family", "tasks.families.FAMILIES")(dict(config.tasks))
@@ -123,7 +129,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         predict=predict,
         loss=loss,
         algorithm=Algorithm(
-            init=partial(_init_meta_params, config, init_task_params, groups),
+            init=init,
             unroll=partial(inner_loop.unroll, first_order=math.isinf(first_order_until(config))),
             meta_gradient=meta_gradient_source(config).make(config, inner_loop, learned),
         ),
@@ -133,7 +139,14 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         init_network=_initializer(config),
         device=torch.device(device),
         dtype=dtype,
+        template=init(_empty_params(config, dtype)),
     )
+
+
+def _empty_params(config: Config, dtype: torch.dtype) -> Params:
+    """The network's parameters of all runs on the device meta, (R, in, out) and (R, 1, out): shapes without memory."""
+    shapes = param_shapes(layer_sizes(config.model.hidden, num_inputs=num_inputs(config)))
+    return {key: torch.empty(len(config.seeds), *shape, dtype=dtype, device="meta") for key, shape in shapes.items()}
 
 
 def _initializer(config: Config) -> Callable[..., Params]:

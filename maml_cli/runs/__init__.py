@@ -6,6 +6,7 @@ from maml_cli.lazy import lazy_attributes
 from maml_cli.runs.files import OUTPUTS
 
 if TYPE_CHECKING:
+    from maml_cli.runs.contents import check_finite, check_tensors
     from maml_cli.runs.directory import create_run, save_checkpoint, write_config
     from maml_cli.runs.files import append_line, read_lines, write_atomic
     from maml_cli.runs.load import Checkpoint, checkpoint_files, open_checkpoint, read_config
@@ -17,6 +18,8 @@ __all__ = [
     "EvaluationRecord",
     "LossRecord",
     "append_line",
+    "check_finite",
+    "check_tensors",
     "checkpoint_files",
     "create_run",
     "open_checkpoint",
@@ -37,6 +40,8 @@ __getattr__ = lazy_attributes(
         "EvaluationRecord": "metrics",
         "LossRecord": "metrics",
         "append_line": "files",
+        "check_finite": "contents",
+        "check_tensors": "contents",
         "checkpoint_files": "load",
         "create_run": "directory",
         "open_checkpoint": "load",

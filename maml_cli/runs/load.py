@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maml_cli.config import Config, from_dict, load_config
+from maml_cli.config import Config, load_config
 from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.runs import checkpoint
+from maml_cli.runs.contents import validate
 from maml_cli.runs.files import OUTPUTS
 
 CHECKSUMS = "SHA256SUMS"
@@ -85,16 +86,16 @@ def read_checksums(run: Path) -> dict[str, str]:
 
 def _read(file: Path, run: Path | None) -> Checkpoint:
     try:
+        if (size := file.stat().st_size) > checkpoint.MAX_BYTES:
+            raise CheckpointError(f"not a checkpoint: {size:,} bytes, more than {checkpoint.MAX_BYTES:,}")
         data = file.read_bytes()
     except OSError as error:
         raise FileError(f"{file}: cannot be read: {error.strerror}") from None
     contents = checkpoint.decode(data, sha256=read_checksums(run).get(file.name) if run else None)
-    if not {"step", "config", "meta_params"} <= contents.keys():
-        raise CheckpointError("not a checkpoint of maml")
-    try:
-        config = from_dict(contents["config"], label="config in the checkpoint")
-    except ConfigError as error:
-        raise CheckpointError(f"invalid config: {error}") from None
+    config = validate(contents)
+    named = re.fullmatch(r"step-(\d+)", file.stem) if run else None
+    if named and int(named[1]) != contents["step"]:
+        raise CheckpointError(f"its name is that of another outer step: it was saved at {contents['step']:,}")
     return Checkpoint(file, run, config, contents)
 
 

@@ -91,7 +91,7 @@ def _restore(checkpoint: Checkpoint, experiment: Experiment) -> TrainState:
     try:
         return restore_state(checkpoint.config, experiment, checkpoint.contents)
     except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint.file}: {error}") from None
+        raise CheckpointError(f"{checkpoint.file}: {error}; take another checkpoint") from None
 
 
 def _prepare_resume(run: Path, config: Config, checkpoint: Checkpoint | None) -> None:

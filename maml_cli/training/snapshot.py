@@ -6,29 +6,33 @@ import torch
 
 from maml_cli import __version__
 from maml_cli.config import Config, to_dict
-from maml_cli.core import MetaParams
-from maml_cli.engines import OuterOptimizer, TrainState, make_outer_optimizer
-from maml_cli.errors import CheckpointError
+from maml_cli.core import MetaParams, tensors
+from maml_cli.engines import OuterOptimizer, TrainState, load_state, make_outer_optimizer, save_state
+from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.experiment import Experiment
 from maml_cli.tasks import make_generator
+from maml_cli.training.random_streams import restore_generators, save_generators
+
+MAX_TENSOR_BYTES = 2**28 - 2**24
+"""Size limit of the tensors that are learned and their optimiser state: that of a checkpoint, less 16 MiB for its
+generators, 10 MiB for 1024 seeds, and everything else."""
 
 
 def init_state(config: Config, experiment: Experiment) -> TrainState:
-    """The state before the first outer step, on the experiment's device."""
+    """The state before the first outer step, on the experiment's device; raises ConfigError if it is too large."""
+    _check_size(config, experiment)
     seeds = config.seeds
     meta_params = experiment.init_meta_params(seeds)
-    streams = [make_generator(seed, "tasks") for seed in seeds]
     zeros = torch.zeros(len(seeds), dtype=torch.int64)
-    noise = [make_generator(seed, "noise") for seed in seeds] if config.outer.weight_noise else []
     return TrainState(
         meta_params,
         _optimizers(config, experiment, meta_params),
-        streams,
+        [make_generator(seed, "tasks") for seed in seeds],
         step=0,
         loss_sum=zeros.double(),
         skipped_tasks=zeros.clone(),
         diverged=zeros.clone(),
-        noise_generators=noise,
+        noise_generators=[make_generator(seed, "noise") for seed in _noise_seeds(config)],
     )
 
 
@@ -38,19 +42,20 @@ def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
     step: outer steps taken.
     config: as plain values.
     meta_params: MetaParams as a dictionary, (R, ...).
-    optimizers: state of each outer optimiser.
-    generators, noise_generators: state of the random streams of each run.
+    optimizers: state of each outer optimiser, by the name of its group, of the learned tensor and of torch.optim.
+    generators, noise_generators: states of the random streams, (R, size); the latter (0, size) without weight noise.
     loss_sum, skipped_tasks: sums since the last line of metrics.jsonl, (R,).
     diverged: the outer step at which each run diverged, 0 for active runs, (R,).
     versions: of maml and torch.
     """
+    optimizers = state.optimizers.items()
     return {
         "step": state.step,
         "config": to_dict(config),
         "meta_params": state.meta_params._asdict(),
-        "optimizers": {name: outer.optimizer.state_dict() for name, outer in state.optimizers.items()},
-        "generators": [stream.get_state() for stream in state.generators],
-        "noise_generators": [stream.get_state() for stream in state.noise_generators],
+        "optimizers": {name: save_state(outer, _keys(state.meta_params, outer)) for name, outer in optimizers},
+        "generators": save_generators(state.generators),
+        "noise_generators": save_generators(state.noise_generators),
         "loss_sum": state.loss_sum,
         "skipped_tasks": state.skipped_tasks,
         "diverged": state.diverged,
@@ -59,46 +64,62 @@ def snapshot(config: Config, state: TrainState) -> dict[str, Any]:
 
 
 def restore_state(config: Config, experiment: Experiment, contents: dict[str, Any]) -> TrainState:
-    """The state that `snapshot` saved as `contents`; raises CheckpointError if they do not fit `config`."""
-    if not {"optimizers", "generators"} <= contents.keys():
+    """The state that `snapshot` saved as `contents`, which have the schema of checkpoints; raises CheckpointError if
+    they do not fit `config`. Every tensor is checked before anything computes with it."""
+    if contents.get("optimizers") is None:
         raise CheckpointError("evaluation-only checkpoint (no optimiser state): training cannot resume from it")
     meta_params = experiment.load_meta_params(contents["meta_params"])
     optimizers = _optimizers(config, experiment, meta_params)
-    try:
-        for name, outer in optimizers.items():
-            outer.optimizer.load_state_dict(contents["optimizers"][name])
-        streams, noise = (_generators(contents.get(name, [])) for name in ("generators", "noise_generators"))
-        loss_sum, skipped_tasks = (contents[name].clone() for name in ("loss_sum", "skipped_tasks"))
-        diverged = contents.get("diverged", torch.zeros_like(skipped_tasks)).clone()
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"optimiser or generator state does not fit the config: {error}") from None
+    step, diverged, saved = contents["step"], contents["diverged"].clone(), contents["optimizers"]
+    if saved.keys() != optimizers.keys():
+        raise CheckpointError("the optimiser state is not of the tensors that its config learns")
+    for name, outer in optimizers.items():
+        load_state(outer, saved[name], keys=_keys(meta_params, outer), step=step, diverged=diverged)
     return TrainState(
         meta_params,
         optimizers,
-        streams,
-        step=contents["step"],
-        loss_sum=loss_sum,
-        skipped_tasks=skipped_tasks,
+        restore_generators(contents["generators"], config.seeds, "tasks"),
+        step=step,
+        loss_sum=contents["loss_sum"].clone(),
+        skipped_tasks=contents["skipped_tasks"].clone(),
         diverged=diverged,
-        noise_generators=noise,
+        noise_generators=restore_generators(contents["noise_generators"], _noise_seeds(config), "noise"),
     )
 
 
-def _generators(states: list[torch.Tensor]) -> list[torch.Generator]:
-    streams = [torch.Generator() for _ in states]
-    for stream, state in zip(streams, states, strict=True):
-        stream.set_state(state)
-    return streams
+def _noise_seeds(config: Config) -> list[int]:
+    """The seeds of the runs that have weight noise: all or none."""
+    return config.seeds if config.outer.weight_noise else []
 
 
 def _optimizers(config: Config, experiment: Experiment, meta_params: MetaParams) -> dict[str, OuterOptimizer]:
     """An outer optimiser for the parameters and for each learned group of the update rule; alpha may have its own."""
     outer, alpha = config.outer, config.inner.alpha
-    tensors = {"params": [*meta_params.params.values()]}
-    tensors |= {
+    groups = {"params": [*meta_params.params.values()]}
+    groups |= {
         name: [meta_params.rule_params[key] for key in keys] for name, keys in experiment.learned_keys.items() if keys
     }
-    choices = dict.fromkeys(tensors, (outer.optimizer, outer.lr))
-    if "alpha" in tensors:
+    choices = dict.fromkeys(groups, (outer.optimizer, outer.lr))
+    if "alpha" in groups:
         choices["alpha"] = (alpha.optimizer or outer.optimizer, alpha.lr or outer.lr)
-    return {name: make_outer_optimizer(kind, tensors[name], lr) for name, (kind, lr) in choices.items()}
+    return {name: make_outer_optimizer(kind, groups[name], lr) for name, (kind, lr) in choices.items()}
+
+
+def _keys(meta_params: MetaParams, outer: OuterOptimizer) -> list[str]:
+    """The keys in `meta_params` of the tensors that `outer` updates."""
+    keys = {id(tensor): key for section in meta_params for key, tensor in section.items()}
+    return [keys[id(tensor)] for tensor in outer.tensors()]
+
+
+def _check_size(config: Config, experiment: Experiment) -> None:
+    """Raises ConfigError if checkpoints would be too large to be read; allocates nothing."""
+    template = experiment.template
+    num_values = sum(tensor.numel() for tensor in tensors(template))
+    for outer in _optimizers(config, experiment, template).values():
+        num_values += len(outer.kind.state_names) * sum(tensor.numel() for tensor in outer.tensors())
+    size = num_values * experiment.dtype.itemsize
+    if size > MAX_TENSOR_BYTES:
+        raise ConfigError(
+            f"checkpoints of this config have {size / 2**20:,.0f} MiB, more than {MAX_TENSOR_BYTES / 2**20:,.0f} MiB; "
+            f"lower run.seeds or model.hidden, or learn fewer alphas with inner.alpha.per"
+        )
