@@ -1,7 +1,7 @@
 """Processes of `maml`: forks of this process, which has imported PyTorch, or fresh interpreters.
 
-A fork starts in milliseconds, a fresh interpreter in seconds. PyTorch must not have computed gradients on an accelerator
-in this process.
+A fork starts in milliseconds, a fresh interpreter in seconds. Before a fork, PyTorch must not have computed gradients on
+an accelerator.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ SECONDS = 120.0
 
 
 def preload() -> None:
-    """Import in this process the modules that commands import, so that its forks need not; let PyTorch use one thread."""
+    """Import the modules that commands import, so that forks need not, and let PyTorch use one thread."""
     torch.set_num_threads(1)
     for name in ("torch._dynamo", "maml_cli.training", "maml_cli.evaluation", "maml_cli.reporting.run_figures"):
         importlib.import_module(name)

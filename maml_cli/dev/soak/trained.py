@@ -50,10 +50,14 @@ def fingerprint(run: Path) -> Fingerprint | None:
     return Fingerprint(_digest(metrics), f"{files[-1].name} {_digest(newest)}")
 
 
-def tree_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each regular file below `folder`, by relative path; links are not followed."""
+def tree_digests(folder: Path, *, without: str | None = None) -> dict[str, str]:
+    """SHA-256 of each regular file below `folder`, by relative path; links are not followed.
+
+    Directories of the name `without` are left out.
+    """
     digests = {}
-    for parent, _, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != without]
         for name in names:
             file = Path(parent) / name
             if not file.is_symlink() and file.is_file():
