@@ -1,7 +1,7 @@
 """Processes of `maml`: forks of this process, which has imported PyTorch, or fresh interpreters.
 
-A fork starts in milliseconds, a fresh interpreter in seconds. Before a fork, PyTorch must not have computed gradients on
-an accelerator.
+A fork starts in milliseconds, a fresh interpreter in seconds. Before a fork, PyTorch must not have computed gradients
+on an accelerator.
 """
 
 import contextlib
