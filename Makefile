@@ -4,6 +4,7 @@
 # make test       format, lint, types and tests, in a few minutes
 # make test-full  the same with every combination of the axes, for longer
 # make results    train and evaluate every method, for hours
+# make soak       attack the program and its files, in half an hour: nothing may be lost, crash or change
 # make bench      time the engines against other libraries, in minutes
 # make docs       write the generated pages and figures: RESULTS.md, configs/README.md, sections of others
 # make format     put the code in shape
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install install-dev train smoke check test test-full results bench docs format clean
+.PHONY: help install install-dev train smoke check test test-full results soak bench docs format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -59,6 +60,9 @@ test-full: test
 
 results: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m maml_cli.dev.results
+
+soak: install-dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m maml_cli.dev.soak
 
 bench: install
 	$(PIP) -e '.[bench]'
