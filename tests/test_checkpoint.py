@@ -77,7 +77,15 @@ def test_equal_contents_have_equal_bytes_with_and_without_shared_objects() -> No
 
 @pytest.mark.parametrize(
     "value",
-    [Path(), (1, 2), {1: 2}, 1j, torch.ones(2, dtype=torch.int32), torch.ones(2).to_sparse(), {"a": {"b": Path("step")}}],
+    [
+        Path(),
+        (1, 2),
+        {1: 2},
+        1j,
+        torch.ones(2, dtype=torch.int32),
+        torch.ones(2).to_sparse(),
+        {"a": {"b": Path("step")}},
+    ],
     ids=repr,
 )
 def test_values_other_than_tensors_and_plain_ones_cannot_be_encoded(value: Any) -> None:
