@@ -404,14 +404,14 @@ def test_a_file_that_cannot_be_written_is_named_with_its_option(cli: Cli, traine
         assert result.code == 3 and result.err.startswith(f"--out {out}: cannot be written: ")
         assert result.err.count("\n") == 1 and (result.out != "") == (command[0] == "eval")
     result = cli("compare", trained, trained, "--tasks", "5", "--out", f"{out}.png")
-    assert result.code == 0 and result.err.startswith(f"--out {out}.png: cannot be written: ") and result.out
+    assert result.code == 3 and result.err.startswith(f"--out {out}.png: cannot be written: ") and result.out
 
 
 def test_out_replaces_neither_a_directory_nor_a_pipe(cli: Cli, trained: str) -> None:
     os.mkfifo("pipe")
-    for out in "pipe", "/":
+    for out, kind in {"pipe": "a FIFO", "/": "a directory"}.items():
         result = cli("eval", trained, "--tasks", "5", "--out", out)
-        assert result.code == 3 and result.err == f"--out {out}: cannot be written: not a regular file\n"
+        assert result.code == 3 and result.err == f"--out {out}: cannot be written: {kind}, not a regular file\n"
     assert Path("pipe").is_fifo()
 
 
@@ -440,7 +440,8 @@ def test_a_directory_that_cannot_be_written_is_exit_3(cli: Cli) -> None:
     Path("outputs").touch()
     result = cli("train", "-c", "smoke", *TINY_RUN, "-q")
     assert result.code == 3 and result.err == (
-        "outputs/smoke: cannot be created: File exists (outputs); give another directory with --out\n"
+        f"outputs/smoke: cannot be created: {Path('outputs').resolve()} is not a directory; "
+        "give another directory with --out\n"
     )
 
 

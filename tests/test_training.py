@@ -90,7 +90,7 @@ def _resume(run: Path, step: int, **hooks: Any) -> TrainResult:
 
 
 def _bytes(run: Path) -> dict[str, bytes]:
-    files = [file for file in run.rglob("*") if file.is_file() and file.name != "timing.jsonl"]
+    files = [file for file in run.rglob("*") if file.is_file() and file.name not in ("timing.jsonl", ".lock")]
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
 
