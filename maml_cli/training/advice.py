@@ -46,7 +46,9 @@ def divergence_changes(config: Config, error: DivergedError) -> list[Change]:
         candidates += _inner_loop(config)
         if error.cause == "gradient" and config.outer.clip_task_norm is None:
             candidates += _task_clipping(config)
-        candidates.append(Change("a smaller initialisation", f"model.init_gain={_smaller(config.model.init_gain, 1):g}"))
+        candidates.append(
+            Change("a smaller initialisation", f"model.init_gain={_smaller(config.model.init_gain, 1):g}")
+        )
     return [change for change in candidates if _is_accepted(config, change)]
 
 
