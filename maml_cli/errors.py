@@ -5,13 +5,15 @@ UserError                  2    (base class)
 ├── FileError              3    file or directory that is missing, taken, or cannot be read or written
 ├── CheckpointError        4    checkpoint that is damaged, foreign, or written by a newer version
 │   └── NewerVersionError  4    the last of these
-├── DivergedError          5    loss or meta-gradient that is not finite
+├── DivergedError          5    loss, meta-gradient or update that is not finite
 └── InterruptedRun       130    training stopped by Ctrl-C before it could save; 143 for SIGTERM
 
 A message has the form "path: problem; advice". Any other exception is a bug: exit code 1 and a traceback.
 """
 
 from typing import Literal
+
+DivergenceCause = Literal["query_loss", "gradient", "update"]
 
 
 class UserError(Exception):
@@ -49,17 +51,15 @@ class InterruptedRun(UserError):
 
 
 class DivergedError(UserError):
-    """A query loss or meta-gradient of all active runs that is not finite; nothing was updated with it.
+    """A query loss, meta-gradient or update of all active runs that is not finite; nothing was updated with it.
 
     outer_step: the outer step in which it occurred, from 1.
-    cause: the first value that was not finite.
+    cause: the first value that was not finite; at outer step 0, an initial value.
     """
 
     exit_code = 5
 
-    def __init__(
-        self, message: str, *, outer_step: int = 1, cause: Literal["query_loss", "gradient"] = "query_loss"
-    ) -> None:
+    def __init__(self, message: str, *, outer_step: int = 1, cause: DivergenceCause = "query_loss") -> None:
         super().__init__(message)
         self.outer_step = outer_step
-        self.cause: Literal["query_loss", "gradient"] = cause
+        self.cause: DivergenceCause = cause

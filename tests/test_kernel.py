@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from maml_cli.core import Points, TaskBatch
-from maml_cli.engines import OUTER_OPTIMIZERS, kernel_build
+from maml_cli.engines import OUTER_OPTIMIZERS, kernel_build, kernel_call
 from maml_cli.engines.kernel_build import Kernel, KernelSpec, load_kernel
-from maml_cli.engines.kernel_call import CallArgs, CallOptions, KernelState, run_kernel
+from maml_cli.engines.kernel_call import CallArgs, CallOptions, KernelState, call_kernel, run_kernel
+from maml_cli.errors import FileError
 
 needs_compiler = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 
@@ -278,6 +279,7 @@ FAULTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "flattened": lambda tensor: tensor.flatten() if tensor.dim() > 1 else tensor[None],
     "of another dtype": lambda tensor: tensor.to(torch.float16),
     "on another device": lambda tensor: tensor.to("meta"),
+    "sparse": lambda tensor: tensor.to_sparse(),
 }
 
 
@@ -316,3 +318,121 @@ def test_a_batch_without_runs_and_an_optimiser_that_the_kernel_lacks_are_refused
     by_rmsprop = options._replace(optimizers=("adam", "rmsprop"))
     with pytest.raises(ValueError, match="the kernel lacks the outer optimiser rmsprop"):
         run_kernel(Kernel(SPEC, None), batch, by_rmsprop, state)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2], ids=["steps", "runs", "tasks"])
+def test_a_batch_without_steps_runs_or_tasks_is_refused_before_the_call(axis: int) -> None:
+    batch, options, state = _call()
+    empty = TaskBatch(*(Points(*(tensor.narrow(axis, 0, 0) for tensor in points)) for points in batch))
+    with pytest.raises(ValueError, match="at least one of each"):
+        run_kernel(Kernel(SPEC, None), empty, options, state)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 10**9])
+def test_a_number_of_threads_out_of_range_is_refused_before_the_call(threads: int) -> None:
+    batch, options, state = _call()
+    with pytest.raises(ValueError, match=f"num_threads is {threads}; the kernel takes 1 to 1024"):
+        run_kernel(Kernel(SPEC, None), batch, options._replace(num_threads=threads), state)  # type: ignore[arg-type]
+
+
+def test_a_negative_count_of_adam_steps_is_refused_before_the_call() -> None:
+    batch, options, state = _call()
+    with pytest.raises(ValueError, match="adam_steps is -1"):
+        run_kernel(Kernel(SPEC, None), batch, options, state._replace(adam_steps=-1))  # type: ignore[arg-type]
+
+
+COUNTS = ["num_steps", "num_runs", "num_tasks", "num_threads", "adam_steps"]
+
+
+def _refused(kernel: Kernel, change: Callable[[CallArgs], None], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The message of the kernel's own refusal of the arguments of `_call` after `change`; nothing is written."""
+    batch, options, state = _call()
+    before = [value.clone() for value in state if isinstance(value, torch.Tensor)]
+    with monkeypatch.context() as patch, pytest.raises(ValueError) as refusal:
+        patch.setattr(kernel_call, "call_kernel", lambda kernel, args: (change(args), call_kernel(kernel, args)))
+        run_kernel(kernel, batch, options, state)
+    after = [value for value in state if isinstance(value, torch.Tensor)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    return str(refusal.value)
+
+
+@needs_compiler
+def test_the_kernel_itself_refuses_counts_and_lengths_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of 0, below, and so large that products of them overflow int64; each length one too short and too long;
+    and an array without an address."""
+    monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O0")
+    kernel = load_kernel(SPEC)
+    for name in COUNTS:
+        for value in (0, -1, 2**62, -(2**63), 2**63 - 1):
+            if name == "adam_steps" and value >= 0:
+                continue
+            message = _refused(kernel, lambda args, n=name, v=value: setattr(args, n, v), monkeypatch)  # type: ignore[misc]
+            assert message.startswith("the kernel refused")
+    for index, name in enumerate(kernel_call.ARRAYS):
+        for change in (-1, 1):
+
+            def change_length(args: CallArgs, index: int = index, change: int = change) -> None:
+                args.lengths[index] += change
+
+            assert f"{name} has not the length" in _refused(kernel, change_length, monkeypatch)
+        if name != "noise":
+            message = _refused(kernel, lambda args, n=name: setattr(args, n, None), monkeypatch)  # type: ignore[misc]
+            assert f"{name} has not the length" in message
+
+
+@needs_compiler
+def test_arrays_have_one_length_each() -> None:
+    assert len(kernel_call.ARRAYS) == len(CallArgs().lengths)
+    assert f"NUM_ARRAYS = {len(kernel_call.ARRAYS)};" in kernel_build.SOURCE.read_text()
+
+
+# ---- a cache that is damaged, and compilers that fail
+
+
+def _cached_file() -> Path:
+    (file,) = kernel_build.cache_directory().glob("*.so")
+    return file
+
+
+@pytest.mark.parametrize("contents", [b"", b"ELF of another kernel", None], ids=["empty", "foreign", "directory"])
+def test_a_damaged_library_in_the_cache_is_not_loaded_but_compiled_anew(
+    contents: bytes | None, compiled_commands: Callable[[], int]
+) -> None:
+    """The digest of its contents is part of its name."""
+    load_kernel(SPEC)
+    file = _cached_file()
+    good = file.read_bytes()
+    if contents is None:
+        file.rename(file.with_suffix(".moved"))
+        (file.parent / f"{file.stem[:-1]}x.so").mkdir()
+    else:
+        file.write_bytes(contents)
+    load_kernel(SPEC)
+    assert compiled_commands() == 2 and file.read_bytes() == good
+
+
+def test_a_cache_directory_that_is_a_file_is_one_message(compiled_commands: Callable[[], int], tmp_path: Path) -> None:
+    (tmp_path / "kernels").write_text("x")
+    with pytest.raises(FileError, match="kernels: kernel cache cannot be written: .*; set MAML_CACHE"):
+        load_kernel(SPEC)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("kill -9 $$", "could not compile the kernel: stopped by signal 9"),
+        ("exit 0", "could not compile the kernel: it wrote no library"),
+        ("printf '\\377\\376 error' >&2; exit 1", "could not compile the kernel: .* error"),
+        ("sleep 60 & wait", "did not end within 0.5 seconds"),
+    ],
+    ids=["killed", "no library", "not text", "hangs"],
+)
+def test_a_compiler_that_fails_hangs_or_is_killed_is_one_message(
+    script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = _script(tmp_path / "cxx", f"case $1 in --version) echo 12;; *) {script};; esac")
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("MAML_CACHE", str(tmp_path / "kernels"))
+    monkeypatch.setattr(kernel_build, "COMPILE_SECONDS", 0.5)
+    with pytest.raises(OSError, match=message):
+        load_kernel(SPEC)

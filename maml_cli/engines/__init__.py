@@ -1,6 +1,7 @@
 """Ways to take outer steps, all with the same meta-gradient; the owner of all mutable training state."""
 
 from maml_cli.engines.eager import adjoint_meta_gradient
+from maml_cli.engines.finite import finite_runs, is_finite
 from maml_cli.engines.optimizers import (
     OUTER_OPTIMIZERS,
     OptimizerKind,
@@ -27,6 +28,8 @@ __all__ = [
     "TrainState",
     "adjoint_meta_gradient",
     "choose_engine",
+    "finite_runs",
+    "is_finite",
     "load_state",
     "make_engine",
     "make_outer_optimizer",

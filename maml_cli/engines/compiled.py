@@ -105,20 +105,21 @@ def _learned_tensors(state: TrainState) -> list[LearnedTensor]:
 def _buffers(state: TrainState, learned: Sequence[LearnedTensor], previous: Buffers | None) -> Buffers:
     """Buffers of a call. Reused from the previous call on the same state: a CUDA graph needs fixed addresses."""
     optimizers = [*state.optimizers.values()]
+    states = [
+        state_tensor
+        for tensor in learned
+        for state_tensor in optimizer_state(optimizers[tensor.optimizer], state.meta_params[tensor.section][tensor.key])
+    ]
     values = [state.meta_params[tensor.section][tensor.key] for tensor in learned]
     zero = torch.zeros_like(state.loss_sum)
     counters = RunCounters(state.diverged == 0, zero.long(), zero, zero, state.loss_sum, state.skipped_tasks)
-    if previous is not None and all(new is old for new, old in zip(values, previous.values, strict=True)):
+    if previous is not None and [*map(id, [*values, *states])] == [*map(id, [*previous.values, *previous.states])]:
         for buffer, value in zip(previous.counters, counters, strict=True):
             buffer.copy_(value)
         return previous
     return Buffers(
         values,
-        [
-            state_tensor
-            for tensor, value in zip(learned, values, strict=True)
-            for state_tensor in optimizer_state(optimizers[tensor.optimizer], value)
-        ],
+        states,
         [torch.zeros_like(value) for value in values],
         RunCounters(*(value.to(values[0].device, copy=True) for value in counters)),
     )

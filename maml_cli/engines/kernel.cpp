@@ -8,6 +8,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
+#include <initializer_list>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -140,6 +142,9 @@ real sum_of_squares(const real *values, int n) {
 
 enum { SGD, ADAM, ADAMW };
 
+constexpr int NUM_ARRAYS = 16;
+constexpr int64_t MAX_THREADS = 1024;
+
 // The arguments of a call, as CallArgs of kernel_call.py has them. [shape] is that of an array.
 struct CallArgs {
   int64_t num_steps;             // N
@@ -167,7 +172,39 @@ struct CallArgs {
   double *grad_norm;             // [R], norm of the meta-gradient of the last step, before clip_norm
   real *gradients;               // [R][NUM_LEARNED], meta-gradient of the last step, after clip_norm
   int64_t *completed;            // [R], steps before a loss or gradient was not finite
+  int64_t lengths[16];           // elements of the NUM_ARRAYS arrays above, in their order
 };
+
+// The product of counts; -1, which is no length, if it overflows.
+int64_t total(std::initializer_list<int64_t> counts) {
+  int64_t product = 1;
+  for (int64_t count : counts)
+    if (__builtin_mul_overflow(product, count, &product)) return -1;
+  return product;
+}
+
+// Codes of calls that are refused before anything is read or written; from 1 on, the number of the first array that has
+// another length than its shape.
+enum : int64_t { ACCEPTED = 0, BAD_COUNTS = -1, NO_RESOURCES = -2 };
+
+int64_t refusal(const CallArgs &args) {
+  const int64_t N = args.num_steps, R = args.num_runs, B = args.num_tasks;
+  if (N < 1 || R < 1 || B < 1 || args.num_threads < 1 || args.num_threads > MAX_THREADS || args.adam_steps < 0)
+    return BAD_COUNTS;
+  for (int optimizer : args.optimizers)
+    if (optimizer < SGD || optimizer > ADAMW) return BAD_COUNTS;
+  const void *const arrays[NUM_ARRAYS] = {
+      args.x, args.y, args.noise, args.step_weights, args.second_order, args.learning_rates, args.values,
+      args.first_moments, args.second_moments, args.active, args.loss_sum, args.skipped_tasks, args.loss,
+      args.grad_norm, args.gradients, args.completed};
+  const int64_t points = total({N, R, B, SUPPORT + QUERY}), learned = total({R, NUM_LEARNED});
+  const int64_t expected[NUM_ARRAYS] = {
+      points, points, args.noise ? total({N, R, NUM_PARAMS}) : 0, total({N, STEPS + 1}), N, total({N, 2}),
+      total({R, NUM_VALUES}), learned, learned, R, R, R, R, R, learned, R};
+  for (int i = 0; i < NUM_ARRAYS; i++)
+    if (expected[i] < 0 || args.lengths[i] != expected[i] || (expected[i] > 0 && !arrays[i])) return i + 1;
+  return ACCEPTED;
+}
 
 void optimizer_step(const CallArgs &args, int64_t step, int64_t run) {
   real *values = args.values + run * NUM_VALUES;
@@ -294,30 +331,40 @@ void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWo
 }  // namespace
 
 // args->num_steps outer steps of all active runs. With more threads than runs, several share the tasks of a run;
-// otherwise each thread takes one run after the other.
-extern "C" void take_outer_steps(const CallArgs *args) {
+// otherwise each thread takes one run after the other. Returns ACCEPTED, or why the call was refused.
+extern "C" int64_t take_outer_steps(const CallArgs *args) {
+  if (const int64_t code = refusal(*args)) return code;
   const int team_size = int(std::max<int64_t>(1, args->num_threads / args->num_runs));
-  std::atomic<int64_t> next_run{0};
-  const auto run_worker = [&] {
-    const auto work = std::make_unique<TaskWorkspace>();
-    const auto team = std::make_unique<Team>(*args, 1);
-    for (int64_t run; (run = next_run++) < args->num_runs;)
-      if (args->active[run]) train_run(*args, run, *team, 0, *work);
-  };
+  const int64_t num_workers = team_size > 1 ? args->num_runs * team_size : std::min(args->num_threads, args->num_runs);
+  const int64_t num_teams = num_workers / team_size;
+  std::vector<std::unique_ptr<TaskWorkspace>> work;
   std::vector<std::unique_ptr<Team>> teams;
-  const auto team_worker = [&](int64_t run, int member) {
-    const auto work = std::make_unique<TaskWorkspace>();
-    if (args->active[run]) train_run(*args, run, *teams[run], member, *work);
-  };
   std::vector<std::thread> threads;
-  if (team_size == 1) {
-    for (int64_t i = 1; i < std::min(args->num_threads, args->num_runs); i++) threads.emplace_back(run_worker);
-    run_worker();
-  } else {
-    for (int64_t run = 0; run < args->num_runs; run++) teams.push_back(std::make_unique<Team>(*args, team_size));
-    for (int64_t i = 1; i < args->num_runs * team_size; i++)
-      threads.emplace_back(team_worker, i / team_size, int(i % team_size));
-    team_worker(0, 0);
+  std::atomic<int64_t> next_run{0};
+  // Threads wait until all of them exist: a team would wait forever for a member that it lacks.
+  enum class Gate { WAIT, START, STOP };
+  std::atomic<Gate> gate{Gate::WAIT};
+  const auto worker = [&](int64_t index) {
+    while (gate.load() == Gate::WAIT) std::this_thread::yield();
+    if (gate.load() == Gate::STOP) return;
+    Team &team = *teams[index / team_size];
+    if (team_size == 1) {
+      for (int64_t run; (run = next_run++) < args->num_runs;)
+        if (args->active[run]) train_run(*args, run, team, 0, *work[index]);
+    } else if (const int64_t run = index / team_size; args->active[run]) {
+      train_run(*args, run, team, int(index % team_size), *work[index]);
+    }
+  };
+  int64_t code = ACCEPTED;
+  try {
+    for (int64_t i = 0; i < num_workers; i++) work.push_back(std::make_unique<TaskWorkspace>());
+    for (int64_t i = 0; i < num_teams; i++) teams.push_back(std::make_unique<Team>(*args, team_size));
+    for (int64_t i = 1; i < num_workers; i++) threads.emplace_back(worker, i);
+  } catch (const std::exception &) {
+    code = NO_RESOURCES;
   }
+  gate = code == ACCEPTED ? Gate::START : Gate::STOP;
+  if (code == ACCEPTED) worker(0);
   for (auto &thread : threads) thread.join();
+  return code;
 }

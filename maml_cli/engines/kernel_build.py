@@ -7,6 +7,7 @@ import itertools
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ OPTIMISATION = "-O3"
 """Tests of small networks lower it: most of their time is compilation."""
 FLAGS = ("-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")
 LIBRARY_FLAGS = ("-shared", "-fPIC", "-pthread")
+COMPILE_SECONDS = 900.0
+"""Time limit of a compilation: the largest kernels take a minute."""
 
 # In the order of the enumerations in network.h.
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "sin", "softplus", "silu")
@@ -142,11 +145,31 @@ def load_kernel(spec: KernelSpec, *, notify: Callable[[str], None] = lambda text
     if path is None:
         raise OSError("there is no C++ compiler")
     command = [path, OPTIMISATION, *FLAGS, *LIBRARY_FLAGS, *spec.definitions()]
-    file = cache_directory() / f"{_cache_key(command)}.so"
-    if not file.exists():
+    key = _cache_key(command)
+    file = _cached(key)
+    if file is None:
         notify("compiling a kernel for this config, once; some seconds ...")
-        _store(file, _compile(command))
+        library = _compile(command)
+        file = cache_directory() / f"{key}-{_digest(library)}.so"
+        _store(file, library)
     return Kernel(spec, ctypes.CDLL(str(file)))
+
+
+def _cached(key: str) -> Path | None:
+    """The library of `key` in the cache whose contents have the digest in its name.
+
+    A library that was truncated or replaced is not loaded: it could end the process. Processes that compile the same
+    kernel at once write either the same file or files of different names.
+    """
+    for file in sorted(cache_directory().glob(f"{key}-*.so")):
+        with contextlib.suppress(OSError):
+            if file.stem == f"{key}-{_digest(file.read_bytes())}":
+                return file
+    return None
+
+
+def _digest(library: bytes) -> str:
+    return hashlib.sha256(library).hexdigest()[:32]
 
 
 def cache_directory() -> Path:
@@ -180,16 +203,38 @@ def _compile(command: Sequence[str]) -> bytes:
     """The shared library; raises OSError with the compiler's first error."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "kernel.so"
-        result = subprocess.run([*command, str(SOURCE), "-o", str(target)], capture_output=True, text=True)
-        if result.returncode:
-            lines = result.stderr.strip().splitlines()
-            errors = [line for line in lines if "error" in line] or lines[-1:] or [f"exit code {result.returncode}"]
+        code, _, output = _run([*command, str(SOURCE), "-o", str(target)])
+        if code:
+            lines = output.decode(errors="replace").strip().splitlines()
+            reason = f"exit code {code}" if code > 0 else f"stopped by signal {-code}"
+            errors = [line for line in lines if "error" in line] or lines[-1:] or [reason]
             raise OSError(f"{command[0]} could not compile the kernel: {errors[0]}")
+        if not target.is_file():
+            raise OSError(f"{command[0]} could not compile the kernel: it wrote no library")
         return target.read_bytes()
 
 
+def _run(command: Sequence[str]) -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of the compiler; raises OSError if it takes longer than COMPILE_SECONDS.
+
+    The compiler runs in a session of its own, so that the processes that it started are ended with it.
+    """
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=COMPILE_SECONDS)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise OSError(f"{command[0]} did not end within {COMPILE_SECONDS:g} seconds") from None
+            raise
+    return process.returncode, stdout, stderr
+
+
 def _compiler_version(path: str) -> bytes:
-    return subprocess.run([path, "--version"], capture_output=True).stdout
+    return _run([path, "--version"])[1]
 
 
 def _processor() -> bytes:

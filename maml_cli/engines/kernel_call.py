@@ -41,7 +41,13 @@ class CallArgs(ctypes.Structure):
         ("grad_norm", ctypes.c_void_p),
         ("gradients", ctypes.c_void_p),
         ("completed", ctypes.c_void_p),
+        ("lengths", ctypes.c_int64 * 16),
     )
+
+
+ARRAYS = tuple(name for name, kind in CallArgs._fields_ if kind is ctypes.c_void_p)
+"""The arrays of a call, in the order of their lengths."""
+MAX_THREADS = 1024
 
 
 class CallOptions(NamedTuple):
@@ -106,13 +112,15 @@ class CallResult(NamedTuple):
 def run_kernel(kernel: Kernel, batch: TaskBatch, options: CallOptions, state: KernelState) -> CallResult:
     """Take the outer steps of `batch`, whose tensors are (N, R, B, K, 1); mutates `state`, and only it.
 
-    Raises ValueError if a shape, dtype, device or layout is not that of the kernel: it would read or write past the
-    end of an array.
+    Raises ValueError if a count, shape, dtype, device or layout is not that of the kernel: it would read or write past
+    the end of an array. The kernel verifies the lengths again.
     """
     spec = kernel.spec
     shape = tuple(batch.support.x.shape)
-    if len(shape) != 5 or shape[1] == 0:
-        raise ValueError(f"support.x is {shape}; the kernel takes (steps, runs, tasks, points, 1) and at least one run")
+    if len(shape) != 5 or 0 in shape[:3]:
+        raise ValueError(
+            f"support.x is {shape}; the kernel takes (steps, runs, tasks, points, 1), at least one of each"
+        )
     num_steps, num_runs, num_tasks = shape[:3]
     for name, points, count in (("support", batch.support, spec.num_support), ("query", batch.query, spec.num_query)):
         for axis, tensor in points._asdict().items():
@@ -142,9 +150,23 @@ def run_kernel(kernel: Kernel, batch: TaskBatch, options: CallOptions, state: Ke
         clip_task_norm=math.inf if options.clip_task_norm is None else options.clip_task_norm,
         skip_tasks=int(options.clip_task_norm is not None),
         adam_steps=state.adam_steps,
+        lengths=tuple(0 if (tensor := arrays[name]) is None else tensor.numel() for name in ARRAYS),
     )
-    kernel.library.take_outer_steps(ctypes.byref(args))
+    call_kernel(kernel, args)
     return result
+
+
+def call_kernel(kernel: Kernel, args: CallArgs) -> None:
+    """Call the kernel with `args`; raises ValueError or MemoryError if it refuses them, and nothing is written."""
+    take_outer_steps = kernel.library.take_outer_steps
+    take_outer_steps.restype = ctypes.c_int64
+    code = take_outer_steps(ctypes.byref(args))
+    if code == -2:
+        raise MemoryError(f"the kernel cannot start {args.num_threads} threads, or lacks memory; lower run.threads")
+    if code < 0:
+        raise ValueError("the kernel refused the counts of the call")
+    if code > 0:
+        raise ValueError(f"the kernel refused the call: {ARRAYS[code - 1]} has not the length of its shape")
 
 
 def _optimizer_index(name: str) -> int:
@@ -157,6 +179,10 @@ def _optimizer_index(name: str) -> int:
 
 def _check_call(spec: KernelSpec, options: CallOptions, state: KernelState, num_steps: int, num_runs: int) -> None:
     """Raise ValueError unless every tensor of `options` and `state` is an array that the kernel may use."""
+    if not 1 <= options.num_threads <= MAX_THREADS:
+        raise ValueError(f"num_threads is {options.num_threads}; the kernel takes 1 to {MAX_THREADS}")
+    if not 0 <= state.adam_steps < 2**62:
+        raise ValueError(f"adam_steps is {state.adam_steps}; the kernel takes 0 or more")
     expected: list[tuple[str, Tensor, torch.dtype, tuple[int, ...]]] = [
         ("step_weights", options.step_weights, torch.float64, (num_steps, spec.inner_steps + 1)),
         ("second_order", options.second_order, torch.int32, (num_steps,)),
@@ -177,6 +203,8 @@ def _check_call(spec: KernelSpec, options: CallOptions, state: KernelState, num_
 
 
 def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name} is {tensor.layout}; the kernel takes {torch.strided}")
     if (tensor.dtype, tuple(tensor.shape), tensor.device.type) != (dtype, shape, "cpu"):
         actual = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device.type}"
         raise ValueError(f"{name} is {actual}; the kernel takes {dtype} {shape} on cpu")

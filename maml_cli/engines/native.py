@@ -19,7 +19,7 @@ from maml_cli.engines.kernel_call import CallOptions, KernelState
 from maml_cli.engines.optimizers import optimizer_kind, optimizer_state
 from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
-from maml_cli.errors import ConfigError
+from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.experiment import DTYPES, Experiment, first_order_until, num_inputs, param_keys, step_weights
 from maml_cli.runtime import single_threaded_torch
 
@@ -66,7 +66,10 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify) -> 
         if std:
             noise = sample_weight_noise(state.meta_params, state.noise_generators, std, num_steps=count)
         packed = pack_state(state)
-        result = kernel_call.run_kernel(kernel, batches, _call_options(config, state.step, count, noise), packed)
+        try:
+            result = kernel_call.run_kernel(kernel, batches, _call_options(config, state.step, count, noise), packed)
+        except MemoryError as error:
+            raise ConfigError(f"engine native: {error}") from None
         unpack_state(state, packed)
         finish_block(config, state, result.completed, experiment.algorithm.meta_gradient, batches, noise)
         return StepResult(result.loss, result.grad_norm, _unpack_gradients(state, result.gradients))
@@ -137,6 +140,10 @@ def _moments(state: TrainState) -> tuple[list[Tensor], list[Tensor]]:
         for optimizer in state.optimizers.values()
         for tensor in optimizer.tensors()
     ]
+    learned = (tensor for optimizer in state.optimizers.values() for tensor in optimizer.tensors())
+    for tensor, moments in zip(learned, pairs, strict=True):
+        if any(moment.shape != tensor.shape for moment in moments):
+            raise CheckpointError("the moments of the outer optimiser have not the shapes of its tensors")
     return [first for first, _ in pairs], [second for _, second in pairs]
 
 

@@ -73,9 +73,11 @@ class OuterOptimizer(NamedTuple):
                 self.optimizer.state[tensor]["step"] += steps
 
     def set_lr(self, scale: float) -> None:
-        """Set the learning rate to `scale` times the base rate."""
+        """Set the learning rate to `scale` times the base rate; infinite where the dtype of the tensors lacks it."""
+        lr = self.base_lr * scale
+        largest = torch.finfo(self.tensors()[0].dtype).max
         for group in self.optimizer.param_groups:
-            group["lr"] = self.base_lr * scale
+            group["lr"] = lr if lr <= largest else math.inf
 
 
 def optimizer_kind(name: str) -> OptimizerKind:

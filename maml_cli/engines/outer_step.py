@@ -5,6 +5,7 @@ Shapes: R runs, B tasks; gradients are (R, B, ...) for each task, and are averag
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Generator, Tensor
@@ -112,12 +113,11 @@ def take_outer_step(
     for outer in state.optimizers.values():
         outer.set_lr(scale)
         outer.step()
-    for tensor, runs, values in frozen:
-        tensor[runs] = values
     state.step += 1
     state.loss_sum += loss
     if result.skipped_tasks is not None:
         state.skipped_tasks += result.skipped_tasks.cpu()
+    _keep_frozen(state, frozen)
     return StepResult(loss, grad_norm, gradients)
 
 
@@ -205,13 +205,27 @@ def _weighted_sum(per_task: MetaParams, weights: Tensor) -> MetaParams:
     return map_tensors(lambda value: torch.bmm(rows, value.flatten(2)).view(-1, *value.shape[2:]), per_task)
 
 
-def _frozen_values(state: TrainState) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The values of diverged runs, which no update may change: tensor, mask (R,) of the runs, copy of the values."""
+def _frozen_values(state: TrainState) -> list[Tensor]:
+    """Copies of everything that no update may change for diverged runs; none where no run diverged."""
     if len(state.diverged) == 1 or not state.diverged.any():
         return []
-    diverged = state.diverged > 0
-    return [
-        (tensor, mask, tensor[mask].clone())
-        for tensor in tensors(state.meta_params)
-        for mask in [diverged.to(tensor.device)]
+    return [value.clone() for value in _values_by_run(state)]
+
+
+def _keep_frozen(state: TrainState, before: Sequence[Tensor]) -> None:
+    """Return the values, moments and sums of diverged runs to those of `before`; the first moments are zero."""
+    for value, old in zip_longest(_values_by_run(state) if before else [], before):
+        runs = (state.diverged > 0).to(value.device)
+        value[runs] = 0 if old is None else old[runs]
+
+
+def _values_by_run(state: TrainState) -> list[Tensor]:
+    """Sums and meta-parameters, and at the end the moments, of which there are none before the first outer step."""
+    moments = [
+        value
+        for outer in state.optimizers.values()
+        for tensor in outer.tensors()
+        for value in outer.optimizer.state.get(tensor, {}).values()
+        if isinstance(value, Tensor) and value.dim()
     ]
+    return [state.loss_sum, state.skipped_tasks, *tensors(state.meta_params), *moments]

@@ -14,6 +14,7 @@ from maml_cli.config import Config
 from maml_cli.core import lookup
 from maml_cli.engines.compiled import compiled_engine, compiled_unsupported
 from maml_cli.engines.eager import eager_engine, reference_engine
+from maml_cli.engines.finite import keep_finite
 from maml_cli.engines.native import native_engine, native_unsupported
 from maml_cli.engines.state import Engine, Notify
 from maml_cli.errors import ConfigError
@@ -93,8 +94,11 @@ def unsupported(name: str, config: Config, device: torch.device) -> str | None:
 
 
 def make_engine(name: str, config: Config, experiment: Experiment, *, notify: Notify = lambda text: None) -> Engine:
-    """The engine `name` for `config`, which it supports; raises ConfigError if it does not compile."""
-    return _engine_kind(name).make(config, experiment, notify=notify)
+    """The engine `name` for `config`, which it supports; raises ConfigError if it does not compile.
+
+    A run whose update overflows is frozen before it, whichever the engine: see keep_finite.
+    """
+    return keep_finite(_engine_kind(name).make(config, experiment, notify=notify))
 
 
 def _engine_kind(name: str) -> EngineKind:

@@ -23,8 +23,8 @@ class TrainState:
     step: outer steps taken.
     loss_sum: mean query losses, summed over the outer steps since the last line of the log, (R,).
     skipped_tasks: tasks left out for a loss or gradient that is not finite, since the last line of the log, (R,).
-    diverged: the outer step, from 1, at which a run was frozen for a loss or gradient that is not finite; 0 for active
-        runs, (R,).
+    diverged: the outer step, from 1, at which a run was frozen for a loss, gradient or update that is not finite; 0 for
+        active runs, (R,).
     noise_generators: the random generator of each run for weight noise; none without.
     """
 

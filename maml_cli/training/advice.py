@@ -10,6 +10,10 @@ USUAL_MAGNITUDE = 5.0
 """Magnitude of amplitude and x in the default family; beyond twice as much, the default magnitude is advised."""
 
 
+LARGE_RATE = 1.0
+"""Learning rate beyond which it is named first, and beyond which no clipping bounds the updates of Adam."""
+
+
 class Change(NamedTuple):
     """A change of the config: words for the user, and the text that `--set` takes."""
 
@@ -26,33 +30,56 @@ def divergence_advice(config: Config, error: DivergedError) -> str:
 def divergence_changes(config: Config, error: DivergedError) -> list[Change]:
     """The changes that can prevent `error` and that the config accepts, the most promising first.
 
-    At the first outer step nothing was updated yet: only changes of the inner loop, the initial parameters and the
+    An update that overflows is acted on by the outer learning rates and by clipping. At the first outer step nothing
+    was updated yet: only changes of the inner loop, the initial parameters and the
     tasks can act, and skipping tasks whose gradient is not finite. From the second on, the outer learning rates and
     clipping act on the updates that led there.
     """
-    if error.outer_step > 1:
+    if error.cause == "update" and error.outer_step > 0:
+        candidates = [*_rates(config)]
+        if max(config.outer.lr, config.inner.alpha.lr or 0) <= LARGE_RATE or config.outer.optimizer == "sgd":
+            candidates += [*_outer_clipping(config), *_task_clipping(config)]
+    elif error.outer_step > 1:
         candidates = [*_inner_loop(config), *_outer_steps(config), *_task_clipping(config)]
     else:
-        candidates = [*_smaller_tasks(config), *_inner_loop(config)]
+        candidates = [*_smaller_tasks(config)] if error.outer_step else []
+        candidates += _inner_loop(config)
         if error.cause == "gradient" and config.outer.clip_task_norm is None:
             candidates += _task_clipping(config)
-        candidates.append(Change("a smaller initialisation", f"model.init_gain={config.model.init_gain / 10:g}"))
+        candidates.append(
+            Change("a smaller initialisation", f"model.init_gain={_smaller(config.model.init_gain, 1):g}")
+        )
     return [change for change in candidates if _is_accepted(config, change)]
 
 
 def _inner_loop(config: Config) -> Iterator[Change]:
     if config.trained_steps == 0:
         return
-    yield Change("a lower alpha", f"inner.alpha.init={config.inner.alpha.init / 10:g}")
+    yield Change("a lower alpha", f"inner.alpha.init={_smaller(config.inner.alpha.init, 0.01):g}")
     if config.inner.steps > 1:
         yield Change("fewer inner steps", f"inner.steps={config.inner.steps // 2}")
 
 
 def _outer_steps(config: Config) -> Iterator[Change]:
+    yield from _rates(config)
+    yield from _outer_clipping(config)
+    if config.outer.weight_noise:
+        yield Change("less weight noise", f"outer.weight_noise={_smaller(config.outer.weight_noise, 0.01):g}")
+
+
+def _rates(config: Config) -> Iterator[Change]:
     outer, alpha = config.outer, config.inner.alpha
-    yield Change("a lower outer learning rate", f"outer.lr={outer.lr / 10:g}")
+    changes = [(outer.lr, Change("a lower outer learning rate", f"outer.lr={_smaller(outer.lr, 0.001):g}"))]
     if alpha.learned and alpha.lr is not None:
-        yield Change("a lower learning rate of alpha", f"inner.alpha.lr={alpha.lr / 10:g}")
+        setting = f"inner.alpha.lr={_smaller(alpha.lr, 0.001):g}"
+        changes.append((alpha.lr, Change("a lower learning rate of alpha", setting)))
+    if any(rate > LARGE_RATE for rate, _ in changes):  # that rate first
+        changes.sort(key=lambda item: -item[0])
+    yield from (change for _, change in changes)
+
+
+def _outer_clipping(config: Config) -> Iterator[Change]:
+    outer = config.outer
     clip = 1 if outer.clip_norm is None else outer.clip_norm / 10
     yield Change("clipping" if outer.clip_norm is None else "stronger clipping", f"outer.clip_norm={clip:g}")
 
@@ -80,3 +107,8 @@ def _is_accepted(config: Config, change: Change) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def _smaller(value: float, usual: float) -> float:
+    """A tenth of `value`, or the `usual` value where even a tenth is more than a thousand times as much."""
+    return usual if value / 10 > 1000 * usual else value / 10

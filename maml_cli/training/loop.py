@@ -9,10 +9,10 @@ from maml_cli.config import Config
 from maml_cli.engines import Engine, TrainState
 from maml_cli.errors import DivergedError
 from maml_cli.experiment import Experiment
-from maml_cli.runs import directory, metrics, save_checkpoint
+from maml_cli.runs import directory, metrics
 from maml_cli.training.advice import divergence_advice
 from maml_cli.training.records import evaluation_record, loss_record
-from maml_cli.training.snapshot import snapshot
+from maml_cli.training.saving import check_initial_values, save_finite
 
 TARGET_SECONDS_PER_CALL = 0.1
 """Seconds that a call of the engine should take: long enough to amortise its start, short enough for Ctrl-C."""
@@ -59,9 +59,10 @@ def train(
     seconds_per_step = 1.0  # not measured yet: the first call takes one outer step
     file = directory.checkpoint_file(run, state.step)
     if state.step == 0 and not file.exists():
+        check_initial_values(config, state)
         if config.run.eval_every:
             metrics.write_evaluation(run, evaluation_record(config, experiment, state))
-        file = save_checkpoint(run, 0, snapshot(config, state))
+        file = save_finite(config, state, run, last=None)
     while state.step < config.outer.steps and not interrupted():
         most = min(MAX_STEPS_PER_CALL, _steps_until_next_record(config, state.step))
         count = max(1, min(most, int(TARGET_SECONDS_PER_CALL / seconds_per_step)))
@@ -81,11 +82,11 @@ def train(
         if _is_due(config, state.step, config.run.eval_every):
             metrics.write_evaluation(run, evaluation_record(config, experiment, state))
         if _is_due(config, state.step, config.run.checkpoint_every):
-            file = save_checkpoint(run, state.step, snapshot(config, state))
+            file = save_finite(config, state, run, last=file)
         on_step(state.step, result.loss[state.diverged == 0].mean().item())
     is_interrupted = state.step < config.outer.steps
     if is_interrupted:
-        file = save_checkpoint(run, state.step, snapshot(config, state))
+        file = save_finite(config, state, run, last=file)
     seconds = time.perf_counter() - started
     diverged = {seed: step for seed, step in zip(config.seeds, state.diverged.tolist(), strict=True) if step}
     return TrainResult(file, state.step, state.step - first_step, seconds, is_interrupted, diverged)

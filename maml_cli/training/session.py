@@ -17,6 +17,7 @@ from maml_cli.runtime import Choice
 from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan
 from maml_cli.training.progress import format_seconds, print_message, progress
+from maml_cli.training.saving import check_initial_values
 from maml_cli.training.signals import Stop, catch_stop
 from maml_cli.training.snapshot import init_state, restore_state
 from maml_cli.training.summary import training_summary
@@ -56,6 +57,8 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
     with catch_stop() as stop:
         experiment = build_experiment(config, plan.device.device)
         state = _restore(plan.checkpoint, experiment) if plan.checkpoint else init_state(config, experiment)
+        if plan.checkpoint is None:
+            check_initial_values(config, state)
         choice, engine = _make_with_fallback(plan.engine, config, experiment, notify)
         with _locked_run(plan) as run, _report_unsaved_stop(stop, run):
             if plan.resumed_run:
