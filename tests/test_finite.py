@@ -11,7 +11,7 @@ from maml_cli.core import tensors
 from maml_cli.engines import OUTER_OPTIMIZERS, TrainState, finite_runs, kernel_build, make_engine, optimizer_state
 from maml_cli.errors import DivergedError
 from maml_cli.experiment import build_experiment
-from maml_cli.runs import directory
+from maml_cli.runs import create_run
 from maml_cli.training import init_state, train
 from maml_cli.training.saving import save_finite
 from maml_cli.training.snapshot import snapshot
@@ -125,7 +125,7 @@ def test_initial_values_that_are_not_finite_are_refused_and_nothing_is_saved(tmp
     experiment = build_experiment(config)
     state = init_state(config, experiment)
     state.meta_params.params["head.w"][1, 0, 0] = torch.inf
-    directory.create_run(tmp_path / "run", name="x", config=config)
+    create_run(tmp_path / "run", name="x", config=config)
     with pytest.raises(DivergedError, match="the initial values of seed 8 are not finite in float32") as stop:
         train(config, experiment, state, tmp_path / "run", engine=make_engine("eager", config, experiment))
     assert stop.value.outer_step == 0 and not [*(tmp_path / "run" / "checkpoints").glob("*.pt")]

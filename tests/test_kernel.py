@@ -348,8 +348,13 @@ def _refused(kernel: Kernel, change: Callable[[CallArgs], None], monkeypatch: py
     """The message of the kernel's own refusal of the arguments of `_call` after `change`; nothing is written."""
     batch, options, state = _call()
     before = [value.clone() for value in state if isinstance(value, torch.Tensor)]
+
+    def changed_call(kernel: Kernel, args: CallArgs) -> None:
+        change(args)
+        call_kernel(kernel, args)
+
     with monkeypatch.context() as patch, pytest.raises(ValueError) as refusal:
-        patch.setattr(kernel_call, "call_kernel", lambda kernel, args: (change(args), call_kernel(kernel, args)))
+        patch.setattr(kernel_call, "call_kernel", changed_call)
         run_kernel(kernel, batch, options, state)
     after = [value for value in state if isinstance(value, torch.Tensor)]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -413,7 +418,7 @@ def test_a_damaged_library_in_the_cache_is_not_loaded_but_compiled_anew(
 
 def test_a_cache_directory_that_is_a_file_is_one_message(compiled_commands: Callable[[], int], tmp_path: Path) -> None:
     (tmp_path / "kernels").write_text("x")
-    with pytest.raises(FileError, match="kernels: kernel cache cannot be written: .*; set MAML_CACHE"):
+    with pytest.raises(FileError, match=r"kernels: kernel cache cannot be written: .*; set MAML_CACHE"):
         load_kernel(SPEC)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maml_cli.runs import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_lines, read_losses
-from maml_cli.runs.metrics import write_evaluation, write_losses, write_timing
+from maml_cli.runs.metrics import read_log, write_evaluation, write_losses, write_timing
 
 NAN = math.nan
 
@@ -55,7 +55,7 @@ def test_a_number_that_overflows_is_null_and_a_diverged_run_is_null_entirely(tmp
     write_evaluation(tmp_path, EvaluationRecord(5, 10, 100, errors, errors, errors, errors))
     (line,) = read_lines(tmp_path / "metrics.jsonl")
     assert line["eval"]["grid_mse"] == [[1.0, None], None]
-    write_evaluation(tmp_path, EvaluationRecord(5, 10, 100, *([[[math.inf, math.inf]]] * 4)))
+    write_evaluation(tmp_path, EvaluationRecord(6, 10, 100, *([[[math.inf, math.inf]]] * 4)))
     last = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
     assert json.loads(last, parse_constant=pytest.fail)["eval"]["query_mae"] == [None, None]
     assert _same(read_evaluations(tmp_path)[-1].query_mae, [[NAN, NAN]])
@@ -65,3 +65,34 @@ def test_a_timing_has_the_rate_of_the_steps_that_this_process_took(tmp_path: Pat
     """Resumed at outer step 100: 50 more in 4 s are 12.5 a second."""
     write_timing(tmp_path, 150, seconds=4.0, steps_taken=50)
     assert read_lines(tmp_path / "timing.jsonl") == [{"step": 150, "seconds": 4.0, "outer_steps_per_second": 12.5}]
+
+
+LOSS = '{"step": 5, "loss": 2.0, "grad_norm": 1.0}'
+HOSTILE_LINES = [
+    "",
+    "not json",
+    "[" * 100_000,
+    '{"step": true, "loss": 1.0, "grad_norm": 1.0}',
+    '{"step": -1, "loss": 1.0, "grad_norm": 1.0}',
+    '{"step": 6, "loss": "1", "grad_norm": 1.0}',
+    '{"step": 6, "loss": {"a": 1}, "grad_norm": 1.0}',
+    '{"step": 6, "loss": [1.0, 2.0], "grad_norm": 1.0}',
+    '{"step": 6, "loss": true, "grad_norm": 1.0}',
+    '{"step": 6, "loss": 1.0}',
+    '{"step": 6, "loss": 1.0, "grad_norm": 1.0, "alpha": [1]}',
+    '{"step": 6, "loss": 1.0, "grad_norm": 1.0, "alpha": {"a": 3}}',
+    '{"step": 6, "eval": []}',
+    '{"step": 6, "eval": {"shots": 5, "num_tasks": 2, "grid_mse": 1}}',
+    '{"step": 1' + "0" * 400 + ', "loss": 1.0, "grad_norm": 1.0}',
+    '{"step": 4, "loss": 1.0, "grad_norm": 1.0}',
+]
+
+
+@pytest.mark.parametrize("line", HOSTILE_LINES, ids=range(len(HOSTILE_LINES)))
+def test_a_line_that_is_no_record_is_skipped_and_counted(line: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f"{LOSS}\n{line}\n")
+    log = read_log(tmp_path)
+    assert [(record.step, record.loss) for record in log.losses] == [(5, [2.0])] and not log.evaluations
+    assert log.num_skipped == (line != "")
+    expected = "metrics.jsonl: 1 line that cannot be read was skipped" if line else ""
+    assert log.warning == expected

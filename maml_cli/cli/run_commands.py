@@ -105,7 +105,7 @@ def plot(
       maml plot outputs/quickstart --set 'tasks.phase=[0,1]' --out figures
     """
     from maml_cli.evaluation import Protocol
-    from maml_cli.reporting.run_figures import draw, drawable
+    from maml_cli.reporting.run_figures import draw, drawable, read_log
     from maml_cli.training import print_message
 
     trained_run = _open_run(choose_run(run, checkpoint), overrides, None)
@@ -113,6 +113,9 @@ def plot(
     if kind == "all":
         for name in (name for name in FIGURES if name not in kinds):
             print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
+    needs_metrics = any(FIGURES[name].needs_metrics for name in kinds)
+    if needs_metrics and "curve" in drawable(trained_run) and (warning := read_log(trained_run).warning):
+        print_message(warning)
     protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
     shown = show_steps.values if show_steps else ()
     with writing("--out", out):

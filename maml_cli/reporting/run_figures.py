@@ -13,7 +13,7 @@ from maml_cli.reporting.figure_kinds import FIGURES, drawing_function
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.format import plural
 from maml_cli.reporting.training_figures import Trace, TrainingTraces
-from maml_cli.runs import read_alphas, read_evaluations, read_losses
+from maml_cli.runs import metrics
 
 NUM_FITS = 6
 
@@ -132,10 +132,10 @@ def curve(request: FigureRequest) -> Figure:
     """Losses and validation errors up to the outer step of the checkpoint."""
     run = request.run
     trained = run.checkpoint.config
-    losses = [(record.step, record.loss) for record in read_losses(_directory(run))]
+    log = read_log(run)
+    losses = [(record.step, record.loss) for record in log.losses]
     evaluations = [
-        (record.step, record.grid_mse if run.measure == "mse" else record.grid_mae)
-        for record in read_evaluations(_directory(run))
+        (record.step, record.grid_mse if run.measure == "mse" else record.grid_mae) for record in log.evaluations
     ]
     before, after = ([(step, [errors[index] for errors in runs]) for step, runs in evaluations] for index in (0, -1))
     steps = len(evaluations[0][1][0]) - 1 if evaluations else trained.inner.steps
@@ -166,7 +166,7 @@ def alpha(request: FigureRequest) -> Figure:
     traces: dict[str, list[tuple[int, list[float]]]] = {
         key: [(0, [config.init] * len(values))] for key, values in final.items()
     }
-    for record in read_alphas(_directory(run)):
+    for record in read_log(run).losses:
         for key, by_run in record.alpha.items():
             by_step = zip(*(values for values in by_run if not math.isnan(values[0])), strict=True)
             traces[key].append((record.step, [mean(values) for values in by_step]))
@@ -186,9 +186,13 @@ def _has_metrics(run: TrainedRun) -> bool:
     return run.checkpoint.run is not None and (run.checkpoint.run / "metrics.jsonl").exists()
 
 
-def _directory(run: TrainedRun) -> Path:
+def read_log(run: TrainedRun) -> metrics.Log:
+    """The log around the checkpoint of `run`; records that do not fit its config are skipped."""
     assert run.checkpoint.run is not None, "checked by draw"
-    return run.checkpoint.run
+    config = run.checkpoint.config
+    lengths = {key: value.shape[1] for key, value in run.experiment.alphas(run.meta_params.rule_params).items()}
+    shape = metrics.LogShape(config.outer.steps, len(config.seeds), config.inner.steps + 1, lengths)
+    return metrics.read_log(run.checkpoint.run, shape)
 
 
 def _until(trace: Trace, run: TrainedRun) -> Trace:

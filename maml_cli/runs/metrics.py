@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maml_cli.runs.files import append_line, read_lines
+from maml_cli.reading import read_if_exists
+from maml_cli.runs.files import LOG_BYTES, append_line, parse_record
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -57,6 +58,41 @@ class EvaluationRecord(NamedTuple):
     query_mae: list[list[float]]
 
 
+class LogShape(NamedTuple):
+    """The shape of the records of a run; None for a size that is not checked.
+
+    last_step: the last outer step.
+    num_runs: R.
+    num_errors: inner steps of an evaluation + 1.
+    alpha_lengths: S of each alpha by key.
+    """
+
+    last_step: int = 2**63
+    num_runs: int | None = None
+    num_errors: int | None = None
+    alpha_lengths: Mapping[str, int] | None = None
+
+
+class Log(NamedTuple):
+    """The records of metrics.jsonl.
+
+    losses, evaluations: records with ascending outer steps.
+    num_skipped: lines that are no such records.
+    """
+
+    losses: list[LossRecord]
+    evaluations: list[EvaluationRecord]
+    num_skipped: int
+
+    @property
+    def warning(self) -> str:
+        """The message about lines that are skipped; empty if there are none."""
+        count, verb = (self.num_skipped, "was" if self.num_skipped == 1 else "were")
+        lines = f"{count:,} line{'' if count == 1 else 's'} that cannot be read {verb} skipped"
+        return f"{METRICS}: {lines}" if count else ""
+
+
+ANY_SHAPE = LogShape()
 ERRORS = ("grid_mse", "grid_mae", "query_mse", "query_mae")
 
 
@@ -87,20 +123,31 @@ def write_timing(run: Path, step: int, *, seconds: float, steps_taken: int) -> N
     append_line(run / TIMING, {"step": step, "seconds": seconds, "outer_steps_per_second": steps_taken / seconds})
 
 
+def read_log(run: Path, shape: LogShape = ANY_SHAPE) -> Log:
+    """The records of metrics.jsonl in the order of outer steps; lines that do not have `shape` are skipped and counted.
+
+    Raises FileError if the file is not a regular one, or larger than LOG_BYTES.
+    """
+    log = Log([], [], 0)
+    for line in (read_if_exists(run / METRICS, limit=LOG_BYTES) or b"").split(b"\n"):
+        if not line:
+            continue
+        try:
+            record = parse_record(line)
+            if record is None or record["step"] > shape.last_step:
+                raise ValueError("not a record of this run")
+            if "eval" in record:
+                _append(log.evaluations, _decode_evaluation(record, shape))
+            else:
+                _append(log.losses, _decode_losses(record, shape))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            log = log._replace(num_skipped=log.num_skipped + 1)
+    return log
+
+
 def read_losses(run: Path) -> list[LossRecord]:
     """All loss records of a run, in the order of outer steps."""
-    return [
-        LossRecord(
-            line["step"],
-            _decode_values(line["loss"]),
-            _decode_values(line["grad_norm"]),
-            _decode_values(line["skipped_tasks"]) if "skipped_tasks" in line else None,
-            {key: _decode_lists(values) for key, values in line.get("alpha", {}).items()},
-            {key: _decode_lists(values) for key, values in line.get("alpha_grad", {}).items()},
-        )
-        for line in read_lines(run / METRICS)
-        if "loss" in line
-    ]
+    return read_log(run).losses
 
 
 def read_alphas(run: Path) -> list[LossRecord]:
@@ -110,16 +157,7 @@ def read_alphas(run: Path) -> list[LossRecord]:
 
 def read_evaluations(run: Path) -> list[EvaluationRecord]:
     """All evaluations of a run, in the order of outer steps."""
-    return [
-        EvaluationRecord(
-            line["step"],
-            line["eval"]["shots"],
-            line["eval"]["num_tasks"],
-            *(_decode_lists(line["eval"][name]) for name in ERRORS),
-        )
-        for line in read_lines(run / METRICS)
-        if "eval" in line
-    ]
+    return read_log(run).evaluations
 
 
 def _encode_runs(values: Sequence[Any], encode: Callable[[Any], Any]) -> Any:
@@ -137,18 +175,64 @@ def _null_list(values: Sequence[float]) -> list[float | None] | None:
     return None if all(map(math.isnan, values)) else [_null(value) for value in values]
 
 
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _append(records: list[Any], record: Any) -> None:
+    """Append `record`, whose outer step must be after that of the last one."""
+    if records and record.step <= records[-1].step:
+        raise ValueError("not in the order of outer steps")
+    records.append(record)
 
 
-def _decode_values(value: Any) -> list[float]:
+def _decode_losses(line: dict[str, Any], shape: LogShape) -> LossRecord:
+    loss = _decode_values(line["loss"], shape.num_runs)
+    skipped = _decode_values(line["skipped_tasks"], len(loss)) if "skipped_tasks" in line else None
+    alpha, alpha_grad = (
+        {key: _decode_lists(values, len(loss)) for key, values in line.get(name, {}).items()}
+        for name in ("alpha", "alpha_grad")
+    )
+    lengths = {key: len(by_run[0]) for key, by_run in alpha.items()}
+    if lengths and shape.alpha_lengths is not None and lengths != shape.alpha_lengths:
+        raise ValueError("alphas of another learner")
+    return LossRecord(line["step"], loss, _decode_values(line["grad_norm"], len(loss)), skipped, alpha, alpha_grad)
+
+
+def _decode_evaluation(line: dict[str, Any], shape: LogShape) -> EvaluationRecord:
+    counts, lists = line["eval"], [_decode_lists(line["eval"][name], shape.num_runs) for name in ERRORS]
+    if any(type(counts[name]) is not int or counts[name] < 1 for name in ("shots", "num_tasks")):
+        raise ValueError("not a count")
+    sizes = {(len(by_run), len(by_run[0])) for by_run in lists}
+    if len(sizes) != 1 or (shape.num_errors is not None and shape.num_errors != len(lists[0][0])):
+        raise ValueError("lists of other lengths")
+    return EvaluationRecord(line["step"], counts["shots"], counts["num_tasks"], *lists)
+
+
+def _decode_number(value: Any) -> float:
+    """A finite number; null is NaN."""
+    if value is None:
+        return math.nan
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError("not a finite number")
+    return value  # type: ignore[no-any-return]  # an int remains one
+
+
+def _decode_values(value: Any, num_runs: int | None) -> list[float]:
     """A number, or one for each run."""
-    return [_nan(number) for number in (value if isinstance(value, list) else [value])]
+    return _check_runs([_decode_number(number) for number in (value if isinstance(value, list) else [value])], num_runs)
 
 
-def _decode_lists(value: list[Any]) -> list[list[float]]:
+def _decode_lists(value: Any, num_runs: int | None) -> list[list[float]]:
     """A list by inner step, or one for each run. Training ends when all runs diverged: one run at least has a list."""
-    lists = [run for run in value if isinstance(run, list)]
-    if not lists:
-        return [[_nan(number) for number in value]]
-    return [[_nan(number) for number in (run or [None] * len(lists[0]))] for run in value]
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    lists = [numbers for numbers in value if isinstance(numbers, list)]
+    by_run = [[None] * len(lists[0]) if numbers is None else numbers for numbers in value] if lists else [value]
+    decoded = [[_decode_number(number) for number in numbers] for numbers in by_run]
+    if len({len(numbers) for numbers in decoded}) != 1:
+        raise ValueError("lists of unequal lengths")
+    return _check_runs(decoded, num_runs)
+
+
+def _check_runs(values: list[Any], num_runs: int | None) -> list[Any]:
+    """`values`, of which there must be one for each run, and none that is an empty list."""
+    if num_runs not in (None, len(values)) or not values or [] in values:
+        raise ValueError("another number of runs")
+    return values
