@@ -82,8 +82,8 @@ class DivergedError(UserError):
     exit_code = 5
 
     def __init__(
-        self, message: str, *, outer_step: int = 1, cause: Literal["query_loss", "gradient"] = "query_loss"
+        self, *lines: str, outer_step: int = 1, cause: Literal["query_loss", "gradient"] = "query_loss"
     ) -> None:
-        super().__init__(message)
+        super().__init__(*lines)
         self.outer_step = outer_step
         self.cause: Literal["query_loss", "gradient"] = cause

@@ -5,30 +5,22 @@ A setting without effect is refused as well, so that nobody takes its results fo
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from maml_cli.config.constraint import Constraint, Violation
+from maml_cli.config.engine_support import ENGINE_CONSTRAINTS
 
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
 
 
-class Constraint(NamedTuple):
-    """A constraint across keys.
-
-    key: the key to blame, such as `inner.alpha.per`.
-    depends_on: the other keys that `is_violated` reads.
-    is_violated: whether a config violates it.
-    reason: words that follow the key in a message.
-    """
-
-    key: str
-    depends_on: list[str]
-    is_violated: "Callable[[Config], bool]"
-    reason: str
-
-
-def violations(config: "Config") -> list[Constraint]:
+def violations(config: "Config") -> list[Violation]:
     """Every constraint that `config` violates, in the order of CONSTRAINTS."""
-    return [constraint for constraint in CONSTRAINTS if constraint.is_violated(config)]
+    return [
+        Violation(key, depends_on, reason if isinstance(reason, str) else reason(config))
+        for key, depends_on, is_violated, reason in CONSTRAINTS
+        if is_violated(config)
+    ]
 
 
 def _is_implicit(config: "Config") -> bool:
@@ -195,6 +187,7 @@ CONSTRAINTS = [
     ),
     *IMPLICIT,
     *REPTILE_AND_JOINT,
+    *ENGINE_CONSTRAINTS,
     *_without_effect(
         {"run.seed": 0}, lambda c: isinstance(c.run.seeds, list), ["run.seeds"], "run.seeds lists the seeds"
     ),

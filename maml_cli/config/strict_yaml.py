@@ -104,7 +104,7 @@ def _events(text: str, errors: list[YamlError]) -> Iterator[yaml.Event]:
             errors.append(YamlError(mark, limit))
             return
         if isinstance(event, yaml.AliasEvent):
-            errors.append(YamlError(mark, f"alias *{shorten(event.anchor, 60)}: write the value out"))
+            errors.append(YamlError(mark, f"alias *{shorten(str(event.anchor), 60)}: write the value out"))
         elif isinstance(event, yaml.NodeEvent):
             if event.anchor:
                 anchor = shorten(event.anchor, 60)

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from maml_cli.config.constraints import Constraint
+from maml_cli.config.constraint import Violation
 from maml_cli.config.fields import FIELDS, choices, names_in
 from maml_cli.config.formatting import Key, format_key, format_number, format_value
 from maml_cli.config.suggestions import suggest_boolean, suggest_key, suggest_value
@@ -37,14 +37,14 @@ class Fault(NamedTuple):
 
     kind: Literal["key", "value", "constraint"]
     key: Key
-    cause: ErrorDetails | Constraint
+    cause: ErrorDetails | Violation
     depends_on: tuple[Key, ...] = ()
 
     @property
     def message(self) -> str:
         """One line that names the key; formatted on demand, because hints take longer than the validation."""
         cause = self.cause
-        return f"{cause.key} {cause.reason}" if isinstance(cause, Constraint) else format_error(cause)
+        return f"{cause.key} {cause.reason}" if isinstance(cause, Violation) else format_error(cause)
 
 
 def faults(error: ValidationError) -> list[Fault]:
@@ -59,7 +59,7 @@ def faults(error: ValidationError) -> list[Fault]:
     return result
 
 
-def _constraint_fault(constraint: Constraint) -> Fault:
+def _constraint_fault(constraint: Violation) -> Fault:
     key, *depends_on = (tuple(key.split(".")) for key in (constraint.key, *constraint.depends_on))
     return Fault("constraint", key, constraint, tuple(depends_on))
 
