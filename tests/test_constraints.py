@@ -66,11 +66,13 @@ def test_reasons_of_constraints_name_existing_keys_only() -> None:
 
 
 VALUES: dict[str, list[Any]] = {
-    "tasks.x": [(0.0, 1.0), (0.0, 0.0)],
+    "tasks.x": [(0.0, 1.0), (0.0, 0.0), (1.0, 1.0001), (-1e6, 1e6)],
+    "tasks.frequency": [(1.0, 1.0), (0.0, 1e6)],
     "tasks.offset": [(0.0, 0.0), (0.0, 1.0)],
     "tasks.num_support": [10],
     "tasks.num_query": [1, 2],
     "model.hidden": [[4], [], [2000, 2000]],
+    "model.activation": ["relu", "gelu"],
     "model.num_context": [0, 1],
     "inner.steps": [1, 2, 20],
     "inner.cg_steps": [5, 6],

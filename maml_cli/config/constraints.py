@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from maml_cli.config.constraint import Constraint, Violation
 from maml_cli.config.engine_support import ENGINE_CONSTRAINTS
+from maml_cli.config.numeric_constraints import NUMERIC_CONSTRAINTS
 
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
@@ -126,7 +127,7 @@ REPTILE_AND_JOINT = [
 ]
 
 CONSTRAINTS = [
-    Constraint("tasks.x", [], lambda c: c.tasks.x[0] == c.tasks.x[1], "must be [low, high] with low below high"),
+    *NUMERIC_CONSTRAINTS,
     *_without_effect(
         {"tasks.query_sampling": "uniform"},
         lambda c: c.tasks.num_query == 1,
@@ -196,17 +197,5 @@ CONSTRAINTS = [
         ["run.seed"],
         lambda c: isinstance(c.run.seeds, int) and c.run.seed + c.run.seeds > 2**63,
         "would exceed the largest seed, 2^63 - 1",
-    ),
-    Constraint(
-        "inner.alpha.init",
-        ["run.dtype"],
-        lambda c: c.run.dtype == "float32" and c.inner.alpha.init > 3e38,
-        "must be at most 3e38, the range of float32",
-    ),
-    Constraint(
-        "run.dtype",
-        ["run.device"],
-        lambda c: c.run.device == "mps" and c.run.dtype == "float64",
-        "must be float32 on mps, which has no float64",
     ),
 ]

@@ -29,4 +29,4 @@ def format_value(value: Any) -> str:
 
 def format_number(value: float) -> str:
     """A bound: `1,000,000`, `0.5`, `2^63`."""
-    return "2^63" if value == 2**63 else f"{value:,.15g}" if abs(value) < 1e15 else f"{value:g}"
+    return "2^63" if value == 2**63 else f"{value:,.15g}" if abs(value) < 1e15 else f"{value:g}".replace("e+", "e")
