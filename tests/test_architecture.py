@@ -35,7 +35,7 @@ THIRD_PARTY = {
     "rich": {"reporting.tables"},
     "typer": {"cli", "dev"},
     "yaml": {"config", "runs.directory"},
-    "pydantic": {"config"},
+    "pydantic": {"config", "dev.soak.configs"},
     "pydantic_core": {"config"},
     "tqdm": {"training.progress"},
     "scipy": {"evaluation.statistics"},
