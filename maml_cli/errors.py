@@ -16,10 +16,39 @@ from typing import Literal
 DivergenceCause = Literal["query_loss", "gradient", "update"]
 
 
+def printable(text: str) -> str:
+    """`text` as one line for people: characters that do not print, such as line breaks, escapes of a terminal, marks of
+    the writing direction and bytes that are not UTF-8, are written as escapes. All text from outside passes through it.
+
+    >>> print(printable("a\\nb\\x1b[31m \\u202e \\udcff"))
+    a\\nb\\x1b[31m \\u202e \\xff
+    """
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def shorten(text: str, length: int) -> str:
+    """`text` cut to `length` characters, the last three of which are `...` if anything is left out."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, by surrogateescape
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
 class UserError(Exception):
-    """An error that the reader of its message can correct. `exit_code` is the exit code of the process."""
+    """An error that the reader of its message can correct. `exit_code` is the exit code of the process.
+
+    lines: the lines of the message, mostly one; every character of them prints.
+    """
 
     exit_code = 2
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = [printable(line) for line in lines]
+        super().__init__("\n".join(self.lines))
 
 
 class ConfigError(UserError):
@@ -59,7 +88,7 @@ class DivergedError(UserError):
 
     exit_code = 5
 
-    def __init__(self, message: str, *, outer_step: int = 1, cause: DivergenceCause = "query_loss") -> None:
-        super().__init__(message)
+    def __init__(self, *lines: str, outer_step: int = 1, cause: DivergenceCause = "query_loss") -> None:
+        super().__init__(*lines)
         self.outer_step = outer_step
         self.cause: DivergenceCause = cause

@@ -36,7 +36,7 @@ THIRD_PARTY = {
     "rich": {"reporting.tables"},
     "typer": {"cli", "dev"},
     "yaml": {"config", "runs.directory", "dev.soak.fuzz"},
-    "pydantic": {"config", "runs.contents"},
+    "pydantic": {"config", "runs.contents", "dev.soak.configs"},
     "pydantic_core": {"config", "runs.contents"},
     "tqdm": {"training.progress"},
     "scipy": {"evaluation.statistics"},

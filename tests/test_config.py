@@ -24,6 +24,7 @@ from maml_cli.config.fields import FIELDS, choices, section_model
 from maml_cli.config.formatting import format_value
 from maml_cli.config.suggestions import suggest_key, suggest_value
 from maml_cli.config.synonyms import KEYS, VALUES
+from maml_cli.dev.soak.misspellings import count_hints, misspellings
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.runs.directory import dump_yaml
 
@@ -444,7 +445,8 @@ def test_the_key_table_has_a_row_for_each_key_with_default_values_and_meaning() 
     assert rows["run.seed"][1] == "whole number from 0 below 2^63"
     assert rows["model.hidden"][1] == "list of up to 16 whole numbers from 1 to 8,192"
     assert rows["run.seeds"][1] == "whole number from 1 to 1,024, list of seeds, or null"
-    assert rows["tasks.x"][1] == "[low, high]" and rows["tasks.phase"][1] == "number or [low, high]"
+    assert rows["tasks.x"][1] == "[low, high], within +-1,000,000"
+    assert rows["tasks.amplitude"][1] == "number or [low, high], within +-1e30"
     assert rows["inner.alpha.lr"][1] == "number above 0, or null"
     assert rows["model.init_gain"][1] == "number above 0 to 1,000,000"
     assert rows["inner.alpha.after_last_step"][1] == "hold, decay, stop, or null"
@@ -464,3 +466,11 @@ def test_the_messages_on_the_page_are_those_of_the_program(tmp_path: Path, monke
 def test_configs_readme_is_current() -> None:
     """If this fails: make docs."""
     assert (ROOT / "configs" / "README.md").read_text(encoding="utf-8") == configs_readme()
+
+
+def test_every_key_with_one_edit_has_a_hint_that_names_it() -> None:
+    """A sample; by hand: a key with two neighbours that are one edit away has both."""
+    assert count_hints(sample=1500) == (1500, [])
+    assert suggest_key("run.sees", list(FIELDS)) == "run.seed or run.seeds"
+    assert suggest_key("outer.rl", list(FIELDS)) == "outer.lr"
+    assert set(misspellings("tasks.x")) >= {"tasks.y", "tasks.xx"} and "tasks." not in misspellings("tasks.x")

@@ -5,115 +5,121 @@ import math
 import string
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
-from maml_cli.config import Config, annotated_yaml, constraints, from_dict, strict_yaml, to_dict
-from maml_cli.config.field_types import MAX_LAYERS, MAX_SEEDS, MAX_WIDTH
-from maml_cli.config.fields import FIELDS, choices, section_model
+from maml_cli.config import Config, annotated_yaml, constraints, from_dict, override, strict_yaml, to_dict
+from maml_cli.config.fields import FIELDS
+from maml_cli.config.load import load_config
 from maml_cli.config.loaded import LoadedConfig
 from maml_cli.config.validation_messages import faults
+from maml_cli.dev.soak.configs import KEYS, nearly_valid, nested, random_config, random_value
+from maml_cli.errors import ConfigError
+from maml_cli.runs.directory import dump_yaml
 
 fast = settings(max_examples=40)
-finite = st.floats(allow_nan=False, allow_infinity=False)
-SPECIAL: dict[str, st.SearchStrategy[Any]] = {
-    **dict.fromkeys(
-        ("tasks.amplitude", "tasks.frequency", "tasks.phase", "tasks.offset", "tasks.x"),
-        st.tuples(finite, finite).map(sorted) | finite,
-    ),
-    "model.hidden": st.lists(st.integers(1, MAX_WIDTH), max_size=MAX_LAYERS),
-    "run.seeds": st.none()
-    | st.integers(1, MAX_SEEDS)
-    | st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5, unique=True),
-}
-
-
-def _values(key: str, field: FieldInfo) -> st.SearchStrategy[Any]:
-    """All values that `field` takes, by its type and bounds."""
-    words = choices(field)
-    if key in SPECIAL:
-        return SPECIAL[key]
-    if words:
-        return st.sampled_from([None if word == "null" else word for word in words])
-    if field.annotation is bool:
-        return st.booleans()
-    limits = {
-        name: getattr(mark, name) for mark in field.metadata for name in ("gt", "ge", "lt", "le") if hasattr(mark, name)
-    }
-    if field.annotation is int:
-        return st.integers(limits["ge"], limits["le"] if "le" in limits else limits["lt"] - 1)
-    numbers = st.floats(
-        limits.get("gt", limits.get("ge")),
-        limits.get("le"),
-        exclude_min="gt" in limits,
-        allow_nan=False,
-        allow_infinity=False,
-    )
-    return numbers if field.annotation is float else st.none() | numbers
-
-
-LEAVES = {key: _values(key, field) for key, field in FIELDS.items() if section_model(field) is None}
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Nested sections with the values of `flat`; a key inside a value that is no section goes to the top."""
-    nested: dict[str, Any] = {}
-    for key, value in sorted(flat.items()):
-        *sections, name = key.split(".")
-        section = nested
-        for section_name in sections:
-            inside = section.setdefault(section_name, {})
-            section = inside if isinstance(inside, dict) else nested
-        section[name] = value
-    return nested
-
-
-@st.composite
-def configs(draw: st.DrawFn) -> Config:
-    """Configs with any subset of keys set; keys that violate a constraint, or else all of `inner`, are left out."""
-    chosen = draw(st.sets(st.sampled_from(sorted(LEAVES))))
-    flat = {key: draw(LEAVES[key]) for key in sorted(chosen)}
-    while True:
-        try:
-            return Config.model_validate(_nested(flat))
-        except ValidationError as error:
-            invalid = faults(error)
-        assert all(fault.kind == "constraint" for fault in invalid), invalid
-        blamed = {".".join(map(str, fault.key)) for fault in invalid}
-        blamed = blamed & flat.keys() or {key for key in flat if key.startswith(("inner.", "outer."))}
-        flat = {key: value for key, value in flat.items() if key not in blamed}
+streams = st.randoms(use_true_random=False)
+configs = streams.map(random_config)
 
 
 @fast
-@given(configs())
+@given(configs)
 def test_from_dict_inverts_to_dict_through_json(config: Config) -> None:
     assert from_dict(json.loads(json.dumps(to_dict(config))), label="x") == config
 
 
 @fast
-@given(configs())
+@given(configs)
 def test_annotated_yaml_loads_as_the_same_config(config: Config) -> None:
     document = strict_yaml.parse(annotated_yaml(LoadedConfig(config, "x", {})))
     assert document.errors == [] and from_dict(document.value, label="x") == config
 
 
 @fast
-@given(configs())
+@given(configs)
 def test_a_validated_config_violates_no_constraint(config: Config) -> None:
     assert list(constraints.violations(config)) == []
 
 
 @settings(max_examples=100)
-@given(st.data())
-def test_every_value_within_the_bounds_of_the_schema_is_invalid_only_by_a_constraint(data: st.DataObject) -> None:
-    key = data.draw(st.sampled_from(sorted(LEAVES)))
+@given(st.sampled_from(KEYS), streams)
+def test_every_value_within_the_bounds_of_the_schema_is_invalid_only_by_a_constraint(key: str, stream: Any) -> None:
     try:
-        Config.model_validate(_nested({key: data.draw(LEAVES[key])}))
+        Config.model_validate(nested({key: random_value(key, stream)}))
     except ValidationError as error:
         assert {fault.kind for fault in faults(error)} == {"constraint"}
+
+
+@fast
+@given(configs)
+def test_a_written_config_is_the_same_when_it_is_read(config: Config) -> None:
+    document = strict_yaml.parse(dump_yaml(to_dict(config)))
+    assert document.errors == [] and from_dict(document.value, label="x") == config
+
+
+def _assert_refused_in_lines_that_print(error: ConfigError) -> None:
+    assert error.lines and all(line.isprintable() and len(line) < 500 for line in error.lines)
+
+
+@settings(max_examples=60)
+@given(streams)
+def test_a_nearly_valid_config_is_read_or_refused_in_lines_that_print(stream: Any) -> None:
+    try:
+        from_dict(nearly_valid(stream), label="x")
+    except ConfigError as error:
+        _assert_refused_in_lines_that_print(error)
+
+
+YAML_WORDS = ["inner", "steps", "alpha", ": ", ":\n  ", "\n", "- ", "? ", "[", "]", "{", "}", ",", "'", '"', "\\ud83d"]
+YAML_WORDS += [
+    "&a ",
+    "*a",
+    "!!int ",
+    "|\n ",
+    ">",
+    "#",
+    "---\n",
+    "...\n",
+    "%YAML 1.1\n",
+    "\t",
+    "\ufeff",
+    "\u2028",
+    "1e3",
+    "\\x1b",
+]
+
+
+@settings(max_examples=100)
+@given(
+    st.binary(max_size=40)
+    | st.lists(st.sampled_from(YAML_WORDS), max_size=30).map(lambda words: "".join(words).encode())
+)
+def test_any_bytes_are_read_or_refused_as_a_config(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_bytes(data)
+    try:
+        load_config(str(file))
+    except ConfigError as error:
+        _assert_refused_in_lines_that_print(error)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.text(max_size=30)
+        | st.tuples(st.sampled_from([*FIELDS, "x", "inner.x"]), st.text(max_size=12)).map("=".join)
+        | st.tuples(st.text(max_size=12), st.sampled_from(["=1", "={a: 1}", "=[1"])).map("".join),
+        max_size=4,
+    )
+)
+def test_any_overrides_are_applied_or_refused(overrides: list[str]) -> None:
+    try:
+        override(Config(), overrides, label="x")
+    except ConfigError as error:
+        _assert_refused_in_lines_that_print(error)
 
 
 plain = st.recursive(
@@ -157,7 +163,7 @@ hostile = st.recursive(
 @given(st.dictionaries(st.sampled_from(sorted([*FIELDS, "x", "inner.y", "a\nb", "inner.\x00"])), hostile, max_size=12))
 def test_every_fault_of_a_hostile_config_is_one_line(flat: dict[str, Any]) -> None:
     try:
-        Config.model_validate(_nested(flat))
+        Config.model_validate(nested(flat))
     except ValidationError as error:
         messages = [fault.message for fault in faults(error)]
         assert messages and all(message.isprintable() and len(message) < 400 for message in messages)

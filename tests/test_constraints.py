@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from maml_cli.config import Config, load_config
-from maml_cli.config.constraints import CONSTRAINTS, Constraint
+from maml_cli.config.constraint import Constraint
+from maml_cli.config.constraints import CONSTRAINTS
 from maml_cli.config.fields import FIELDS, choices
 from maml_cli.errors import ConfigError
 
@@ -58,17 +59,22 @@ def test_model_validate_raises_every_violated_constraint_at_once() -> None:
 def test_reasons_of_constraints_name_existing_keys_only() -> None:
     for key, depends_on, _, reason in CONSTRAINTS:
         assert {key, *depends_on} <= FIELDS.keys()
+        if not isinstance(reason, str):
+            continue
         named = re.findall(r"\b(?:tasks|model|inner|outer|run)\.[a-z_.]*[a-z]", reason)
         assert set(named) <= FIELDS.keys(), reason
 
 
 VALUES: dict[str, list[Any]] = {
-    "tasks.x": [(0.0, 1.0), (0.0, 0.0)],
+    "tasks.x": [(0.0, 1.0), (0.0, 0.0), (1.0, 1.0001), (-1e6, 1e6)],
+    "tasks.frequency": [(1.0, 1.0), (0.0, 1e6)],
     "tasks.offset": [(0.0, 0.0), (0.0, 1.0)],
+    "tasks.num_support": [10],
     "tasks.num_query": [1, 2],
-    "model.hidden": [[4], []],
+    "model.hidden": [[4], [], [2000, 2000]],
+    "model.activation": ["relu", "gelu"],
     "model.num_context": [0, 1],
-    "inner.steps": [1, 2],
+    "inner.steps": [1, 2, 20],
     "inner.cg_steps": [5, 6],
     "inner.proximal": [0.0, 1.0, 1e9],
     "inner.first_order_until": [0, 1],
@@ -83,7 +89,8 @@ VALUES: dict[str, list[Any]] = {
 
 def _values(key: str) -> list[Any]:
     words = [None if word == "null" else word for word in choices(FIELDS[key])]
-    return VALUES.get(key) or words or [False, True]
+    new_name = ["unknown"]  # of a later version of the schema: engines support it only once it is listed
+    return VALUES.get(key) or (words + new_name if words else [False, True])
 
 
 def _with_values(section: BaseModel, values: dict[str, Any]) -> Any:
@@ -137,3 +144,43 @@ def test_the_seeds_counted_from_run_seed_end_at_the_largest_seed() -> None:
     assert Config.model_validate({"run": {"seed": first, "seeds": 2}}).seeds == [first, first + 1]
     with pytest.raises(ValidationError, match=r"run\.seeds would exceed the largest seed"):
         Config.model_validate({"run": {"seed": first, "seeds": 3}})
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("outer: {meta_gradient: reptile}\nrun: {engine: native}", "outer.meta_gradient = reptile"),
+        ("inner: {order: implicit, proximal: 1}\nrun: {engine: native}", "inner.order = implicit"),
+        ("inner: {optimizer: adam}\nrun: {engine: native}", "inner.optimizer = adam"),
+        ("inner: {curvature: kronecker}\nrun: {engine: native}", "inner.curvature = kronecker"),
+        ("inner: {proximal: 0.5}\nrun: {engine: native}", "inner.proximal = 0.5"),
+        ("model: {num_context: 3}\nrun: {engine: native}", "model.num_context = 3"),
+        ("model: {oracle: true}\nrun: {engine: native}", "model.oracle = true"),
+        ("model: {activation: gelu}\nrun: {engine: native}", "model.activation = gelu"),
+        ("outer: {optimizer: rmsprop}\nrun: {engine: native}", "outer optimiser rmsprop"),
+        ("inner: {alpha: {learned: true, optimizer: momentum}}\nrun: {engine: native}", "outer optimiser momentum"),
+        ("model: {hidden: [2000, 2000]}\nrun: {engine: native}", "tasks of 169 MiB of memory, more than 64 MiB"),
+        ("inner: {steps: 21}\nrun: {engine: compiled}", "21 inner steps, more than 20 in one graph"),
+        (
+            "inner: {steps: 2}\nouter: {multi_step_loss_until: 5}\nrun: {engine: compiled}",
+            "outer.multi_step_loss_until",
+        ),
+        ("run: {engine: native, device: cuda}", "device cuda"),
+        ("run: {engine: compiled, device: mps}", "device mps"),
+    ],
+)
+def test_a_named_engine_is_refused_where_the_config_has_what_it_does_not_support(
+    text: str, setting: str, tmp_path: Path
+) -> None:
+    """1-2000-2000-1 has 4.008 million parameters, of which the kernel has 8 copies, 3 copies of its 4.000 million
+    hidden weights, and 0.32 million numbers of points: 44.4 million of 4 bytes, 169 MiB."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(str(file))
+    engine = "native" if "native" in text else "compiled"
+    messages = [line.partition(": ")[2] for line in error.value.lines]
+    assert any(line.startswith(f"run.engine {engine} does not support {setting}") for line in messages), messages
+    assert all(line.endswith("; use auto") for line in messages)
+    file.write_text(text.replace(f"engine: {engine}", "engine: auto"))
+    load_config(str(file))

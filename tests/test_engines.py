@@ -441,16 +441,6 @@ def test_auto_is_the_fastest_engine_that_supports_the_config_and_repays_its_comp
         choice = choose_engine(_config(changes), CPU)
         assert choice.name == name and choice.reason.startswith(reason)
     assert choose_engine(_config({}, engine="reference"), CPU) == ("reference", "as asked")
-    refused: dict[str, dict[str, Any]] = {
-        "outer.meta_gradient = reptile": {"outer": {"meta_gradient": "reptile"}},
-        "model.activation = gelu": {"model": {"activation": "gelu"}},
-        "outer optimiser rmsprop": {"outer": {"optimizer": "rmsprop"}},
-        "model.num_context = 3": {"model": {"num_context": 3}},
-        r"tasks of \d+ MiB of memory, more than 64 MiB": {"model": {"hidden": [2000, 2000]}},
-    }
-    for reason, changes in refused.items():
-        with pytest.raises(ConfigError, match=f"engine native does not support {reason}; use run.engine: auto"):
-            choose_engine(_config(changes, engine="native"), CPU)
 
 
 def test_the_estimate_of_eager_is_the_overhead_of_its_passes_and_the_arithmetic() -> None:

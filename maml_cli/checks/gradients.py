@@ -77,7 +77,11 @@ def smooth(config: Config) -> Config:
         changes.append("inner.loss=mse")
     if config.inner.order == "implicit":
         # Small enough for a dense Hessian, convex, and solved to convergence.
-        changes += [f"model.hidden={[min(width, 8) for width in config.model.hidden]}", "inner.cg_steps=500"]
+        changes += [
+            f"model.hidden={[min(width, 8) for width in config.model.hidden]}",
+            "inner.cg_steps=500",
+            "run.engine=auto",
+        ]
         changes.append(f"inner.proximal={max(config.inner.proximal, 10)}")
     return override(config, changes, label="check")
 

@@ -53,9 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if arguments is None and sys.argv[1:2] != ["train"] and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `maml eval ... | head -1` ends as other commands do
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ± or arrows shows ? for them
+            stream.reconfigure(errors=errors)  # a table keeps its columns: ? for ± in an encoding without it
     with exit_on_error():
         exit_code = app(arguments, prog_name="maml", standalone_mode=False)
         sys.exit(exit_code or 0)

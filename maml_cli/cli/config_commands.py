@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from maml_cli.cli.exit_codes import print_path
 from maml_cli.cli.options import PresetArg, SetOpt, SourceArg, register
+from maml_cli.errors import printable
 
 presets_app = typer.Typer(help="List, print or copy the configs that come with maml.")
 config_app = typer.Typer(help="Check a config, or show it with every default filled in.", no_args_is_help=True)
@@ -41,7 +43,7 @@ def presets_copy(
     from maml_cli.config import presets
 
     presets.copy(name, file)
-    typer.echo(file)
+    print_path(file)
 
 
 def config_check(source: SourceArg, overrides: SetOpt = None) -> None:
@@ -56,7 +58,7 @@ def config_check(source: SourceArg, overrides: SetOpt = None) -> None:
     from maml_cli.config import load_config
 
     load_config(source, overrides or [])
-    typer.echo(f"{source}: valid")
+    typer.echo(f"{printable(source)}: valid")
 
 
 def config_show(source: SourceArg, overrides: SetOpt = None) -> None:

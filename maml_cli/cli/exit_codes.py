@@ -1,15 +1,16 @@
 """Errors as the user sees them: one line on stderr, `subject: problem; advice`, and an exit code."""
 
 import contextlib
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from maml_cli.errors import ConfigError, FileError, UserError
+from maml_cli.errors import ConfigError, FileError, UserError, printable
 
 # The base of all errors of a command line. It has no public name: typer carries its own copy of click.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -21,17 +22,17 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _fail(str(error), error.exit_code)
+        _fail(error.lines, error.exit_code)
     except UsageError as error:
         _fail(_usage_message(error), ConfigError.exit_code)
     except OSError as error:
         file = f"{error.filename}: " if error.filename else ""
-        _fail(f"{file}{error.strerror or error}", FileError.exit_code)
+        _fail([f"{file}{error.strerror or error}"], FileError.exit_code)
     except (MemoryError, RuntimeError) as error:
         out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         if not out_of_memory and "can't allocate memory" not in str(error):
             raise
-        _fail("out of memory; try fewer tasks, points or steps, or a smaller network", ConfigError.exit_code)
+        _fail(["out of memory; try fewer tasks, points or steps, or a smaller network"], ConfigError.exit_code)
 
 
 @contextlib.contextmanager
@@ -46,12 +47,28 @@ def writing(option: str, path: Path | None) -> Iterator[None]:
         raise FileError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
-def _usage_message(error: Any) -> str:
+def print_path(path: str | Path) -> None:
+    """Print a path to stdout: its bytes, as a script needs them; on a terminal, escapes for what does not print."""
+    sys.stdout.flush()
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None or sys.stdout.isatty():
+        typer.echo(printable(str(path)))
+    else:
+        binary.write(os.fsencode(path) + b"\n")
+        binary.flush()
+
+
+def _usage_message(error: Any) -> list[str]:
+    """The lines of a message about the command line: a page of help, or one line."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return str(error.format_message()).splitlines()
+    return [_usage_problem(error)]
+
+
+def _usage_problem(error: Any) -> str:
     """The message of an unknown option or command, a missing argument, or a value that its parser refused."""
     kind = type(error).__name__
     page = f"see {error.ctx.command_path if error.ctx else 'maml'} --help"
-    if kind == "NoArgsIsHelpError":
-        return str(error.format_message())
     if kind == "NoSuchOption":
         close = f"did you mean {', '.join(sorted(error.possibilities))}?" if error.possibilities else page
         return f"{error.option_name}: no such option; {close}"
@@ -85,9 +102,8 @@ def _without_subject(message: str) -> str:
     return words[:1].lower() + words[1:]
 
 
-def _fail(message: str, exit_code: int) -> None:
-    # No escape sequence of a hostile file reaches the terminal.
-    plain = "".join(character if character.isprintable() or character == "\n" else "?" for character in message)
+def _fail(lines: Sequence[str], exit_code: int) -> None:
+    plain = "\n".join(map(printable, lines))
     if plain:
         with contextlib.suppress(OSError):  # stderr on a full disk: the exit code still says what kind of error
             typer.echo(plain, err=True)

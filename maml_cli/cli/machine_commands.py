@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from maml_cli.cli.options import CheckpointOpt, ConfigOpt, JsonOpt, RunArg, SetOpt, choose_run
-from maml_cli.errors import ConfigError
+from maml_cli.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from maml_cli.config import Config
@@ -55,7 +55,7 @@ def info(as_json: JsonOpt = False) -> None:
         typer.echo(to_json(dict(facts)))
         return
     for name, value in facts.items():
-        typer.echo(f"{name:15} {value}")
+        typer.echo(f"{name:15} {printable(str(value))}")
 
 
 def _config(run: Path | None, checkpoint: Path | None, source: str | None, overrides: list[str]) -> "Config":

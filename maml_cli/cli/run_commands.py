@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maml_cli.cli.exit_codes import writing
+from maml_cli.cli.exit_codes import print_path, writing
 from maml_cli.cli.options import (
     FILE_FORMATS,
     CheckpointOpt,
@@ -120,7 +120,7 @@ def plot(
     shown = show_steps.values if show_steps else ()
     with writing("--out", out):
         for file in draw(trained_run, protocol, kinds=kinds, file_format=file_format, out=out, show_steps=shown):
-            typer.echo(file)
+            print_path(file)
 
 
 def compare(

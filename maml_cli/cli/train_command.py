@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
+from maml_cli.cli.exit_codes import print_path
 from maml_cli.cli.options import ConfigOpt, DeviceOpt, JsonOpt, ResumeOpt, RunDirOpt, SetOpt
+from maml_cli.errors import printable
 
 
 def train(
@@ -37,9 +39,12 @@ def train(
             f"{plan.run_directory}: nothing written (--dry-run)",
             *training_summary(plan.config, plan.device, plan.engine),
         ]
-        typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(lines))
+        typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(map(printable, lines)))
         return
     session = run_session(plan, quiet=quiet)
-    typer.echo(to_json(training_document(session)) if as_json else session.run)
+    if as_json:
+        typer.echo(to_json(training_document(session)))
+    else:
+        print_path(session.run)
     if session.exit_code:
         raise typer.Exit(session.exit_code)

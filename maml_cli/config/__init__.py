@@ -7,15 +7,33 @@ from maml_cli.lazy import lazy_attributes
 if TYPE_CHECKING:
     from maml_cli.config.configs_page import configs_readme, presets_markdown
     from maml_cli.config.dump import annotated_yaml, to_dict
+    from maml_cli.config.engine_support import (
+        ADJOINT_LIMITS,
+        ENGINE_DEVICES,
+        ENGINE_LIMITS,
+        KERNEL_ACTIVATIONS,
+        KERNEL_LOSSES,
+        KERNEL_OPTIMIZERS,
+        exceeded,
+        kernel_task_bytes,
+    )
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, override
     from maml_cli.config.schema import Config
 
 __all__ = [
+    "ADJOINT_LIMITS",
+    "ENGINE_DEVICES",
+    "ENGINE_LIMITS",
+    "KERNEL_ACTIVATIONS",
+    "KERNEL_LOSSES",
+    "KERNEL_OPTIMIZERS",
     "Config",
     "annotated_yaml",
     "configs_readme",
+    "exceeded",
     "from_dict",
+    "kernel_task_bytes",
     "key_table_markdown",
     "load_config",
     "load_config_file",
@@ -24,18 +42,21 @@ __all__ = [
     "to_dict",
 ]
 
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "Config": "schema",
-        "annotated_yaml": "dump",
-        "configs_readme": "configs_page",
-        "from_dict": "load",
-        "key_table_markdown": "key_table",
-        "load_config": "load",
-        "load_config_file": "load",
-        "override": "load",
-        "presets_markdown": "configs_page",
-        "to_dict": "dump",
-    },
-)
+_MODULES = {
+    "configs_page": ["configs_readme", "presets_markdown"],
+    "dump": ["annotated_yaml", "to_dict"],
+    "engine_support": [
+        "ADJOINT_LIMITS",
+        "ENGINE_DEVICES",
+        "ENGINE_LIMITS",
+        "KERNEL_ACTIVATIONS",
+        "KERNEL_LOSSES",
+        "KERNEL_OPTIMIZERS",
+        "exceeded",
+        "kernel_task_bytes",
+    ],
+    "key_table": ["key_table_markdown"],
+    "load": ["from_dict", "load_config", "load_config_file", "override"],
+    "schema": ["Config"],
+}
+__getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -5,30 +5,23 @@ A setting without effect is refused as well, so that nobody takes its results fo
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from maml_cli.config.constraint import Constraint, Violation
+from maml_cli.config.engine_support import ENGINE_CONSTRAINTS
+from maml_cli.config.numeric_constraints import NUMERIC_CONSTRAINTS
 
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
 
 
-class Constraint(NamedTuple):
-    """A constraint across keys.
-
-    key: the key to blame, such as `inner.alpha.per`.
-    depends_on: the other keys that `is_violated` reads.
-    is_violated: whether a config violates it.
-    reason: words that follow the key in a message.
-    """
-
-    key: str
-    depends_on: list[str]
-    is_violated: "Callable[[Config], bool]"
-    reason: str
-
-
-def violations(config: "Config") -> list[Constraint]:
+def violations(config: "Config") -> list[Violation]:
     """Every constraint that `config` violates, in the order of CONSTRAINTS."""
-    return [constraint for constraint in CONSTRAINTS if constraint.is_violated(config)]
+    return [
+        Violation(key, depends_on, reason if isinstance(reason, str) else reason(config))
+        for key, depends_on, is_violated, reason in CONSTRAINTS
+        if is_violated(config)
+    ]
 
 
 def _is_implicit(config: "Config") -> bool:
@@ -134,7 +127,7 @@ REPTILE_AND_JOINT = [
 ]
 
 CONSTRAINTS = [
-    Constraint("tasks.x", [], lambda c: c.tasks.x[0] == c.tasks.x[1], "must be [low, high] with low below high"),
+    *NUMERIC_CONSTRAINTS,
     *_without_effect(
         {"tasks.query_sampling": "uniform"},
         lambda c: c.tasks.num_query == 1,
@@ -195,6 +188,7 @@ CONSTRAINTS = [
     ),
     *IMPLICIT,
     *REPTILE_AND_JOINT,
+    *ENGINE_CONSTRAINTS,
     *_without_effect(
         {"run.seed": 0}, lambda c: isinstance(c.run.seeds, list), ["run.seeds"], "run.seeds lists the seeds"
     ),
@@ -203,17 +197,5 @@ CONSTRAINTS = [
         ["run.seed"],
         lambda c: isinstance(c.run.seeds, int) and c.run.seed + c.run.seeds > 2**63,
         "would exceed the largest seed, 2^63 - 1",
-    ),
-    Constraint(
-        "inner.alpha.init",
-        ["run.dtype"],
-        lambda c: c.run.dtype == "float32" and c.inner.alpha.init > 3e38,
-        "must be at most 3e38, the range of float32",
-    ),
-    Constraint(
-        "run.dtype",
-        ["run.device"],
-        lambda c: c.run.device == "mps" and c.run.dtype == "float64",
-        "must be float32 on mps, which has no float64",
     ),
 ]

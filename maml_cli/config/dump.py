@@ -10,6 +10,9 @@ from maml_cli.config.formatting import Key
 from maml_cli.config.loaded import LoadedConfig
 from maml_cli.config.schema import Config
 
+MAX_WIDTH = 60
+"""Longest line whose comment stands in a column with those of the others."""
+
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The config as nested dictionaries of plain values, in the order of the schema."""
@@ -27,7 +30,7 @@ def annotated_yaml(loaded: LoadedConfig) -> str:
         open_sections = key[:-1]
         text = yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
         lines.append((f"{'  ' * (len(key) - 1)}{key[-1]}: {text}", f"# {loaded.origin(key)}"))
-    width = max(len(text) for text, _ in lines)
+    width = max(len(text) for text, _ in lines if len(text) <= MAX_WIDTH)
     return "".join(f"{text:{width}}  {comment}".rstrip() + "\n" for text, comment in lines)
 
 

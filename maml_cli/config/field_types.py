@@ -1,15 +1,24 @@
 """Field types of the schema that pydantic lacks: ranges, seeds and widths, each with the text of what it takes."""
 
 import math
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
+from maml_cli.config.formatting import format_number
+
 MAX_SEEDS = 1024
 MAX_STEPS = 99_999_999
 MAX_LAYERS = 16
 MAX_WIDTH = 8192
+MAX_RADIANS = 1e6
+"""Largest magnitude of inputs, frequencies and phases: in float64 the phase of a sinusoid, at most their product, then
+has an error below 0.001 radians."""
+MAX_TARGET = 1e30
+"""Largest magnitude of targets: within the range of float32; and fourth powers, of which the variances of squared
+errors consist, are within that of float64."""
 
 
 class Takes(NamedTuple):
@@ -21,13 +30,15 @@ class Takes(NamedTuple):
     text: str
 
 
-def _as_range(value: Any) -> tuple[float, ...]:
-    """(low, high) from [low, high], or (x, x) from the number x."""
+def _as_range(value: Any, *, most: float) -> tuple[float, ...]:
+    """(low, high) from [low, high], or (x, x) from the number x, each at most `most` in magnitude."""
     numbers = value if isinstance(value, list | tuple) else [value, value]
     if len(numbers) != 2 or not all(_is_finite(number) for number in numbers):
         raise PydanticCustomError("range", "must be a number or [low, high]")
     if numbers[0] > numbers[1]:
         raise PydanticCustomError("range", "must have its low end first")
+    if max(map(abs, numbers)) > most:
+        raise PydanticCustomError("range", f"must be at most {format_number(most)} in magnitude")
     return tuple(float(number) for number in numbers)
 
 
@@ -58,9 +69,18 @@ def _as_seeds(value: Any) -> Any:
     return value
 
 
-_AnyRange = Annotated[tuple[float, float], BeforeValidator(_as_range), PlainSerializer(_from_range)]
-NumberOrRange = Annotated[_AnyRange, Takes("number or [low, high]")]
-Range = Annotated[_AnyRange, Takes("[low, high]")]
+def _within(most: float) -> BeforeValidator:
+    return BeforeValidator(partial(_as_range, most=most))
+
+
+def _range(text: str, most: float) -> Takes:
+    return Takes(f"{text}, within +-{format_number(most)}")
+
+
+_Plain = PlainSerializer(_from_range)
+TargetRange = Annotated[tuple[float, float], _within(MAX_TARGET), _Plain, _range("number or [low, high]", MAX_TARGET)]
+AngleRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range("number or [low, high]", MAX_RADIANS)]
+InputRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range("[low, high]", MAX_RADIANS)]
 Seeds = Annotated[
     int | list[int] | None,
     BeforeValidator(_as_seeds),

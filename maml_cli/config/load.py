@@ -8,26 +8,30 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from maml_cli.config import presets, strict_yaml
+from maml_cli.config import limits, presets, strict_yaml
 from maml_cli.config.dump import leaves, to_dict
-from maml_cli.config.formatting import Key
+from maml_cli.config.formatting import Key, format_key
 from maml_cli.config.loaded import LoadedConfig, Origin
 from maml_cli.config.schema import Config
 from maml_cli.config.validation_messages import Fault, faults
-from maml_cli.errors import ConfigError
+from maml_cli.errors import ConfigError, printable, shorten
 from maml_cli.reading import read_file, read_file_or_pipe
 
 MAX_PROBLEMS = 100
-CONFIG_BYTES = 100_000
-"""Largest config; YAML is read at about 150 kB/s."""
+"""Lines of a message, and problems that are put into words; the others are counted."""
+MAX_POSITION = 100
+"""Characters of an override in a message."""
+CONFIG_BYTES = 4 * limits.MAX_CHARACTERS
+"""Largest file of a config that is read: a character has at most four bytes in UTF-8."""
+NOT_A_MAPPING = "a config must be a mapping of sections, such as inner:"
 
 
 class _Problem(NamedTuple):
-    """A line of a ConfigError: its rank, the position and the message."""
+    """A line of a ConfigError: its rank, the position, and the message or the fault that it describes."""
 
     order: tuple[int, int, int]
     position: str
-    message: str
+    cause: str | Fault
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -50,8 +54,7 @@ def _parse(content: bytes, path: Path, overrides: Sequence[str]) -> LoadedConfig
     problems = [_Problem((0, *error.mark), _at(label, error.mark), error.message) for error in document.errors]
     data: Any = {} if document.value is None else document.value
     if not isinstance(data, dict):
-        message = "a config must be a mapping of sections, such as inner:"
-        problems.append(_Problem((0, 1, 1), f"{label}:1:1", message))
+        problems.append(_Problem((0, 1, 1), f"{label}:1:1", NOT_A_MAPPING))
         data = {}
     origins = {
         key: Origin(f"{label}:{mark.line}", _at(label, mark), _at(label, value_mark), (0, *mark))
@@ -66,8 +69,11 @@ def override(config: Config, overrides: Sequence[str], *, label: str) -> Config:
     return _resolve(to_dict(config), label, {}, overrides, [])[0]
 
 
-def from_dict(data: dict[str, Any], *, label: str) -> Config:
-    """The inverse of `to_dict`; raises ConfigError, in which `label` names the config."""
+def from_dict(data: Any, *, label: str) -> Config:
+    """The inverse of `to_dict`; raises ConfigError, in which `label` names the config, for all other data."""
+    problem = limits.plain_values_problem(data)
+    if problem or not isinstance(data, dict):
+        raise ConfigError(f"{label}: {problem or NOT_A_MAPPING}")
     return _resolve(copy.deepcopy(data), label, {}, (), [])[0]
 
 
@@ -83,8 +89,12 @@ def _resolve(
     Raises ConfigError with `problems` and all further ones, if there are any.
     """
     problems = list(problems)
+    if len(overrides) > limits.MAX_OVERRIDES or sum(map(len, overrides)) > limits.MAX_CHARACTERS:
+        most = f"at most {limits.MAX_OVERRIDES:,}, of {limits.MAX_CHARACTERS:,} characters in all"
+        raise ConfigError(f"--set: {len(overrides):,} overrides; a config takes {most}")
     for index, text in enumerate(overrides):
-        origin = Origin("--set", f"--set {text}", f"--set {text}", (1, index, 0))
+        position = f"--set {shorten(text, MAX_POSITION)}"
+        origin = Origin("--set", position, position, (1, index, 0))
         try:
             key, value = _parse_override(text)
             _assign(data, key, value)
@@ -96,9 +106,9 @@ def _resolve(
     config, invalid = _validate(data)
     for fault in invalid:
         origin = _nearest(origins, fault.key) or Origin(label, label, label, (2, 0, 0))
-        problems.append(_Problem(origin.order, origin.key if fault.kind == "key" else origin.value, fault.message))
+        problems.append(_Problem(origin.order, origin.key if fault.kind == "key" else origin.value, fault))
     if problems or config is None:
-        raise ConfigError(_list_problems(problems))
+        raise ConfigError(*_list_problems(problems))
     return config, origins
 
 
@@ -127,10 +137,15 @@ def _depends_on_any(fault: Fault, keys: Sequence[Key]) -> bool:
     return any(key[: len(known)] == known[: len(key)] for key in keys for known in fault.depends_on)
 
 
-def _list_problems(problems: Sequence[_Problem]) -> str:
-    lines = list(dict.fromkeys(f"{problem.position}: {problem.message}" for problem in sorted(problems)))
-    more = [f"... and {len(lines) - MAX_PROBLEMS:,} more"] if len(lines) > MAX_PROBLEMS else []
-    return "\n".join(lines[:MAX_PROBLEMS] + more)
+def _list_problems(problems: Sequence[_Problem]) -> list[str]:
+    """The lines of a message: the first problems by their position, and the number of further ones."""
+    ordered = sorted(problems, key=lambda problem: (problem.order, problem.position))
+    lines = [
+        f"{position}: {cause.message if isinstance(cause, Fault) else cause}"
+        for _, position, cause in ordered[:MAX_PROBLEMS]
+    ]
+    num_more = len(ordered) - MAX_PROBLEMS
+    return [*dict.fromkeys(lines), *([f"... and {num_more:,} more"] if num_more > 0 else [])]
 
 
 def _parse_override(text: str) -> tuple[Key, Any]:
@@ -138,6 +153,10 @@ def _parse_override(text: str) -> tuple[Key, Any]:
     key = tuple(name.strip().split("."))
     if not equals or not all(key):
         raise ValueError("must be KEY=VALUE, such as inner.steps=5")
+    if len(key) > limits.MAX_DEPTH:
+        raise ValueError(limits.TOO_DEEP)
+    if limits.is_no_text(name):
+        raise ValueError(f"key with {limits.NOT_TEXT}")
     document = strict_yaml.parse(value)
     if document.errors:
         raise ValueError(document.errors[0].message)
@@ -154,7 +173,7 @@ def _assign(data: dict[str, Any], key: Key, value: Any) -> None:
             data[str(name)] = {}
         data = data[str(name)]
         if not isinstance(data, dict):
-            raise ValueError(f"{'.'.join(map(str, key[:depth]))} is a value, not a section")
+            raise ValueError(f"{format_key(key[:depth])} is a value, not a section")
     data[str(key[-1])] = value
 
 
@@ -181,7 +200,7 @@ def _at(label: str, mark: strict_yaml.Mark) -> str:
 
 def _relative(path: Path) -> str:
     relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
+    return printable(str(path) if relative.startswith("..") else relative)
 
 
 def _decode(data: bytes, path: Path) -> str:

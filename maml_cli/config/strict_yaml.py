@@ -6,11 +6,14 @@ aliases and tags are errors (PyYAML itself reads YAML 1.1, and of two equal keys
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import yaml
 
+from maml_cli.config import limits
 from maml_cli.config.formatting import Key, format_key
+from maml_cli.errors import shorten
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*|)(\.[0-9]*)?([eE][-+]?[0-9]+)?")
@@ -59,19 +62,25 @@ class Document(NamedTuple):
 
 
 def parse(text: str) -> Document:
-    """Read one YAML document. Bad YAML does not raise: its errors are in `errors`."""
+    """Read one YAML document. Bad YAML does not raise: its errors are in `errors`.
+
+    PyYAML's events are read one by one, up to the limits on the size of a config: no tree of nodes is built.
+    """
+    if len(text) > limits.MAX_CHARACTERS:
+        return Document(None, {}, [YamlError(Mark(1, 1), limits.TOO_LONG)])
     locations: dict[Key, Location] = {}
     errors: list[YamlError] = []
+    value = None
     try:
-        # Nodes are composed only without aliases, which can stand for exponentially many nodes.
-        has_tree = _check_events(text, errors)
-        node = yaml.compose(text, Loader=yaml.SafeLoader) if has_tree else None
-        value = _value(node, (), locations, errors) if node is not None else None
-    except RecursionError:
-        return Document(None, {}, [YamlError(Mark(1, 1), "nested too deeply to be a config")])
+        events = _events(text, errors)
+        for event in events:
+            value = _value(event, (), events, locations, errors)
+    except StopIteration:  # the events end at a limit, inside a value
+        return Document(None, {}, errors)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        return Document(None, {}, [YamlError(_mark(mark), f"not valid YAML: {error.problem or error.context}")])
+        problem = shorten(error.problem or error.context or "", 120)
+        return Document(None, {}, [YamlError(_mark(mark), f"not valid YAML: {problem}")])
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
@@ -79,61 +88,103 @@ def parse(text: str) -> Document:
     return Document(value, locations, errors)
 
 
-def _check_events(text: str, errors: list[YamlError]) -> bool:
-    """Append the anchors, aliases, tags and further documents in `text` to `errors`.
+def _events(text: str, errors: list[YamlError]) -> Iterator[yaml.Event]:
+    """The events of the values in `text`, up to the first error of its size or of a second document.
 
-    Returns whether the text is a single document without aliases.
+    Appends that error, and all anchors, aliases and tags, to `errors`.
     """
-    num_documents, num_aliases = 0, 0
+    num_values, depth, num_documents = 0, 0, 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         mark = _mark(event.start_mark)
-        if isinstance(event, yaml.DocumentStartEvent):
-            num_documents += 1
-            if num_documents == 2:
-                errors.append(YamlError(mark, "a second document; one file holds one config"))
-        elif isinstance(event, yaml.AliasEvent):
-            num_aliases += 1
-            errors.append(YamlError(mark, f"alias *{event.anchor}: write the value out"))
+        num_documents += isinstance(event, yaml.DocumentStartEvent)
+        num_values += isinstance(event, yaml.NodeEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        limit = _exceeded_limit(num_documents, num_values, depth)
+        if limit:
+            errors.append(YamlError(mark, limit))
+            return
+        if isinstance(event, yaml.AliasEvent):
+            errors.append(YamlError(mark, f"alias *{shorten(str(event.anchor), 60)}: write the value out"))
         elif isinstance(event, yaml.NodeEvent):
             if event.anchor:
-                errors.append(YamlError(mark, f"anchor &{event.anchor}: write the value out where it is needed"))
+                anchor = shorten(event.anchor, 60)
+                errors.append(YamlError(mark, f"anchor &{anchor}: write the value out where it is needed"))
             tag = getattr(event, "tag", None)
             if tag not in (None, "!"):
-                errors.append(YamlError(mark, f"tag {tag}: only plain values are read"))
-    return num_documents <= 1 and num_aliases == 0
+                errors.append(YamlError(mark, f"tag {shorten(tag, 60)}: only plain values are read"))
+        if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+            yield event
 
 
-def _value(node: yaml.Node, path: Key, locations: dict[Key, Location], errors: list[YamlError]) -> Any:
-    """The value of `node`; the positions of its keys go to `locations`, duplicate keys and the like to `errors`."""
-    if isinstance(node, yaml.MappingNode):
-        return _mapping(node, path, locations, errors)
-    if isinstance(node, yaml.SequenceNode):
-        items = []
-        for index, item in enumerate(node.value):
-            locations[(*path, index)] = Location(_mark(item.start_mark), _mark(item.start_mark))
-            items.append(_value(item, (*path, index), locations, errors))
+def _exceeded_limit(num_documents: int, num_values: int, depth: int) -> str | None:
+    if num_documents > 1:
+        return "a second document; one file holds one config"
+    if num_values > limits.MAX_VALUES:
+        return limits.TOO_MANY
+    return limits.TOO_DEEP if depth > limits.MAX_DEPTH else None
+
+
+def _value(
+    event: yaml.Event,
+    path: Key,
+    events: Iterator[yaml.Event],
+    locations: dict[Key, Location],
+    errors: list[YamlError],
+) -> Any:
+    """The value that begins with `event`; its other events are taken from `events`.
+
+    The positions of its keys go to `locations`, duplicate keys and the like to `errors`.
+    """
+    if isinstance(event, yaml.MappingStartEvent):
+        return _mapping(path, events, locations, errors)
+    if isinstance(event, yaml.SequenceStartEvent):
+        items: list[Any] = []
+        while not isinstance(item := next(events), yaml.CollectionEndEvent):
+            mark, key = _mark(item.start_mark), (*path, len(items))
+            if not isinstance(item, yaml.AliasEvent):
+                locations[key] = Location(mark, mark)
+                items.append(_value(item, key, events, locations, errors))
         return items
-    is_quoted = not isinstance(node, yaml.ScalarNode) or node.style is not None
-    return str(node.value) if is_quoted else scalar(str(node.value))
+    if not isinstance(event, yaml.ScalarEvent):
+        return None  # an alias, which is an error
+    return _text(event, errors) if event.style is not None else scalar(event.value)
 
 
 def _mapping(
-    node: yaml.MappingNode, path: Key, locations: dict[Key, Location], errors: list[YamlError]
+    path: Key, events: Iterator[yaml.Event], locations: dict[Key, Location], errors: list[YamlError]
 ) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        mark = _mark(key_node.start_mark)
-        if not isinstance(key_node, yaml.ScalarNode):
+    while not isinstance(key_event := next(events), yaml.CollectionEndEvent):
+        mark = _mark(key_event.start_mark)
+        if not isinstance(key_event, yaml.ScalarEvent):
             errors.append(YamlError(mark, "a key must be a single word"))
+            _value(key_event, path, events, {}, [])
+            _value(next(events), path, events, {}, [])
             continue
-        key = (*path, str(key_node.value))
+        key = (*path, _text(key_event, errors))
+        value_event = next(events)
         if key[-1] in mapping:
             first = locations[key].key.line
             errors.append(YamlError(mark, f"{format_key(key)}: duplicate key, first on line {first}"))
+            _value(value_event, path, events, {}, [])
             continue
-        locations[key] = Location(mark, _mark(value_node.start_mark))
-        mapping[str(key[-1])] = _value(value_node, key, locations, errors)
+        if isinstance(value_event, yaml.AliasEvent):
+            continue
+        locations[key] = Location(mark, _mark(value_event.start_mark))
+        mapping[str(key[-1])] = _value(value_event, key, events, locations, errors)
     return mapping
+
+
+def _text(event: yaml.ScalarEvent, errors: list[YamlError]) -> str:
+    """The text of a scalar, with the surrogate pairs by which JSON escapes characters beyond U+FFFF joined."""
+    text = str(event.value)
+    if not limits.is_no_text(text):
+        return text
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        errors.append(YamlError(_mark(event.start_mark), limits.NOT_TEXT))
+        return ascii(text)
 
 
 def scalar(text: str) -> Any:

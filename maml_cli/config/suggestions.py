@@ -30,21 +30,40 @@ def suggest_boolean(value: Any) -> str | None:
 def suggest_key(key: str, known: Sequence[str]) -> str | None:
     """The keys among `known` that the unknown `key` probably means, joined by `or`; None if unclear.
 
-    In order: a synonym, the same name in the same section or in others, a name spelt alike in the same section or, if
-    very much so, in others.
+    Names in the same section that differ by one edit are always among them. In order: a synonym, the same name in the
+    same section or in others, a name spelt alike in the same section or, if very much so, in others.
     """
     section, name = _split(key)
-    siblings = [path for path in known if _split(path)[0] == section]
-    by_sibling = {_split(path)[1]: path for path in siblings}
+    by_sibling = {_split(path)[1]: path for path in known if _split(path)[0] == section}
+    close = [path for sibling, path in by_sibling.items() if _is_one_edit(name.lower(), sibling)]
+    if close:
+        synonym = _lookup(key, KEYS) or _lookup(name, KEYS)
+        return " or ".join(dict.fromkeys([*([synonym] if synonym else []), *close]))
     alike = _spelt_alike(name, by_sibling)
     alike_anywhere = _spelt_alike(name, {_split(path)[1] for path in known}, cutoff=0.8)
     return (
         _lookup(key, KEYS)
-        or " or ".join(_same_name(name, siblings) or _same_name(name, known))
+        or " or ".join(_same_name(name, by_sibling.values()) or _same_name(name, known))
         or _lookup(name, KEYS)
         or (by_sibling[alike] if alike else None)
         or (" or ".join(_same_name(alike_anywhere, known)) if alike_anywhere else None)
     )
+
+
+def _is_one_edit(name: str, other: str) -> bool:
+    """Whether two names differ by a letter that one of them lacks, by another letter, or by two that are exchanged."""
+    if abs(len(name) - len(other)) > 1:
+        return False
+    start = _common_start(name, other)
+    end = _common_start(name[start:][::-1], other[start:][::-1])
+    left, right = name[start : len(name) - end], other[start : len(other) - end]
+    return max(len(left), len(right)) == 1 or (len(left) == 2 and left == right[::-1])
+
+
+def _common_start(left: str, right: str) -> int:
+    """The number of characters that two names have in common from their start."""
+    differs = (index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
+    return next(differs, min(len(left), len(right)))
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from maml_cli.config.constraints import Constraint
+from maml_cli.config.constraint import Violation
 from maml_cli.config.fields import FIELDS, choices, names_in
 from maml_cli.config.formatting import Key, format_key, format_number, format_value
 from maml_cli.config.suggestions import suggest_boolean, suggest_key, suggest_value
@@ -31,31 +31,37 @@ class Fault(NamedTuple):
 
     kind: `key` for an unknown key, `value` for an invalid value, `constraint` for a violated constraint.
     key: the key to blame.
-    message: one line that names the key.
+    cause: pydantic's error, or the violated constraint.
     depends_on: the other keys that a violated constraint is about.
     """
 
     kind: Literal["key", "value", "constraint"]
     key: Key
-    message: str
+    cause: ErrorDetails | Violation
     depends_on: tuple[Key, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """One line that names the key; formatted on demand, because hints take longer than the validation."""
+        cause = self.cause
+        return f"{cause.key} {cause.reason}" if isinstance(cause, Violation) else format_error(cause)
 
 
 def faults(error: ValidationError) -> list[Fault]:
     """The faults in `error`: one for each violated constraint, where all values are valid, else one for each key."""
     result = []
-    for item in error.errors():
+    for item in error.errors(include_url=False):
         if item["type"] == "violations":
             result += [_constraint_fault(constraint) for constraint in item["ctx"]["violations"]]
         else:
             kind: Literal["key", "value"] = "key" if item["type"] == "extra_forbidden" else "value"
-            result.append(Fault(kind, tuple(item["loc"]), format_error(item)))
+            result.append(Fault(kind, tuple(item["loc"]), item))
     return result
 
 
-def _constraint_fault(constraint: Constraint) -> Fault:
+def _constraint_fault(constraint: Violation) -> Fault:
     key, *depends_on = (tuple(key.split(".")) for key in (constraint.key, *constraint.depends_on))
-    return Fault("constraint", key, f"{constraint.key} {constraint.reason}", tuple(depends_on))
+    return Fault("constraint", key, constraint, tuple(depends_on))
 
 
 def format_error(item: ErrorDetails) -> str:

@@ -22,21 +22,11 @@ from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.engines.traced_step import Buffers, LearnedTensor, RunCounters, StepInputs, TracedStep, traced_step
 from maml_cli.experiment import Experiment, first_order_until
 
-MAX_UNROLLED_STEPS = 20
-"""Inner steps, with those of conjugate gradients, up to which a graph is compiled in reasonable time."""
 
-
-def compiled_unsupported(config: Config, device: torch.device) -> Iterator[str]:
-    """Settings that the engine does not support."""
-    steps = config.inner.steps + (config.inner.cg_steps if config.inner.order == "implicit" else 0)
-    if steps > MAX_UNROLLED_STEPS:
-        yield f"{steps} inner steps, more than {MAX_UNROLLED_STEPS} in one graph"
-    if config.outer.multi_step_loss_until:
-        yield "outer.multi_step_loss_until, a loss that changes at every step"
+def compiled_unsupported(device: torch.device) -> Iterator[str]:
+    """Parts of the machine that compiling for `device` needs and that are missing."""
     if device.type == "cpu" and kernel_build.compiler() is None:
         yield "systems without a C++ compiler"
-    if device.type == "mps":
-        yield "device mps"
 
 
 def compiled_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:

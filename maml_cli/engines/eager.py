@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from maml_cli.config import Config
+from maml_cli.config import ADJOINT_LIMITS, Config, exceeded
 from maml_cli.core import (
     ACTIVATION_DERIVATIVES,
     ACTIVATIONS,
@@ -97,24 +97,8 @@ def _network_spec(config: Config) -> NetworkSpec:
 
 
 def adjoint_unsupported(config: Config) -> Iterator[str]:
-    """Settings of `config` that the adjoint method does not support.
-
-    Names are listed by what is supported, so that a new name is not differentiated as an old one.
-    """
-    inner = config.inner
-    for key, name, supported in (
-        ("outer.meta_gradient", config.outer.meta_gradient, ("query",)),
-        ("inner.order", inner.order, ("second", "first")),
-        ("inner.optimizer", inner.optimizer, ("sgd",)),
-        ("inner.curvature", inner.curvature, ("none", "kronecker")),
-        ("inner.alpha.sign", inner.alpha.sign, ("free", "positive")),
-    ):
-        if name not in supported:
-            yield f"{key} = {name}"
-    if inner.proximal:
-        yield f"inner.proximal = {inner.proximal:g}"
-    if config.model.num_context:
-        yield f"model.num_context = {config.model.num_context}"
+    """Settings of `config` that the adjoint method does not support."""
+    return exceeded(ADJOINT_LIMITS, config)
 
 
 def _average(config: Config, meta_gradient: MetaGradient) -> AverageGradient:

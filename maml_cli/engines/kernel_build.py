@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_LOSSES, kernel_task_bytes
 from maml_cli.errors import FileError
 from maml_cli.runs import write_atomic
 
@@ -28,9 +29,6 @@ LIBRARY_FLAGS = ("-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 900.0
 """Time limit of a compilation: the largest kernels take a minute."""
 
-# In the order of the enumerations in network.h.
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "sin", "softplus", "silu")
-LOSSES = ("mse", "l1", "huber")
 C_TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -41,7 +39,7 @@ class KernelSpec(NamedTuple):
     widths: units of each layer: the input (1), the hidden layers, the output (1).
     num_support, num_query: points of a task.
     inner_steps: steps of the inner loop, at least 1.
-    activation, loss: of the network and of its points, of `ACTIVATIONS` and `LOSSES`.
+    activation, loss: of the network and of its points, of `KERNEL_ACTIVATIONS` and `KERNEL_LOSSES`.
     alpha_steps: alphas of each group, 1 (all inner steps share it) or `inner_steps`.
     per_parameter: whether each adapted parameter has its own alpha, instead of each group.
     learned: whether the outer loop learns alphas.
@@ -70,8 +68,8 @@ class KernelSpec(NamedTuple):
             "SUPPORT": self.num_support,
             "QUERY": self.num_query,
             "STEPS": self.inner_steps,
-            "ACTIVATION": ACTIVATIONS.index(self.activation),
-            "LOSS": LOSSES.index(self.loss),
+            "ACTIVATION": KERNEL_ACTIVATIONS.index(self.activation),
+            "LOSS": KERNEL_LOSSES.index(self.loss),
             "ALPHAS": self.alpha_steps,
             "PER_PARAMETER": int(self.per_parameter),
             "LEARNED": int(self.learned),
@@ -103,20 +101,16 @@ class KernelSpec(NamedTuple):
         return self.num_values if self.learned else self.num_params
 
     def workspace_bytes(self) -> int:
-        """Bytes that one thread works in: the arrays of InnerStart and TaskWorkspace in kernel.cpp, unpadded."""
-        curved = self.activation != "relu"  # with f'' of its own
-        hidden, transposed = (
-            sum(self.widths[1:-1]),
-            sum(ins * outs for ins, outs in itertools.pairwise(self.widths[1:-1])),
+        """Bytes that one thread works in; see `kernel_task_bytes`."""
+        return kernel_task_bytes(
+            self.widths,
+            (self.num_support, self.num_query),
+            inner_steps=self.inner_steps,
+            alpha_steps=self.alpha_steps,
+            learned=self.learned,
+            curved=self.activation != "relu",
+            itemsize=self.dtype.itemsize,
         )
-        support, query = (
-            (5 if curved else 3) * points * hidden + 2 * points for points in (self.num_support, self.num_query)
-        )
-        tangent = (3 if curved else 2) * self.num_support * hidden + transposed
-        start = (1 + self.alpha_steps) * self.num_params + transposed
-        by_step = 2 * self.num_params + transposed + support
-        gradients = (3 + (self.alpha_steps if self.learned else 1)) * self.num_params
-        return (start + self.inner_steps * by_step + query + tangent + gradients) * self.dtype.itemsize
 
 
 class Kernel(NamedTuple):

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maml_cli.config import KERNEL_OPTIMIZERS
 from maml_cli.core import TaskBatch
 from maml_cli.engines.kernel_build import Kernel, KernelSpec
-from maml_cli.engines.optimizers import optimizer_kind
 
 
 class CallArgs(ctypes.Structure):
@@ -60,7 +60,7 @@ class CallOptions(NamedTuple):
     clip_norm: largest norm of the meta-gradient of a run, or None.
     clip_task_norm: largest norm of the meta-gradient of a task, or None. With it, tasks whose loss or gradient is not
         finite are skipped; without it, they stop the run.
-    optimizers: of the parameters and of the alphas, both with a kernel_index in OUTER_OPTIMIZERS.
+    optimizers: of the parameters and of the alphas, both in KERNEL_OPTIMIZERS.
     num_threads: CPU threads.
     """
 
@@ -171,10 +171,9 @@ def call_kernel(kernel: Kernel, args: CallArgs) -> None:
 
 def _optimizer_index(name: str) -> int:
     """The number of an outer optimiser in the enumeration of kernel.cpp; ValueError if the kernel lacks it."""
-    index = optimizer_kind(name).kernel_index
-    if index is None:
+    if name not in KERNEL_OPTIMIZERS:
         raise ValueError(f"the kernel lacks the outer optimiser {name}")
-    return index
+    return KERNEL_OPTIMIZERS.index(name)
 
 
 def _check_call(spec: KernelSpec, options: CallOptions, state: KernelState, num_steps: int, num_runs: int) -> None:

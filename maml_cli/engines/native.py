@@ -13,41 +13,18 @@ from torch import Tensor
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, TaskBatch, flatten, map_tensors, tensors, unflatten, update_rules
 from maml_cli.engines import kernel_build, kernel_call
-from maml_cli.engines.eager import adjoint_unsupported
 from maml_cli.engines.kernel_build import KernelSpec
 from maml_cli.engines.kernel_call import CallOptions, KernelState
-from maml_cli.engines.optimizers import optimizer_kind, optimizer_state
+from maml_cli.engines.optimizers import optimizer_state
 from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.experiment import DTYPES, Experiment, first_order_until, num_inputs, param_keys, step_weights
 from maml_cli.runtime import single_threaded_torch
 
-MAX_TASK_BYTES = 2**26
-"""Largest working memory of one task, 64 MiB.
 
-The kernel is fast because a task stays in the processor's cache; beyond, PyTorch's batched products are as fast.
-"""
-
-
-def native_unsupported(config: Config, device: torch.device) -> Iterator[str]:
-    """Settings that the kernel does not support: those of the adjoint method, which it implements, and some more."""
-    yield from adjoint_unsupported(config)
-    if device.type != "cpu":
-        yield f"device {device.type}"
-    if config.inner.curvature != "none":
-        yield f"inner.curvature = {config.inner.curvature}"
-    if config.model.oracle:
-        yield "model.oracle = true"
-    if config.model.activation not in kernel_build.ACTIVATIONS:
-        yield f"model.activation = {config.model.activation}"
-    if config.inner.loss not in kernel_build.LOSSES:
-        yield f"inner.loss = {config.inner.loss}"
-    for optimizer in _optimizers(config):
-        if optimizer_kind(optimizer).kernel_index is None:
-            yield f"outer optimiser {optimizer}"
-    if (size := _kernel_spec(config, {}).workspace_bytes()) > MAX_TASK_BYTES:
-        yield f"tasks of {size / 2**20:,.0f} MiB of memory, more than {MAX_TASK_BYTES / 2**20:.0f} MiB"
+def native_unsupported() -> Iterator[str]:
+    """Parts of the machine that the kernel needs and that are missing."""
     if kernel_build.compiler() is None:
         yield "systems without a C++ compiler"
 

@@ -28,14 +28,12 @@ class OptimizerKind(NamedTuple):
     formula: its step as a pure function.
     state_names: the names under which torch.optim stores the state tensors of the formula.
     has_step_count: whether torch.optim counts its steps under the name `step`.
-    kernel_index: its number in the enumeration of kernel.cpp; None: the kernel lacks it.
     """
 
     make: Callable[[Sequence[Tensor], float], Optimizer]
     formula: FormulaStep
     state_names: Sequence[str] = ()
     has_step_count: bool = False
-    kernel_index: int | None = None
 
 
 class OuterOptimizer(NamedTuple):
@@ -207,14 +205,10 @@ def _momentum(value: Tensor, grad: Tensor, state: Sequence[Tensor], rates: Tenso
 ADAM_STATE = ("exp_avg", "exp_avg_sq")
 # With `fused`, Adam and AdamW are one kernel instead of a dozen operations a tensor: the same formula.
 OUTER_OPTIMIZERS: dict[str, OptimizerKind] = {
-    "adam": OptimizerKind(
-        lambda tensors, lr: torch.optim.Adam(tensors, lr=lr, fused=True), _adam, ADAM_STATE, True, kernel_index=1
-    ),
-    "adamw": OptimizerKind(
-        lambda tensors, lr: torch.optim.AdamW(tensors, lr=lr, fused=True), _adamw, ADAM_STATE, True, kernel_index=2
-    ),
+    "adam": OptimizerKind(lambda tensors, lr: torch.optim.Adam(tensors, lr=lr, fused=True), _adam, ADAM_STATE, True),
+    "adamw": OptimizerKind(lambda tensors, lr: torch.optim.AdamW(tensors, lr=lr, fused=True), _adamw, ADAM_STATE, True),
     "rmsprop": OptimizerKind(lambda tensors, lr: torch.optim.RMSprop(tensors, lr=lr), _rmsprop, ("square_avg",), True),
-    "sgd": OptimizerKind(lambda tensors, lr: torch.optim.SGD(tensors, lr=lr), _sgd, kernel_index=0),
+    "sgd": OptimizerKind(lambda tensors, lr: torch.optim.SGD(tensors, lr=lr), _sgd),
     "momentum": OptimizerKind(
         lambda tensors, lr: torch.optim.SGD(tensors, lr=lr, momentum=0.9), _momentum, ("momentum_buffer",)
     ),

@@ -2,15 +2,17 @@
 
 All engines compute the same meta-gradient. `reference` differentiates the unrolled inner loop by autograd; `eager`
 uses the adjoint method where it can; `compiled` compiles outer steps with torch.compile; `native` is a C++ kernel for
-the CPU. To add an engine, write its module and add its row, and its name to `run.engine` in the schema.
+the CPU. To add an engine, write its module and add its row, and its name to `run.engine` in the schema; limits that
+follow from a config alone are rows of `config.engine_support`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 
-from maml_cli.config import Config
+from maml_cli.config import ENGINE_DEVICES, ENGINE_LIMITS, Config, exceeded
 from maml_cli.core import lookup
 from maml_cli.engines.compiled import compiled_engine, compiled_unsupported
 from maml_cli.engines.eager import eager_engine, reference_engine
@@ -32,25 +34,21 @@ class EngineKind(NamedTuple):
     """An engine by name.
 
     make: the function that makes it.
-    unsupported: (config, device) -> what it does not support, as noun phrases such as "inner.curvature = kronecker".
+    missing: device -> parts of the machine that it needs there and that are missing, as noun phrases.
     min_eager_seconds: `run.engine: auto` selects it for trainings that last at least so long with `eager`, so that they
         repay its compile time; None: never.
     """
 
     make: MakeEngine
-    unsupported: Callable[[Config, torch.device], Iterator[str]]
+    missing: Callable[[torch.device], Iterator[str]]
     min_eager_seconds: float | None
 
 
-def _nothing_unsupported(config: Config, device: torch.device) -> Iterator[str]:
-    return iter(())
-
-
 ENGINES: dict[str, EngineKind] = {
-    "native": EngineKind(native_engine, native_unsupported, min_eager_seconds=5.0),
+    "native": EngineKind(native_engine, lambda device: native_unsupported(), min_eager_seconds=5.0),
     "compiled": EngineKind(compiled_engine, compiled_unsupported, min_eager_seconds=120.0),
-    "eager": EngineKind(eager_engine, _nothing_unsupported, min_eager_seconds=0.0),
-    "reference": EngineKind(reference_engine, _nothing_unsupported, min_eager_seconds=None),
+    "eager": EngineKind(eager_engine, lambda device: iter(()), min_eager_seconds=0.0),
+    "reference": EngineKind(reference_engine, lambda device: iter(()), min_eager_seconds=None),
 }
 """Values of `run.engine` besides `auto`, fastest first."""
 
@@ -90,7 +88,10 @@ def eager_seconds(config: Config) -> float:
 
 def unsupported(name: str, config: Config, device: torch.device) -> str | None:
     """The first thing that engine `name` does not support in `config` on `device`; None if it supports everything."""
-    return next(_engine_kind(name).unsupported(config, device), None)
+    kind = _engine_kind(name)
+    device_problem = [] if device.type in ENGINE_DEVICES.get(name, (device.type,)) else [f"device {device.type}"]
+    problems = itertools.chain(device_problem, exceeded(ENGINE_LIMITS.get(name, []), config), kind.missing(device))
+    return next(problems, None)
 
 
 def make_engine(name: str, config: Config, experiment: Experiment, *, notify: Notify = lambda text: None) -> Engine:

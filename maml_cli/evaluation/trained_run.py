@@ -86,8 +86,8 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
             )
         if text.strip().startswith(("tasks.num_query", "tasks.query_sampling")):
             raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
-    # Not the device of training: a run moves between machines.
-    changes = [*overrides, f"run.device={device or 'auto'}"]
+    # Not the device of training: a run moves between machines, and its engine may not.
+    changes = [*overrides, "run.engine=auto", f"run.device={device or 'auto'}"]
     config = override(checkpoint.config, changes, label=str(checkpoint.file))
     # More threads than free cores wait for one another: ten times slower than one thread on a busy machine.
     runtime.set_threads(config.run.threads)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from maml_cli.errors import FileError
+from maml_cli.errors import FileError, printable
 from maml_cli.runs import write_atomic
 
 
@@ -42,6 +42,7 @@ def _without_user_settings() -> Iterator[None]:
 
 with _without_user_settings():
     import matplotlib
+    import matplotlib.font_manager
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -60,6 +61,7 @@ __all__ = [
     "Figure",
     "NullLocator",
     "integer_axis",
+    "label_text",
     "legend_below",
     "line_styles",
     "log_axis",
@@ -89,6 +91,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "maml",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a name with $ is no formula
 }
 
 
@@ -107,6 +110,21 @@ def save_figure(draw: Callable[[], Figure], file: Path) -> Path:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches, whose layout leaves room for titles, labels and legends."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def label_text(text: str, length: int) -> str:
+    """`text` from outside as a title or a label of at most `length` characters, cut at its beginning.
+
+    What does not print, and what the font lacks, is written as escapes, so that a figure needs no other font. Labels
+    that begin with an underscore have no entry in a legend: a space in front keeps theirs.
+    """
+    characters = matplotlib.font_manager.get_font(matplotlib.font_manager.findfont("DejaVu Sans")).get_charmap()
+    plain = "".join(
+        character if ord(character) in characters else character.encode("unicode_escape").decode("ascii")
+        for character in printable(text)
+    )
+    shown = plain if len(plain) <= length else f"…{plain[1 - length :]}"
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def line_styles() -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """JSON documents of results: one object a command, with its schema version first.
 
-Numbers that are not finite are null. NamedTuples become objects with the names of their fields.
+Numbers that are not finite are null. NamedTuples become objects with the names of their fields. The text is ASCII:
+other characters are JSON's escapes, and a byte XX of a path that is not UTF-8 is \\udcXX, as in Python's own strings.
 """
 
 import json

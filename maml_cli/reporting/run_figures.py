@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.evaluation import Comparison, Protocol, TrainedRun, evaluate_run, fit_tasks, mean
 from maml_cli.reporting import figures, training_figures
-from maml_cli.reporting.canvas import Figure, save_figure
+from maml_cli.reporting.canvas import Figure, label_text, save_figure
 from maml_cli.reporting.figure_kinds import FIGURES, drawing_function
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.format import plural
@@ -16,6 +16,10 @@ from maml_cli.reporting.training_figures import Trace, TrainingTraces
 from maml_cli.runs import metrics
 
 NUM_FITS = 6
+MAX_NAME = 40
+"""Characters of the name of a run in a title, which has more words on its line."""
+MAX_LABEL = 200
+"""Characters of the name of a run in a legend, which cuts it to the width of the figure."""
 
 LOSS_LABELS = {
     "query": "Meta-training query loss",
@@ -82,7 +86,11 @@ def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
     for comparison in comparisons:
         file = out if len(comparisons) == 1 else out.with_stem(f"{out.stem}-{comparison.shots}shot")
         curves = [
-            Curve(run.label, [getattr(step.grid, comparison.measure) for step in run.steps], run.compared_step)
+            Curve(
+                label_text(run.label, MAX_LABEL),
+                [getattr(step.grid, comparison.measure) for step in run.steps],
+                run.compared_step,
+            )
             for run in comparison.runs
         ]
         title = f"{plural(comparison.num_tasks, 'test task')}, K = {comparison.shots}, 95 % intervals"
@@ -208,4 +216,4 @@ def _trained_on(run: TrainedRun) -> str:
 def _name(run: TrainedRun) -> str:
     """The name of the run directory, or of a checkpoint outside one."""
     directory = run.checkpoint.run
-    return directory.resolve().name if directory else run.checkpoint.file.stem
+    return label_text(directory.resolve().name if directory else run.checkpoint.file.stem, MAX_NAME)

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from maml_cli.checks import Case
+from maml_cli.errors import printable
 from maml_cli.evaluation import Comparison, Errors, Evaluation, PointErrors, Statistic
 from maml_cli.reporting.format import format_interval, format_number, plural
 
@@ -41,7 +43,7 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
     """Print a table for each K: errors by inner step, then the baselines."""
     console = _console()
     for evaluation in evaluations:
-        console.print(f"\n{title}")
+        console.print(f"\n{printable(title)}")
         console.print(
             f"K = {evaluation.shots}, {plural(evaluation.num_tasks, 'test task')} (seed {evaluation.seed}); "
             f"{MEASURES[measure]} error, mean ± 95 % interval"
@@ -76,7 +78,7 @@ def print_cases(cases: Sequence[Case]) -> None:
     """Print a row for each check: verdict, expected value and obtained value."""
     table = _table("", "check", "expected", "obtained")
     for case in cases:
-        verdict = "ok" if case.passed else "[bold red]WRONG[/]"
+        verdict = "ok" if case.passed else Text("WRONG", style="bold red")
         table.add_row(verdict, case.name, f"{case.expected:.6g}", f"{case.obtained:.6g}")
     console = _console()
     console.print(table)
@@ -120,7 +122,7 @@ def _comparison_table(comparison: Comparison) -> Table:
         mark = "*" if run.compared_step == run.trained_steps else " "
         cells = [f"{run.compared_step}{mark}", _interval(error), *([_seeds_interval(error)] if has_seeds else [])]
         difference = "" if run.difference is None else _interval(run.difference)
-        table.add_row(run.label, *cells, format_number(error.median), difference)
+        table.add_row(printable(run.label), *cells, format_number(error.median), difference)
     return table
 
 
@@ -147,4 +149,4 @@ def _table(*titles: str, gap: int = 2) -> Table:
 
 
 def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)

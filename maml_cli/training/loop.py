@@ -70,8 +70,8 @@ def train(
         try:
             result = engine(state, count)
         except DivergedError as error:
-            message = f"{error}\n{divergence_advice(config, error)}\nthe last good checkpoint is {file}"
-            raise DivergedError(message, outer_step=error.outer_step, cause=error.cause) from None
+            lines = (*error.lines, divergence_advice(config, error), f"the last good checkpoint is {file}")
+            raise DivergedError(*lines, outer_step=error.outer_step, cause=error.cause) from None
         seconds_per_step = (time.perf_counter() - call_started) / count
         if _is_due(config, state.step, config.run.log_every):
             metrics.write_losses(run, loss_record(config, experiment, state, result))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from maml_cli.errors import printable
+
 SECONDS_BETWEEN_LINES = 5.0
 """Interval of lines in a log file, which a person reads afterwards."""
 SECONDS_BETWEEN_REDRAWS = 0.25
@@ -20,9 +22,9 @@ OnStep = Callable[[int, float], None]
 
 
 def print_message(text: str) -> None:
-    """Print a line to stderr; a closed pipe is ignored."""
+    """Print a line to stderr, with escapes for what does not print; a closed pipe is ignored."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -20,11 +20,11 @@ def check_initial_values(config: Config, state: TrainState) -> None:
     seeds = [str(seed) for seed, is_finite in zip(config.seeds, finite, strict=True) if not is_finite]
     if seeds:
         whose = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
-        error = DivergedError(
-            f"the initial values of {whose} are not finite in {config.run.dtype}", outer_step=0, cause="update"
+        message = f"the initial values of {whose} are not finite in {config.run.dtype}"
+        error = DivergedError(message, outer_step=0, cause="update")
+        raise DivergedError(
+            message, divergence_advice(config, error), "nothing was saved", outer_step=0, cause="update"
         )
-        message = f"{error}\n{divergence_advice(config, error)}\nnothing was saved"
-        raise DivergedError(message, outer_step=0, cause="update")
 
 
 def save_finite(config: Config, state: TrainState, run: Path, *, last: Path | None) -> Path:
@@ -33,7 +33,8 @@ def save_finite(config: Config, state: TrainState, run: Path, *, last: Path | No
     if not all(tensor.isfinite().all() for tensor in _floating_tensors(contents)):
         saved = "nothing was saved" if last is None else f"the last good checkpoint is {last}"
         raise DivergedError(
-            f"diverged before outer step {state.step + 1}: the state is not finite and is not saved\n{saved}",
+            f"diverged before outer step {state.step + 1}: the state is not finite and is not saved",
+            saved,
             outer_step=state.step,
             cause="update",
         )
