@@ -191,7 +191,7 @@ def test_diverging_is_exit_5_with_advice(cli: Cli) -> None:
     first, advice, checkpoint = result.err.splitlines()
     assert first.startswith("diverged at outer step 1: ") and first.endswith("is not finite")
     assert advice == (
-        "try a lower alpha (--set inner.alpha.init=100000), fewer inner steps (--set inner.steps=2) "
+        "try a lower alpha (--set inner.alpha.init=0.01), fewer inner steps (--set inner.steps=2) "
         "or a smaller initialisation (--set model.init_gain=0.1)"
     )
     assert checkpoint == "the last good checkpoint is outputs/smoke/checkpoints/step-00000000.pt"
