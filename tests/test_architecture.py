@@ -22,7 +22,7 @@ LAYERS = [
     {"experiment"},
     {"runs"},
     {"config", "tasks"},
-    {"runtime"},
+    {"memory", "runtime"},
     {"core"},
     {"errors", "lazy", "__init__"},
 ]

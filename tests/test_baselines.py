@@ -9,8 +9,8 @@ import torch
 
 from maml_cli.core import Points
 from maml_cli.tasks import SineFamily, make_generator
+from maml_cli.tasks.frequency_search import best_frequency
 from maml_cli.tasks.sinusoid_baselines import (
-    best_frequency,
     best_nonadaptive_error,
     conditional_mean,
     conditional_median,

@@ -2,7 +2,7 @@
 
 from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan, plan_training
-from maml_cli.training.progress import print_message
+from maml_cli.training.progress import evaluation_progress, print_message
 from maml_cli.training.session import SessionResult, run_session
 from maml_cli.training.snapshot import init_state, restore_state, snapshot
 from maml_cli.training.summary import training_summary
@@ -11,6 +11,7 @@ __all__ = [
     "SessionResult",
     "TrainPlan",
     "TrainResult",
+    "evaluation_progress",
     "init_state",
     "plan_training",
     "print_message",

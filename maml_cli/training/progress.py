@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from maml_cli.evaluation import OnTasks, ignore_tasks
+
 SECONDS_BETWEEN_LINES = 5.0
 """Interval of lines in a log file, which a person reads afterwards."""
 SECONDS_BETWEEN_REDRAWS = 0.25
 """Interval of redraws of the bar: four a second look continuous and cost nothing measurable."""
+SECONDS_BEFORE_BAR = 1.0
+"""Evaluations shorter than this show no bar."""
 LOSS_DECAY = 0.98
 """Decay per outer step of the exponential moving average of the loss, over about 50 steps."""
 
@@ -72,6 +76,42 @@ def progress(
 
     with bar:
         yield on_step
+
+
+@contextlib.contextmanager
+def evaluation_progress(*, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> Iterator[OnTasks]:
+    """A function (predictor, tasks done, tasks in all) -> None that shows the progress of an evaluation.
+
+    A bar on a terminal, removed at the end; elsewhere a line every few seconds, so that short evaluations print none.
+    """
+    if quiet:
+        yield ignore_tasks
+        return
+    on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    interval = SECONDS_BETWEEN_REDRAWS if on_terminal else SECONDS_BETWEEN_LINES
+    shown = clock()
+    bar = tqdm(
+        total=0,
+        disable=not on_terminal,
+        dynamic_ncols=True,
+        leave=False,
+        delay=SECONDS_BEFORE_BAR,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tasks",
+    )
+
+    def on_tasks(predictor: str, done: int, total: int) -> None:
+        nonlocal shown
+        if clock() - shown < interval:
+            return
+        shown = clock()
+        if on_terminal:
+            bar.n, bar.total = done, total
+            bar.set_description_str(predictor, refresh=True)
+        else:
+            print_message(f"{predictor}: {done:,}/{total:,} tasks")
+
+    with bar:
+        yield on_tasks
 
 
 def format_seconds(seconds: float) -> str:

@@ -9,10 +9,12 @@ from maml_cli import runtime
 from maml_cli.config import Config
 from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
+from maml_cli.evaluation import check_memory
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.runs import Checkpoint, directory, metrics
 from maml_cli.runtime import Choice
 from maml_cli.training.loop import TrainResult, train
+from maml_cli.training.memory import check_training_memory
 from maml_cli.training.plan import TrainPlan
 from maml_cli.training.progress import format_seconds, print_message, progress
 from maml_cli.training.signals import Stop, catch_stop
@@ -47,13 +49,22 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
     """
     notify: Notify = (lambda text: None) if quiet else print_message
     config = plan.config
-    _check_memory(config, plan.device)
+    if plan.device.name == "cpu":
+        check_training_memory(config, plan.engine.name)
     runtime.set_threads(config.run.threads)
     runtime.keep_freed_memory()
     runtime.avoid_dynamo_import()
     with catch_stop() as stop:
         experiment = build_experiment(config, plan.device.device)
         state = _restore(plan.checkpoint, experiment) if plan.checkpoint else init_state(config, experiment)
+        if config.run.eval_every:
+            check_memory(
+                state.meta_params,
+                num_tasks=config.run.eval_tasks,
+                num_shots=config.tasks.num_support,
+                steps=config.inner.steps,
+                lower="run.eval_tasks",
+            )
         choice, engine = _make_with_fallback(plan.engine, config, experiment, notify)
         run = plan.resumed_run or directory.create_run(plan.out, name=plan.name, config=config)
         with directory.training_lock(run), _report_unsaved_stop(stop, run):
@@ -131,16 +142,3 @@ def _report(run: Path, result: TrainResult, config: Config, stop: Stop, notify: 
         print_message(f"stopped by {stop.received.name}; checkpoint saved. Resume with: maml train --resume {run}")
     else:
         notify(f"next: maml eval --checkpoint {run}")
-
-
-def _check_memory(config: Config, device: Choice) -> None:
-    """Raises ConfigError if one layer's activations alone exceed the machine's memory: the process would be killed."""
-    tasks, points = config.outer.tasks_per_step, config.tasks.num_support + config.tasks.num_query
-    bytes_per_value = 8 if config.run.dtype == "float64" else 4
-    needed = tasks * points * max([1, *config.model.hidden]) * bytes_per_value
-    memory = runtime.physical_memory()
-    if device.name == "cpu" and memory is not None and needed > memory:
-        raise ConfigError(
-            f"one layer of {tasks:,} tasks with {points:,} points needs {needed / 2**30:,.0f} GiB, this machine has "
-            f"{memory / 2**30:,.0f}; lower outer.tasks_per_step, tasks.num_support or tasks.num_query"
-        )
