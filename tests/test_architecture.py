@@ -24,7 +24,7 @@ LAYERS = [
     {"config", "tasks"},
     {"memory", "runtime"},
     {"core"},
-    {"errors", "lazy", "__init__"},
+    {"errors", "interrupts", "lazy", "__init__"},
 ]
 # Third-party modules, and the only packages or modules that may import each.
 THIRD_PARTY = {

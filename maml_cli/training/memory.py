@@ -34,9 +34,13 @@ ADJOINT = ValuesPerStep(2.5, 1.4, 4.2, 6.5, 5.0, 6.0)
 ENGINES = {
     "eager": ADJOINT,
     "reference": ValuesPerStep(4.5, 0.9, 2.5, 5.3, 2.5, 3.7),
-    "compiled": ValuesPerStep(5.0, 0.5, 2.0, 2.5, 6.0, 6.5),
+    "compiled": ValuesPerStep(5.0, 0.5, 2.5, 5.0, 6.0, 6.5),
 }
 """Engines whose outer step takes all tasks at once; one that is missing counts as `reference`."""
+RECOMPUTED_STEPS = 2.2
+"""Inner steps whose activations the eager engine has in memory with inner.recompute_activations."""
+FACTORS = {"adam": 2.5, "kronecker": 1.8, "implicit": 2.8}
+"""Settings of the inner loop that need more: states of the optimiser, products of a curvature, conjugate gradients."""
 RUN_COPIES = 8
 """Values for each meta-parameter of a run: itself, its gradient, moments, and copies in a checkpoint."""
 BYTES_PER_POINT = 96
@@ -86,16 +90,21 @@ def _values_of_task(config: Config, engine: str, num_params: int, num_meta_param
     uses_adjoint = engine in ("eager", "compiled") and config.outer.meta_gradient == "query"
     if not uses_adjoint or inner.optimizer != "sgd" or inner.order == "implicit" or inner.proximal:
         values = ENGINES["reference"]
-    stores_all = config.outer.meta_gradient == "query" and inner.order == "second"
-    if uses_adjoint and inner.order == "first":
-        stores_all = True
+    stores_all = config.outer.meta_gradient == "query" and inner.order != "implicit"
     steps = inner.steps if stores_all else 1
-    steps_of_activations = 1 if uses_adjoint and inner.recompute_activations and engine != "reference" else steps
+    # The passes of a single step are in memory beside those that are stored.
+    activations = RECOMPUTED_STEPS if engine == "eager" and inner.recompute_activations else steps
+    if values is ENGINES["reference"] and stores_all:
+        activations += 1
+    factor = 1.0
+    for setting, more in FACTORS.items():
+        if setting in (inner.order, inner.optimizer, inner.curvature):
+            factor = more
     learned = num_meta_params - num_params
-    return (
+    return factor * (
         num_params * (values.params + values.params_by_step * steps)
         + 3 * learned
-        + (values.curved if is_curved else values.support) * tasks.num_support * units * steps_of_activations
+        + (values.curved if is_curved else values.support) * tasks.num_support * units * min(activations, steps + 1)
         + (values.curved_query if is_curved else values.query) * tasks.num_query * units
     )
 
@@ -114,4 +123,5 @@ def _team_bytes(config: Config, num_meta_params: int) -> int:
     """Gradients of each task, which the threads of a team share; runs with a thread of their own have none."""
     if config.run.threads < 2 * len(config.seeds):
         return 0
-    return len(config.seeds) * config.outer.tasks_per_step * num_meta_params * (8 if config.run.dtype == "float64" else 4)
+    num_tasks = len(config.seeds) * config.outer.tasks_per_step
+    return num_tasks * num_meta_params * (8 if config.run.dtype == "float64" else 4)

@@ -13,10 +13,10 @@ from maml_cli.evaluation import check_memory
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.runs import Checkpoint, directory, metrics
 from maml_cli.runtime import Choice
-from maml_cli.training.loop import TrainResult, train
+from maml_cli.training.loop import Hooks, TrainResult, train
 from maml_cli.training.memory import check_training_memory
 from maml_cli.training.plan import TrainPlan
-from maml_cli.training.progress import format_seconds, print_message, progress
+from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
 from maml_cli.training.signals import Stop, catch_stop
 from maml_cli.training.snapshot import init_state, restore_state
 from maml_cli.training.summary import training_summary
@@ -43,7 +43,7 @@ class SessionResult(NamedTuple):
 
 
 def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
-    """Train as planned; the first Ctrl-C or SIGTERM saves and stops. Messages go to stderr.
+    """Train as planned; the first Ctrl-C, SIGTERM or SIGHUP saves and stops. Messages go to stderr.
 
     Raises ConfigError, FileError or CheckpointError before anything is trained, DivergedError and InterruptedRun.
     """
@@ -54,7 +54,8 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
     runtime.set_threads(config.run.threads)
     runtime.keep_freed_memory()
     runtime.avoid_dynamo_import()
-    with catch_stop() as stop:
+    with catch_stop() as stop, evaluation_progress(quiet=quiet) as on_tasks:
+        stop.can_save = False
         experiment = build_experiment(config, plan.device.device)
         state = _restore(plan.checkpoint, experiment) if plan.checkpoint else init_state(config, experiment)
         if config.run.eval_every:
@@ -77,7 +78,9 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
             with progress(
                 first_step=state.step, steps=config.outer.steps, tasks_per_step=tasks_per_step, quiet=quiet
             ) as on_step:
-                result = train(config, experiment, state, run, engine=engine, on_step=on_step, interrupted=stop)
+                stop.can_save = True
+                hooks = Hooks(on_step, on_tasks, stop, stop.abandonable)
+                result = train(config, experiment, state, run, engine=engine, hooks=hooks)
     _report(run, result, config, stop, notify)
     return SessionResult(
         run, result, config, plan.device.name, choice.name, stop.exit_code if result.interrupted else 0
