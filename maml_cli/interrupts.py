@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-SECONDS_TO_ANSWER = 1.5
+SECONDS_TO_ANSWER = 1.0
 """Seconds after a signal in which the main thread may end by itself; the watchdog acts after them."""
 SECONDS_BETWEEN_LOOKS = 0.1
 END = b"\0"
@@ -91,6 +91,7 @@ def quiet_interrupt(*, is_last: bool) -> Iterator[None]:
         if not interrupted:  # a second Ctrl-C must not disturb the end after the first
             interrupted = True
             sys.unraisablehook = lambda args: None
+            end_descendants()
             raise KeyboardInterrupt
 
     def expired(number: int, seconds: float) -> None:

@@ -46,7 +46,7 @@ def _machine() -> Iterator[int]:
 
 
 def _control_groups() -> Iterator[int]:
-    """What each control group around this process leaves: its limit less its use, of which the file cache is free."""
+    """Bytes left in each control group around this process: its limit less its use, of which the file cache is free."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -69,7 +69,7 @@ def _control_groups() -> Iterator[int]:
 
 
 def _process_limits() -> Iterator[int]:
-    """What `ulimit -v` and `ulimit -d` leave."""
+    """Bytes left by `ulimit -v` and `ulimit -d`."""
     try:
         import resource
 

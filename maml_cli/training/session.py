@@ -54,7 +54,7 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
     runtime.set_threads(config.run.threads)
     runtime.keep_freed_memory()
     runtime.avoid_dynamo_import()
-    with catch_stop() as stop, evaluation_progress(quiet=quiet) as on_tasks:
+    with catch_stop() as stop, _report_early_stop(stop), evaluation_progress(quiet=quiet) as on_tasks:
         stop.can_save = False
         experiment = build_experiment(config, plan.device.device)
         state = _restore(plan.checkpoint, experiment) if plan.checkpoint else init_state(config, experiment)
@@ -122,6 +122,15 @@ def _prepare_resume(run: Path, config: Config, checkpoint: Checkpoint | None) ->
         print_message(
             f"{run / metrics.METRICS}: {num_missing} log lines before step {step:,} are missing and cannot be restored"
         )
+
+
+@contextlib.contextmanager
+def _report_early_stop(stop: Stop) -> Iterator[None]:
+    """Raise InterruptedRun for a signal before training, while a kernel is compiled for instance."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRun("stopped before training began", stop.exit_code or 130) from None
 
 
 @contextlib.contextmanager

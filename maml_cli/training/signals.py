@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 
-from maml_cli.interrupts import SECONDS_TO_ANSWER, exit_at_once, watchdog
+from maml_cli.interrupts import SECONDS_TO_ANSWER, end_descendants, exit_at_once, watchdog
 
 SECONDS_TO_SAVE = 2.0
 """Seconds after the first signal in which others are ignored: a Ctrl-C pressed twice, or sent to a whole process group,
@@ -79,6 +79,7 @@ def catch_stop() -> Iterator[Stop]:
         if is_first:
             stop.received, ignored_until = signal.Signals(number), now + SECONDS_TO_SAVE
         if not stop.can_save if is_first else now > ignored_until:
+            end_descendants()  # compilers: killed alone, a driver leaves its compiler running
             raise KeyboardInterrupt
 
     ignored = {number for number in SIGNALS if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN}
