@@ -106,14 +106,6 @@ def avoid_dynamo_import() -> None:
             setattr(method, "__dynamo_disable", method)
 
 
-def physical_memory() -> int | None:
-    """Bytes of memory of this machine, or None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
 def machine_info() -> dict[str, str | int]:
     """Versions, devices, threads and CPU instruction set, for bug reports and for the methods section of a paper."""
     facts: dict[str, str | int] = {"maml": __version__, "python": platform.python_version()}

@@ -22,10 +22,10 @@ LAYERS = [
     {"experiment"},
     {"runs"},
     {"config", "tasks"},
-    {"runtime"},
+    {"memory", "runtime"},
     {"core"},
     {"reading"},
-    {"errors", "lazy", "__init__"},
+    {"errors", "interrupts", "lazy", "__init__"},
 ]
 # Third-party modules, and the only packages or modules that may import each.
 THIRD_PARTY = {

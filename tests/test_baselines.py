@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from maml_cli.core import Points
-from maml_cli.tasks import SineFamily, make_generator
+from maml_cli.tasks import Omitted, SineFamily, frequency_search, make_generator
+from maml_cli.tasks.frequency_search import best_frequency, num_frequencies
 from maml_cli.tasks.sinusoid_baselines import (
-    best_frequency,
     best_nonadaptive_error,
     conditional_mean,
     conditional_median,
@@ -157,3 +157,29 @@ def test_the_grid_of_frequencies_finds_narrow_minima() -> None:
     ).batch.support
     predict = least_squares(family, support, best_frequency(family, support))
     assert (predict(support.x) - support.y).square().sum(dim=-2).max().item() < 1e-8
+
+
+def test_a_wide_range_of_frequencies_is_searched_and_a_wider_one_left_out_with_a_reason() -> None:
+    """65 + 32 * 10 * width / pi frequencies: 10,251 for [0, 100]; more than 2 ** 16 from a width of 643 on."""
+    family = SineFamily((1.0, 2.0), (0.0, 100.0), (0.0, 3.0), (0.0, 0.0), (-5.0, 5.0))
+    assert num_frequencies(family) == 10_251
+    sampled = family.sample([make_generator(0, "x")], num_tasks=20, num_support=20, num_query=1, dtype=torch.float64)
+    distance = (best_frequency(family, sampled.batch.support) - sampled.functions.frequency).abs()
+    assert distance.max().item() < 1e-6
+    omitted = family._replace(frequency=(0.0, 643.0)).baselines()["least_squares_any_frequency"]
+    assert isinstance(omitted, Omitted) and "more than 65,536" in omitted.reason
+    assert not isinstance(family._replace(frequency=(0.0, 642.0)).baselines()["least_squares_any_frequency"], Omitted)
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (-1.0, 3.0)])
+def test_the_residuals_on_the_grid_are_those_of_the_criterion(offset: tuple[float, float]) -> None:
+    """By sums of complex exponentials, and by solving the normal equations at each frequency; in rows of 64."""
+    family = FAMILY._replace(offset=offset, noise=0.3)
+    support = family.sample(
+        [make_generator(0, "x")], num_tasks=3, num_support=8, num_query=1, dtype=torch.float64
+    ).batch.support
+    grid = torch.linspace(0.7, 1.9, 150, dtype=torch.float64)
+    criterion = frequency_search._criterion(family, support)
+    expected = torch.stack([criterion(frequency.view(1, 1, 1, 1))[..., 0, 0] for frequency in grid], dim=-1)
+    actual = frequency_search._errors_on_grid(family, support, grid, criterion)
+    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-9)

@@ -50,6 +50,7 @@ def _evaluation(means: list[float]) -> Evaluation:
         steps=steps,
         random_init=[_errors(5.0)] * len(means),
         baselines=baselines,
+        omitted={},
         by_seed={0: steps},
     )
 

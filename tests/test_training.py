@@ -19,7 +19,7 @@ from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import create_run, directory, open_checkpoint, read_lines
 from maml_cli.tasks import make_generator
-from maml_cli.training import TrainResult, init_state, restore_state, train
+from maml_cli.training import Hooks, TrainResult, init_state, restore_state, train
 
 STEPS = 12
 
@@ -173,7 +173,8 @@ def test_a_training_stopped_at_any_step_is_saved_and_resumes_to_the_same_bytes(
     expected = _bytes(tmp_path / "uninterrupted")
     for stop in range(STEPS):
         run, count = tmp_path / f"at-{stop}", iter(range(100))
-        stopped = _train(config, run, interrupted=lambda count=count, stop=stop: next(count) >= stop)
+        hooks = Hooks(interrupted=lambda count=count, stop=stop: next(count) >= stop)  # type: ignore[misc]
+        stopped = _train(config, run, hooks=hooks)
         assert stopped.interrupted and stopped.step == stop
         assert open_checkpoint(run).step == stop
         _resume(run, stop)
@@ -205,8 +206,7 @@ def test_resuming_after_any_stop_gives_the_same_bytes_for_any_periods(
         result = _train(
             config,
             stopped,
-            on_step=lambda step, loss: steps.append(step),
-            interrupted=lambda: steps[-1] >= stop,
+            hooks=Hooks(lambda step, loss: steps.append(step), interrupted=lambda: steps[-1] >= stop),
         )
         assert result.step >= stop
         _resume(stopped, result.step)

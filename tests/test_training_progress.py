@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from maml_cli.training.progress import format_seconds, progress
+from maml_cli.training.progress import evaluation_progress, format_seconds, progress
 
 
 def _lines(calls: list[tuple[float, int]], steps: int, capsys: pytest.CaptureFixture[str], first: int = 0) -> list[str]:
@@ -92,3 +92,13 @@ def test_the_bar_of_a_finished_training_has_the_total_time(monkeypatch: pytest.M
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (5.6, "6 s"), (59.6, "01:00"), (1008.0, "16:48")])
 def test_durations_have_seconds_up_to_a_minute(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_an_evaluation_in_a_log_file_has_a_line_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Chunks after 1, 6, 6 and 12 seconds; short evaluations print nothing."""
+    times = iter([0.0, 1.0, 6.0, 6.0, 6.5, 12.0, 12.0])
+    with evaluation_progress(clock=lambda: next(times)) as on_tasks:
+        for done in (100, 1200, 1300, 2400):
+            on_tasks("K = 10, learner", done, 10_000)
+    lines = ["K = 10, learner: 1,200/10,000 tasks", "K = 10, learner: 2,400/10,000 tasks"]
+    assert capsys.readouterr().err.splitlines() == lines

@@ -35,7 +35,7 @@ def test_a_dry_run_names_the_run_directory_and_refuses_one_that_is_taken(cli: Cl
 
 def test_more_than_the_memory_of_the_machine_is_refused(cli: Cli) -> None:
     result = cli("train", "-c", "smoke", "-s", "outer.tasks_per_step=1000000", "-s", "tasks.num_support=100000")
-    assert result.code == 2 and "GiB, this machine has" in result.err and not Path("outputs").exists()
+    assert result.code == 2 and "GiB of memory, this process has" in result.err and not Path("outputs").exists()
 
 
 def test_a_run_directory_that_cannot_be_created_names_out(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,31 @@
 """Ctrl-C, SIGTERM and closed pipes: a training saves before it stops, and needs no reader."""
 
+import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from maml_cli.training import session
-from maml_cli.training.signals import catch_stop
-from tests.conftest import Cli, shell
+from maml_cli.config import Config
+from maml_cli.engines import make_engine
+from maml_cli.experiment import build_experiment
+from maml_cli.interrupts import end_descendants
+from maml_cli.runs import create_run, directory, open_checkpoint
+from maml_cli.training import Hooks, init_state, restore_state, session, train
+from maml_cli.training.signals import SIGNALS, catch_stop
+from tests.conftest import ROOT, Cli, shell
+
+CONFIG = Config.model_validate(
+    {
+        "model": {"hidden": [3]},
+        "outer": {"steps": 4},
+        "run": {"engine": "reference", "device": "cpu", "log_every": 2, "eval_every": 2, "eval_tasks": 250},
+    }
+)
 
 
 def test_a_second_signal_interrupts_only_after_the_time_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +64,95 @@ def test_closed_stderr_does_not_stop_training(cli: Cli, trained: str, tmp_path: 
     done = shell(f"maml eval --checkpoint {trained} | head -1", tmp_path)
     assert done.returncode in (0, 141) and "Traceback" not in done.stderr
     assert (tmp_path / trained / "eval.json").exists()
+
+
+def _train(run: Path, on_tasks: Callable[[int], bool]) -> bool:
+    """Train CONFIG in `run`, new or resumed, and stop where `on_tasks(tasks done)`; whether it was interrupted."""
+    experiment = build_experiment(CONFIG)
+    if (run / "checkpoints").exists() and any((run / "checkpoints").glob("*.pt")):
+        state = restore_state(CONFIG, experiment, open_checkpoint(run).contents)
+    else:
+        create_run(run, name="x", config=CONFIG)
+        state = init_state(CONFIG, experiment)
+    stopped = [False]
+
+    def record(predictor: str, done: int, total: int) -> None:
+        stopped[0] = stopped[0] or on_tasks(done)
+
+    hooks = Hooks(on_tasks=record, interrupted=lambda: stopped[0])
+    engine = make_engine("reference", CONFIG, experiment)
+    return train(CONFIG, experiment, state, run, engine=engine, hooks=hooks).interrupted
+
+
+@pytest.mark.parametrize("evaluation", [0, 1, 2])
+def test_a_stop_within_an_evaluation_saves_and_the_resumed_run_has_the_same_metrics(
+    evaluation: int, tmp_path: Path
+) -> None:
+    """Evaluations at outer steps 0, 2 and 4 in chunks of 100 tasks: each is stopped after its second chunk, the last
+    one after the last outer step."""
+    assert not _train(tmp_path / "uninterrupted", lambda done: False)
+    run, seen = tmp_path / "stopped", list[int]()
+
+    def stop(done: int) -> bool:
+        seen.append(done)
+        return seen.count(200) == evaluation + 1
+
+    assert _train(run, stop) and seen[-1] == 200
+    assert len((run / "metrics.jsonl").read_text().splitlines() if evaluation else []) == 2 * evaluation
+    assert not _train(run, lambda done: False)
+    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "uninterrupted" / "metrics.jsonl").read_bytes()
+
+
+def test_a_hangup_saves_with_129_and_is_ignored_after_nohup() -> None:
+    with catch_stop() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.exit_code == 129
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with catch_stop() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def test_a_signal_before_training_is_answered_at_once() -> None:
+    for number in SIGNALS:
+        with pytest.raises(KeyboardInterrupt), catch_stop() as stop:
+            stop.can_save = False
+            signal.raise_signal(number)
+
+
+def test_a_call_that_does_not_answer_a_signal_is_saved_by_the_watchdog(tmp_path: Path) -> None:
+    """The main thread sleeps in C for a minute, with the signal blocked in Python: the process ends all the same."""
+    script = (
+        "import ctypes, signal, sys, threading\n"
+        "from maml_cli.training.signals import catch_stop\n"
+        "sleep = ctypes.CDLL(None).sleep\n"
+        "def rescue(): open('saved', 'w').write('yes')\n"
+        "with catch_stop() as stop, stop.abandonable(rescue, True):\n"
+        "    print('ready', flush=True)\n"
+        "    [sleep(20) for _ in range(3)]\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    started = time.monotonic()
+    process.terminate()
+    assert process.wait(timeout=30) == 143 and time.monotonic() - started < 15
+    assert (tmp_path / "saved").read_text() == "yes"
+    process.stdout.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_processes_of_processes_are_ended() -> None:
+    child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    grandchild = int(child.stdout.readline())
+    end_descendants()
+    assert child.wait(timeout=30) < 0
+    child.stdout.close()
+    stat = Path(f"/proc/{grandchild}/stat")
+    assert not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"

@@ -15,6 +15,7 @@ from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
 from maml_cli.cli.run_commands import compare, evaluate, plot
 from maml_cli.cli.train_command import train
+from maml_cli.interrupts import quiet_interrupt
 
 app = typer.Typer(
     name="maml",
@@ -56,6 +57,6 @@ def main(arguments: list[str] | None = None) -> None:
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)  # a table keeps its columns: ? for ± in an encoding without it
-    with exit_on_error():
+    with exit_on_error(), quiet_interrupt(is_last=arguments is None):
         exit_code = app(arguments, prog_name="maml", standalone_mode=False)
         sys.exit(exit_code or 0)

@@ -1,6 +1,7 @@
 """Errors as the user sees them: one line on stderr, `subject: problem; advice`, and an exit code."""
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -16,6 +17,15 @@ from maml_cli.errors import ConfigError, FileError, UserError, printable
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
+ALLOCATION_FAILURES = ("allocate memory", "bad_alloc", "bad allocation", "Resource temporarily unavailable")
+"""Words of the RuntimeErrors in which PyTorch and C++ report memory or threads that the system refuses."""
+OUT_OF_MEMORY = (
+    "out of memory; try fewer tasks, points or steps, or a smaller network: lower outer.tasks_per_step, "
+    "tasks.num_support, tasks.num_query, inner.steps, run.eval_tasks, run.seeds or model.hidden, or of other commands "
+    "--tasks, --shots and --steps"
+)
+
+
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
     """Turn every mistake of the user's into a message and an exit code; other errors are bugs and pass through."""
@@ -25,14 +35,20 @@ def exit_on_error() -> Iterator[None]:
         _fail(error.lines, error.exit_code)
     except UsageError as error:
         _fail(_usage_message(error), ConfigError.exit_code)
+    except ImportError as error:
+        if "failed to map" not in str(error) and "allocate memory" not in str(error):
+            raise
+        _fail([OUT_OF_MEMORY], ConfigError.exit_code)
     except OSError as error:
+        if error.errno == errno.ENOMEM or "failed to map" in str(error):
+            _fail([OUT_OF_MEMORY], ConfigError.exit_code)
         file = f"{error.filename}: " if error.filename else ""
         _fail([f"{file}{error.strerror or error}"], FileError.exit_code)
     except (MemoryError, RuntimeError) as error:
-        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        if not out_of_memory and "can't allocate memory" not in str(error):
+        is_memory_error = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not is_memory_error and not any(words in str(error) for words in ALLOCATION_FAILURES):
             raise
-        _fail(["out of memory; try fewer tasks, points or steps, or a smaller network"], ConfigError.exit_code)
+        _fail([OUT_OF_MEMORY], ConfigError.exit_code)
 
 
 @contextlib.contextmanager

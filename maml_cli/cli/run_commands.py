@@ -64,11 +64,12 @@ def evaluate(
     """
     from maml_cli.evaluation import Protocol, evaluate_run, write_result
     from maml_cli.reporting import evaluation_document, print_evaluations, to_json
-    from maml_cli.training import print_message
+    from maml_cli.training import evaluation_progress, print_message
 
     trained_run = _open_run(choose_run(run, checkpoint), overrides, device)
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
-    evaluations = evaluate_run(trained_run, protocol)
+    with evaluation_progress() as on_tasks:
+        evaluations = evaluate_run(trained_run, protocol, on_tasks=on_tasks)
     document = to_json(evaluation_document(trained_run, evaluations, overrides or []))
     try:  # before printing: `maml eval ... | head -1` ends this process once its output is not read
         with writing("--out", out):
@@ -106,7 +107,7 @@ def plot(
     """
     from maml_cli.evaluation import Protocol
     from maml_cli.reporting.run_figures import draw, drawable, read_log
-    from maml_cli.training import print_message
+    from maml_cli.training import evaluation_progress, print_message
 
     trained_run = _open_run(choose_run(run, checkpoint), overrides, None)
     kinds = drawable(trained_run) if kind == "all" else [kind]
@@ -118,8 +119,11 @@ def plot(
         print_message(warning)
     protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
     shown = show_steps.values if show_steps else ()
+    options = {"kinds": kinds, "file_format": file_format, "out": out, "show_steps": shown}
     with writing("--out", out):
-        for file in draw(trained_run, protocol, kinds=kinds, file_format=file_format, out=out, show_steps=shown):
+        with evaluation_progress() as on_tasks:
+            files = draw(trained_run, protocol, **options, on_tasks=on_tasks)  # type: ignore[arg-type]
+        for file in files:
             print_path(file)
 
 
@@ -155,7 +159,7 @@ def compare(
     from maml_cli.evaluation import Protocol, compare_runs
     from maml_cli.reporting import comparison_document, print_comparisons, to_json
     from maml_cli.reporting.run_figures import draw_comparison
-    from maml_cli.training import print_message
+    from maml_cli.training import evaluation_progress, print_message
 
     if len(runs) < 2:
         raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")
@@ -163,7 +167,8 @@ def compare(
         raise ConfigError(f"--out {out}: must end in {list_in_words([f'.{name}' for name in FILE_FORMATS])}")
     trained_runs = [_open_run(run, None, device) for run in runs]
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
-    comparisons = compare_runs(trained_runs, protocol, any_family=any_family)
+    with evaluation_progress() as on_tasks:
+        comparisons = compare_runs(trained_runs, protocol, any_family=any_family, on_tasks=on_tasks)
     figures: list[Path] = []
     try:
         with writing("--out", out):

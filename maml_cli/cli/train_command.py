@@ -1,5 +1,6 @@
 """The command `maml train`."""
 
+import signal
 from typing import Annotated
 
 import typer
@@ -42,6 +43,8 @@ def train(
         typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(map(printable, lines)))
         return
     session = run_session(plan, quiet=quiet)
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the run is complete: `maml train | head -1` ends as others do
     if as_json:
         typer.echo(to_json(training_document(session)))
     else:

@@ -4,6 +4,8 @@ from maml_cli.evaluation.compare import Comparison, compare_runs
 from maml_cli.evaluation.evaluate import Evaluation, learner_errors
 from maml_cli.evaluation.fits import TaskFit, fit_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
+from maml_cli.evaluation.memory import check_memory
+from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.run_evaluation import LearnerStatistic, evaluate_run, learner_statistics, write_result
 from maml_cli.evaluation.statistics import (
     Errors,
@@ -22,15 +24,18 @@ __all__ = [
     "Errors",
     "Evaluation",
     "LearnerStatistic",
+    "OnTasks",
     "PointErrors",
     "Protocol",
     "Statistic",
     "TaskFit",
     "TrainedRun",
+    "check_memory",
     "compare_runs",
     "evaluate_run",
     "finite_or_none",
     "fit_tasks",
+    "ignore_tasks",
     "learner_errors",
     "learner_statistics",
     "mean",

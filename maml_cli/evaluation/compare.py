@@ -14,6 +14,8 @@ from maml_cli.config import to_dict
 from maml_cli.errors import ConfigError
 from maml_cli.evaluation.evaluate import learner_errors
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks
+from maml_cli.evaluation.progress import OnTasks, ignore_tasks
+from maml_cli.evaluation.run_evaluation import check_run_memory
 from maml_cli.evaluation.statistics import Errors, PointErrors, Statistic, statistic, summarise_runs
 from maml_cli.evaluation.trained_run import TrainedRun, last_inner_step
 
@@ -58,18 +60,24 @@ class Comparison(NamedTuple):
     runs: list[RunComparison]
 
 
-def compare_runs(runs: Sequence[TrainedRun], protocol: Protocol, *, any_family: bool = False) -> list[Comparison]:
+def compare_runs(
+    runs: Sequence[TrainedRun], protocol: Protocol, *, any_family: bool = False, on_tasks: OnTasks = ignore_tasks
+) -> list[Comparison]:
     """One comparison for each K of `protocol`, by default the K that all were trained with.
 
     Each run is compared after `protocol.steps` inner steps, by default after those it was trained for. Raises
-    ConfigError if the families differ; with `any_family` all are compared on the tasks of the first run's family.
+    ConfigError if the families differ; with `any_family` all are compared on the tasks of the first run's family. Also
+    raises it if more memory is needed than is available. `on_tasks` is called after each chunk of tasks of a run.
     """
     if not any_family:
         _check_families(runs)
-    return [_compare(runs, protocol, num_shots) for num_shots in protocol.shots or (_common_shots(runs),)]
+    shots = protocol.shots or (_common_shots(runs),)
+    for run in runs:
+        check_run_memory(run, protocol._replace(shots=shots))
+    return [_compare(runs, protocol, num_shots, on_tasks) for num_shots in shots]
 
 
-def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int) -> Comparison:
+def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int, on_tasks: OnTasks) -> Comparison:
     measure = runs[0].measure if len({run.measure for run in runs}) == 1 else "mse"
     last_steps = [last_inner_step(run, protocol) for run in runs]
     tasks = sample_test_tasks(runs[0].experiment.family, protocol, num_shots)
@@ -79,7 +87,7 @@ def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int) -> 
         trained = run.config.trained_steps
         step = trained if protocol.steps is None else protocol.steps
         indices = [*run.run_index.values()]
-        errors = learner_errors(run.experiment, run.meta_params, tasks, steps=last_step)
+        errors = learner_errors(run.experiment, run.meta_params, tasks, steps=last_step, on_tasks=on_tasks)
         errors_at_step = errors[step]["grid"][indices, :, Errors._fields.index(measure)].double().mean(dim=0)
         errors_at_step = errors_at_step.nan_to_num(nan=math.inf, posinf=math.inf)
         difference = None if first_errors is None else _difference(errors_at_step, first_errors)

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, residual, select_run, tensors
 from maml_cli.evaluation.held_out import TestTasks
+from maml_cli.evaluation.memory import tasks_at_a_time
+from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
 from maml_cli.evaluation.statistics import PointErrors, summarise_runs, summarise_tasks
 from maml_cli.experiment import Experiment
-from maml_cli.tasks import Baseline, make_generator
+from maml_cli.tasks import Baseline, Omitted, make_generator
 
 
 class Evaluation(NamedTuple):
@@ -26,7 +28,9 @@ class Evaluation(NamedTuple):
     steps: errors of the learner after 0, 1, ... inner steps; over all seeds in `by_seed`, see Statistic.
     random_init: errors of untrained networks, drawn anew for each task and adapted by the same rule, after 0, 1, ...
         inner steps.
-    baselines: errors of the family's predictors without meta-learning, by name; None where one makes no sense.
+    baselines: errors of the family's predictors without meta-learning, by name; None where one makes no sense or was
+        omitted.
+    omitted: the reason of each baseline that would have been too expensive, by name.
     by_seed: errors as in `steps` of each run trained side by side, without diverged runs, by its seed of training.
     """
 
@@ -37,6 +41,7 @@ class Evaluation(NamedTuple):
     steps: list[PointErrors]
     random_init: list[PointErrors]
     baselines: dict[str, PointErrors | None]
+    omitted: dict[str, str]
     by_seed: dict[int, list[PointErrors]]
 
 
@@ -48,41 +53,57 @@ def evaluate(
     steps: int,
     trained_steps: int,
     run_index: Mapping[int, int] | None = None,
+    on_tasks: OnTasks = ignore_tasks,
 ) -> Evaluation:
     """Adapt to `test_tasks` and report the errors after 0, 1, ..., `steps` inner steps, with baselines.
 
     `run_index` has the index in `meta_params` of each seed that counts, by default that of a single run with seed 0.
-    Untrained networks adapt by the update rule of the first of these runs. Memory: 24 bytes for each run, test task and
-    inner step in float32, and a constant.
+    Untrained networks adapt by the update rule of the first of these runs. `on_tasks` is called after each chunk of
+    tasks. Memory: 24 bytes for each run, test task and inner step in float32, and a constant.
     """
     run_index = run_index or {0: 0}
-    errors = learner_errors(experiment, meta_params, test_tasks, steps=steps)
+    errors = learner_errors(experiment, meta_params, test_tasks, steps=steps, on_tasks=on_tasks)
     by_seed = {seed: [summarise_tasks(step, run=index) for step in errors] for seed, index in run_index.items()}
     over_seeds = [summarise_runs(step, [*run_index.values()]) for step in errors]
     del errors
     first_run = select_run(meta_params, next(iter(run_index.values())))
+    random_init = _random_init(experiment, first_run, test_tasks, steps=steps, on_tasks=on_tasks)
+    baselines = test_tasks.family.baselines()
     return Evaluation(
         shots=test_tasks.num_shots,
         num_tasks=test_tasks.num_tasks,
         seed=test_tasks.seeds[0],
         trained_steps=trained_steps,
         steps=over_seeds,
-        random_init=_random_init(experiment, first_run, test_tasks, steps=steps),
+        random_init=random_init,
         baselines={
-            name: None if baseline is None else _baseline_errors(test_tasks, baseline)
-            for name, baseline in test_tasks.family.baselines().items()
+            name: None
+            if baseline is None or isinstance(baseline, Omitted)
+            else _baseline_errors(test_tasks, baseline, counted(on_tasks, f"baseline {name}", test_tasks))
+            for name, baseline in baselines.items()
         },
+        omitted={name: baseline.reason for name, baseline in baselines.items() if isinstance(baseline, Omitted)},
         by_seed=by_seed,
     )
 
 
 def learner_errors(
-    experiment: Experiment, meta_params: MetaParams, test_tasks: TestTasks, *, steps: int
+    experiment: Experiment,
+    meta_params: MetaParams,
+    test_tasks: TestTasks,
+    *,
+    steps: int,
+    on_tasks: OnTasks = ignore_tasks,
 ) -> list[dict[str, Tensor]]:
     """Errors of the learner `meta_params` after 0, 1, ..., `steps` inner steps: name of the points -> (R, B, 2)."""
-    num_runs = len(tensors(meta_params)[0])
     return adapted_errors(
-        experiment, test_tasks, lambda count: expand_to_tasks(meta_params, count), num_runs=num_runs, steps=steps
+        experiment,
+        test_tasks,
+        lambda count: expand_to_tasks(meta_params, count),
+        chunk=tasks_at_a_time(meta_params, test_tasks.num_shots),
+        num_runs=len(tensors(meta_params)[0]),
+        steps=steps,
+        on_count=counted(on_tasks, "learner", test_tasks),
     )
 
 
@@ -94,19 +115,23 @@ def adapted_errors(
     *,
     num_runs: int,
     steps: int,
+    chunk: int | None = None,
+    on_count: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Tensor]]:
     """Errors after 0, 1, ..., `steps` inner steps from `initial`: for each, name of the points -> (R, B, 2).
 
     `initial(count)` gives the meta-parameters that the next `count` tasks start from, expanded to them. No graph is
-    built through the inner steps, and the errors are all that grows with the number of tasks.
+    built through the inner steps, and the errors are all that grows with the number of tasks, of which `chunk`, by
+    default CHUNK, adapt at a time. `on_count` is called with the number of tasks after each
+    chunk; it may raise to stop.
     """
     sizes = (steps + 1, len(PointErrors._fields), num_runs, test_tasks.num_tasks, 2)
     errors = torch.empty(sizes, dtype=experiment.dtype)
     start = 0
-    for chunk in test_tasks.iter_chunks(experiment.network_inputs, num_runs=num_runs):
+    for groups in test_tasks.iter_chunks(experiment.network_inputs, num_runs=num_runs, chunk=chunk):
         points = {
             name: Points(*(tensor.to(experiment.device, experiment.dtype) for tensor in group))
-            for name, group in chunk.items()
+            for name, group in groups.items()
         }
         count = num_tasks(points["support"])
         adapted = experiment.algorithm.unroll(initial(count), points["support"], steps)
@@ -114,11 +139,12 @@ def adapted_errors(
             for row, name in zip(errors_at_step, PointErrors._fields, strict=True):
                 row[:] = _mean_errors(residual(experiment.predict(params, points[name].x), points[name].y))
         start += count
+        on_count(start)
     return [dict(zip(PointErrors._fields, step, strict=True)) for step in errors]
 
 
 def _random_init(
-    experiment: Experiment, first_run: MetaParams, test_tasks: TestTasks, *, steps: int
+    experiment: Experiment, first_run: MetaParams, test_tasks: TestTasks, *, steps: int, on_tasks: OnTasks
 ) -> list[PointErrors]:
     stream = make_generator(test_tasks.seeds[0], "random-init")
 
@@ -126,11 +152,19 @@ def _random_init(
         params = {key: value.unsqueeze(0) for key, value in experiment.init_params(stream, count).items()}
         return expand_to_tasks(first_run, count)._replace(params=params)
 
-    errors = adapted_errors(experiment, test_tasks, untrained, num_runs=1, steps=steps)
+    errors = adapted_errors(
+        experiment,
+        test_tasks,
+        untrained,
+        num_runs=1,
+        steps=steps,
+        chunk=tasks_at_a_time(first_run, test_tasks.num_shots),
+        on_count=counted(on_tasks, "random initialisation", test_tasks),
+    )
     return [summarise_tasks(step) for step in errors]
 
 
-def _baseline_errors(test_tasks: TestTasks, baseline: Baseline) -> PointErrors:
+def _baseline_errors(test_tasks: TestTasks, baseline: Baseline, on_count: Callable[[int], None]) -> PointErrors:
     errors = torch.empty(len(PointErrors._fields), 1, test_tasks.num_tasks, 2, dtype=torch.float64)
     start = 0
     for points, functions in test_tasks.iter_blocks():
@@ -140,6 +174,7 @@ def _baseline_errors(test_tasks: TestTasks, baseline: Baseline) -> PointErrors:
             for measure, predict in enumerate(predictors):
                 row[:, start:stop, measure] = _mean_errors(predict(points[name].x) - points[name].y)[..., measure]
         start = stop
+        on_count(start)
     return summarise_tasks(dict(zip(PointErrors._fields, errors, strict=True)))
 
 

@@ -16,6 +16,8 @@ NUM_GRID = 100
 CHUNK = 100
 """Tasks adapted at a time: memory stays bounded, and the activations fit into the processor's cache. Results depend
 on it: the untrained networks of the baseline `random_init` are drawn by the chunk."""
+MAX_CHUNK_BYTES = 2**29
+"""Largest working memory of a chunk; of larger tasks, fewer are adapted at a time, down to one."""
 
 
 class Protocol(NamedTuple):
@@ -75,16 +77,18 @@ class TestTasks(NamedTuple):
             yield TaskBlock(points | {"support": batch.support}, functions)
 
     def iter_chunks(
-        self, network_inputs: Callable[[Points, Any], Points], *, num_runs: int
+        self, network_inputs: Callable[[Points, Any], Points], *, num_runs: int, chunk: int | None = None
     ) -> Iterator[dict[str, Points]]:
-        """The points of the tasks in order, `CHUNK` tasks at a time, as `num_runs` networks take them: (R, B, K, D).
+        """The points of the tasks in order, `chunk` tasks (by default `CHUNK`) at a time, as `num_runs` networks
+        take them: (R, B, K, D).
 
         Adapting is fastest while activations fit into the cache. Tasks that runs share are expanded, not copied.
         """
+        chunk = chunk or CHUNK
         for block in self.iter_blocks():
             points = {name: network_inputs(points, block.functions) for name, points in block.points.items()}
-            for start in range(0, num_tasks(points["support"]), CHUNK):
-                yield {name: _chunk(group, start, num_runs) for name, group in points.items()}
+            for start in range(0, num_tasks(points["support"]), chunk):
+                yield {name: _chunk(group, start, num_runs, chunk) for name, group in points.items()}
 
 
 def sample_test_tasks(family: TaskFamily, protocol: Protocol, num_shots: int) -> TestTasks:
@@ -102,5 +106,5 @@ def sample_validation_tasks(family: TaskFamily, seeds: Sequence[int], *, num_tas
     return TestTasks(family, tuple(seeds), "validation", num_tasks, num_shots)
 
 
-def _chunk(points: Points, start: int, num_runs: int) -> Points:
-    return Points(*(tensor.expand(num_runs, *tensor.shape[1:])[:, start : start + CHUNK] for tensor in points))
+def _chunk(points: Points, start: int, num_runs: int, chunk: int) -> Points:
+    return Points(*(tensor.expand(num_runs, *tensor.shape[1:])[:, start : start + chunk] for tensor in points))

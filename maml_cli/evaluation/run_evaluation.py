@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from maml_cli.evaluation.evaluate import Evaluation, evaluate, learner_errors
 from maml_cli.evaluation.held_out import Protocol
+from maml_cli.evaluation.memory import check_memory
+from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.statistics import Errors, statistic
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks, last_inner_step
 from maml_cli.runs import write_atomic
@@ -25,9 +27,13 @@ class LearnerStatistic(NamedTuple):
     max: float
 
 
-def evaluate_run(run: TrainedRun, protocol: Protocol) -> list[Evaluation]:
-    """One evaluation of `run` for each K of `protocol`, after every inner step."""
+def evaluate_run(run: TrainedRun, protocol: Protocol, *, on_tasks: OnTasks = ignore_tasks) -> list[Evaluation]:
+    """One evaluation of `run` for each K of `protocol`, after every inner step.
+
+    `on_tasks` is called after each chunk of tasks. Raises ConfigError if it needs more memory than is available.
+    """
     steps = last_inner_step(run, protocol)
+    check_run_memory(run, protocol)
     return [
         evaluate(
             run.experiment,
@@ -36,9 +42,22 @@ def evaluate_run(run: TrainedRun, protocol: Protocol) -> list[Evaluation]:
             steps=steps,
             trained_steps=run.config.trained_steps,
             run_index=run.run_index,
+            on_tasks=on_tasks,
         )
         for tasks in held_out_tasks(run, protocol)
     ]
+
+
+def check_run_memory(run: TrainedRun, protocol: Protocol) -> None:
+    """Raises ConfigError if an evaluation of `run` by `protocol` would need more memory than is available."""
+    for tasks in held_out_tasks(run, protocol):
+        check_memory(
+            run.meta_params,
+            num_tasks=tasks.num_tasks,
+            num_shots=tasks.num_shots,
+            steps=last_inner_step(run, protocol),
+            lower="--tasks, --shots or --steps",
+        )
 
 
 def learner_statistics(run: TrainedRun, protocol: Protocol, *, measure: str = "mse") -> list[list[LearnerStatistic]]:

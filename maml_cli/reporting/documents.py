@@ -91,6 +91,7 @@ def _evaluation(evaluation: Evaluation) -> Document:
             **{name: _nested(errors) for name, errors in evaluation.baselines.items()},
             "random_init": _by_step(evaluation.random_init),
         },
+        **({"omitted": evaluation.omitted} if evaluation.omitted else {}),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maml_cli.errors import ConfigError, FileError
-from maml_cli.evaluation import Comparison, Protocol, TrainedRun, evaluate_run, fit_tasks, mean
+from maml_cli.evaluation import Comparison, OnTasks, Protocol, TrainedRun, evaluate_run, fit_tasks, ignore_tasks, mean
 from maml_cli.reporting import figures, training_figures
 from maml_cli.reporting.canvas import Figure, label_text, save_figure
 from maml_cli.reporting.figure_kinds import FIGURES, drawing_function
@@ -37,11 +37,13 @@ class FigureRequest(NamedTuple):
     run: the trained run.
     protocol: test tasks, K and inner steps of an evaluation.
     show_steps: inner steps after which fits are drawn; empty for the default, see `fit`.
+    on_tasks: called after each chunk of tasks of an evaluation.
     """
 
     run: TrainedRun
     protocol: Protocol
     show_steps: Sequence[int] = ()
+    on_tasks: OnTasks = ignore_tasks
 
 
 def drawable(run: TrainedRun) -> list[str]:
@@ -57,6 +59,7 @@ def draw(
     file_format: str,
     out: Path | None,
     show_steps: Sequence[int] = (),
+    on_tasks: OnTasks = ignore_tasks,
 ) -> list[Path]:
     """Draw each of `kinds` as KIND.`file_format` in the directory `out`. Returns the files.
 
@@ -65,7 +68,7 @@ def draw(
     Raises KeyError for a kind that is not in FIGURES, FileError if it needs metrics.jsonl and there is none, and
     ConfigError if `show_steps` exceed the inner steps of `protocol`.
     """
-    request = FigureRequest(run, protocol, show_steps)
+    request = FigureRequest(run, protocol, show_steps, on_tasks)
     functions = {kind: drawing_function(kind) for kind in kinds}
     for kind in kinds:
         if FIGURES[kind].needs_metrics and not _has_metrics(run):
@@ -158,7 +161,7 @@ def curve(request: FigureRequest) -> Figure:
 
 def steps(request: FigureRequest) -> Figure:
     """Errors on test tasks by inner step, with baselines."""
-    (evaluation,) = evaluate_run(request.run, request.protocol)
+    (evaluation,) = evaluate_run(request.run, request.protocol, on_tasks=request.on_tasks)
     tasks = plural(evaluation.num_tasks, "test task")
     title = f"{_name(request.run)}: {tasks}, K = {evaluation.shots}, 95 % intervals"
     return figures.steps_figure(evaluation, measure=request.run.measure, title=title)

@@ -4,6 +4,7 @@ from maml_cli.tasks.families import FAMILIES
 from maml_cli.tasks.family import (
     Baseline,
     BaselinePredictors,
+    Omitted,
     Predictor,
     Range,
     SampledTasks,
@@ -17,6 +18,7 @@ __all__ = [
     "FAMILIES",
     "Baseline",
     "BaselinePredictors",
+    "Omitted",
     "Predictor",
     "Range",
     "SampledTasks",

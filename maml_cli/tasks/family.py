@@ -33,6 +33,15 @@ Baseline = Callable[[Points, Any], BaselinePredictors]
 A baseline that uses the functions is an oracle."""
 
 
+class Omitted(NamedTuple):
+    """A baseline that is not computed.
+
+    reason: as a phrase for the user.
+    """
+
+    reason: str
+
+
 class SampledTasks(NamedTuple):
     """Tasks drawn from a family.
 
@@ -70,8 +79,9 @@ class TaskFamily(Protocol):
     ) -> Iterator[SampledTasks]:
         """The tasks that `sample` would draw, in float64, a block of a few hundred at a time, in bounded memory."""
 
-    def baselines(self) -> Mapping[str, Baseline | None]:
-        """Predictors without meta-learning, by name; None for a baseline that this family's ranges make pointless."""
+    def baselines(self) -> Mapping[str, Baseline | Omitted | None]:
+        """Predictors without meta-learning, by name; None for a baseline that this family's ranges make pointless,
+        Omitted for one that they make too expensive."""
 
     def best_nonadaptive_error(self, measure: str) -> float | None:
         """The least error (`mse` or `mae`) over the family that is possible without adapting; None if unknown."""

@@ -12,12 +12,15 @@ from torch import Generator, Tensor
 
 from maml_cli.core import Points, TaskBatch
 from maml_cli.tasks import sinusoid_baselines
-from maml_cli.tasks.family import Baseline, Range, SampledTasks
+from maml_cli.tasks.family import Baseline, Omitted, Range, SampledTasks
 from maml_cli.tasks.sinusoids import Sinusoids
 
 BLOCK = 400
 """Tasks of a block; the last block has up to twice as many. torch.randn fills its values in groups of 16 and redraws
 the last group of a call if that is not full: blocks are whole groups, so that they have the noise of a single call."""
+NOISE_GROUP = 16
+MAX_BLOCK_POINTS = 2**21
+"""Points of a block; tasks of more points come in blocks of fewer tasks, of `NOISE_GROUP` at least."""
 
 
 class SineFamily(NamedTuple):
@@ -79,7 +82,8 @@ class SineFamily(NamedTuple):
     def iter_blocks(
         self, generators: Sequence[Generator], *, num_tasks: int, num_support: int, num_query: int
     ) -> Iterator[SampledTasks]:
-        """The tasks that `sample` would draw, in float64, `BLOCK` to 2 `BLOCK` - 1 at a time, or fewer if that is all.
+        """The tasks that `sample` would draw, in float64, `BLOCK` to 2 `BLOCK` - 1 at a time, or fewer if that is all
+        or if they have many points.
 
         Parameters, inputs and noise are drawn by copies of each generator, which itself is left as it is.
         """
@@ -87,8 +91,9 @@ class SineFamily(NamedTuple):
         for_parameters = [_skip_uniform(generator, 0) for generator in generators]
         for_x = [_skip_uniform(generator, num_tasks * 4) for generator in generators]
         for_noise = [_skip_uniform(generator, num_tasks * num_points) for generator in for_x] if self.noise else []
-        for start in range(0, max(num_tasks - BLOCK, 0) + 1, BLOCK):
-            count = BLOCK if num_tasks - start >= 2 * BLOCK else num_tasks - start
+        block = min(BLOCK, max(1, MAX_BLOCK_POINTS // num_points // NOISE_GROUP) * NOISE_GROUP)
+        for start in range(0, max(num_tasks - block, 0) + 1, block):
+            count = block if num_tasks - start >= 2 * block else num_tasks - start
             parameters = torch.stack([_uniform(copy, count * 4) for copy in for_parameters])
             x = torch.stack([_uniform(copy, count * num_points) for copy in for_x])
             noise = torch.stack([_normal(copy, count * num_points) for copy in for_noise]) if self.noise else x
@@ -99,7 +104,7 @@ class SineFamily(NamedTuple):
                 num_support=num_support,
             )
 
-    def baselines(self) -> Mapping[str, Baseline | None]:
+    def baselines(self) -> Mapping[str, Baseline | Omitted | None]:
         """Predictors without meta-learning; see sinusoid_baselines.sine_baselines."""
         return sinusoid_baselines.sine_baselines(self)
 

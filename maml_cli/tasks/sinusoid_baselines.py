@@ -3,24 +3,24 @@
 Shapes: R runs, B tasks, K points; everything in float64.
 """
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from maml_cli.core import Points
-from maml_cli.tasks.family import Baseline, BaselinePredictors, Predictor, Range
+from maml_cli.tasks.family import Baseline, BaselinePredictors, Omitted, Predictor
+from maml_cli.tasks.frequency_search import MAX_FREQUENCIES, best_frequency, num_frequencies
+from maml_cli.tasks.linear_fit import fixed_offset, linear_problem, middle, width
 from maml_cli.tasks.sinusoids import SineRanges, Sinusoids
 
 
-def sine_baselines(family: SineRanges) -> dict[str, Baseline | None]:
+def sine_baselines(family: SineRanges) -> dict[str, Baseline | Omitted | None]:
     """The baselines of a family of sinusoids, by name.
 
     zero: the constant 0.
     best_unadapted: the conditional mean (for MSE) and median (for MAE) of y given x over the family.
     least_squares: the best fit to the support points at the frequency of the task (oracle).
-    least_squares_any_frequency: the best fit with the frequency fitted too; None where all tasks have the same.
+    least_squares_any_frequency: the best fit with the frequency fitted too; None where all tasks have the same, Omitted
+        where the search would need more than MAX_FREQUENCIES frequencies.
     """
     unadapted = BaselinePredictors(conditional_mean(family), conditional_median(family))
 
@@ -36,7 +36,7 @@ def sine_baselines(family: SineRanges) -> dict[str, Baseline | None]:
         "zero": lambda support, functions: BaselinePredictors(predict_zero, predict_zero),
         "best_unadapted": lambda support, functions: unadapted,
         "least_squares": at_true_frequency,
-        "least_squares_any_frequency": at_best_frequency if _width(family.frequency) > 0 else None,
+        "least_squares_any_frequency": _omission(family) or at_best_frequency if width(family.frequency) > 0 else None,
     }
 
 
@@ -51,12 +51,12 @@ def conditional_mean(family: SineRanges) -> Predictor:
     With U uniform on [a, b], E[exp(itU)] = exp(it(a + b)/2) sin(t(b - a)/2) / (t(b - a)/2); the mean of
     sin(frequency * x - phase) is the imaginary part of a product of two such factors.
     """
-    frequency, phase = _middle(family.frequency), _middle(family.phase)
-    damped = _sinc(torch.tensor(_width(family.phase) / 2, dtype=torch.float64)) * _middle(family.amplitude)
+    frequency, phase = middle(family.frequency), middle(family.phase)
+    damped = _sinc(torch.tensor(width(family.phase) / 2, dtype=torch.float64)) * middle(family.amplitude)
 
     def predict(x: Tensor) -> Tensor:
-        wave = torch.sin(frequency * x - phase) * _sinc(x * _width(family.frequency) / 2)
-        return damped * wave + _middle(family.offset)
+        wave = torch.sin(frequency * x - phase) * _sinc(x * width(family.frequency) / 2)
+        return damped * wave + middle(family.offset)
 
     return predict
 
@@ -91,61 +91,19 @@ def least_squares(family: SineRanges, support: Points, frequency: Tensor) -> Pre
     Linear in amplitude * cos(phase), amplitude * sin(phase) and, where it varies, the offset: with the true frequency
     an exact oracle from as many noise-free points as unknowns, and the fit of least norm from fewer.
     """
-    features, targets = _linear_problem(family, support)
+    features, targets = linear_problem(family, support)
     weights = torch.linalg.lstsq(features(support.x, frequency), targets, driver="gelsd").solution
-    return lambda x: features(x, frequency) @ weights + _fixed_offset(family)
+    return lambda x: features(x, frequency) @ weights + fixed_offset(family)
 
 
-def best_frequency(family: SineRanges, support: Points, *, num_starts: int = 8, num_halvings: int = 60) -> Tensor:
-    """The frequency (R, B, 1, 1) in the family's range with the least residual sum of squares on the support points.
-
-    Golden-section search around each of the `num_starts` best local minima on a grid of frequencies; amplitude and
-    phase are solved for at each frequency (variable projection, Golub and Pereyra 1973). With few points several
-    frequencies may fit equally well.
-    """
-    features, targets = _linear_problem(family, support)
-
-    def residual_sum_of_squares(frequency: Tensor) -> Tensor:
-        """(..., R, B, 1, 1), from ridged normal equations: accurate enough to rank frequencies."""
-        matrix = features(support.x, frequency)
-        gram = matrix.mT @ matrix
-        ridge = 1e-12 * torch.eye(gram.shape[-1], dtype=gram.dtype) * support.x.shape[-2]
-        weights = torch.linalg.solve(gram + ridge, matrix.mT @ targets)
-        errors: Tensor = targets - matrix @ weights
-        return errors.square().sum(dim=-2, keepdim=True)
-
-    low, high = family.frequency
-    # 32 to each pi / (range of x), the resolution of frequencies on that range.
-    num_grid = 65 + math.ceil(32 * (high - low) * _width(family.x) / math.pi)
-    grid = torch.linspace(low, high, num_grid, dtype=support.x.dtype)
-    errors = torch.cat([residual_sum_of_squares(frequency.expand(1, 1, 1, 1)) for frequency in grid], dim=-1)
-    edge = torch.full_like(errors[..., :1], math.inf)
-    neighbours = torch.minimum(torch.cat([edge, errors[..., :-1]], dim=-1), torch.cat([errors[..., 1:], edge], dim=-1))
-    minima = errors.where(errors <= neighbours, math.inf)
-    best = minima.topk(min(num_starts, num_grid), dim=-1, largest=False).indices.movedim(-1, 0).unsqueeze(-1)
-    a, b = (grid[(best + side).clamp(0, num_grid - 1)] for side in (-1, 1))
-    shrink = (math.sqrt(5) - 1) / 2
-    for _ in range(num_halvings):
-        lower, upper = b - shrink * (b - a), a + shrink * (b - a)
-        left = residual_sum_of_squares(lower) < residual_sum_of_squares(upper)
-        a, b = torch.where(left, a, lower), torch.where(left, upper, b)
-    candidates = (a + b) / 2
-    return candidates.gather(0, residual_sum_of_squares(candidates).argmin(dim=0, keepdim=True)).squeeze(0)
-
-
-def _linear_problem(family: SineRanges, support: Points) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
-    """The design matrix of a sinusoid, (inputs, frequency) -> (..., K, unknowns), and targets less a fixed offset."""
-    offset_varies = _width(family.offset) > 0
-
-    def features(x: Tensor, frequency: Tensor) -> Tensor:
-        waves = [torch.sin(frequency * x), torch.cos(frequency * x)]
-        return torch.cat([*waves, torch.ones_like(waves[0])] if offset_varies else waves, dim=-1)
-
-    return features, support.y - _fixed_offset(family)
-
-
-def _fixed_offset(family: SineRanges) -> float:
-    return 0.0 if _width(family.offset) > 0 else _middle(family.offset)
+def _omission(family: SineRanges) -> Omitted | None:
+    count = num_frequencies(family)
+    if count <= MAX_FREQUENCIES:
+        return None
+    return Omitted(
+        f"its search would need {count:,.0f} frequencies, more than {MAX_FREQUENCIES:,}; tasks.frequency is too wide "
+        f"for the range tasks.x"
+    )
 
 
 def _quasi_random(family: SineRanges, num_draws: int) -> Sinusoids:
@@ -154,14 +112,6 @@ def _quasi_random(family: SineRanges, num_draws: int) -> Sinusoids:
     limits = torch.tensor([family.amplitude, family.frequency, family.phase, family.offset], dtype=torch.float64)
     columns = limits[:, 0] + (limits[:, 1] - limits[:, 0]) * uniform
     return Sinusoids(*columns.unsqueeze(-1).unbind(-2))
-
-
-def _middle(limits: Range) -> float:
-    return (limits[0] + limits[1]) / 2
-
-
-def _width(limits: Range) -> float:
-    return limits[1] - limits[0]
 
 
 def _sinc(z: Tensor) -> Tensor:

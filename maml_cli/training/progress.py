@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 from maml_cli.errors import printable
+from maml_cli.evaluation import OnTasks, ignore_tasks
 
 SECONDS_BETWEEN_LINES = 5.0
 """Interval of lines in a log file, which a person reads afterwards."""
 SECONDS_BETWEEN_REDRAWS = 0.25
 """Interval of redraws of the bar: four a second look continuous and cost nothing measurable."""
+SECONDS_BEFORE_BAR = 1.0
+"""Evaluations shorter than this show no bar."""
+EVALUATION_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tasks"
 LOSS_DECAY = 0.98
 """Decay per outer step of the exponential moving average of the loss, over about 50 steps."""
 
@@ -74,6 +78,43 @@ def progress(
 
     with bar:
         yield on_step
+
+
+@contextlib.contextmanager
+def evaluation_progress(*, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> Iterator[OnTasks]:
+    """A function (predictor, tasks done, tasks in all) -> None that shows the progress of an evaluation.
+
+    A bar on a terminal, removed at the end; elsewhere a line every few seconds, so that short evaluations print none.
+    """
+    if quiet:
+        yield ignore_tasks
+        return
+    on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BETWEEN_LINES
+    shown, bar = clock(), None
+
+    def on_tasks(predictor: str, done: int, total: int) -> None:
+        nonlocal shown, bar, interval
+        if bar is not None and (done == total or bar.desc != f"{predictor}: "):
+            bar.close()
+            bar = None
+        if clock() - shown < interval or done == total:
+            return
+        shown = clock()
+        if not on_terminal:
+            print_message(f"{predictor}: {done:,}/{total:,} tasks")
+            return
+        interval = SECONDS_BETWEEN_REDRAWS
+        if bar is None:  # made when it is needed: a bar moves those of the training around it
+            bar = tqdm(desc=predictor, total=total, dynamic_ncols=True, leave=False, bar_format=EVALUATION_BAR)
+        bar.n = done
+        bar.refresh()
+
+    try:
+        yield on_tasks
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def format_seconds(seconds: float) -> str:

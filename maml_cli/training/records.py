@@ -6,7 +6,7 @@ from torch import Tensor
 
 from maml_cli.config import Config
 from maml_cli.engines import StepResult, TrainState
-from maml_cli.evaluation import learner_errors, sample_validation_tasks, summarise_tasks
+from maml_cli.evaluation import OnTasks, ignore_tasks, learner_errors, sample_validation_tasks, summarise_tasks
 from maml_cli.experiment import Experiment
 from maml_cli.runs import EvaluationRecord, LossRecord
 
@@ -33,11 +33,13 @@ def loss_record(config: Config, experiment: Experiment, state: TrainState, resul
     )
 
 
-def evaluation_record(config: Config, experiment: Experiment, state: TrainState) -> EvaluationRecord:
-    """Errors on validation tasks, which neither training nor `maml eval` uses."""
+def evaluation_record(
+    config: Config, experiment: Experiment, state: TrainState, *, on_tasks: OnTasks = ignore_tasks
+) -> EvaluationRecord:
+    """Errors on validation tasks, which neither training nor `maml eval` uses; `on_tasks` may raise to stop."""
     shots, num_tasks = config.tasks.num_support, config.run.eval_tasks
     tasks = sample_validation_tasks(experiment.family, config.seeds, num_tasks=num_tasks, num_shots=shots)
-    errors = learner_errors(experiment, state.meta_params, tasks, steps=config.inner.steps)
+    errors = learner_errors(experiment, state.meta_params, tasks, steps=config.inner.steps, on_tasks=on_tasks)
 
     by_run = [[summarise_tasks(step, run=index) for step in errors] for index in range(len(config.seeds))]
 

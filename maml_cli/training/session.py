@@ -10,13 +10,15 @@ from maml_cli import runtime
 from maml_cli.config import Config
 from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
+from maml_cli.evaluation import check_memory
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reading import reason
 from maml_cli.runs import Checkpoint, directory, metrics, new_run
 from maml_cli.runtime import Choice
-from maml_cli.training.loop import TrainResult, train
+from maml_cli.training.loop import Hooks, TrainResult, train
+from maml_cli.training.memory import check_training_memory
 from maml_cli.training.plan import TrainPlan
-from maml_cli.training.progress import format_seconds, print_message, progress
+from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
 from maml_cli.training.saving import check_initial_values
 from maml_cli.training.signals import Stop, catch_stop
 from maml_cli.training.snapshot import init_state, restore_state
@@ -44,21 +46,31 @@ class SessionResult(NamedTuple):
 
 
 def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
-    """Train as planned; the first Ctrl-C or SIGTERM saves and stops. Messages go to stderr.
+    """Train as planned; the first Ctrl-C, SIGTERM or SIGHUP saves and stops. Messages go to stderr.
 
     Raises ConfigError, FileError or CheckpointError before anything is trained, DivergedError and InterruptedRun.
     """
     notify: Notify = (lambda text: None) if quiet else print_message
     config = plan.config
-    _check_memory(config, plan.device)
+    if plan.device.name == "cpu":
+        check_training_memory(config, plan.engine.name)
     runtime.set_threads(config.run.threads)
     runtime.keep_freed_memory()
     runtime.avoid_dynamo_import()
-    with catch_stop() as stop:
+    with catch_stop() as stop, _report_early_stop(stop), evaluation_progress(quiet=quiet) as on_tasks:
+        stop.can_save = False
         experiment = build_experiment(config, plan.device.device)
         state = _restore(plan.checkpoint, experiment) if plan.checkpoint else init_state(config, experiment)
         if plan.checkpoint is None:
             check_initial_values(config, state)
+        if config.run.eval_every:
+            check_memory(
+                state.meta_params,
+                num_tasks=config.run.eval_tasks,
+                num_shots=config.tasks.num_support,
+                steps=config.inner.steps,
+                lower="run.eval_tasks",
+            )
         choice, engine = _make_with_fallback(plan.engine, config, experiment, notify)
         with _locked_run(plan) as run, _report_unsaved_stop(stop, run):
             if plan.resumed_run:
@@ -70,7 +82,9 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
             with progress(
                 first_step=state.step, steps=config.outer.steps, tasks_per_step=tasks_per_step, quiet=quiet
             ) as on_step:
-                result = train(config, experiment, state, run, engine=engine, on_step=on_step, interrupted=stop)
+                stop.can_save = True
+                hooks = Hooks(on_step, on_tasks, stop, stop.abandonable)
+                result = train(config, experiment, state, run, engine=engine, hooks=hooks)
     _report(run, result, config, stop, notify)
     return SessionResult(
         run, result, config, plan.device.name, choice.name, stop.exit_code if result.interrupted else 0
@@ -132,6 +146,15 @@ def _prepare_resume(run: Path, plan: TrainPlan) -> None:
 
 
 @contextlib.contextmanager
+def _report_early_stop(stop: Stop) -> Iterator[None]:
+    """Raise InterruptedRun for a signal before training, while a kernel is compiled for instance."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRun("stopped before training began", stop.exit_code or 130) from None
+
+
+@contextlib.contextmanager
 def _report_unsaved_stop(stop: Stop, run: Path) -> Iterator[None]:
     """Raise InterruptedRun for a second signal that left no time to save, FileError for a file that is not written."""
     try:
@@ -156,16 +179,3 @@ def _report(run: Path, result: TrainResult, config: Config, stop: Stop, notify: 
         print_message(f"stopped by {stop.received.name}; checkpoint saved. Resume with: maml train --resume {run}")
     else:
         notify(f"next: maml eval --checkpoint {run}")
-
-
-def _check_memory(config: Config, device: Choice) -> None:
-    """Raises ConfigError if one layer's activations alone exceed the machine's memory: the process would be killed."""
-    tasks, points = config.outer.tasks_per_step, config.tasks.num_support + config.tasks.num_query
-    bytes_per_value = 8 if config.run.dtype == "float64" else 4
-    needed = tasks * points * max([1, *config.model.hidden]) * bytes_per_value
-    memory = runtime.physical_memory()
-    if device.name == "cpu" and memory is not None and needed > memory:
-        raise ConfigError(
-            f"one layer of {tasks:,} tasks with {points:,} points needs {needed / 2**30:,.0f} GiB, this machine has "
-            f"{memory / 2**30:,.0f}; lower outer.tasks_per_step, tasks.num_support or tasks.num_query"
-        )
