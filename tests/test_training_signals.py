@@ -14,7 +14,7 @@ from maml_cli.config import Config
 from maml_cli.engines import make_engine
 from maml_cli.experiment import build_experiment
 from maml_cli.interrupts import end_descendants
-from maml_cli.runs import create_run, directory, open_checkpoint
+from maml_cli.runs import create_run, open_checkpoint
 from maml_cli.training import Hooks, init_state, restore_state, session, train
 from maml_cli.training.signals import SIGNALS, catch_stop
 from tests.conftest import ROOT, Cli, shell

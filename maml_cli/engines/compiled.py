@@ -3,10 +3,11 @@
 Outer steps write their results in place, to buffers whose addresses never change, and nothing is copied to the host
 before the last step of a call.
 
-Private parts of PyTorch, `torch.fx.experimental.proxy_tensor.make_fx` and `torch._dynamo.mark_static_address`, are used
-here only, and were verified on torch 2.13.
+Private parts of PyTorch, `torch.fx.experimental.proxy_tensor.make_fx`, `torch._dynamo.mark_static_address` and
+`torch._dynamo.exc.TorchDynamoException`, are used here only, and were verified on torch 2.13.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -20,6 +21,7 @@ from maml_cli.engines.optimizers import bias_corrections, optimizer_state
 from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.engines.traced_step import Buffers, LearnedTensor, RunCounters, StepInputs, TracedStep, traced_step
+from maml_cli.errors import ConfigError
 from maml_cli.experiment import Experiment, first_order_until
 
 
@@ -53,7 +55,7 @@ def compiled_engine(config: Config, experiment: Experiment, *, notify: Notify) -
                 notify("compiling the outer step; up to a minute ...")
                 step = traced_step(config, state, learned, average, step=state.step + index)
                 compiled_steps[is_first_order] = _compile(step, buffers, inputs)
-            with torch.no_grad():
+            with torch.no_grad(), _report_failed_compilation():
                 compiled_steps[is_first_order](buffers, inputs)
         counters = RunCounters(*(value.to("cpu", copy=True) for value in buffers.counters))
         state.loss_sum, state.skipped_tasks = counters.loss_sum, counters.skipped_tasks
@@ -61,6 +63,20 @@ def compiled_engine(config: Config, experiment: Experiment, *, notify: Notify) -
         return StepResult(counters.loss, counters.norm, _as_meta_params(learned, buffers.gradients))
 
     return engine
+
+
+@contextlib.contextmanager
+def _report_failed_compilation() -> Iterator[None]:
+    """Raises ConfigError where torch.compile fails on a graph, which it does at its first call, before computing."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"engine compiled: torch.compile fails on this config ({reason}); use run.engine: eager"
+        ) from None
 
 
 def _compile(step: TracedStep, buffers: Buffers, inputs: StepInputs) -> Callable[[Buffers, StepInputs], None]:

@@ -14,7 +14,7 @@ from maml_cli.dev.soak.trained import fingerprint, fresh_copy, remove, train_und
 from maml_cli.engines import ENGINES, Engine, make_engine, unsupported
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.runs import directory, open_checkpoint
-from maml_cli.training import restore_state, train
+from maml_cli.training import Hooks, restore_state, train
 
 STEPS = 500
 COMMANDS = 40
@@ -73,8 +73,9 @@ def attack(scratch: Path, *, scale: float) -> SoakRow:
     """Resume from every outer step but the last and take the next one: its checkpoint and log have the same bytes."""
     tally = Tally(f"resumes from every step of {STEPS}, all engines")
     steps = scaled(STEPS, scale)
-    for description, overrides in COMBINATIONS.items():
-        for engine in ENGINES if scale >= 0.1 else ("eager",):
+    is_full = scale >= 0.1
+    for description, overrides in [*COMBINATIONS.items()][: None if is_full else 2]:
+        for engine in ENGINES if is_full else ("eager",):
             options = [*BASE, *overrides, f"outer.steps={steps}", f"run.engine={engine}", "run.device=cpu"]
             if unsupported(engine, load_config("smoke", options).config, CPU) is None:
                 folder = scratch / f"{engine}-{len(description)}"
@@ -89,6 +90,8 @@ def resume_from_every_step(tally: Tally, folder: Path, options: Sequence[str], l
     try:
         run, _ = train_undisturbed(folder, arguments)
     except RuntimeError as error:
+        if "torch.compile fails on this config" in str(error):
+            return  # refused with advice, as an engine that does not support the config
         tally.tries += 1
         tally.fail("tracebacks", f"{line}: {str(error).strip().splitlines()[-1][:200]}")
         return
@@ -126,7 +129,7 @@ def _take_next_step(config: Config, experiment: Experiment, engine: Engine, run:
     saved = open_checkpoint(run)
     state = restore_state(saved.config, experiment, saved.contents)
     directory.truncate_to(saved, run)
-    train(config, experiment, state, run, engine=engine, interrupted=lambda: state.step > saved.step)
+    train(config, experiment, state, run, engine=engine, hooks=Hooks(interrupted=lambda: state.step > saved.step))
 
 
 def _cut_run(run: Path, copy: Path, step: int) -> Path:

@@ -69,6 +69,8 @@ VALUES: dict[str, tuple[object, ...]] = {
     "run.dtype": ("float32", "float64"),
 }
 """Values of keys that a training of a fraction of a second can have."""
+KINDS = ("fit", "curve", "steps")
+"""Figures of every run, of which one is drawn of each."""
 
 
 def attack(scratch: Path, *, scale: float) -> SoakRow:
@@ -100,7 +102,7 @@ def random_settings(choices: random.Random) -> Iterator[list[str]]:
 
 
 def _train_and_read(tally: Tally, folder: Path, settings: list[str], *, full: bool) -> None:
-    line = " ".join(settings[len(SMALL) :])
+    line, kind = " ".join(settings[len(SMALL) :]), KINDS[int(folder.name) % len(KINDS)]
     tally.tries += 1
     outcome = maml(["train", "-c", "smoke", *(f"--set={setting}" for setting in settings), "-q"], folder)
     if not tally.check_end(outcome, {0, 5}, f"train {line}") or outcome.code:
@@ -112,7 +114,7 @@ def _train_and_read(tally: Tally, folder: Path, settings: list[str], *, full: bo
     outcome = maml(["train", "--resume", directory.checkpoint_file(run, 2), "-q"], folder)
     if tally.check_end(outcome, {0}, f"resume {line}") and fingerprint(run) != expected:
         tally.fail("changed", f"resume {line}: other bytes")
-    commands = [["eval", run, "--tasks", "20", "--json"], ["plot", run, "--tasks", "20"]]
+    commands = [["eval", run, "--tasks", "20", "--json"], ["plot", run, "--tasks", "20", "--kind", kind]]
     for command in commands if full else commands[:1]:
         tally.tries += 1
         tally.check_end(maml(command, folder), {0}, f"{command[0]} {line}")

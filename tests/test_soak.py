@@ -1,0 +1,240 @@
+"""The soak: each attack in its short form, and each attack counts the faults of a program that has them."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from maml_cli.config import Config
+from maml_cli.dev.soak import __main__ as soak
+from maml_cli.dev.soak import commands, concurrency, fuzz, limits, processes, resume, trained
+from maml_cli.dev.soak.attacks import ALONE, ATTACKS, AttackSource
+from maml_cli.dev.soak.document import num_faults, read_soak, soak_table
+from maml_cli.dev.soak.row import SoakRow
+from maml_cli.dev.soak.tally import Tally
+from maml_cli.engines import StepResult, TrainState, make_engine
+from maml_cli.errors import ConfigError
+from maml_cli.runs import checkpoint, directory
+from maml_cli.tasks import make_generator
+from maml_cli.training import loop, restore_state, session
+
+SCALE = 0.004
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _preloaded() -> None:
+    processes.preload()
+
+
+def _attack(name: str, scratch: Path, scale: float = SCALE) -> SoakRow:
+    return ATTACKS[name].load()(scratch, scale=scale)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_short_form_of_an_attack_tries_something_and_counts_no_fault(name: str, tmp_path: Path) -> None:
+    row = _attack(name, tmp_path)
+    assert row.failures == [] and num_faults(row) == 0
+    assert row.tries > 0 or "skipped" in row.attack
+
+
+def test_log_lines_that_a_resume_leaves_behind_are_changed_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills between checkpoints leave lines after the newest one, which training would write a second time."""
+    monkeypatch.setattr(directory, "truncate_lines", lambda file, *, up_to_step: None)
+    assert _attack("kills", tmp_path, 0.02).changed > 0
+
+
+def test_a_writer_that_is_not_atomic_loses_runs_to_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first checkpoint is named in last.json before it is complete, for most of the time of the training."""
+
+    def write_slowly(run: Path, step: int, contents: dict[str, Any]) -> Path:
+        file = directory.checkpoint_file(run, step)
+        data = checkpoint.encode(contents)
+        directory._write_last(run, file, step, checkpoint.digest(data))
+        file.write_bytes(data[: len(data) // 2])
+        time.sleep(0.5 if step == 0 else 0)
+        file.write_bytes(data)
+        return file
+
+    monkeypatch.setattr(loop, "save_checkpoint", write_slowly)
+    assert _attack("kills", tmp_path, 0.02).losses > 0
+
+
+def test_a_decoder_that_does_not_check_lets_damage_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "decode", lambda data, sha256=None: {})
+    for name in ("bits", "truncations"):
+        (tmp_path / name).mkdir()
+        row = _attack(name, tmp_path / name)
+        assert row.changed > 0.9 * row.tries / 2  # all that were decoded in memory
+
+
+def test_a_decoder_that_raises_other_errors_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(data: bytes, sha256: str | None = None) -> dict[str, Any]:
+        raise ValueError("bad CRC")
+
+    monkeypatch.setattr(checkpoint, "decode", decode)
+    row = _attack("truncations", tmp_path)
+    assert row.tracebacks == row.tries
+
+
+def test_state_that_a_checkpoint_lacks_changes_resumed_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random streams of the tasks are those of the start."""
+
+    def restore(config: Config, *args: Any) -> TrainState:
+        state = restore_state(config, *args)
+        state.generators[:] = [make_generator(seed, "tasks") for seed in config.seeds]
+        return state
+
+    monkeypatch.setattr(resume, "restore_state", restore)
+    row = _attack("resume", tmp_path)
+    assert row.changed > 0 and "other bytes after the next outer step" in row.failures[0]
+
+
+def test_an_error_that_a_full_disk_turns_into_success_is_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that ignores that its checkpoint could not be written ends with exit code 0."""
+
+    def write(file: Path, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            file.write_bytes(data)
+
+    monkeypatch.setattr(directory, "write_atomic", write)
+    row = _attack("file-size", tmp_path, 0.02)
+    assert row.losses + row.changed > 0
+
+
+def test_temporary_files_that_remain_are_losses(tmp_path: Path) -> None:
+    tally = Tally("x")
+    limits.check_no_temporary_files(tally, tmp_path, "line")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".last.json.tmp-1").touch()
+    limits.check_no_temporary_files(tally, tmp_path, "line")
+    assert (tally.losses, tally.failures) == (1, ["losses: line: left ['run/.last.json.tmp-1']"])
+
+
+def test_an_engine_whose_results_vary_changes_values_in_random_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def varying(*args: Any, **kwargs: Any) -> Any:
+        engine = make_engine(*args, **kwargs)
+
+        def step(state: TrainState, count: int) -> StepResult:
+            result = engine(state, count)
+            for value in state.meta_params.params.values():
+                value.data.add_(1e-3 * (os.getpid() % 1000 + 1))
+            return result
+
+        return step
+
+    monkeypatch.setattr(session, "make_engine", varying)
+    assert _attack("trainings", tmp_path).changed > 0
+
+
+def test_a_loader_that_raises_or_reads_another_config_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tally = Tally("x")
+    for loader in ("load_config", "from_dict"):
+        with monkeypatch.context() as patch:
+            patch.setattr(fuzz, loader, lambda *args, **kwargs: json.loads("{"))
+            fuzz.check_in_process(tally, tmp_path / "a.yaml", b"", [])
+    with monkeypatch.context() as patch:
+        patch.setattr(fuzz, "from_dict", lambda *args, **kwargs: None)
+        fuzz.check_in_process(tally, tmp_path / "a.yaml", b"", [])
+    assert (tally.tries, tally.tracebacks, tally.changed) == (3, 2, 1)
+
+
+def test_commands_that_crash_hang_or_write_outside_are_counted(tmp_path: Path) -> None:
+    """The program is replaced by three others, in the place of `maml`."""
+
+    def write_outside(arguments: list[str]) -> None:
+        Path("../outside").write_text("changed")
+
+    def hang(arguments: list[str]) -> None:
+        time.sleep(60)
+
+    def crash(arguments: list[str]) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    (tmp_path / "hostile").mkdir()
+    (tmp_path / "outside").write_text("intact")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "SECONDS", 0.5)
+        for program, counts in ((write_outside, (0, 1)), (hang, (1, 0)), (crash, (1, 0))):
+            patch.setattr(processes, "main", program)
+            tally = Tally("x")
+            commands.run_commands(tally, tmp_path / "hostile", "line", [["eval"]])
+            assert (tally.tracebacks, tally.changed) == counts, program
+
+
+def test_resumes_without_a_lock_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes append the same lines to metrics.jsonl."""
+
+    @contextlib.contextmanager
+    def no_lock(run: Path) -> Iterator[None]:
+        yield
+
+    run, _ = trained.train_undisturbed(tmp_path)
+    monkeypatch.setattr(directory, "training_lock", no_lock)
+    tally = Tally("x")
+    for _ in range(3):
+        concurrency._resume_at_once(tally, run, tmp_path / "copy", 4)
+    assert tally.changed + tally.losses + tally.tracebacks > 0
+
+
+def test_a_process_is_ended_after_its_time_and_a_kill_is_the_exit_code(tmp_path: Path) -> None:
+    def sleep() -> None:
+        print("a line", flush=True)
+        time.sleep(60)
+
+    ended = processes.wait(processes.start(sleep, tmp_path), seconds=0.3)
+    assert ended.code == processes.TIMED_OUT and ended.out == "a line\n" and ended.seconds < 30
+    killed = processes.wait(processes.start(sleep, tmp_path), kill_after=0.3)
+    assert killed.code == -signal.SIGKILL
+
+
+def test_exit_codes_and_tracebacks_of_forks_are_those_of_processes(tmp_path: Path) -> None:
+    for body, code in ((lambda: None, 0), (lambda: sys.exit(3), 3), (lambda: 1 // 0, 1)):
+        outcome = processes.wait(processes.start(body, tmp_path))
+        assert outcome.code == code and ("ZeroDivisionError" in outcome.err) == (code == 1)
+        tally = Tally("x")
+        assert tally.check_end(outcome, {0, 3}, "line") == (code != 1) and tally.tracebacks == (code == 1)
+
+
+def test_the_command_writes_the_rows_and_exits_with_1_if_any_has_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An attack that raises is a row with a traceback: it does not end the others."""
+    faulty = SoakRow("kills", 3, 1, 0, 2, 0.1, ["losses: killed after 0.1 s"])
+    results: dict[str, SoakRow] = {"good": faulty._replace(losses=0, changed=0, failures=[]), "bad": faulty}
+
+    def load(source: AttackSource) -> Any:
+        return lambda folder, scale: results[source.module]
+
+    monkeypatch.setattr(AttackSource, "load", load)
+    monkeypatch.setattr(soak, "ATTACKS", {name: AttackSource(name) for name in ("good", "bad", "raises")})
+    soak.main(["good"], scale=0.5, jobs=2, out=tmp_path)
+    assert read_soak(tmp_path / "soak.json").rows == {"good": results["good"]}
+    with pytest.raises(typer.Exit) as stop:
+        soak.main(scale=0.5, jobs=2, out=tmp_path)
+    written = read_soak(tmp_path / "soak.json")
+    assert stop.value.exit_code == 1 and written.scale == 0.5
+    assert written.rows["bad"] == faulty and written.rows["raises"].tracebacks == 1
+    assert "KeyError: 'raises'" in written.rows["raises"].failures[0]
+    assert soak_table(written.rows.values()) in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="absent: no such attack; there are good, bad, raises"):
+        soak.main(["absent"], scale=0.5, jobs=2, out=tmp_path)
+
+
+def test_attacks_that_run_alone_are_attacks() -> None:
+    assert ATTACKS.keys() >= ALONE
