@@ -22,9 +22,9 @@ from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally
 from maml_cli.engines import StepResult, TrainState, make_engine
 from maml_cli.errors import ConfigError
-from maml_cli.runs import checkpoint, directory
+from maml_cli.runs import checkpoint, directory, open_checkpoint
 from maml_cli.tasks import make_generator
-from maml_cli.training import loop, restore_state, session
+from maml_cli.training import plan, restore_state, saving, session
 
 SCALE = 0.004
 
@@ -54,7 +54,10 @@ def test_log_lines_that_a_resume_leaves_behind_are_changed_values(
 
 
 def test_a_writer_that_is_not_atomic_loses_runs_to_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first checkpoint is named in last.json before it is complete, for most of the time of the training."""
+    """The first checkpoint is named in last.json before it is complete, for most of the time of the training.
+
+    Without the choice of an older checkpoint, or of a new start, for a damaged one.
+    """
 
     def write_slowly(run: Path, step: int, contents: dict[str, Any]) -> Path:
         file = directory.checkpoint_file(run, step)
@@ -65,7 +68,8 @@ def test_a_writer_that_is_not_atomic_loses_runs_to_kills(tmp_path: Path, monkeyp
         file.write_bytes(data)
         return file
 
-    monkeypatch.setattr(loop, "save_checkpoint", write_slowly)
+    monkeypatch.setattr(saving, "save_checkpoint", write_slowly)
+    monkeypatch.setattr(plan, "newest_good_checkpoint", lambda run, config: (open_checkpoint(run), ""))
     assert _attack("kills", tmp_path, 0.02).losses > 0
 
 
