@@ -189,6 +189,13 @@ CONSTRAINTS = [
     *IMPLICIT,
     *REPTILE_AND_JOINT,
     *ENGINE_CONSTRAINTS,
+    Constraint(
+        "outer.task_blocks",
+        ["outer.tasks_per_step"],
+        lambda c: c.outer.task_blocks is not None and c.outer.task_blocks > c.outer.tasks_per_step,
+        lambda c: f"must be at most outer.tasks_per_step, which is {c.outer.tasks_per_step:,}",
+    ),
+    *_without_effect({"run.side_by_side": True}, lambda c: len(c.seeds) == 1, ["run.seeds"], "there is one seed"),
     *_without_effect(
         {"run.seed": 0}, lambda c: isinstance(c.run.seeds, list), ["run.seeds"], "run.seeds lists the seeds"
     ),

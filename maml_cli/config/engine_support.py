@@ -128,6 +128,7 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
         *(limit for limit in ADJOINT_LIMITS if limit.depends_on != ["inner.curvature"]),
         _only("inner.curvature", "none"),
         _only("model.oracle", False),
+        _only("outer.task_blocks", None),
         _only("model.activation", *KERNEL_ACTIVATIONS),
         _only("inner.loss", *KERNEL_LOSSES),
         Limit(["outer.optimizer", "inner.alpha.optimizer"], _other_optimizer),
@@ -148,6 +149,7 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
         ),
     ],
     "compiled": [
+        _only("outer.task_blocks", None),
         Limit(["inner.steps", "inner.order", "inner.cg_steps"], _many_unrolled_steps),
         Limit(["outer.multi_step_loss_until"], _multi_step_loss),
     ],

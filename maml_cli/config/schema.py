@@ -140,6 +140,13 @@ class Outer(Section):
 
     steps: PositiveSteps = Field(70_000, description="outer steps of the training")
     tasks_per_step: int = Field(25, ge=1, le=1_000_000, description="tasks in each outer step (meta-batch size)")
+    task_blocks: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="blocks of tasks, equal to within one task, whose meta-gradients are computed one after the other "
+        "and added in order (gradient accumulation): less memory, and work for several processes; null: one block",
+    )
     optimizer: OptimizerName = Field("adam", description="outer optimiser; momentum is SGD with momentum 0.9")
     lr: float = Field(1e-3, gt=0, description="outer learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -177,6 +184,11 @@ class Run(Section):
         None,
         description="runs trained side by side: a list of their seeds, or their number, with seeds seed, seed + 1, "
         "...; null: one run",
+    )
+    side_by_side: bool = Field(
+        True,
+        description="whether the runs of several seeds are computed together; false: one run after the other, so that "
+        "several processes can share them",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: an accelerator if outer steps are large enough to gain from it, else the CPU"

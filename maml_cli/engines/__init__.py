@@ -11,14 +11,17 @@ from maml_cli.engines.optimizers import (
     optimizer_state,
     save_state,
 )
-from maml_cli.engines.outer_step import SCHEDULES, take_outer_step
+from maml_cli.engines.outer_step import SCHEDULES, sample_weight_noise, take_outer_step
 from maml_cli.engines.registry import ENGINES, EngineKind, choose_engine, make_engine, unsupported
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
+from maml_cli.engines.task_blocks import ALL_BLOCKS, BlockShare, average_in_blocks
 
 __all__ = [
+    "ALL_BLOCKS",
     "ENGINES",
     "OUTER_OPTIMIZERS",
     "SCHEDULES",
+    "BlockShare",
     "Engine",
     "EngineKind",
     "Notify",
@@ -27,6 +30,7 @@ __all__ = [
     "StepResult",
     "TrainState",
     "adjoint_meta_gradient",
+    "average_in_blocks",
     "choose_engine",
     "finite_runs",
     "is_finite",
@@ -34,6 +38,7 @@ __all__ = [
     "make_engine",
     "make_outer_optimizer",
     "optimizer_state",
+    "sample_weight_noise",
     "save_state",
     "take_outer_step",
     "unsupported",

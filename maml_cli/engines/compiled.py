@@ -20,6 +20,7 @@ from maml_cli.engines.eager import adjoint_average
 from maml_cli.engines.optimizers import bias_corrections, optimizer_state
 from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
+from maml_cli.engines.task_blocks import BlockShare
 from maml_cli.engines.traced_step import Buffers, LearnedTensor, RunCounters, StepInputs, TracedStep, traced_step
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import Experiment, first_order_until
@@ -31,7 +32,7 @@ def compiled_unsupported(device: torch.device) -> Iterator[str]:
         yield "systems without a C++ compiler"
 
 
-def compiled_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:
+def compiled_engine(config: Config, experiment: Experiment, *, notify: Notify, blocks: BlockShare) -> Engine:
     """Outer steps compiled once for first and once for second order, as far as `config` has both.
 
     PyTorch keeps compiled code on disk for later processes. On a GPU each step is one CUDA graph.

@@ -35,21 +35,22 @@ from maml_cli.engines.outer_step import (
 )
 from maml_cli.engines.rule_derivatives import RuleSpec
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
+from maml_cli.engines.task_blocks import BlockShare, average_in_blocks
 from maml_cli.experiment import Experiment, first_order_until, step_weights
 
 
-def reference_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:
+def reference_engine(config: Config, experiment: Experiment, *, notify: Notify, blocks: BlockShare) -> Engine:
     """Outer steps by autograd through the unrolled inner loop."""
     meta_gradient = experiment.algorithm.meta_gradient
-    return _step_by_step(config, experiment, meta_gradient, _average(config, meta_gradient))
+    return _step_by_step(config, experiment, meta_gradient, _average(config, meta_gradient), blocks)
 
 
-def eager_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:
+def eager_engine(config: Config, experiment: Experiment, *, notify: Notify, blocks: BlockShare) -> Engine:
     """Outer steps by the adjoint method; as `reference` takes them where it does not apply."""
     average = adjoint_average(config, experiment)
     if not any(adjoint_unsupported(config)):
         average = torch.inference_mode()(average)
-    return _step_by_step(config, experiment, adjoint_meta_gradient(config, experiment), average)
+    return _step_by_step(config, experiment, adjoint_meta_gradient(config, experiment), average, blocks)
 
 
 def adjoint_meta_gradient(config: Config, experiment: Experiment) -> MetaGradient:
@@ -107,9 +108,11 @@ def _average(config: Config, meta_gradient: MetaGradient) -> AverageGradient:
 
 
 def _step_by_step(
-    config: Config, experiment: Experiment, meta_gradient: MetaGradient, average: AverageGradient
+    config: Config, experiment: Experiment, meta_gradient: MetaGradient, average: AverageGradient, blocks: BlockShare
 ) -> Engine:
     outer = config.outer
+    if outer.task_blocks is not None:
+        average = average_in_blocks(average, outer.task_blocks, blocks)
 
     def engine(state: TrainState, count: int) -> StepResult:
         batches = experiment.sample(state.generators, num_steps=count)

@@ -18,6 +18,7 @@ from maml_cli.engines.kernel_call import CallOptions, KernelState
 from maml_cli.engines.optimizers import optimizer_state
 from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
+from maml_cli.engines.task_blocks import BlockShare
 from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.experiment import DTYPES, Experiment, first_order_until, num_inputs, param_keys, step_weights
 from maml_cli.runtime import single_threaded_torch
@@ -29,7 +30,7 @@ def native_unsupported() -> Iterator[str]:
         yield "systems without a C++ compiler"
 
 
-def native_engine(config: Config, experiment: Experiment, *, notify: Notify) -> Engine:
+def native_engine(config: Config, experiment: Experiment, *, notify: Notify, blocks: BlockShare) -> Engine:
     """Outer steps by the kernel for `config`; raises ConfigError if the kernel does not compile."""
     try:
         kernel = kernel_build.load_kernel(_kernel_spec(config, experiment.alpha_groups), notify=notify)

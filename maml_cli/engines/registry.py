@@ -19,15 +19,19 @@ from maml_cli.engines.eager import eager_engine, reference_engine
 from maml_cli.engines.finite import keep_finite
 from maml_cli.engines.native import native_engine, native_unsupported
 from maml_cli.engines.state import Engine, Notify
+from maml_cli.engines.task_blocks import ALL_BLOCKS, BlockShare
 from maml_cli.errors import ConfigError
 from maml_cli.experiment import Experiment, outer_step_work
 from maml_cli.runtime import Choice
 
 
 class MakeEngine(Protocol):
-    """Makes an engine for a config that it supports; raises ConfigError if it does not compile."""
+    """Makes an engine for a config that it supports; raises ConfigError if it does not compile.
 
-    def __call__(self, config: Config, experiment: Experiment, *, notify: Notify) -> Engine: ...
+    `blocks` are those of `outer.task_blocks` that it computes; of no use to engines that do not support that key.
+    """
+
+    def __call__(self, config: Config, experiment: Experiment, *, notify: Notify, blocks: BlockShare) -> Engine: ...
 
 
 class EngineKind(NamedTuple):
@@ -94,12 +98,19 @@ def unsupported(name: str, config: Config, device: torch.device) -> str | None:
     return next(problems, None)
 
 
-def make_engine(name: str, config: Config, experiment: Experiment, *, notify: Notify = lambda text: None) -> Engine:
+def make_engine(
+    name: str,
+    config: Config,
+    experiment: Experiment,
+    *,
+    notify: Notify = lambda text: None,
+    blocks: BlockShare = ALL_BLOCKS,
+) -> Engine:
     """The engine `name` for `config`, which it supports; raises ConfigError if it does not compile.
 
     A run whose update overflows is frozen before it, whichever the engine: see keep_finite.
     """
-    return keep_finite(_engine_kind(name).make(config, experiment, notify=notify))
+    return keep_finite(_engine_kind(name).make(config, experiment, notify=notify, blocks=blocks))
 
 
 def _engine_kind(name: str) -> EngineKind:
