@@ -74,7 +74,7 @@ class NewerVersionError(CheckpointError):
 class InterruptedRun(UserError):
     """A training that was stopped before it could save; `exit_code` is 128 + the number of the signal."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 

@@ -29,7 +29,7 @@ from maml_cli.engines.eager import adjoint_spec, adjoint_unsupported
 from maml_cli.errors import ConfigError, DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import create_run, directory, open_checkpoint
-from maml_cli.training import init_state, restore_state, train
+from maml_cli.training import RunGroup, init_state, restore_state, train
 from tests.conformance import (
     ADAPT,
     COMBINATIONS,
@@ -286,7 +286,7 @@ def _trained(engine: str, config: Config, run: Path) -> dict[str, Any]:
     create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     state = init_state(config, experiment)
-    result = train(config, experiment, state, run, engine=make_engine(engine, config, experiment))
+    result = train(config, [RunGroup(config, experiment, state, make_engine(engine, config, experiment))], run)
     return open_checkpoint(result.checkpoint).contents
 
 
@@ -296,7 +296,7 @@ def _resumed(engine: str, config: Config, run: Path) -> dict[str, Any]:
     directory.truncate_to(checkpoint, run)
     experiment = build_experiment(config)
     state = restore_state(config, experiment, checkpoint.contents)
-    result = train(config, experiment, state, run, engine=make_engine(engine, config, experiment))
+    result = train(config, [RunGroup(config, experiment, state, make_engine(engine, config, experiment))], run)
     return open_checkpoint(result.checkpoint).contents
 
 

@@ -12,7 +12,7 @@ from maml_cli.engines import OUTER_OPTIMIZERS, TrainState, finite_runs, kernel_b
 from maml_cli.errors import DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import create_run
-from maml_cli.training import init_state, train
+from maml_cli.training import RunGroup, init_state, train
 from maml_cli.training.saving import save_finite
 from maml_cli.training.snapshot import snapshot
 from tests.conformance import skip_tracing
@@ -127,7 +127,7 @@ def test_initial_values_that_are_not_finite_are_refused_and_nothing_is_saved(tmp
     state.meta_params.params["head.w"][1, 0, 0] = torch.inf
     create_run(tmp_path / "run", name="x", config=config)
     with pytest.raises(DivergedError, match="the initial values of seed 8 are not finite in float32") as stop:
-        train(config, experiment, state, tmp_path / "run", engine=make_engine("eager", config, experiment))
+        train(config, [RunGroup(config, experiment, state, make_engine("eager", config, experiment))], tmp_path / "run")
     assert stop.value.outer_step == 0 and not [*(tmp_path / "run" / "checkpoints").glob("*.pt")]
 
 
@@ -139,5 +139,5 @@ def test_a_state_that_is_not_finite_is_never_saved(name: str, tmp_path: Path) ->
     moment = optimizer_state(outer, outer.tensors()[0])[1]
     {"head.b": state.meta_params.params["head.b"], "moment": moment, "loss_sum": state.loss_sum}[name][0] = torch.nan
     with pytest.raises(DivergedError, match="is not saved\nthe last good checkpoint is here"):
-        save_finite(config, state, tmp_path, last=Path("here"))
+        save_finite(snapshot(config, state), tmp_path, last=Path("here"))
     assert not [*tmp_path.iterdir()]

@@ -13,7 +13,7 @@ from maml_cli.engines import kernel_build, make_engine
 from maml_cli.evaluation import t_interval
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import create_run, open_checkpoint, read_lines
-from maml_cli.training import TrainResult, init_state, train
+from maml_cli.training import RunGroup, TrainResult, init_state, train
 from tests.conformance import skip_tracing
 from tests.conftest import Cli
 
@@ -49,7 +49,7 @@ def _train(config: Config, run: Path, engine: str) -> TrainResult:
     create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     state = init_state(config, experiment)
-    return train(config, experiment, state, run, engine=make_engine(engine, config, experiment))
+    return train(config, [RunGroup(config, experiment, state, make_engine(engine, config, experiment))], run)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-10), ("float32", 1e-5)])
@@ -86,7 +86,7 @@ def test_a_run_that_diverges_is_frozen_and_reported(engine: str, tmp_path: Path)
     for leaf in state.meta_params.params.values():
         leaf[1] = 1e30
     take_steps = make_engine(engine, config, experiment)
-    result = train(config, experiment, state, tmp_path / "run", engine=take_steps)
+    result = train(config, [RunGroup(config, experiment, state, take_steps)], tmp_path / "run")
     assert result.step == 100 and result.diverged == {1: 1}
     make_engine(engine, config, experiment)(alone, 100)
     for actual, expected in zip(tensors(state.meta_params), tensors(alone.meta_params), strict=True):

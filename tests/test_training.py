@@ -19,7 +19,7 @@ from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import create_run, directory, open_checkpoint, read_lines
 from maml_cli.tasks import make_generator
-from maml_cli.training import Hooks, TrainResult, init_state, restore_state, train
+from maml_cli.training import Hooks, RunGroup, TrainResult, init_state, restore_state, train
 
 STEPS = 12
 
@@ -77,7 +77,7 @@ def _train(config: Config, run: Path, **hooks: Any) -> TrainResult:
     create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     engine = make_engine("eager", config, experiment)
-    return train(config, experiment, init_state(config, experiment), run, engine=engine, **hooks)
+    return train(config, [RunGroup(config, experiment, init_state(config, experiment), engine)], run, **hooks)
 
 
 def _resume(run: Path, step: int, **hooks: Any) -> TrainResult:
@@ -86,7 +86,7 @@ def _resume(run: Path, step: int, **hooks: Any) -> TrainResult:
     state = restore_state(checkpoint.config, experiment, checkpoint.contents)
     directory.truncate_to(checkpoint, run)
     engine = make_engine("eager", checkpoint.config, experiment)
-    return train(checkpoint.config, experiment, state, run, engine=engine, **hooks)
+    return train(checkpoint.config, [RunGroup(checkpoint.config, experiment, state, engine)], run, **hooks)
 
 
 def _bytes(run: Path) -> dict[str, bytes]:

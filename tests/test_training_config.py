@@ -13,7 +13,7 @@ from maml_cli.evaluation import sample_validation_tasks, summarise_tasks
 from maml_cli.evaluation.evaluate import adapted_errors
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import checkpoint, create_run, read_lines
-from maml_cli.training import init_state, train
+from maml_cli.training import RunGroup, init_state, train
 
 
 def _config(**sections: dict[str, Any]) -> Config:
@@ -29,7 +29,7 @@ def _train(config: Config, run: Path) -> tuple[MetaParams, list[dict[str, Any]]]
     create_run(run, name="x", config=config)
     experiment = build_experiment(config)
     state = init_state(config, experiment)
-    train(config, experiment, state, run, engine=make_engine("eager", config, experiment))
+    train(config, [RunGroup(config, experiment, state, make_engine("eager", config, experiment))], run)
     return state.meta_params, read_lines(run / "metrics.jsonl")
 
 

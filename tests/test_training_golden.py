@@ -16,7 +16,7 @@ from maml_cli.config import Config
 from maml_cli.engines import make_engine
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import checkpoint, create_run, open_checkpoint, read_lines
-from maml_cli.training import Hooks, init_state, plan_training, run_session, train
+from maml_cli.training import Hooks, RunGroup, init_state, plan_training, run_session, train
 
 GOLDEN = Path(__file__).parent / "golden" / "resumable"
 CONFIG = Config.model_validate(
@@ -44,8 +44,8 @@ def _train(run: Path, *, until: int) -> None:
     create_run(run, name="golden", config=CONFIG)
     experiment = build_experiment(CONFIG)
     state = init_state(CONFIG, experiment)
-    engine = make_engine("reference", CONFIG, experiment)
-    train(CONFIG, experiment, state, run, engine=engine, hooks=Hooks(interrupted=lambda: state.step >= until))
+    group = RunGroup(CONFIG, experiment, state, make_engine("reference", CONFIG, experiment))
+    train(CONFIG, [group], run, hooks=Hooks(interrupted=lambda: state.step >= until))
 
 
 def _digests(run: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from maml_cli.engines import make_engine
 from maml_cli.experiment import build_experiment
 from maml_cli.interrupts import end_descendants
 from maml_cli.runs import create_run, open_checkpoint
-from maml_cli.training import Hooks, init_state, restore_state, session, train
+from maml_cli.training import Hooks, RunGroup, init_state, restore_state, session, train
 from maml_cli.training.signals import SIGNALS, catch_stop
 from tests.conftest import ROOT, Cli, shell
 
@@ -81,7 +81,7 @@ def _train(run: Path, on_tasks: Callable[[int], bool]) -> bool:
 
     hooks = Hooks(on_tasks=record, interrupted=lambda: stopped[0])
     engine = make_engine("reference", CONFIG, experiment)
-    return train(CONFIG, experiment, state, run, engine=engine, hooks=hooks).interrupted
+    return train(CONFIG, [RunGroup(CONFIG, experiment, state, engine)], run, hooks=hooks).interrupted
 
 
 @pytest.mark.parametrize("evaluation", [0, 1, 2])

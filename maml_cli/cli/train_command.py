@@ -32,22 +32,25 @@ def train(
       maml train --resume outputs/mine
     """
     from maml_cli.reporting import plan_document, to_json, training_document
-    from maml_cli.training import plan_training, run_session, training_summary
+    from maml_cli.training import join_processes, plan_training, run_session, training_summary
 
-    plan = plan_training(config, overrides or [], out=out, resume=resume, device=device)
-    if dry_run:
-        lines = [
-            f"{plan.run_directory}: nothing written (--dry-run)",
-            *training_summary(plan.config, plan.device, plan.engine),
-        ]
-        typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(map(printable, lines)))
-        return
-    session = run_session(plan, quiet=quiet)
+    with join_processes() as processes:
+        plan = plan_training(config, overrides or [], out=out, resume=resume, device=device, processes=processes)
+        if dry_run:
+            if processes.is_leader:
+                lines = [
+                    f"{plan.run_directory}: nothing written (--dry-run)",
+                    *training_summary(plan.config, plan.device, plan.engine),
+                ]
+                typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(map(printable, lines)))
+            return
+        session = run_session(plan, quiet=quiet, processes=processes)
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the run is complete: `maml train | head -1` ends as others do
-    if as_json:
-        typer.echo(to_json(training_document(session)))
-    else:
-        print_path(session.run)
+    if processes.is_leader:
+        if as_json:
+            typer.echo(to_json(training_document(session)))
+        else:
+            print_path(session.run)
     if session.exit_code:
         raise typer.Exit(session.exit_code)

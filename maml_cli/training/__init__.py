@@ -1,19 +1,25 @@
 """A training from start to stop: plan, outer loop, log, signals, progress and resuming."""
 
-from maml_cli.training.loop import Hooks, TrainResult, train
+from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan, plan_training
+from maml_cli.training.processes import Processes, join_processes
 from maml_cli.training.progress import evaluation_progress, print_message
+from maml_cli.training.recorder import Hooks
+from maml_cli.training.run_groups import RunGroup
 from maml_cli.training.session import SessionResult, run_session
 from maml_cli.training.snapshot import init_state, restore_state, snapshot
 from maml_cli.training.summary import training_summary
 
 __all__ = [
     "Hooks",
+    "Processes",
+    "RunGroup",
     "SessionResult",
     "TrainPlan",
     "TrainResult",
     "evaluation_progress",
     "init_state",
+    "join_processes",
     "plan_training",
     "print_message",
     "restore_state",

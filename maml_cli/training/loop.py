@@ -2,23 +2,20 @@
 
 import copy
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from maml_cli.config import Config
-from maml_cli.engines import Engine, TrainState
+from maml_cli.engines import StepResult
 from maml_cli.errors import DivergedError
-from maml_cli.evaluation import OnTasks, ignore_tasks
-from maml_cli.experiment import Experiment
-from maml_cli.runs import directory, metrics, save_checkpoint
+from maml_cli.runs import directory, save_checkpoint
 from maml_cli.training.advice import divergence_advice
-from maml_cli.training.progress import print_message
-from maml_cli.training.records import evaluation_record, loss_record
-from maml_cli.training.saving import check_initial_values, save_finite
+from maml_cli.training.processes import ONE_PROCESS, Processes
+from maml_cli.training.recorder import Hooks, Recorder
+from maml_cli.training.run_groups import RunGroup, take_steps
+from maml_cli.training.saving import check_initial_values
 from maml_cli.training.signals import Rescue
-from maml_cli.training.snapshot import snapshot
 
 TARGET_SECONDS_PER_CALL = 0.1
 """Seconds that a call of the engine should take: long enough to amortise its start, short enough for Ctrl-C."""
@@ -26,22 +23,6 @@ MAX_STEPS_PER_CALL = 1000
 """Outer steps of one call at most: the tasks of all of them are sampled at once and take memory."""
 SECONDS_OF_SLOW_STEP = 0.25
 """Seconds of an outer step from which its start is copied, so that a stop loses none but the unfinished step."""
-
-
-class Hooks(NamedTuple):
-    """Functions that a training calls.
-
-    on_step: after each call of the engine, with the outer steps taken and the mean query loss.
-    on_tasks: after each chunk of tasks of an evaluation.
-    interrupted: whether training must save and stop; asked after each of these.
-    abandonable: (rescue, is_saved) -> a context for a call that may take long; see Stop.abandonable.
-    """
-
-    on_step: Callable[[int, float], None] = lambda step, loss: None
-    on_tasks: OnTasks = ignore_tasks
-    interrupted: Callable[[], bool] = lambda: False
-    abandonable: Callable[..., AbstractContextManager[None]] = lambda rescue, is_saved=True: nullcontext()
-
 
 NO_HOOKS = Hooks()
 
@@ -54,6 +35,7 @@ class TrainResult(NamedTuple):
     steps_done: outer steps taken by this process.
     seconds: duration of the training in this process.
     interrupted: whether it stopped before the last outer step.
+    stopped_by: number of the signal that interrupted it, in whichever process; 0 for none.
     diverged: the outer step at which each diverged seed was frozen.
     """
 
@@ -62,107 +44,123 @@ class TrainResult(NamedTuple):
     steps_done: int
     seconds: float
     interrupted: bool
+    stopped_by: int
     diverged: dict[int, int]
 
 
 def train(
     config: Config,
-    experiment: Experiment,
-    state: TrainState,
+    groups: Sequence[RunGroup],
     run: Path,
     *,
-    engine: Engine,
+    processes: Processes = ONE_PROCESS,
     hooks: Hooks = NO_HOOKS,
 ) -> TrainResult:
-    """Train `state` to the last outer step of `config`, with metrics and checkpoints in `run`; mutates `state`.
+    """Train `groups` to the last outer step of `config`, with metrics and checkpoints in `run`; mutates their states.
 
-    The engine is called for about TARGET_SECONDS_PER_CALL at a time. After each call and within evaluations, training
-    saves and stops if `hooks.interrupted()`; an evaluation that did not end is repeated when the run is resumed. Raises
-    DivergedError with advice if all runs diverged; the checkpoints then have finite values only.
+    Engines are called for about TARGET_SECONDS_PER_CALL at a time. After each call and within evaluations, training
+    saves and stops if `hooks.interrupted()` in any of the `processes`; an evaluation that did not end is repeated when
+    the run is resumed. Raises DivergedError with advice if all runs diverged; the checkpoints then have finite values
+    only.
     """
-    first_step, started = state.step, time.perf_counter()
-    seconds_per_step = 1.0  # not measured yet: the first call takes one outer step
-    file = directory.checkpoint_file(run, state.step)
-    is_new = state.step == 0 and not file.exists()
+    recorder = Recorder(config, groups, run, processes, hooks)
+    started, seconds_per_step = time.perf_counter(), 1.0  # not measured yet: the first call takes one outer step
+    first_step = step = max(processes.exchange(max((group.state.step for group in groups), default=0)))
+    file = directory.checkpoint_file(run, step)
+    is_new = step == 0 and not recorder.has_checkpoint(step)
     if is_new:
-        check_initial_values(config, state)
-    complete = not _lacks_evaluation(config, run, state.step) or _evaluate(config, experiment, state, run, hooks)
+        for group in groups:
+            check_initial_values(group.config, group.state)
+    lacks_evaluation = _is_due(config, step, config.run.eval_every) and recorder.lacks_evaluation(step)
+    stopped_by = recorder.evaluate() if lacks_evaluation else 0
     if is_new:
-        file = save_finite(config, state, run, last=None)
-    while complete and state.step < config.outer.steps and not hooks.interrupted():
-        most = min(MAX_STEPS_PER_CALL, _steps_until_next_record(config, state.step))
+        file = recorder.save(step, last=None)
+    while not stopped_by and step < config.outer.steps:
+        most = min(MAX_STEPS_PER_CALL, _steps_until_next_record(config, step))
         count = max(1, min(most, int(TARGET_SECONDS_PER_CALL / seconds_per_step)))
+        count, stopped_by = _agree(processes, count, hooks.interrupted())
+        if stopped_by:
+            break
         call_started = time.perf_counter()
-        try:
-            with hooks.abandonable(*_rescue(config, state, run, seconds_per_step, is_first=state.step == first_step)):
-                result = engine(state, count)
-        except DivergedError as error:
-            lines = (*error.lines, divergence_advice(config, error), f"the last good checkpoint is {file}")
-            raise DivergedError(*lines, outer_step=error.outer_step, cause=error.cause) from None
+        with hooks.abandonable(*_rescue(recorder, seconds_per_step, is_first=step == first_step)):
+            outcomes = [take_steps(group, count) for group in groups]
+        results, step = [result for result, _ in outcomes], step + count
+        loss = _mean_loss(recorder, [(group, *outcome) for group, outcome in zip(groups, outcomes, strict=True)], file)
         seconds_per_step = (time.perf_counter() - call_started) / count
-        if _is_due(config, state.step, config.run.log_every):
-            metrics.write_losses(run, loss_record(config, experiment, state, result))
-            seconds = time.perf_counter() - started
-            metrics.write_timing(run, state.step, seconds=seconds, steps_taken=state.step - first_step)
-            state.loss_sum.zero_()
-            state.skipped_tasks.zero_()
-        if _is_due(config, state.step, config.run.eval_every):
-            complete = _evaluate(config, experiment, state, run, hooks)
-        if _is_due(config, state.step, config.run.checkpoint_every):
-            file = save_finite(config, state, run, last=file)
-        hooks.on_step(state.step, result.loss[state.diverged == 0].mean().item())
-    is_interrupted = state.step < config.outer.steps or not complete
+        if _is_due(config, step, config.run.log_every):
+            recorder.write_losses(results, seconds=time.perf_counter() - started, steps_taken=step - first_step)
+        if _is_due(config, step, config.run.eval_every):
+            stopped_by = recorder.evaluate()
+        if _is_due(config, step, config.run.checkpoint_every):
+            file = recorder.save(step, last=file)
+        hooks.on_step(step, loss)
+    is_interrupted = step < config.outer.steps or stopped_by > 0
     if is_interrupted:
-        file = save_finite(config, state, run, last=file)
+        file = recorder.save(step, last=file)
     seconds = time.perf_counter() - started
-    diverged = {seed: step for seed, step in zip(config.seeds, state.diverged.tolist(), strict=True) if step}
-    return TrainResult(file, state.step, state.step - first_step, seconds, is_interrupted, diverged)
+    return TrainResult(file, step, step - first_step, seconds, is_interrupted, stopped_by, _diverged(recorder))
 
 
-class _EvaluationStopped(Exception):
-    """A stop was asked for while an evaluation was computed."""
+class _Report(NamedTuple):
+    """Outer steps that a process took: the sum of the losses of its active runs, their number, and its last error."""
+
+    loss: float
+    num_active: int
+    error: DivergedError | None
 
 
-def _evaluate(config: Config, experiment: Experiment, state: TrainState, run: Path, hooks: Hooks) -> bool:
-    """Evaluate and write the record; False if a stop was asked for before the end, and nothing was written."""
-
-    def on_tasks(predictor: str, done: int, total: int) -> None:
-        hooks.on_tasks(predictor, done, total)
-        if done < total and hooks.interrupted():
-            raise _EvaluationStopped
-
-    def rescue() -> None:
-        save_checkpoint(run, state.step, snapshot(config, state))
-        print_message(f"stopped; checkpoint saved. Resume with: maml train --resume {run}")
-
-    try:
-        with hooks.abandonable(rescue, True):
-            record = evaluation_record(config, experiment, state, on_tasks=on_tasks)
-    except _EvaluationStopped:
-        return False
-    metrics.write_evaluation(run, record)
-    return True
+def _agree(processes: Processes, count: int, stopped_by: int) -> tuple[int, int]:
+    """The outer steps of the next call, from the leader, whose clock counts; the signal of any process."""
+    offers = processes.exchange((count, stopped_by))
+    return offers[0][0], max(signal for _, signal in offers)
 
 
-def _lacks_evaluation(config: Config, run: Path, step: int) -> bool:
-    """Whether an evaluation at `step`, where training starts or resumes, is due and was not written."""
-    if not _is_due(config, step, config.run.eval_every):
-        return False
-    return all(record.step != step for record in metrics.read_evaluations(run))
+def _mean_loss(
+    recorder: Recorder, outcomes: Sequence[tuple[RunGroup, StepResult, DivergedError | None]], last: Path | None
+) -> float:
+    """The mean loss of the active runs of all processes; raises DivergedError, with advice, where none is active."""
+    active = [result.loss[group.state.diverged == 0] for group, result, _ in outcomes]
+    errors = [error for _, _, error in outcomes if error is not None]
+    report = _Report(
+        sum(float(losses.sum()) for losses in active), sum(map(len, active)), max(errors, key=_outer_step, default=None)
+    )
+    reports: list[_Report] = recorder.processes.exchange(report)
+    num_active = sum(report.num_active for report in reports)
+    if num_active == 0:
+        error = max((report.error for report in reports if report.error is not None), key=_outer_step)
+        lines = (*error.lines, divergence_advice(recorder.config, error), f"the last good checkpoint is {last}")
+        raise DivergedError(*lines, outer_step=error.outer_step, cause=error.cause) from None
+    return sum(report.loss for report in reports) / num_active
 
 
-def _rescue(
-    config: Config, state: TrainState, run: Path, seconds_per_step: float, *, is_first: bool
-) -> tuple[Rescue, bool]:
-    """A function that saves `state` as it is now, if outer steps are slow, and whether nothing newer would be lost."""
-    is_slow = seconds_per_step > SECONDS_OF_SLOW_STEP and not is_first
-    contents = copy.deepcopy(snapshot(config, state)) if is_slow else None
-    advice = f"resume its newest checkpoint with: maml train --resume {run}"
+def _outer_step(error: DivergedError) -> int:
+    return error.outer_step
+
+
+def _diverged(recorder: Recorder) -> dict[int, int]:
+    """The outer step at which each diverged seed of any process was frozen."""
+    steps = {
+        seed: step
+        for group in recorder.groups
+        for seed, step in zip(group.config.seeds, group.state.diverged.tolist(), strict=True)
+        if step
+    }
+    shares = recorder.processes.exchange(steps)
+    return {seed: step for share in shares for seed, step in share.items()}
+
+
+def _rescue(recorder: Recorder, seconds_per_step: float, *, is_first: bool) -> tuple[Rescue, bool]:
+    """A function that saves the state as it is now, if outer steps are slow, and whether nothing newer would be lost.
+
+    Several processes save nothing: none of them has the states of all runs.
+    """
+    is_slow = seconds_per_step > SECONDS_OF_SLOW_STEP and not is_first and recorder.processes.size == 1
+    contents = copy.deepcopy(recorder.contents()) if is_slow else None
 
     def rescue() -> None:
         if contents is not None:
-            save_checkpoint(run, contents["step"], contents)
-        print_message(f"{run}: stopped within an outer step; {advice}")
+            save_checkpoint(recorder.run, contents["step"], contents)
+        recorder.report_unsaved()
 
     return rescue, is_slow or is_first
 

@@ -49,11 +49,11 @@ MAX_TASK_BYTES = 2**26
 """Working memory of a thread of the native engine at most."""
 
 
-def check_training_memory(config: Config, engine: str) -> None:
-    """Raises ConfigError if the training would need more memory than is available: the process would be killed."""
+def check_training_memory(config: Config, engine: str, *, num_processes: int = 1) -> None:
+    """Raises ConfigError if as many processes need more memory than is available: they would be killed."""
     sizes = " x ".join(map(str, config.model.hidden))
     purpose = (
-        f"an outer step of {config.outer.tasks_per_step * len(config.seeds):,} tasks with "
+        f"an outer step of {_tasks_at_a_time(config):,} tasks with "
         f"{config.tasks.num_support + config.tasks.num_query:,} points and hidden layers {sizes} (engine {engine})"
     )
     keys = {
@@ -66,7 +66,7 @@ def check_training_memory(config: Config, engine: str) -> None:
     }
     *first, last = [key for key, can_be_lower in keys.items() if can_be_lower]
     lower = f"{', '.join(first)} or {last}" if first else last
-    require_memory(training_bytes(config, engine), purpose=purpose, lower=lower)
+    require_memory(num_processes * training_bytes(config, engine), purpose=purpose, lower=lower)
 
 
 def training_bytes(config: Config, engine: str) -> float:
@@ -74,13 +74,19 @@ def training_bytes(config: Config, engine: str) -> float:
     sizes = layer_sizes(config.model.hidden, num_inputs=num_inputs(config))
     num_params = sum((ins + 1) * outs for ins, outs in pairwise(sizes))
     num_meta_params = num_params + _num_rule_params(config, sizes, num_params)
-    num_tasks, points = config.outer.tasks_per_step * len(config.seeds), config.tasks
+    num_tasks, points = _tasks_at_a_time(config), config.tasks
     value_bytes = 8 if config.run.dtype == "float64" else 4
     per_run = RUN_COPIES * num_meta_params * len(config.seeds) * value_bytes
     sampled = num_tasks * (points.num_support + points.num_query) * BYTES_PER_POINT
     if engine == "native":
         return per_run + sampled + config.run.threads * MAX_TASK_BYTES / 4 + _team_bytes(config, num_meta_params)
     return per_run + sampled + num_tasks * value_bytes * _values_of_task(config, engine, num_params, num_meta_params)
+
+
+def _tasks_at_a_time(config: Config) -> int:
+    """Tasks that the engine computes at once: those of a block, of all runs side by side."""
+    in_block = -(-config.outer.tasks_per_step // (config.outer.task_blocks or 1))
+    return in_block * (len(config.seeds) if config.run.side_by_side else 1)
 
 
 def _values_of_task(config: Config, engine: str, num_params: int, num_meta_params: int) -> float:

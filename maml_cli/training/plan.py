@@ -21,6 +21,8 @@ from maml_cli.runs import (
     read_lines,
 )
 from maml_cli.runtime import Choice
+from maml_cli.training.processes import ONE_PROCESS, Processes
+from maml_cli.training.sharing import shared_settings
 
 
 class TrainPlan(NamedTuple):
@@ -53,15 +55,41 @@ class TrainPlan(NamedTuple):
 
 
 def plan_training(
-    source: str | None, overrides: Sequence[str], *, out: Path | None, resume: str | None, device: str | None
+    source: str | None,
+    overrides: Sequence[str],
+    *,
+    out: Path | None,
+    resume: str | None,
+    device: str | None,
+    processes: Processes = ONE_PROCESS,
 ) -> TrainPlan:
     """Plan the training that the options of `maml train` ask for; writes nothing.
 
     source: a YAML file or preset, by default quickstart. overrides: `key=value`. out: the run directory.
     resume: a run or checkpoint, or `auto`: the newest unfinished run with this config, else a new one.
     device: replaces that of the config; a resumed run keeps its config and uses the device for this process alone.
+    processes: those that share the training; the leader plans for all. If torchrun has started them again, they resume
+    the run that they began, whatever the options.
     Raises ConfigError, FileError or CheckpointError.
     """
+
+    def plan() -> TrainPlan:
+        if processes.started_run is not None:
+            return _plan_resumed(Path(processes.started_run), device)
+        return _plan_from_options(source, overrides, out, resume, device, shared=processes.are_joined)
+
+    return processes.lead(plan)
+
+
+def _plan_from_options(
+    source: str | None,
+    overrides: Sequence[str],
+    out: Path | None,
+    resume: str | None,
+    device: str | None,
+    *,
+    shared: bool,
+) -> TrainPlan:
     if resume == "":
         raise ConfigError("--resume: an empty path; give a run, a checkpoint or auto")
     if resume is not None and resume != "auto":
@@ -70,8 +98,10 @@ def plan_training(
                 "--resume: a resumed run keeps its config and directory; leave out --config, --set and --out"
             )
         return _plan_resumed(Path(resume), device)
-    device_override = [f"run.device={device}"] if device else []
-    loaded = load_config(source or "quickstart", [*overrides, *device_override])
+    settings = [*overrides, *([f"run.device={device}"] if device else [])]
+    loaded = load_config(source or "quickstart", settings)
+    if shared:
+        loaded = load_config(source or "quickstart", [*settings, *shared_settings(loaded.config)])
     run, checkpoint, warning = _find_unfinished(loaded.config, out) if resume else (None, None, "")
     plan = _plan(loaded.config, loaded.name, out=out, resumed_run=run, checkpoint=checkpoint)
     return plan._replace(warning=warning)

@@ -1,6 +1,9 @@
 """The records of metrics.jsonl, made from the training state."""
 
+import itertools
 import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -9,6 +12,8 @@ from maml_cli.engines import StepResult, TrainState
 from maml_cli.evaluation import OnTasks, ignore_tasks, learner_errors, sample_validation_tasks, summarise_tasks
 from maml_cli.experiment import Experiment
 from maml_cli.runs import EvaluationRecord, LossRecord
+
+R = TypeVar("R", LossRecord, EvaluationRecord)
 
 
 def loss_record(config: Config, experiment: Experiment, state: TrainState, result: StepResult) -> LossRecord:
@@ -57,6 +62,19 @@ def evaluation_record(
         query_mse=means("query", "mse"),
         query_mae=means("query", "mae"),
     )
+
+
+def concat_records(records: Sequence[R]) -> R:
+    """The record of all runs, from records of some runs each: values by run are joined, others are equal in all."""
+    return type(records[0])(*map(_concat, zip(*records, strict=True)))
+
+
+def _concat(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], list):
+        return [*itertools.chain.from_iterable(values)]
+    if isinstance(values[0], dict):
+        return {key: _concat([value[key] for value in values]) for key in values[0]}
+    return values[0]
 
 
 def _by_run(values: Tensor, state: TrainState) -> list[float]:

@@ -11,7 +11,6 @@ from maml_cli.engines import TrainState, finite_runs
 from maml_cli.errors import DivergedError
 from maml_cli.runs import save_checkpoint
 from maml_cli.training.advice import divergence_advice
-from maml_cli.training.snapshot import snapshot
 
 
 def check_initial_values(config: Config, state: TrainState) -> None:
@@ -27,18 +26,18 @@ def check_initial_values(config: Config, state: TrainState) -> None:
         )
 
 
-def save_finite(config: Config, state: TrainState, run: Path, *, last: Path | None) -> Path:
-    """Save a checkpoint of `state`; raises DivergedError, which names the `last` good one, if it is not finite."""
-    contents = snapshot(config, state)
+def save_finite(contents: dict[str, Any], run: Path, *, last: Path | None) -> Path:
+    """Save a checkpoint; raises DivergedError, which names the `last` good one, if its contents are not finite."""
+    step = contents["step"]
     if not all(tensor.isfinite().all() for tensor in _floating_tensors(contents)):
         saved = "nothing was saved" if last is None else f"the last good checkpoint is {last}"
         raise DivergedError(
-            f"diverged before outer step {state.step + 1}: the state is not finite and is not saved",
+            f"diverged before outer step {step + 1}: the state is not finite and is not saved",
             saved,
-            outer_step=state.step,
+            outer_step=step,
             cause="update",
         )
-    return save_checkpoint(run, state.step, contents)
+    return save_checkpoint(run, step, contents)
 
 
 def _floating_tensors(contents: Any) -> Iterator[Tensor]:

@@ -1,6 +1,7 @@
 """A training from plan to result: a new or resumed run on its device and engine, safe from interruption."""
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,14 +16,18 @@ from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reading import reason
 from maml_cli.runs import Checkpoint, directory, metrics, new_run
 from maml_cli.runtime import Choice
-from maml_cli.training.loop import Hooks, TrainResult, train
+from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.memory import check_training_memory
 from maml_cli.training.plan import TrainPlan
+from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
+from maml_cli.training.recorder import Hooks
+from maml_cli.training.run_groups import RunGroup, group_configs, select_run_contents
 from maml_cli.training.saving import check_initial_values
+from maml_cli.training.sharing import block_share, check_shareable
 from maml_cli.training.signals import Stop, catch_stop
 from maml_cli.training.snapshot import init_state, restore_state
-from maml_cli.training.summary import training_summary
+from maml_cli.training.summary import sharing_summary, training_summary
 
 Notify = Callable[[str], None]
 
@@ -45,71 +50,110 @@ class SessionResult(NamedTuple):
     exit_code: int
 
 
-def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
+def run_session(plan: TrainPlan, *, quiet: bool, processes: Processes = ONE_PROCESS) -> SessionResult:
     """Train as planned; the first Ctrl-C, SIGTERM or SIGHUP saves and stops. Messages go to stderr.
 
     Raises ConfigError, FileError or CheckpointError before anything is trained, DivergedError and InterruptedRun.
     """
+    quiet = quiet or not processes.is_leader
     notify: Notify = (lambda text: None) if quiet else print_message
     config = plan.config
-    if plan.device.name == "cpu":
-        check_training_memory(config, plan.engine.name)
     runtime.set_threads(config.run.threads)
     runtime.keep_freed_memory()
     runtime.avoid_dynamo_import()
     with catch_stop() as stop, _report_early_stop(stop), evaluation_progress(quiet=quiet) as on_tasks:
         stop.can_save = False
-        experiment = build_experiment(config, plan.device.device)
-        state = _restore(plan.checkpoint, experiment) if plan.checkpoint else init_state(config, experiment)
-        if plan.checkpoint is None:
-            check_initial_values(config, state)
-        if config.run.eval_every:
-            check_memory(
-                state.meta_params,
-                num_tasks=config.run.eval_tasks,
-                num_shots=config.tasks.num_support,
-                steps=config.inner.steps,
-                lower="run.eval_tasks",
-            )
-        choice, engine = _make_with_fallback(plan.engine, config, experiment, notify)
-        with _locked_run(plan) as run, _report_unsaved_stop(stop, run):
-            if plan.resumed_run:
-                _prepare_resume(run, plan)
-            notify(f"{run}: {f'resumed at outer step {state.step:,}' if plan.resumed_run else 'new run'}")
-            for line in training_summary(config, plan.device, choice):
+        check_shareable(config, processes)
+        built: list[tuple[Choice, RunGroup]] = []
+        processes.together(lambda: built.extend(_make_groups(plan, processes, notify)))
+        groups = [group for _, group in built]
+        choice = built[0][0] if built else plan.engine
+        with contextlib.ExitStack() as stack:
+            run = processes.lead(lambda: stack.enter_context(_prepared_run(plan)))
+            stack.enter_context(_report_unsaved_stop(stop, run))
+            processes.announce(str(run))
+            first_step = plan.checkpoint.step if plan.checkpoint else 0
+            notify(f"{run}: {f'resumed at outer step {first_step:,}' if plan.resumed_run else 'new run'}")
+            for line in [*training_summary(config, plan.device, choice), *sharing_summary(config, processes)]:
                 notify(f"  {line}")
             tasks_per_step = config.outer.tasks_per_step * len(config.seeds)
             with progress(
-                first_step=state.step, steps=config.outer.steps, tasks_per_step=tasks_per_step, quiet=quiet
+                first_step=first_step, steps=config.outer.steps, tasks_per_step=tasks_per_step, quiet=quiet
             ) as on_step:
                 stop.can_save = True
                 hooks = Hooks(on_step, on_tasks, stop, stop.abandonable)
-                result = train(config, experiment, state, run, engine=engine, hooks=hooks)
-    _report(run, result, config, stop, notify)
-    return SessionResult(
-        run, result, config, plan.device.name, choice.name, stop.exit_code if result.interrupted else 0
-    )
+                result = train(config, groups, run, processes=processes, hooks=hooks)
+    if processes.is_leader:
+        _report(run, result, config, notify)
+    exit_code = 128 + result.stopped_by if result.interrupted else 0
+    return SessionResult(run, result, config, plan.device.name, choice.name, exit_code)
+
+
+def _make_groups(plan: TrainPlan, processes: Processes, notify: Notify) -> list[tuple[Choice, RunGroup]]:
+    """The runs that this process trains, each group with its engine, in their state at the start or at a checkpoint."""
+    shares = group_configs(plan.config, processes)
+    if plan.device.name == "cpu":
+        check_training_memory(plan.config, plan.engine.name, num_processes=processes.size_here)
+    return [_make_group(plan, index, config, processes, notify) for index, config in shares]
+
+
+def _make_group(
+    plan: TrainPlan, index: int, config: Config, processes: Processes, notify: Notify
+) -> tuple[Choice, RunGroup]:
+    experiment = build_experiment(config, plan.device.device)
+    if plan.checkpoint:
+        state = _restore(plan.checkpoint, config, experiment, index)
+    else:
+        state = init_state(config, experiment)
+        check_initial_values(config, state)
+    if config.run.eval_every:
+        check_memory(
+            state.meta_params,
+            num_tasks=config.run.eval_tasks,
+            num_shots=config.tasks.num_support,
+            steps=config.inner.steps,
+            lower="run.eval_tasks",
+        )
+    choice, engine = _make_with_fallback(plan.engine, config, experiment, processes, notify)
+    is_recorded = processes.is_leader or len(plan.config.seeds) > 1
+    return choice, RunGroup(config, experiment, state, engine, is_recorded)
 
 
 def _make_with_fallback(
-    choice: Choice, config: Config, experiment: Experiment, notify: Notify
+    choice: Choice, config: Config, experiment: Experiment, processes: Processes, notify: Notify
 ) -> tuple[Choice, Engine]:
-    """Build the chosen engine; if it fails to compile and run.engine is auto, fall back to eager."""
+    """Build the chosen engine; if it fails to compile and run.engine is auto, fall back to eager.
+
+    Several processes do not: their results would depend on which of them compile.
+    """
+    blocks = block_share(config, processes)
     try:
-        return choice, make_engine(choice.name, config, experiment, notify=notify)
+        return choice, make_engine(choice.name, config, experiment, notify=notify, blocks=blocks)
     except (ConfigError, FileError) as error:
-        if config.run.engine != "auto":
+        if config.run.engine != "auto" or processes.size > 1:
             raise
         print_message(f"{error}")
         fallback = Choice("eager", f"{choice.name} could not be built")
         return fallback, make_engine(fallback.name, config, experiment)
 
 
-def _restore(checkpoint: Checkpoint, experiment: Experiment) -> TrainState:
+def _restore(checkpoint: Checkpoint, config: Config, experiment: Experiment, index: int) -> TrainState:
+    """The state of the runs of `config` in a checkpoint: all of its runs, or the one at `index`."""
+    is_single = len(config.seeds) < len(checkpoint.config.seeds)
+    contents = select_run_contents(checkpoint.contents, index) if is_single else checkpoint.contents
     try:
-        return restore_state(checkpoint.config, experiment, checkpoint.contents)
+        return restore_state(config, experiment, contents)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}; take another checkpoint") from None
+
+
+@contextlib.contextmanager
+def _prepared_run(plan: TrainPlan) -> Iterator[Path]:
+    """The run directory, locked: a new one, or that which is resumed, in its state at the checkpoint."""
+    with _locked_run(plan) as run:
+        if plan.resumed_run:
+            _prepare_resume(run, plan)
+        yield run
 
 
 def _locked_run(plan: TrainPlan) -> AbstractContextManager[Path]:
@@ -168,14 +212,14 @@ def _report_unsaved_stop(stop: Stop, run: Path) -> Iterator[None]:
         raise InterruptedRun(message, stop.exit_code or 130) from None
 
 
-def _report(run: Path, result: TrainResult, config: Config, stop: Stop, notify: Notify) -> None:
+def _report(run: Path, result: TrainResult, config: Config, notify: Notify) -> None:
     """Print the end of a training; diverged seeds and an interruption even if messages are off."""
     for seed, step in result.diverged.items():
         print_message(f"seed {seed} diverged at outer step {step:,} and is frozen; the others continued")
     done = f"after {format_seconds(result.seconds)}" if result.steps_done else "nothing left to do"
     notify(f"{run}: at outer step {result.step:,} of {config.outer.steps:,}, {done}")
     if result.interrupted:
-        assert stop.received is not None
-        print_message(f"stopped by {stop.received.name}; checkpoint saved. Resume with: maml train --resume {run}")
+        name = signal.Signals(result.stopped_by).name
+        print_message(f"stopped by {name}; checkpoint saved. Resume with: maml train --resume {run}")
     else:
         notify(f"next: maml eval --checkpoint {run}")

@@ -23,7 +23,7 @@ Rescue = Callable[[], None]
 
 @dataclass
 class Stop:
-    """The signal that asked training to stop, if any; calling it tells whether one did.
+    """The signal that asked training to stop, if any; calling it gives its number, 0 for none.
 
     received: that signal.
     can_save: whether training will read the flag; until then, a signal raises KeyboardInterrupt.
@@ -34,8 +34,8 @@ class Stop:
     _call: tuple[float, Rescue, float] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self) -> bool:
-        return self.received is not None
+    def __call__(self) -> int:
+        return 0 if self.received is None else int(self.received)
 
     @property
     def exit_code(self) -> int:

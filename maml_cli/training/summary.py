@@ -5,6 +5,8 @@ from itertools import pairwise
 from maml_cli.config import Config
 from maml_cli.experiment import num_inputs
 from maml_cli.runtime import Choice
+from maml_cli.training.processes import Processes
+from maml_cli.training.sharing import idle_processes
 
 
 def training_summary(config: Config, device: Choice, engine: Choice) -> list[str]:
@@ -27,12 +29,22 @@ def training_summary(config: Config, device: Choice, engine: Choice) -> list[str
     ]
 
 
+def sharing_summary(config: Config, processes: Processes) -> list[str]:
+    """A line with the parts of several processes; none for one process."""
+    if processes.size == 1:
+        return []
+    parts = f"{len(config.seeds)} runs" if len(config.seeds) > 1 else f"{config.outer.task_blocks} blocks of tasks"
+    idle = idle_processes(config, processes)
+    return [f"shared   {parts} among {processes.size} processes{f', {idle} of them idle' if idle else ''}"]
+
+
 def _seeds_in_words(config: Config) -> str:
     seeds = config.seeds
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
     shown = [*map(str, seeds[:3]), "..."] if len(seeds) > 4 else map(str, seeds)
-    return f"{len(seeds)} runs side by side, seeds {', '.join(shown)}"
+    order = "side by side" if config.run.side_by_side else "each on its own"
+    return f"{len(seeds)} runs {order}, seeds {', '.join(shown)}"
 
 
 def _update_in_words(config: Config) -> str:

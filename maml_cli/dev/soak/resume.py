@@ -14,7 +14,7 @@ from maml_cli.dev.soak.trained import fingerprint, fresh_copy, remove, train_und
 from maml_cli.engines import ENGINES, Engine, make_engine, unsupported
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.runs import directory, open_checkpoint
-from maml_cli.training import Hooks, restore_state, train
+from maml_cli.training import Hooks, RunGroup, restore_state, train
 
 STEPS = 500
 COMMANDS = 40
@@ -129,7 +129,8 @@ def _take_next_step(config: Config, experiment: Experiment, engine: Engine, run:
     saved = open_checkpoint(run)
     state = restore_state(saved.config, experiment, saved.contents)
     directory.truncate_to(saved, run)
-    train(config, experiment, state, run, engine=engine, hooks=Hooks(interrupted=lambda: state.step > saved.step))
+    group = RunGroup(config, experiment, state, engine)
+    train(config, [group], run, hooks=Hooks(interrupted=lambda: state.step > saved.step))
 
 
 def _cut_run(run: Path, copy: Path, step: int) -> Path:
