@@ -33,11 +33,11 @@ def exit_at_once(code: int) -> None:
 def end_descendants() -> None:
     """End all processes that descend from this one, compilers above all: politely, so that they remove their files."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        descendants = _descendants(os.getpid())
-        for process in descendants:
+        processes = descendants(os.getpid())
+        for process in processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
-        if descendants and number == signal.SIGTERM:
+        if processes and number == signal.SIGTERM:
             time.sleep(0.2)
 
 
@@ -120,7 +120,7 @@ def exit_quietly_while_importing() -> None:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
 
 
-def _descendants(ancestor: int) -> list[int]:
+def descendants(ancestor: int) -> list[int]:
     """The processes that descend from `ancestor`, by /proc; none where the system has no /proc."""
     children: dict[int, list[int]] = {}
     for file in Path("/proc").glob("[0-9]*/stat"):

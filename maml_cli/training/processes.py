@@ -12,17 +12,15 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public by the documentation
 
 from maml_cli.errors import ConfigError, InterruptedRun, UserError
+from maml_cli.training.rendezvous import RUN_KEY, open_store, store_of_this_start
 
 T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(days=1)
 """Time in which a process may wait for another, in an evaluation by the leader for instance; torchrun ends all of them
 much earlier if one ends."""
-RUN_KEY = "maml/run"
-"""Key of the run directory in torchrun's store, which outlives the processes that torchrun starts again."""
 
 CONNECTION_FAILURES = (
     "onnection closed",
@@ -105,9 +103,10 @@ def join_processes() -> Iterator[Processes]:
         torch.cuda.set_device(rank_here % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
     try:
-        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        store = open_store(rank)
         started_run = store.get(RUN_KEY).decode() if store.check([RUN_KEY]) else None
-        distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+        start = store_of_this_start(store, rank, size)
+        distributed.init_process_group(backend, timeout=LONGEST_WAIT, store=start, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"torchrun: the processes cannot connect: {str(error).splitlines()[0]}") from None
     try:

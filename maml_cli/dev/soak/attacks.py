@@ -34,7 +34,8 @@ ATTACKS: Mapping[str, AttackSource] = {
     "hostile-checkpoints": AttackSource("hostile_checkpoints"),
     "hostile-runs": AttackSource("hostile_runs"),
     "concurrency": AttackSource("concurrency"),
+    "shared": AttackSource("shared"),
 }
 """The longest first, so that two at a time end together."""
-ALONE = frozenset({"concurrency"})
+ALONE = frozenset({"concurrency", "shared"})
 """Attacks that need all cores, and run after the others, one at a time."""
