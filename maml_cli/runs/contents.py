@@ -164,7 +164,7 @@ def check_finite(tensors: Mapping[str, Tensor], diverged: Tensor, name: str, *, 
     """
     active = diverged == 0
     for key, tensor in tensors.items():
-        if tensor.numel():
+        if tensor.numel() and active.any():
             lows, highs = tensor.reshape(len(active), -1).aminmax(dim=1)  # both are NaN if any value is
             low, high = lows[active].min().item(), highs[active].max().item()
             if not (math.isfinite(low) and math.isfinite(high) and low >= least):

@@ -129,7 +129,7 @@ def _mean_loss(
     if num_active == 0:
         error = max((report.error for report in reports if report.error is not None), key=_outer_step)
         lines = (*error.lines, divergence_advice(recorder.config, error), f"the last good checkpoint is {last}")
-        raise DivergedError(*lines, outer_step=error.outer_step, cause=error.cause) from None
+        recorder.processes.fail(DivergedError(*lines, outer_step=error.outer_step, cause=error.cause))
     return sum(report.loss for report in reports) / num_active
 
 

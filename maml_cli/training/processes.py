@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
@@ -79,8 +79,12 @@ class Processes(NamedTuple):
             value, error = None, raised
         outcomes = self.exchange((value, error))
         if first := next((error for _, error in outcomes if error is not None), None):
-            raise first if self.is_leader else SystemExit(first.exit_code)
+            self.fail(first)
         return [value for value, _ in outcomes]
+
+    def fail(self, error: UserError) -> NoReturn:
+        """Raise an error that all processes know: the leader raises it, and the others end with its exit code."""
+        raise error if self.is_leader else SystemExit(error.exit_code) from None
 
 
 ONE_PROCESS = Processes()

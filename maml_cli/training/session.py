@@ -63,7 +63,7 @@ def run_session(plan: TrainPlan, *, quiet: bool, processes: Processes = ONE_PROC
     runtime.avoid_dynamo_import()
     with catch_stop() as stop, _report_early_stop(stop), evaluation_progress(quiet=quiet) as on_tasks:
         stop.can_save = False
-        check_shareable(config, processes)
+        processes.lead(lambda: check_shareable(config, processes))
         built: list[tuple[Choice, RunGroup]] = []
         processes.together(lambda: built.extend(_make_groups(plan, processes, notify)))
         groups = [group for _, group in built]
