@@ -33,6 +33,11 @@ def _is_undifferentiated(config: "Config") -> bool:
     return config.outer.meta_gradient != "query"
 
 
+def _num_seeds(config: "Config") -> int:
+    seeds = config.run.seeds
+    return len(seeds) if isinstance(seeds, list) else seeds or 1
+
+
 def _without_effect(
     defaults: Mapping[str, object], is_without: "Callable[[Config], bool]", depends_on: list[str], reason: str
 ) -> list[Constraint]:
@@ -195,7 +200,7 @@ CONSTRAINTS = [
         lambda c: c.outer.task_blocks is not None and c.outer.task_blocks > c.outer.tasks_per_step,
         lambda c: f"must be at most outer.tasks_per_step, which is {c.outer.tasks_per_step:,}",
     ),
-    *_without_effect({"run.side_by_side": True}, lambda c: len(c.seeds) == 1, ["run.seeds"], "there is one seed"),
+    *_without_effect({"run.side_by_side": True}, lambda c: _num_seeds(c) == 1, ["run.seeds"], "there is one seed"),
     *_without_effect(
         {"run.seed": 0}, lambda c: isinstance(c.run.seeds, list), ["run.seeds"], "run.seeds lists the seeds"
     ),
