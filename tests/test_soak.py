@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -227,6 +228,14 @@ def test_a_kernel_with_an_unchecked_length_a_data_race_and_results_that_vary_wit
         "thread: x of length -1,.*not refused",
     ):
         assert any(re.search(report, line) for line in row.failures), report
+
+
+def test_in_the_full_form_each_number_of_runs_and_threads_meets_each_kind_of_call() -> None:
+    """Calls take the pairs and the kinds in turn; two lengths without a common divisor meet in all combinations."""
+    pairs, kinds = len(sanitizers.RUNS_AND_THREADS), len(sanitizers.VARIANTS)
+    num_calls = kinds * sum(len(configs) for _, configs in sanitizers.kernels_and_configs())
+    assert math.gcd(pairs, kinds) == 1 and num_calls >= pairs * kinds
+    assert {threads for _, threads in sanitizers.RUNS_AND_THREADS} == {*range(1, 13)}
 
 
 def test_without_a_compiler_that_has_sanitizers_the_attack_is_skipped(
