@@ -139,6 +139,7 @@ def _optimizers(config: Config) -> tuple[str, str]:
 
 
 def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
+    """The constants of the kernel for `config`, whose adapted parameters belong to `alpha_groups`."""
     inner, alpha = config.inner, config.inner.alpha
     names = [*dict.fromkeys(alpha_groups.values())]
     return KernelSpec(
