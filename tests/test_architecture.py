@@ -41,6 +41,7 @@ THIRD_PARTY = {
     "tqdm": {"training.progress"},
     "scipy": {"evaluation.statistics"},
     "hypothesis": {"dev.soak.fuzz"},
+    "tests": {"dev.soak.sanitizers"},
     "higher": {"dev.other_libraries"},
     "torchopt": {"dev.other_libraries"},
     "jax": {"dev.jax_library"},

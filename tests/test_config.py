@@ -136,8 +136,8 @@ run:
         "mine.yaml:17:7: outer.lr must be a finite number, got nan",
         "mine.yaml:18:10: outer.steps must be a whole number, got 1000.0; did you mean 1000?",
         "mine.yaml:19:3: outer.wheel: unknown key; known here: "
-        "steps, tasks_per_step, task_blocks, optimizer, lr, schedule, meta_gradient, multi_step_loss_until, weight_noise, "
-        "clip_task_norm, clip_norm",
+        "steps, tasks_per_step, task_blocks, optimizer, lr, schedule, meta_gradient, multi_step_loss_until, "
+        "weight_noise, clip_task_norm, clip_norm",
         "mine.yaml:21:9: run.seed must be a whole number, got 1.5",
         "mine.yaml:22:11: run.device must be auto, cpu, cuda or mps, got ['cpu']; did you mean cpu?",
     ]

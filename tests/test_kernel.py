@@ -14,7 +14,7 @@ from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_LOSSES, KERNEL_OPTIMIZERS
 from maml_cli.core import Points, TaskBatch
 from maml_cli.engines import kernel_build, kernel_call
 from maml_cli.engines.kernel_build import Kernel, KernelSpec, load_kernel
-from maml_cli.engines.kernel_call import CallArgs, CallOptions, KernelState, call_kernel, run_kernel
+from maml_cli.engines.kernel_call import CallArgs, CallOptions, KernelState, call_kernel, pack_call, run_kernel
 from maml_cli.errors import FileError
 
 needs_compiler = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
@@ -343,34 +343,29 @@ def test_a_negative_count_of_adam_steps_is_refused_before_the_call() -> None:
 COUNTS = ["num_steps", "num_runs", "num_tasks", "num_threads", "adam_steps"]
 
 
-def _refused(kernel: Kernel, change: Callable[[CallArgs], None], monkeypatch: pytest.MonkeyPatch) -> str:
+def _refused(kernel: Kernel, change: Callable[[CallArgs], None]) -> str:
     """The message of the kernel's own refusal of the arguments of `_call` after `change`; nothing is written."""
-    batch, options, state = _call()
-    before = [value.clone() for value in state if isinstance(value, torch.Tensor)]
-
-    def changed_call(kernel: Kernel, args: CallArgs) -> None:
-        change(args)
-        call_kernel(kernel, args)
-
-    with monkeypatch.context() as patch, pytest.raises(ValueError) as refusal:
-        patch.setattr(kernel_call, "call_kernel", changed_call)
-        run_kernel(kernel, batch, options, state)
-    after = [value for value in state if isinstance(value, torch.Tensor)]
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    packed = pack_call(kernel.spec, *_call())
+    arrays = [array for array in packed.arrays.values() if array is not None]
+    before = [array.clone() for array in arrays]
+    change(packed.args)
+    with pytest.raises(ValueError) as refusal:
+        call_kernel(kernel, packed.args)
+    assert all(torch.equal(a, b) for a, b in zip(before, arrays, strict=True))
     return str(refusal.value)
 
 
 @needs_compiler
 def test_the_kernel_itself_refuses_counts_and_lengths_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts of 0, below, and so large that products of them overflow int64; each length one too short and too long;
-    and an array without an address."""
+    """Counts of 0, below, and so large that products or sums of them overflow int64; each length one too short and too
+    long; and an array without an address."""
     monkeypatch.setattr(kernel_build, "OPTIMISATION", "-O0")
     kernel = load_kernel(SPEC)
     for name in COUNTS:
         for value in (0, -1, 2**62, -(2**63), 2**63 - 1):
-            if name == "adam_steps" and value >= 0:
+            if name == "adam_steps" and 0 <= value <= 2**63 - 1 - STEPS:
                 continue
-            message = _refused(kernel, lambda args, n=name, v=value: setattr(args, n, v), monkeypatch)  # type: ignore[misc]
+            message = _refused(kernel, lambda args, n=name, v=value: setattr(args, n, v))  # type: ignore[misc]
             assert message.startswith("the kernel refused")
     for index, name in enumerate(kernel_call.ARRAYS):
         for change in (-1, 1):
@@ -378,9 +373,9 @@ def test_the_kernel_itself_refuses_counts_and_lengths_that_do_not_fit(monkeypatc
             def change_length(args: CallArgs, index: int = index, change: int = change) -> None:
                 args.lengths[index] += change
 
-            assert f"{name} has not the length" in _refused(kernel, change_length, monkeypatch)
+            assert f"{name} has not the length" in _refused(kernel, change_length)
         if name != "noise":
-            message = _refused(kernel, lambda args, n=name: setattr(args, n, None), monkeypatch)  # type: ignore[misc]
+            message = _refused(kernel, lambda args, n=name: setattr(args, n, None))  # type: ignore[misc]
             assert f"{name} has not the length" in message
 
 

@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import math
 import os
+import re
+import shutil
 import signal
 import sys
 import time
@@ -15,12 +18,12 @@ import typer
 
 from maml_cli.config import Config
 from maml_cli.dev.soak import __main__ as soak
-from maml_cli.dev.soak import commands, concurrency, fuzz, limits, processes, resume, trained
+from maml_cli.dev.soak import commands, concurrency, fuzz, kernel_driver, limits, processes, resume, sanitizers, trained
 from maml_cli.dev.soak.attacks import ALONE, ATTACKS, AttackSource
 from maml_cli.dev.soak.document import num_faults, read_soak, soak_table
 from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally
-from maml_cli.engines import StepResult, TrainState, make_engine
+from maml_cli.engines import StepResult, TrainState, kernel_build, make_engine
 from maml_cli.errors import ConfigError
 from maml_cli.runs import checkpoint, directory, open_checkpoint
 from maml_cli.tasks import make_generator
@@ -194,6 +197,85 @@ def test_resumes_without_a_lock_are_counted(tmp_path: Path, monkeypatch: pytest.
     for _ in range(3):
         concurrency._resume_at_once(tally, run, tmp_path / "copy", 4)
     assert tally.changed + tally.losses + tally.tracebacks > 0
+
+
+KERNEL_FAULTS = {
+    "args.lengths[i] != expected[i]": "(i > 0 && args.lengths[i] != expected[i])",
+    "team.task_losses[task] = ": "team.stopped = false, team.task_losses[task] = ",
+    "team.num_added++": "team.num_added += team.size",
+}
+"""The length of x is not compared; the threads of a team write to the same place; a sum depends on their number."""
+
+
+def test_a_kernel_with_an_unchecked_length_a_data_race_and_results_that_vary_with_its_threads_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = kernel_build.SOURCE.read_text()
+    for statement, faulty in KERNEL_FAULTS.items():
+        assert source.count(statement) == 1
+        source = source.replace(statement, faulty)
+    for header in kernel_build.HEADERS:
+        shutil.copy(header, tmp_path)
+    monkeypatch.setattr(kernel_build, "SOURCE", tmp_path / "faulty.cpp")
+    kernel_build.SOURCE.write_text(source)
+    row = _attack("sanitizers", tmp_path)
+    if "skipped" in row.attack:
+        pytest.skip("no compiler with sanitizers on this machine")
+    for report in (
+        r"address,undefined: x of \d+ elements.*heap-buffer-overflow",
+        "thread: .*2 threads.*data race",
+        "address,undefined: .*2 threads, plain.*other bytes than the kernel without sanitizers",
+        "thread: x of length -1,.*not refused",
+    ):
+        assert any(re.search(report, line) for line in row.failures), report
+
+
+def test_in_the_full_form_each_number_of_runs_and_threads_meets_each_kind_of_call() -> None:
+    """Calls take the pairs and the kinds in turn; two lengths without a common divisor meet in all combinations."""
+    pairs, kinds = len(sanitizers.RUNS_AND_THREADS), len(sanitizers.VARIANTS)
+    num_calls = kinds * sum(len(configs) for _, configs in sanitizers.kernels_and_configs())
+    assert math.gcd(pairs, kinds) == 1 and num_calls >= pairs * kinds
+    assert {threads for _, threads in sanitizers.RUNS_AND_THREADS} == {*range(1, 13)}
+
+
+def test_without_a_compiler_that_has_sanitizers_the_attack_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", str(Path("/bin/false")))
+    row = _attack("sanitizers", tmp_path)
+    assert row.tries == 0 and row.attack.endswith("(skipped: the compiler lacks address,undefined, thread)")
+
+
+@pytest.mark.parametrize(
+    ("script", "replies"),
+    [
+        ("exit 3", ["exit code 3"] * 3),
+        ("echo a SUMMARY: x >&2; echo last >&2; exit 1", ["a SUMMARY: x"] * 3),
+        ("sleep 60", ["did not end within 0.3 seconds"] * 3),
+        ("exit 0", ["ended without a reply"] * 3),
+    ],
+)
+def test_a_process_that_ends_hangs_or_does_not_reply_is_the_report_of_each_call(
+    script: str, replies: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_driver, "SECONDS", 0.3)
+    driver = tmp_path / "driver"
+    driver.write_text(f"#!/bin/sh\n{script}\n")
+    driver.chmod(0o755)
+    ((_, (config, *_)), *_) = sanitizers.kernels_and_configs()
+    call = sanitizers.make_call(config, 1, 1, "plain")
+    assert kernel_driver.replay(driver, [call] * 3) == replies
+
+
+def test_a_report_at_the_exit_replaces_the_reply_to_the_last_call(tmp_path: Path) -> None:
+    ((_, (config, *_)), *_) = sanitizers.kernels_and_configs()
+    call = sanitizers.make_call(config, 1, 1, "plain")
+    size = 8 + len(kernel_driver.contents(call))
+    driver = tmp_path / "driver"
+    driver.write_text(f"#!/bin/sh\nhead -c {2 * size} /dev/zero; exit 23\n")
+    driver.chmod(0o755)
+    first, last = kernel_driver.replay(driver, [call] * 2)
+    assert first == kernel_driver.Reply(0, bytes(size - 8)) and last == "exit code 23"
 
 
 def test_a_process_is_ended_after_its_time_and_a_kill_is_the_exit_code(tmp_path: Path) -> None:

@@ -189,8 +189,8 @@ enum : int64_t { ACCEPTED = 0, BAD_COUNTS = -1, NO_RESOURCES = -2 };
 
 int64_t refusal(const CallArgs &args) {
   const int64_t N = args.num_steps, R = args.num_runs, B = args.num_tasks;
-  if (N < 1 || R < 1 || B < 1 || args.num_threads < 1 || args.num_threads > MAX_THREADS || args.adam_steps < 0)
-    return BAD_COUNTS;
+  if (N < 1 || R < 1 || B < 1 || args.num_threads < 1 || args.num_threads > MAX_THREADS) return BAD_COUNTS;
+  if (args.adam_steps < 0 || args.adam_steps > INT64_MAX - N) return BAD_COUNTS;
   for (int optimizer : args.optimizers)
     if (optimizer < SGD || optimizer > ADAMW) return BAD_COUNTS;
   const void *const arrays[NUM_ARRAYS] = {

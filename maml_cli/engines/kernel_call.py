@@ -109,13 +109,35 @@ class CallResult(NamedTuple):
     completed: Tensor
 
 
+class PackedCall(NamedTuple):
+    """A call whose shapes and types were checked.
+
+    args: the arguments of the kernel.
+    arrays: the tensors whose addresses they hold, by name in the order of `ARRAYS`; the owners of the memory.
+    result: those of them that are its results.
+    """
+
+    args: CallArgs
+    arrays: dict[str, Tensor | None]
+    result: CallResult
+
+
 def run_kernel(kernel: Kernel, batch: TaskBatch, options: CallOptions, state: KernelState) -> CallResult:
     """Take the outer steps of `batch`, whose tensors are (N, R, B, K, 1); mutates `state`, and only it.
 
-    Raises ValueError if a count, shape, dtype, device or layout is not that of the kernel: it would read or write past
-    the end of an array. The kernel verifies the lengths again.
+    Raises ValueError as `pack_call` does. The kernel verifies the lengths again.
     """
-    spec = kernel.spec
+    packed = pack_call(kernel.spec, batch, options, state)
+    call_kernel(kernel, packed.args)
+    return packed.result
+
+
+def pack_call(spec: KernelSpec, batch: TaskBatch, options: CallOptions, state: KernelState) -> PackedCall:
+    """The arguments of a call, with new tensors for its results.
+
+    Raises ValueError if a count, shape, dtype, device or layout is not that of the kernel: it would read or write past
+    the end of an array.
+    """
     shape = tuple(batch.support.x.shape)
     if len(shape) != 5 or 0 in shape[:3]:
         raise ValueError(
@@ -133,12 +155,13 @@ def run_kernel(kernel: Kernel, batch: TaskBatch, options: CallOptions, state: Ke
         completed=torch.zeros(num_runs, dtype=torch.int64),
     )
     _check_call(spec, options, state, num_steps, num_runs)
-    arrays = {
+    named: dict[str, Tensor | None] = {
         **{"x": x, "y": y, "noise": options.noise, "step_weights": options.step_weights},
         **{"second_order": options.second_order, "learning_rates": options.learning_rates},
         **{name: value for name, value in state._asdict().items() if name != "adam_steps"},
         **result._asdict(),
     }
+    arrays = {name: named[name] for name in ARRAYS}
     args = CallArgs(
         **{name: None if tensor is None else tensor.data_ptr() for name, tensor in arrays.items()},
         num_steps=num_steps,
@@ -150,10 +173,9 @@ def run_kernel(kernel: Kernel, batch: TaskBatch, options: CallOptions, state: Ke
         clip_task_norm=math.inf if options.clip_task_norm is None else options.clip_task_norm,
         skip_tasks=int(options.clip_task_norm is not None),
         adam_steps=state.adam_steps,
-        lengths=tuple(0 if (tensor := arrays[name]) is None else tensor.numel() for name in ARRAYS),
+        lengths=tuple(0 if tensor is None else tensor.numel() for tensor in arrays.values()),
     )
-    call_kernel(kernel, args)
-    return result
+    return PackedCall(args, arrays, result)
 
 
 def call_kernel(kernel: Kernel, args: CallArgs) -> None:

@@ -33,7 +33,7 @@ def native_unsupported() -> Iterator[str]:
 def native_engine(config: Config, experiment: Experiment, *, notify: Notify, blocks: BlockShare) -> Engine:
     """Outer steps by the kernel for `config`; raises ConfigError if the kernel does not compile."""
     try:
-        kernel = kernel_build.load_kernel(_kernel_spec(config, experiment.alpha_groups), notify=notify)
+        kernel = kernel_build.load_kernel(kernel_spec(config, experiment.alpha_groups), notify=notify)
     except OSError as error:
         raise ConfigError(f"engine native: {error}; run.engine: eager needs no compiler") from None
 
@@ -45,7 +45,7 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify, blo
             noise = sample_weight_noise(state.meta_params, state.noise_generators, std, num_steps=count)
         packed = pack_state(state)
         try:
-            result = kernel_call.run_kernel(kernel, batches, _call_options(config, state.step, count, noise), packed)
+            result = kernel_call.run_kernel(kernel, batches, call_options(config, state.step, count, noise), packed)
         except MemoryError as error:
             raise ConfigError(f"engine native: {error}") from None
         unpack_state(state, packed)
@@ -64,7 +64,7 @@ def _sample_in_threads(experiment: Experiment, state: TrainState, count: int, *,
     return TaskBatch.concat_runs(runs)
 
 
-def _call_options(config: Config, step: int, count: int, noise: Tensor | None) -> CallOptions:
+def call_options(config: Config, step: int, count: int, noise: Tensor | None) -> CallOptions:
     """The schedules of `count` outer steps from `step` on, and the settings that all of them share."""
     outer, weights, first_order = config.outer, step_weights(config), first_order_until(config)
     base_rates, steps = (outer.lr, config.inner.alpha.lr or outer.lr), range(step, step + count)
@@ -139,7 +139,8 @@ def _optimizers(config: Config) -> tuple[str, str]:
     return config.outer.optimizer, config.inner.alpha.optimizer or config.outer.optimizer
 
 
-def _kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
+def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
+    """The constants of the kernel for `config`, whose adapted parameters belong to `alpha_groups`."""
     inner, alpha = config.inner, config.inner.alpha
     names = [*dict.fromkeys(alpha_groups.values())]
     return KernelSpec(

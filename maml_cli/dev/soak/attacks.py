@@ -23,6 +23,7 @@ class AttackSource(NamedTuple):
 
 ATTACKS: Mapping[str, AttackSource] = {
     "resume": AttackSource("resume"),
+    "sanitizers": AttackSource("sanitizers"),
     "kills": AttackSource("kills"),
     "trainings": AttackSource("trainings"),
     "bits": AttackSource("damage", "attack_bits"),
