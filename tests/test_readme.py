@@ -20,7 +20,8 @@ from tests.conftest import TINY_RUN, Cli
 
 ROOT = Path(__file__).parent.parent
 README, INSIDE = ROOT / "README.md", ROOT / "maml_cli" / "README.md"
-PAGES = [README, INSIDE, ROOT / "configs" / "README.md", ROOT / "outputs" / "published" / "RESULTS.md"]
+SHARED = ROOT / "maml_cli" / "training" / "README.md"
+PAGES = [README, INSIDE, SHARED, ROOT / "configs" / "README.md", ROOT / "outputs" / "published" / "RESULTS.md"]
 SHORT = {
     "train": [*TINY_RUN, "-s", "run.checkpoint_every=4", "-s", "run.device=cpu"],
     "eval": ["--tasks", "10"],
@@ -59,12 +60,27 @@ def test_other_commands_are_targets_of_the_makefile_or_clone_the_repository() ->
         "make train",
         "make test",
         "uv pip install --torch-backend cpu -c constraints.txt .",
+        *_commands(SHARED),
     }
     makefile = (ROOT / "Makefile").read_text()
     prose = re.findall(r"`make ([a-z-]+)`", "".join(page.read_text() for page in PAGES))
     assert {"bench", "results", "docs"} <= set(prose)
     for target in {"train", "test", *prose}:
         assert re.search(rf"^{target}: install", makefile, flags=re.M), target
+
+
+def test_the_commands_for_several_processes_train_and_the_script_has_ten_lines(cli: Cli) -> None:
+    """Each as one process alone here; the number of processes is that of torchrun."""
+    commands = [shlex.split(command) for command in _commands(SHARED)]
+    (script,) = re.findall(r"```bash\n(.*?)```", SHARED.read_text(), flags=re.S)
+    assert len(script.splitlines()) == 10
+    commands.append(shlex.split(script.replace("\\\n", " "), comments=True))
+    cli("presets", "copy", "smoke", "mine.yaml")
+    for words in commands:
+        assert "torchrun" in words and words.count("-m") == 1
+        arguments = words[words.index("maml_cli") + 1 :]
+        assert words[words.index("maml_cli") - 1] == "-m" and arguments[0] == "train"
+        assert cli(*arguments, *SHORT["train"]).code == 0, words
 
 
 def test_a_shell_that_expands_brackets_gets_them_quoted() -> None:
