@@ -18,6 +18,7 @@ from maml_cli.dev.soak import __main__ as soak
 from maml_cli.dev.soak import commands, concurrency, fuzz, limits, processes, resume, trained
 from maml_cli.dev.soak.attacks import ALONE, ATTACKS, AttackSource
 from maml_cli.dev.soak.document import num_faults, read_soak, soak_table
+from maml_cli.dev.soak.processes import Sending
 from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally
 from maml_cli.engines import StepResult, TrainState, make_engine
@@ -161,13 +162,13 @@ def test_a_loader_that_raises_or_reads_another_config_is_counted(
 def test_commands_that_crash_hang_or_write_outside_are_counted(tmp_path: Path) -> None:
     """The program is replaced by three others, in the place of `maml`."""
 
-    def write_outside(arguments: list[str]) -> None:
+    def write_outside() -> None:
         Path("../outside").write_text("changed")
 
-    def hang(arguments: list[str]) -> None:
+    def hang() -> None:
         time.sleep(60)
 
-    def crash(arguments: list[str]) -> None:
+    def crash() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     (tmp_path / "hostile").mkdir()
@@ -203,7 +204,7 @@ def test_a_process_is_ended_after_its_time_and_a_kill_is_the_exit_code(tmp_path:
 
     ended = processes.wait(processes.start(sleep, tmp_path), seconds=0.3)
     assert ended.code == processes.TIMED_OUT and ended.out == "a line\n" and ended.seconds < 30
-    killed = processes.wait(processes.start(sleep, tmp_path), kill_after=0.3)
+    killed = processes.wait(processes.start(sleep, tmp_path), signals=[Sending(0.3, signal.SIGKILL)])
     assert killed.code == -signal.SIGKILL
 
 

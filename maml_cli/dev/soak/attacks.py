@@ -24,6 +24,7 @@ class AttackSource(NamedTuple):
 ATTACKS: Mapping[str, AttackSource] = {
     "resume": AttackSource("resume"),
     "kills": AttackSource("kills"),
+    "signals": AttackSource("signals"),
     "trainings": AttackSource("trainings"),
     "bits": AttackSource("damage", "attack_bits"),
     "truncations": AttackSource("damage", "attack_truncations"),
