@@ -1,7 +1,9 @@
 """The soak: each attack in its short form, and each attack counts the faults of a program that has them."""
 
 import contextlib
+import itertools
 import json
+import math
 import os
 import signal
 import sys
@@ -15,17 +17,20 @@ import typer
 
 from maml_cli.config import Config
 from maml_cli.dev.soak import __main__ as soak
-from maml_cli.dev.soak import commands, concurrency, fuzz, limits, processes, resume, trained
+from maml_cli.dev.soak import commands, concurrency, fuzz, limits, misspellings, processes, resume, signals, trained
 from maml_cli.dev.soak.attacks import ALONE, ATTACKS, AttackSource
 from maml_cli.dev.soak.document import num_faults, read_soak, soak_table
-from maml_cli.dev.soak.processes import Sending
+from maml_cli.dev.soak.processes import Outcome, Sending
 from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally
+from maml_cli.dev.soak.targets import Target
+from maml_cli.dev.soak.trained import Fingerprint
 from maml_cli.engines import StepResult, TrainState, make_engine
 from maml_cli.errors import ConfigError
 from maml_cli.runs import checkpoint, directory, open_checkpoint
 from maml_cli.tasks import make_generator
 from maml_cli.training import plan, restore_state, saving, session
+from maml_cli.training.signals import Stop
 
 SCALE = 0.004
 
@@ -195,6 +200,51 @@ def test_resumes_without_a_lock_are_counted(tmp_path: Path, monkeypatch: pytest.
     for _ in range(3):
         concurrency._resume_at_once(tally, run, tmp_path / "copy", 4)
     assert tally.changed + tally.losses + tally.tracebacks > 0
+
+
+@pytest.mark.parametrize(("every", "is_fault"), [(400, True), (600, False)])
+def test_wrong_hints_are_counted_below_the_goal_and_their_share_is_in_the_row(
+    every: int, is_fault: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every 400th is 0.25 %, more than the 0.2 % that may be wrong; every 600th is less."""
+    calls = itertools.count(1)
+
+    def suggest(misspelt: str, known: list[str]) -> str | None:
+        return None if next(calls) % every == 0 else " or ".join(known)
+
+    monkeypatch.setattr(misspellings, "suggest_key", suggest)
+    row = _attack("misspellings", tmp_path, 1)
+    misses = row.tries // every
+    assert row.changed == (misses if is_fault else 0)
+    assert f"{math.floor(1e4 * (1 - misses / row.tries)) / 1e2} % with the right hint" in row.attack
+
+
+def test_trainings_that_ignore_or_swallow_signals_are_counted(tmp_path: Path) -> None:
+    """By hand: a run without a file has begun and is not complete; the first signal comes after a second."""
+    (tmp_path / signals.RUN).mkdir()
+    target = Target([], Fingerprint("bytes", "of another"), 1.0)
+    sent = [Sending(1.0, signal.SIGTERM), Sending(1.1, signal.SIGHUP)]
+    for code, err, seconds, counts in (
+        (143, "", 1.2, (0, 0)),
+        (129, "", 1.2, (0, 0)),
+        (130, "", 1.2, (0, 1)),  # of no signal that was sent
+        (143, "Traceback", 1.2, (0, 1)),
+        (143, "", 1.0 + signals.SECONDS_TO_END + 0.1, (0, 1)),
+        (0, "", 1.2, (1, 0)),
+        (-signal.SIGTERM, "", 1.2, (1, 0)),
+        (-signal.SIGTERM, "stopped by SIGTERM; checkpoint saved.", 1.2, (0, 0)),
+    ):
+        tally = Tally("x")
+        signals.check_stop(tally, Outcome(code, "", err, seconds), sent, target, tmp_path, "line")
+        assert (tally.losses, tally.tracebacks) == counts, (code, err)
+
+
+def test_a_program_that_does_not_catch_signals_loses_outer_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "catch_stop", lambda: contextlib.nullcontext(Stop()))
+    row = _attack("signals", tmp_path, 0.05)
+    assert row.losses > 0 and "ended by the signal, without saving" in "".join(row.failures)
 
 
 def test_a_process_is_ended_after_its_time_and_a_kill_is_the_exit_code(tmp_path: Path) -> None:

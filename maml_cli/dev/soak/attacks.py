@@ -32,6 +32,7 @@ ATTACKS: Mapping[str, AttackSource] = {
     "full-disks": AttackSource("disks", "attack_full"),
     "read-only": AttackSource("disks", "attack_read_only"),
     "fuzz": AttackSource("fuzz"),
+    "misspellings": AttackSource("misspellings"),
     "hostile-checkpoints": AttackSource("hostile_checkpoints"),
     "hostile-runs": AttackSource("hostile_runs"),
     "concurrency": AttackSource("concurrency"),
