@@ -8,16 +8,29 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import typer
 
-from maml_cli.config import Config
+from maml_cli.config import Config, load_config
 from maml_cli.dev.soak import __main__ as soak
-from maml_cli.dev.soak import commands, concurrency, fuzz, limits, misspellings, processes, resume, signals, trained
+from maml_cli.dev.soak import (
+    commands,
+    concurrency,
+    fuzz,
+    limits,
+    misspellings,
+    poison,
+    processes,
+    resume,
+    signals,
+    trained,
+)
 from maml_cli.dev.soak.attacks import ALONE, ATTACKS, AttackSource
 from maml_cli.dev.soak.document import num_faults, read_soak, soak_table
 from maml_cli.dev.soak.processes import Outcome, Sending
@@ -25,11 +38,13 @@ from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally
 from maml_cli.dev.soak.targets import Target
 from maml_cli.dev.soak.trained import Fingerprint
-from maml_cli.engines import StepResult, TrainState, make_engine
+from maml_cli.engines import Engine, StepResult, TrainState, make_engine, outer_step, registry
+from maml_cli.engines.finite import keep_finite
 from maml_cli.errors import ConfigError
+from maml_cli.experiment import build_experiment
 from maml_cli.runs import checkpoint, directory, open_checkpoint
 from maml_cli.tasks import make_generator
-from maml_cli.training import plan, restore_state, saving, session
+from maml_cli.training import init_state, plan, restore_state, saving, session
 from maml_cli.training.signals import Stop
 
 SCALE = 0.004
@@ -245,6 +260,62 @@ def test_a_program_that_does_not_catch_signals_loses_outer_steps(
     monkeypatch.setattr(session, "catch_stop", lambda: contextlib.nullcontext(Stop()))
     row = _attack("signals", tmp_path, 0.05)
     assert row.losses > 0 and "ended by the signal, without saving" in "".join(row.failures)
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "key", "is_expected"),
+    [
+        ("NaN in the gradient", "params", "hidden0.w", torch.isnan),
+        ("Inf in the gradient", "rule_params", "head.b", torch.isinf),
+    ],
+)
+def test_poisons_of_the_gradient_leave_the_loss_finite(
+    name: str, section: str, key: str, is_expected: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """By the unrolled gradient: 0 * Inf for the first weights, an overflow for the alpha of the bias; of one task."""
+    config = load_config("smoke", [option.removeprefix("--set=") for option in poison.OPTIONS]).config
+    experiment = build_experiment(config)
+    state = init_state(config, experiment)
+    batch = experiment.sample(state.generators)
+    in_batch = poison.POISONS[name].in_batch
+    assert in_batch is not None
+    in_batch(batch, 0)
+    losses, gradients = experiment.algorithm.meta_gradient(state.meta_params, batch, 0)
+    gradient = getattr(gradients, section)[key]
+    assert losses.isfinite().all()
+    assert is_expected(gradient[0, 0]).any() and gradient[0, 1:].isfinite().all()
+
+
+def test_an_update_that_nobody_checks_is_counted_for_one_seed_and_for_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "keep_finite", lambda engine: engine)
+    row = _attack("injection", tmp_path)
+    assert row.changed == 2 and [" in the update of seed " in line for line in row.failures] == [True, True]
+
+
+def test_a_loss_or_gradient_that_nobody_checks_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one seed the message then blames the update; of several, the check of updates still freezes the run."""
+    monkeypatch.setattr(outer_step, "math", SimpleNamespace(isfinite=lambda value: True))
+    row = _attack("injection", tmp_path)
+    assert row.changed == 2 and all("in the update" not in line and " of 1 at " in line for line in row.failures)
+
+
+def test_seeds_that_a_frozen_one_changes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other seeds move by 1e-3 at each call after it."""
+
+    def leaking(engine: Engine) -> Engine:
+        def step(state: TrainState, count: int) -> StepResult:
+            result = keep_finite(engine)(state, count)
+            for value in state.meta_params.params.values():
+                value[(state.diverged == 0) & (state.diverged > 0).any()] += 1e-3
+            return result
+
+        return step
+
+    monkeypatch.setattr(registry, "keep_finite", leaking)
+    row = _attack("injection", tmp_path)
+    assert row.changed == 3 and all("other bytes in step-" in line and " of 3 at " in line for line in row.failures)
 
 
 def test_a_process_is_ended_after_its_time_and_a_kill_is_the_exit_code(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ ATTACKS: Mapping[str, AttackSource] = {
     "resume": AttackSource("resume"),
     "kills": AttackSource("kills"),
     "signals": AttackSource("signals"),
+    "injection": AttackSource("injection"),
     "trainings": AttackSource("trainings"),
     "bits": AttackSource("damage", "attack_bits"),
     "truncations": AttackSource("damage", "attack_truncations"),
