@@ -102,8 +102,8 @@ def _difference(target: Target, poisoned: Path, injection: Injection) -> str:
         return f"checkpoints {', '.join(sorted(actual))} in place of {', '.join(sorted(expected))}"
     for name, data in expected.items():
         if steps[name] >= injection.step:
-            every = target.config.run.log_every
-            is_logged = steps[name] // every > (injection.step - 1) // every
+            every, last = target.config.run.log_every, target.config.outer.steps
+            is_logged = steps[name] == last or steps[name] // every > (injection.step - 1) // every
             before = target.states[injection.step - 1]
             data = checkpoint.encode(_frozen(checkpoint.decode(data), before, injection, is_logged=is_logged))
         if actual[name] != data:

@@ -76,7 +76,7 @@ def _support_targets(batch: TaskBatch, run: int) -> None:
 def _first_moments(value: float) -> Callable[[TrainState, int], None]:
     def poison(state: TrainState, run: int) -> None:
         outer = state.optimizers["params"]
-        first, *_ = optimizer_state(outer, outer.tensors()[0])
+        (first, *_), *_ = [optimizer_state(outer, tensor) for tensor in outer.tensors()]  # creates those of all
         first[run] = value
 
     return poison
