@@ -1,4 +1,4 @@
-"""NaN and Inf in the loss, the gradient and the update of random outer steps of every engine.
+"""NaN and Inf in the loss, the gradient and the update of outer steps of every engine.
 
 What is injected, and where, is said at POISONS.
 """
@@ -24,7 +24,7 @@ from maml_cli.runs import checkpoint, checkpoint_files
 from maml_cli.training import init_state, snapshot
 
 INJECTIONS = 8
-"""Random outer steps for each engine, number of seeds and poison."""
+"""Random outer steps for each engine, number of seeds and poison, besides the first and the last."""
 NUM_SEEDS = (1, 3)
 CPU = torch.device("cpu")
 Contents = dict[str, Any]
@@ -57,15 +57,17 @@ def attack(scratch: Path, *, scale: float) -> SoakRow:
     the outer step, and everything of the others has the bytes of the undisturbed run.
     """
     tally, stream = Tally("NaN and Inf in loss, gradient and update, all engines"), random.Random(0)
-    for engine in ENGINES if scale >= 0.1 else ("eager",):
+    is_full = scale >= 0.1
+    for engine in ENGINES if is_full else ("eager",):
         for num_seeds in NUM_SEEDS:
             target = _make_target(scratch / f"{engine}-{num_seeds}", engine, num_seeds)
             if target is None:
                 continue
-            poisons = [*POISONS] if scale >= 0.1 else [*POISONS][NUM_SEEDS.index(num_seeds) :: len(NUM_SEEDS)]
+            last = target.config.outer.steps
+            poisons = [*POISONS] if is_full else [*POISONS][NUM_SEEDS.index(num_seeds) :: len(NUM_SEEDS)]
             for poison in poisons:
-                for _ in range(scaled(INJECTIONS, scale)):
-                    step = stream.randint(1, target.config.outer.steps)
+                steps = [stream.randint(1, last) for _ in range(scaled(INJECTIONS, scale))]
+                for step in [*steps, 1, last] if is_full else steps:
                     inject(tally, target, Injection(poison, step, stream.randrange(num_seeds)))
     return tally.row()
 
