@@ -77,8 +77,9 @@ def watchdog(expired: Expired, numbers: tuple[int, ...]) -> Iterator[None]:
 def quiet_interrupt(*, is_last: bool) -> Iterator[None]:
     """Ctrl-C inside the block ends the process with exit code 130 and no traceback, at the latest after a second.
 
-    Code may convert or swallow KeyboardInterrupt, as imports do: from the signal on, every exception ends the process.
-    With `is_last`, the process ends after the block, and Ctrl-C is ignored from then on.
+    Code may convert or swallow KeyboardInterrupt: from the signal on, every exception ends the process. With `is_last`,
+    the process ends after the block, and Ctrl-C is ignored from then on; within an import it then ends at once, as C++
+    that imports, of PyTorch for one, aborts the process at an exception.
     """
     handled = signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)
     if threading.current_thread() is not threading.main_thread() or not handled:
@@ -91,6 +92,8 @@ def quiet_interrupt(*, is_last: bool) -> Iterator[None]:
         if not interrupted:  # a second Ctrl-C must not disturb the end after the first
             interrupted = True
             sys.unraisablehook = lambda args: None
+            if is_last and _is_importing(frame):
+                exit_at_once(130)
             end_descendants()
             raise KeyboardInterrupt
 
@@ -118,6 +121,13 @@ def exit_quietly_while_importing() -> None:
     is_program = program.stem in ("maml", "maml-script") or program.parts[-2:] == ("maml_cli", "__main__.py")
     if is_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether `frame` belongs to the import of a module."""
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def descendants(ancestor: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The soak: each attack in its short form, and each attack counts the faults of a program that has them."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -9,25 +10,46 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import typer
 
-from maml_cli.config import Config
+from maml_cli.config import Config, load_config
 from maml_cli.dev.soak import __main__ as soak
-from maml_cli.dev.soak import commands, concurrency, fuzz, kernel_driver, limits, processes, resume, sanitizers, trained
+from maml_cli.dev.soak import (
+    commands,
+    concurrency,
+    fuzz,
+    kernel_driver,
+    limits,
+    misspellings,
+    poison,
+    processes,
+    resume,
+    sanitizers,
+    signals,
+    trained,
+)
 from maml_cli.dev.soak.attacks import ALONE, ATTACKS, AttackSource
 from maml_cli.dev.soak.document import num_faults, read_soak, soak_table
+from maml_cli.dev.soak.processes import Outcome, Sending
 from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally
-from maml_cli.engines import StepResult, TrainState, kernel_build, make_engine
+from maml_cli.dev.soak.targets import Target
+from maml_cli.dev.soak.trained import Fingerprint
+from maml_cli.engines import Engine, StepResult, TrainState, kernel_build, make_engine, outer_step, registry
+from maml_cli.engines.finite import keep_finite
 from maml_cli.errors import ConfigError
+from maml_cli.experiment import build_experiment
 from maml_cli.runs import checkpoint, directory, open_checkpoint
 from maml_cli.tasks import make_generator
-from maml_cli.training import plan, restore_state, saving, session
+from maml_cli.training import init_state, plan, restore_state, saving, session
+from maml_cli.training.signals import Stop
 
 SCALE = 0.004
 
@@ -164,13 +186,13 @@ def test_a_loader_that_raises_or_reads_another_config_is_counted(
 def test_commands_that_crash_hang_or_write_outside_are_counted(tmp_path: Path) -> None:
     """The program is replaced by three others, in the place of `maml`."""
 
-    def write_outside(arguments: list[str]) -> None:
+    def write_outside() -> None:
         Path("../outside").write_text("changed")
 
-    def hang(arguments: list[str]) -> None:
+    def hang() -> None:
         time.sleep(60)
 
-    def crash(arguments: list[str]) -> None:
+    def crash() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     (tmp_path / "hostile").mkdir()
@@ -278,6 +300,107 @@ def test_a_report_at_the_exit_replaces_the_reply_to_the_last_call(tmp_path: Path
     assert first == kernel_driver.Reply(0, bytes(size - 8)) and last == "exit code 23"
 
 
+@pytest.mark.parametrize(("every", "is_fault"), [(400, True), (600, False)])
+def test_wrong_hints_are_counted_below_the_goal_and_their_share_is_in_the_row(
+    every: int, is_fault: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every 400th is 0.25 %, more than the 0.2 % that may be wrong; every 600th is less."""
+    calls = itertools.count(1)
+
+    def suggest(misspelt: str, known: list[str]) -> str | None:
+        return None if next(calls) % every == 0 else " or ".join(known)
+
+    monkeypatch.setattr(misspellings, "suggest_key", suggest)
+    row = _attack("misspellings", tmp_path, 1)
+    misses = row.tries // every
+    assert row.changed == (misses if is_fault else 0)
+    assert f"{math.floor(1e4 * (1 - misses / row.tries)) / 1e2} % with the right hint" in row.attack
+
+
+def test_trainings_that_ignore_or_swallow_signals_are_counted(tmp_path: Path) -> None:
+    """By hand: a run without a file has begun and is not complete; the first signal comes after a second."""
+    (tmp_path / signals.RUN).mkdir()
+    target = Target([], Fingerprint("bytes", "of another"), 1.0)
+    sent = [Sending(1.0, signal.SIGTERM), Sending(1.1, signal.SIGHUP)]
+    for code, err, seconds, counts in (
+        (143, "", 1.2, (0, 0)),
+        (129, "", 1.2, (0, 0)),
+        (130, "", 1.2, (0, 1)),  # of no signal that was sent
+        (143, "Traceback", 1.2, (0, 1)),
+        (143, "", 1.0 + signals.SECONDS_TO_END + 0.1, (0, 1)),
+        (0, "", 1.2, (1, 0)),
+        (-signal.SIGTERM, "", 1.2, (1, 0)),
+        (-signal.SIGTERM, "stopped by SIGTERM; checkpoint saved.", 1.2, (0, 0)),
+    ):
+        tally = Tally("x")
+        signals.check_stop(tally, Outcome(code, "", err, seconds), sent, target, tmp_path, "line")
+        assert (tally.losses, tally.tracebacks) == counts, (code, err)
+
+
+def test_a_program_that_does_not_catch_signals_loses_outer_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "catch_stop", lambda: contextlib.nullcontext(Stop()))
+    row = _attack("signals", tmp_path, 0.05)
+    assert row.losses > 0 and "ended by the signal, without saving" in "".join(row.failures)
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "key", "is_expected"),
+    [
+        ("NaN in the gradient", "params", "hidden0.w", torch.isnan),
+        ("Inf in the gradient", "rule_params", "head.b", torch.isinf),
+    ],
+)
+def test_poisons_of_the_gradient_leave_the_loss_finite(
+    name: str, section: str, key: str, is_expected: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """By the unrolled gradient: 0 * Inf for the first weights, an overflow for the alpha of the bias; of one task."""
+    config = load_config("smoke", [option.removeprefix("--set=") for option in poison.OPTIONS]).config
+    experiment = build_experiment(config)
+    state = init_state(config, experiment)
+    batch = experiment.sample(state.generators)
+    in_batch = poison.POISONS[name].in_batch
+    assert in_batch is not None
+    in_batch(batch, 0)
+    losses, gradients = experiment.algorithm.meta_gradient(state.meta_params, batch, 0)
+    gradient = getattr(gradients, section)[key]
+    assert losses.isfinite().all()
+    assert is_expected(gradient[0, 0]).any() and gradient[0, 1:].isfinite().all()
+
+
+def test_an_update_that_nobody_checks_is_counted_for_one_seed_and_for_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "keep_finite", lambda engine: engine)
+    row = _attack("injection", tmp_path)
+    assert row.changed == 2 and [" in the update of seed " in line for line in row.failures] == [True, True]
+
+
+def test_a_loss_or_gradient_that_nobody_checks_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one seed the message then blames the update; of several, the check of updates still freezes the run."""
+    monkeypatch.setattr(outer_step, "math", SimpleNamespace(isfinite=lambda value: True))
+    row = _attack("injection", tmp_path)
+    assert row.changed == 2 and all("in the update" not in line and " of 1 at " in line for line in row.failures)
+
+
+def test_seeds_that_a_frozen_one_changes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other seeds move by 1e-3 at each call after it."""
+
+    def leaking(engine: Engine) -> Engine:
+        def step(state: TrainState, count: int) -> StepResult:
+            result = keep_finite(engine)(state, count)
+            for value in state.meta_params.params.values():
+                value[(state.diverged == 0) & (state.diverged > 0).any()] += 1e-3
+            return result
+
+        return step
+
+    monkeypatch.setattr(registry, "keep_finite", leaking)
+    row = _attack("injection", tmp_path)
+    assert row.changed == 3 and all("other bytes in step-" in line and " of 3 at " in line for line in row.failures)
+
+
 def test_a_process_is_ended_after_its_time_and_a_kill_is_the_exit_code(tmp_path: Path) -> None:
     def sleep() -> None:
         print("a line", flush=True)
@@ -285,7 +408,7 @@ def test_a_process_is_ended_after_its_time_and_a_kill_is_the_exit_code(tmp_path:
 
     ended = processes.wait(processes.start(sleep, tmp_path), seconds=0.3)
     assert ended.code == processes.TIMED_OUT and ended.out == "a line\n" and ended.seconds < 30
-    killed = processes.wait(processes.start(sleep, tmp_path), kill_after=0.3)
+    killed = processes.wait(processes.start(sleep, tmp_path), signals=[Sending(0.3, signal.SIGKILL)])
     assert killed.code == -signal.SIGKILL
 
 

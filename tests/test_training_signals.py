@@ -146,6 +146,26 @@ def test_a_call_that_does_not_answer_a_signal_is_saved_by_the_watchdog(tmp_path:
     process.stdout.close()
 
 
+@pytest.mark.parametrize("within_import", [True, False])
+def test_an_interrupt_within_an_import_ends_the_process_without_an_exception(
+    within_import: bool, tmp_path: Path
+) -> None:
+    """C++ that is importing aborts at an exception; outside of imports, KeyboardInterrupt lets the program clean up."""
+    interrupting = "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept BaseException: print('raised')\n"
+    (tmp_path / "interrupting.py").write_text(interrupting)
+    code = "    import interrupting\n" if within_import else f"    exec({interrupting!r})\n"
+    script = f"from maml_cli.interrupts import quiet_interrupt\nwith quiet_interrupt(is_last=True):\n{code}    0 / 0\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}", "PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "" if within_import else "raised\n", "")
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
 def test_processes_of_processes_are_ended() -> None:
     child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, text=True)

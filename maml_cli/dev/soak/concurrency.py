@@ -3,8 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from maml_cli.cli.app import main
-from maml_cli.dev.soak.processes import Outcome, start, wait
+from maml_cli.dev.soak.processes import Outcome, run_program, start, wait
 from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally, scaled
 from maml_cli.dev.soak.trained import SHORT, fingerprint, fresh_copy, train_undisturbed
@@ -48,7 +47,7 @@ def attack(scratch: Path, *, scale: float) -> SoakRow:
 
 def run_at_once(arguments: list[str], folder: Path, count: int) -> list[Outcome]:
     """The outcomes of `count` processes that run `maml` with the same arguments in `folder` at the same time."""
-    children = [start(partial(main, arguments), folder) for _ in range(count)]
+    children = [start(partial(run_program, arguments), folder) for _ in range(count)]
     return [wait(child) for child in children]
 
 

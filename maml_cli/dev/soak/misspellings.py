@@ -1,13 +1,19 @@
 """Misspelt keys of a config: the fraction whose hint names the key that was meant."""
 
 import itertools
+import math
 import random
 import string
+from pathlib import Path
 from typing import NamedTuple
 
 from maml_cli.config.fields import FIELDS
 from maml_cli.config.suggestions import suggest_key
+from maml_cli.dev.soak.row import SoakRow
+from maml_cli.dev.soak.tally import Tally, scaled
 
+GOAL = 0.998
+"""Least fraction of misspelt keys whose hint names the key."""
 LETTERS = string.ascii_lowercase + "_"
 
 
@@ -20,6 +26,24 @@ class HintCount(NamedTuple):
 
     tries: int
     failures: list[tuple[str, str | None]]
+
+
+def attack(scratch: Path, *, scale: float) -> SoakRow:
+    """Misspell every key by every edit; in a short form, a sample.
+
+    The fraction of right hints is in the name of the row. Below the goal, each wrong hint is a mistake that was not
+    noticed; from there on, none is.
+    """
+    tally = Tally("all one-edit misspellings of keys")
+    total = sum(len(misspellings(key)) for key in FIELDS)
+    count = count_hints(sample=scaled(total, min(1, scale)))
+    tally.tries = count.tries
+    share = 1 - len(count.failures) / count.tries
+    if share < GOAL:
+        for misspelt, hint in count.failures:
+            tally.fail("changed", f"{misspelt}: the hint is {hint}")
+    percent = math.floor(10_000 * share) / 100  # 100 % is all of them
+    return tally.row()._replace(attack=f"{tally.attack}, {percent:.2f} % with the right hint")
 
 
 def misspellings(key: str) -> list[str]:
@@ -40,11 +64,10 @@ def misspellings(key: str) -> list[str]:
     return [misspelt for misspelt in keys if misspelt not in FIELDS]
 
 
-def count_hints(*, sample: int | None = None, seed: int = 0) -> HintCount:
-    """The hints for all misspellings by one edit of all keys, or for `sample` of them."""
+def count_hints(*, sample: int) -> HintCount:
+    """The hints for `sample` of all misspellings by one edit of all keys."""
     pairs = [(key, misspelt) for key in FIELDS for misspelt in misspellings(key)]
-    if sample is not None:
-        pairs = random.Random(seed).sample(pairs, sample)
+    pairs = random.Random(0).sample(pairs, sample)
     hints = [(key, misspelt, suggest_key(misspelt, list(FIELDS))) for key, misspelt in pairs]
     return HintCount(
         len(pairs), [(misspelt, hint) for key, misspelt, hint in hints if key not in (hint or "").split(" or ")]

@@ -26,6 +26,8 @@ TIMED_OUT = -99
 """Exit code of a process that was ended because it exceeded its time."""
 SECONDS = 120.0
 """Time limit of a process: some of them share a core with others."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a process to stop."""
 
 
 def preload() -> None:
@@ -49,6 +51,17 @@ class Child(NamedTuple):
     started: float
 
 
+class Sending(NamedTuple):
+    """A signal that a process gets.
+
+    seconds: its moment, after the start of the process.
+    number: the signal.
+    """
+
+    seconds: float
+    number: signal.Signals
+
+
 class Outcome(NamedTuple):
     """A process that ended.
 
@@ -64,34 +77,40 @@ class Outcome(NamedTuple):
 
 
 def start(body: Callable[[], object], folder: Path) -> Child:
-    """Fork a process that runs `body` in `folder`, in a process group of its own, and exits with its exit code."""
+    """Fork a process that runs `body` in `folder`, in a process group of its own, and exits with its exit code.
+
+    Signals have their default action until `body` handles them.
+    """
     reading_out, writing_out = os.pipe()
     reading_err, writing_err = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks of processes that have threads
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # the child must not return by a KeyboardInterrupt
         pid = os.fork()
     if pid == 0:
         _run_child(body, folder, writing_out, writing_err)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(writing_out)
     os.close(writing_err)
     return Child(pid, reading_out, reading_err, time.perf_counter())
 
 
-def wait(child: Child, *, seconds: float = SECONDS, kill_after: float | None = None) -> Outcome:
-    """The outcome of `child`, whose group is ended after `seconds`, or it alone by SIGKILL `kill_after` its start."""
+def wait(child: Child, *, seconds: float = SECONDS, signals: Sequence[Sending] = ()) -> Outcome:
+    """The outcome of `child`, which gets `signals`, and whose group is ended after `seconds`."""
     streams: dict[int, bytes] = {child.out: b"", child.err: b""}
-    opened, killed, timed_out = set(streams), False, False
+    opened, pending, timed_out = set(streams), sorted(signals), False
     while opened:
-        limit = seconds if kill_after is None or killed else min(seconds, kill_after)
+        limit = min([seconds, *(sending.seconds for sending in pending)])
         remaining = child.started + limit - time.perf_counter()
         ready = select.select(list(opened), [], [], max(0.0, remaining))[0]
-        if not ready and (killed or kill_after is None):
+        if not ready and limit == seconds:
             timed_out = True
-            _kill(child, group=True)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             break
         if not ready:
-            killed = True
-            _kill(child, group=False)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, pending.pop(0).number)
         for stream in ready:
             data = os.read(stream, 1 << 16)
             streams[stream] += data
@@ -112,16 +131,22 @@ def maml(
     prepare: Callable[[], object] = lambda: None,
     fresh: bool = False,
     seconds: float = SECONDS,
-    kill_after: float | None = None,
+    signals: Sequence[Sending] = (),
 ) -> Outcome:
     """Run `maml` with `arguments` in `folder`: after `prepare`, in a fork or a fresh interpreter."""
     words = [str(argument) for argument in arguments]
 
     def body() -> None:
         prepare()
-        execute(words) if fresh else main(words)
+        execute(words) if fresh else run_program(words)
 
-    return wait(start(body, folder), seconds=seconds, kill_after=kill_after)
+    return wait(start(body, folder), seconds=seconds, signals=signals)
+
+
+def run_program(arguments: Sequence[str]) -> None:
+    """Run `maml` as the program of this process, which ends after it."""
+    sys.argv[:] = ["maml", *arguments]
+    main()
 
 
 def execute(arguments: Sequence[str]) -> NoReturn:
@@ -140,6 +165,9 @@ def _run_child(body: Callable[[], object], folder: Path, out: int, err: int) -> 
         os.dup2(out, 1)
         os.dup2(err, 2)
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+        for number in STOPS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         body()
         code = 0
     except SystemExit as stop:
@@ -151,8 +179,3 @@ def _run_child(body: Callable[[], object], folder: Path, out: int, err: int) -> 
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-
-
-def _kill(child: Child, *, group: bool) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        (os.killpg if group else os.kill)(child.pid, signal.SIGKILL)
