@@ -142,6 +142,16 @@ def test_each_seed_on_its_own_is_the_training_of_that_seed_alone(cli: Cli) -> No
             assert line.get("loss", [None, None])[index] == single.get("loss")
 
 
+@pytest.mark.parametrize("engine", ["eager", *(["native"] if kernel_build.compiler() else [])])
+def test_seeds_on_their_own_resume_with_the_same_bytes(engine: str, cli: Cli) -> None:
+    """In one process, where the groups of all runs are restored from the same contents."""
+    options = [*OPTIONS, f"--set=run.engine={engine}", "--set=run.seeds=3", "--set=run.side_by_side=false", "-q"]
+    assert cli("train", *options, "--out", "run").code == 0
+    expected = _bytes(Path("run"))
+    assert cli("train", "--resume", Path("run/checkpoints/step-00000008.pt"), "-q").code == 0
+    assert _bytes(Path("run")) == expected
+
+
 def test_plain_training_has_no_process_group(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *args, **kwargs: pytest.fail("a group"))
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)

@@ -103,8 +103,8 @@ def concat_runs(parts: Sequence[Any]) -> Any:
 
 
 def select_run_contents(contents: Any, index: int) -> Any:
-    """The contents of a checkpoint for one of its runs: the inverse of `concat_runs`."""
-    return map_contents(lambda value: value[index : index + 1].clone() if value.dim() > 0 else value, contents)
+    """The contents of a checkpoint for one of its runs, none of whose tensors is shared: the inverse of `concat_runs`."""
+    return map_contents(lambda value: (value[index : index + 1] if value.dim() > 0 else value).clone(), contents)
 
 
 def map_contents(change: Callable[[Tensor], Tensor], contents: Any) -> Any:

@@ -17,12 +17,15 @@ from maml_cli.dev.soak.processes import ROOT, TIMED_OUT, Child, start, wait
 from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally, scaled
 from maml_cli.dev.soak.trained import Fingerprint, fingerprint, remove, train_undisturbed
+from maml_cli.errors import FileError
 from maml_cli.interrupts import descendants
+from maml_cli.runs import read_lines
 
 TRIES = 20
+LAST_STEP = 200
 OPTIONS = (
     "--config=smoke",
-    "--set=outer.steps=200",
+    f"--set=outer.steps={LAST_STEP}",
     "--set=outer.tasks_per_step=12",
     "--set=run.eval_tasks=10",
     "--set=run.eval_every=50",
@@ -31,6 +34,8 @@ OPTIONS = (
 )
 SECONDS = 240.0
 """Time limit of a training with its restarts."""
+STARTUP_EVERY, STARTUP_SECONDS = 5, 4.0
+"""Every so many kills come within the first seconds, the others at a random outer step."""
 
 
 class Kind(NamedTuple):
@@ -48,7 +53,7 @@ KINDS = (
 
 
 def attack(scratch: Path, *, scale: float) -> SoakRow:
-    """Kill one of 2 to 4 processes at a random moment, start-up included: torchrun starts all of them again.
+    """Kill one of 2 to 4 processes at a random outer step, or within its start: torchrun starts all of them again.
 
     The run ends with the bytes of one process that was not disturbed, and at most the outer steps since the newest
     checkpoint are taken again.
@@ -62,8 +67,9 @@ def attack(scratch: Path, *, scale: float) -> SoakRow:
         folder = scratch / f"run-{number}"
         folder.mkdir()
         line = f"{size} processes, {' '.join(kinds[kind].options)}"
-        while not _kill_one(tally, folder, [*OPTIONS, *kinds[kind].options], size, moments, expected[kind], line):
-            remove(folder / "run")
+        is_early = number % STARTUP_EVERY == STARTUP_EVERY - 1
+        moment = moments.uniform(0, STARTUP_SECONDS) if is_early else moments.randrange(LAST_STEP - 10)
+        _kill_one(tally, folder, [*OPTIONS, *kinds[kind].options], size, moment, expected[kind], line)
         remove(folder)
     return tally.row()
 
@@ -78,25 +84,25 @@ def _kill_one(
     folder: Path,
     options: Sequence[str],
     size: int,
-    moments: random.Random,
+    moment: float,
     expected: Fingerprint | None,
     line: str,
-) -> bool:
-    """Whether a process was killed before the end; failures are counted."""
+) -> None:
+    """Kill one process after seconds, a float, or at an outer step, an integer; failures are counted."""
+    tally.tries += 1
+    line = f"{line}, killed {'at outer step' if isinstance(moment, int) else 'after seconds'} {moment:g}"
     child = start(lambda: execute_torchrun(size, ["train", *options, "--out", "run"]), folder)
     ranks = _wait_for_ranks(child, size)
-    delay = moments.uniform(0, 10)
-    ended = time.monotonic() + delay
-    while time.monotonic() < ended and not _is_complete(folder / "run"):
-        time.sleep(0.01)
+    if isinstance(moment, int):
+        _wait_for_step(folder / "run", moment)
+    else:
+        time.sleep(moment)
     saved = _last_step(folder / "run")
-    with contextlib.suppress(ProcessLookupError, IndexError):
-        os.kill(moments.choice(ranks), signal.SIGKILL)
+    try:
+        os.kill(ranks[tally.tries % size], signal.SIGKILL)
+    except (ProcessLookupError, IndexError):
+        tally.fail("tracebacks", f"{line}: it ended before")
     outcome = wait(child, seconds=SECONDS)
-    if outcome.code == 0 and "resumed at outer step" not in outcome.err and "exitcode: -9" not in outcome.err:
-        return False
-    tally.tries += 1
-    line = f"{line}, killed after {delay:.2f} s"
     resumed = [int(step.replace(",", "")) for step in re.findall(r"resumed at outer step ([\d,]+)", outcome.err)]
     if outcome.code == TIMED_OUT or "Traceback" in outcome.err or "[rank" in outcome.err:
         tally.fail("tracebacks", f"{line}: exit code {outcome.code}: {outcome.err[-300:]}")
@@ -104,7 +110,6 @@ def _kill_one(
         tally.fail("losses", f"{line}: exit code {outcome.code}, resumed at {resumed} with checkpoint {saved}")
     elif fingerprint(folder / "run") != expected:
         tally.fail("changed", f"{line}: other bytes than one process")
-    return True
 
 
 def execute_torchrun(size: int, arguments: Sequence[str], options: Sequence[str] = ("--standalone",)) -> NoReturn:
@@ -139,5 +144,11 @@ def _last_step(run: Path) -> int:
     return 0
 
 
-def _is_complete(run: Path) -> bool:
-    return _last_step(run) == 200
+def _wait_for_step(run: Path, step: int) -> None:
+    """Wait until the log of `run` has an outer step from `step` on."""
+    limit = time.monotonic() + SECONDS
+    while time.monotonic() < limit:
+        with contextlib.suppress(FileError, FileNotFoundError):
+            if any(record["step"] >= step for record in read_lines(run / "metrics.jsonl")):
+                return
+        time.sleep(0.01)
