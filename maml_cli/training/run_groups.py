@@ -103,7 +103,7 @@ def concat_runs(parts: Sequence[Any]) -> Any:
 
 
 def select_run_contents(contents: Any, index: int) -> Any:
-    """The contents of a checkpoint for one of its runs, none of whose tensors is shared: the inverse of `concat_runs`."""
+    """The contents of a checkpoint for one of its runs, with copies of its tensors: the inverse of `concat_runs`."""
     return map_contents(lambda value: (value[index : index + 1] if value.dim() > 0 else value).clone(), contents)
 
 
