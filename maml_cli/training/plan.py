@@ -8,7 +8,7 @@ from typing import NamedTuple
 from maml_cli.config import Config, load_config
 from maml_cli.engines import choose_engine
 from maml_cli.errors import ConfigError, FileError
-from maml_cli.experiment import choose_device
+from maml_cli.experiment import build_experiment, choose_device
 from maml_cli.runs import (
     OUTPUTS,
     Checkpoint,
@@ -21,6 +21,7 @@ from maml_cli.runs import (
     read_lines,
 )
 from maml_cli.runtime import Choice
+from maml_cli.training.memory import check_training_memory
 
 
 class TrainPlan(NamedTuple):
@@ -55,7 +56,8 @@ class TrainPlan(NamedTuple):
 def plan_training(
     source: str | None, overrides: Sequence[str], *, out: Path | None, resume: str | None, device: str | None
 ) -> TrainPlan:
-    """Plan the training that the options of `maml train` ask for; writes nothing.
+    """Plan the training that the options of `maml train` ask for; writes nothing, and refuses what needs more memory
+    than is available.
 
     source: a YAML file or preset, by default quickstart. overrides: `key=value`. out: the run directory.
     resume: a run or checkpoint, or `auto`: the newest unfinished run with this config, else a new one.
@@ -88,6 +90,8 @@ def _plan(
 ) -> TrainPlan:
     chosen = choose_device(config, device)
     engine = choose_engine(config, chosen.device)
+    if chosen.name == "cpu":
+        check_training_memory(config, engine.name, build_experiment(config).template)
     warning = checkpoint.warning if checkpoint else ""
     return TrainPlan(config, name, chosen, engine, out, resumed_run, checkpoint, warning)
 

@@ -10,13 +10,11 @@ from maml_cli import runtime
 from maml_cli.config import Config
 from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
-from maml_cli.evaluation import check_memory
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reading import reason
 from maml_cli.runs import Checkpoint, directory, metrics, new_run
 from maml_cli.runtime import Choice
 from maml_cli.training.loop import Hooks, TrainResult, train
-from maml_cli.training.memory import check_training_memory
 from maml_cli.training.plan import TrainPlan
 from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
 from maml_cli.training.saving import check_initial_values
@@ -52,8 +50,6 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
     """
     notify: Notify = (lambda text: None) if quiet else print_message
     config = plan.config
-    if plan.device.name == "cpu":
-        check_training_memory(config, plan.engine.name)
     runtime.set_threads(config.run.threads)
     runtime.keep_freed_memory()
     runtime.avoid_dynamo_import()
@@ -63,14 +59,6 @@ def run_session(plan: TrainPlan, *, quiet: bool) -> SessionResult:
         state = _restore(plan.checkpoint, experiment) if plan.checkpoint else init_state(config, experiment)
         if plan.checkpoint is None:
             check_initial_values(config, state)
-        if config.run.eval_every:
-            check_memory(
-                state.meta_params,
-                num_tasks=config.run.eval_tasks,
-                num_shots=config.tasks.num_support,
-                steps=config.inner.steps,
-                lower="run.eval_tasks",
-            )
         choice, engine = _make_with_fallback(plan.engine, config, experiment, notify)
         with _locked_run(plan) as run, _report_unsaved_stop(stop, run):
             if plan.resumed_run:
