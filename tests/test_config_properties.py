@@ -15,9 +15,12 @@ from maml_cli.config import Config, annotated_yaml, constraints, from_dict, over
 from maml_cli.config.fields import FIELDS
 from maml_cli.config.load import load_config
 from maml_cli.config.loaded import LoadedConfig
+from maml_cli.config.sizes import VALUES_PER_PARAM, num_params, num_rule_params
 from maml_cli.config.validation_messages import faults
 from maml_cli.dev.soak.configs import KEYS, nearly_valid, nested, random_config, random_value
+from maml_cli.engines import OUTER_OPTIMIZERS
 from maml_cli.errors import ConfigError
+from maml_cli.experiment import build_experiment
 from maml_cli.runs.directory import dump_yaml
 
 fast = settings(max_examples=40)
@@ -42,6 +45,29 @@ def test_annotated_yaml_loads_as_the_same_config(config: Config) -> None:
 @given(configs)
 def test_a_validated_config_violates_no_constraint(config: Config) -> None:
     assert list(constraints.violations(config)) == []
+
+
+@settings(max_examples=100)
+@given(configs)
+def test_the_sizes_of_a_config_are_those_of_its_meta_parameters(config: Config) -> None:
+    params, rule_params = build_experiment(config).template
+    grows_with_the_network = config.inner.alpha.per == "parameter"
+    counted = [tensor for key, tensor in rule_params.items() if grows_with_the_network or key[-3:] in (".in", "out")]
+    assert sum(tensor.numel() for tensor in params.values()) == num_params(config) * len(config.seeds)
+    assert sum(tensor.numel() for tensor in counted) == num_rule_params(config) * len(config.seeds)
+
+
+def test_a_checkpoint_has_no_more_values_for_a_parameter_than_its_size_counts() -> None:
+    assert max(1 + len(kind.state_names) for kind in OUTER_OPTIMIZERS.values()) == VALUES_PER_PARAM
+
+
+def test_a_config_is_valid_up_to_the_largest_checkpoint() -> None:
+    """1-8192-n-1 has 2 * 8192 + 8193 n + n + 1 parameters of 12 bytes, moments included: 240 MiB at n = 2557.4."""
+    Config.model_validate({"model": {"hidden": [8192, 2557]}})
+    with pytest.raises(
+        ConfigError, match=r"model.hidden makes checkpoints of 240.1 MiB, more than 240 MiB; try smaller"
+    ):
+        from_dict({"model": {"hidden": [8192, 2558]}}, label="x")
 
 
 @settings(max_examples=100)

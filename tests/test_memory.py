@@ -10,12 +10,12 @@ import torch
 
 from maml_cli import memory
 from maml_cli.cli.exit_codes import exit_on_error
-from maml_cli.config import load_config
+from maml_cli.config import load_config, native_thread_bytes
 from maml_cli.core import MetaParams
 from maml_cli.errors import ConfigError
-from maml_cli.evaluation import check_memory
+from maml_cli.evaluation import Lower, check_memory
 from maml_cli.evaluation.memory import task_bytes, tasks_at_a_time
-from maml_cli.training.memory import training_bytes
+from maml_cli.training.memory import keys_to_lower, training_bytes
 from tests.conftest import ROOT, Cli
 
 
@@ -50,16 +50,44 @@ def test_a_training_beyond_the_available_memory_is_refused_with_the_keys_to_lowe
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 2**30)
-    result = cli("train", "-c", "finn-10shot", "-s", "model.hidden=[4000,4000]", "-s", "run.engine=eager")
+    arguments = ["train", "-c", "finn-10shot", "-s", "model.hidden=[4000,4000]", "-s", "run.engine=eager"]
+    result = cli(*arguments)
     assert result.code == 2 and result.err.count("\n") == 1 and not Path("outputs").exists()
     assert "GiB of memory, this process has 1.0; lower outer.tasks_per_step or model.hidden" in result.err
+    assert cli(*arguments, "--dry-run") == result
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        (
+            ["outer.tasks_per_step=1000000", "tasks.num_support=1", "tasks.num_query=1"],
+            ["outer.tasks_per_step", "model.hidden"],
+        ),
+        (["tasks.num_query=100000"], ["outer.tasks_per_step", "tasks.num_query", "model.hidden"]),
+        (
+            ["tasks.num_support=20000", "inner.steps=30"],
+            ["outer.tasks_per_step", "tasks.num_support", "inner.steps", "model.hidden"],
+        ),
+        (["model.num_context=8192"], ["outer.tasks_per_step", "model.num_context", "model.hidden"]),
+    ],
+)
+def test_the_keys_to_lower_are_those_that_save_memory(changes: list[str], keys: list[str]) -> None:
+    assert keys_to_lower(load_config("finn-10shot", changes).config, "eager") == keys
+
+
+def test_threads_of_the_native_engine_are_counted_and_named() -> None:
+    """1,000 threads with a workspace of about a MiB each, for tasks of 2,000 points."""
+    config = load_config("finn-10shot", ["run.threads=1000", "tasks.num_support=1000", "tasks.num_query=1000"]).config
+    assert "run.threads" in keys_to_lower(config, "native")
+    assert 1000 * native_thread_bytes(config) < training_bytes(config, "native") < 1100 * native_thread_bytes(config)
 
 
 def test_errors_of_too_many_tasks_and_steps_are_refused(cli: Cli, trained: str) -> None:
     """24 bytes for each of a million tasks and 100,001 numbers of inner steps, 2,235.2 GiB, and 0.3 for the tasks."""
     result = cli("eval", trained, "--tasks", "1000000", "--steps", "100000")
     assert result.code == 2 and "needs about 2,236 GiB of memory" in result.err
-    assert result.err.endswith("lower --tasks, --shots or --steps\n")
+    assert result.err.endswith("lower --tasks or --steps\n")
 
 
 def test_as_many_tasks_adapt_at_a_time_as_half_a_gibibyte_holds() -> None:
@@ -71,8 +99,11 @@ def test_as_many_tasks_adapt_at_a_time_as_half_a_gibibyte_holds() -> None:
     wide = meta_params(2000)
     assert 1 < tasks_at_a_time(wide, 10) == 2**29 // task_bytes(wide, 10) < 100
     assert tasks_at_a_time(wide, 100_000) == 1
-    with pytest.raises(ConfigError, match=r"lower run\.eval_tasks"):
-        check_memory(wide, num_tasks=10**12, num_shots=10, steps=1, lower="run.eval_tasks")
+    lower = Lower("the errors", "the task")
+    with pytest.raises(ConfigError, match=r"has [\d.,]+; lower the errors$"):
+        check_memory(wide, num_tasks=10**12, num_shots=10, steps=1, lower=lower)
+    with pytest.raises(ConfigError, match=r"has [\d.,]+; lower the task$"):
+        check_memory(wide, num_tasks=2, num_shots=10**9, steps=1, lower=lower)
 
 
 def test_control_groups_and_limits_of_the_process_bound_the_available_memory(

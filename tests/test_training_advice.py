@@ -1,12 +1,15 @@
 """Advice after divergence: settings that the config accepts and that can act on the value that was not finite."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maml_cli.config import Config, load_config, override, presets, to_dict
-from maml_cli.errors import DivergedError
+from maml_cli.dev.soak.configs import random_config
+from maml_cli.errors import DivergedError, DivergenceCause
 from maml_cli.training.advice import divergence_advice, divergence_changes
 from tests.conftest import TINY_RUN, Cli
 
@@ -73,8 +76,28 @@ def test_advice_for_joint_training_leaves_the_inner_loop_alone() -> None:
     assert not any(key.startswith("inner.") for key in _keys(config, FIRST_LOSS) + _keys(config, LATER))
 
 
-def test_the_first_advice_for_targets_that_overflow_prevents_the_divergence(cli: Cli) -> None:
-    overflowing = ["train", "-c", "smoke", *TINY_RUN, "-q", "-s", "tasks.amplitude=1e30"]
+@settings(max_examples=100)
+@given(
+    st.randoms(use_true_random=False).map(random_config), st.sampled_from(get_args(DivergenceCause)), st.integers(0, 3)
+)
+def test_every_config_has_advice_that_it_accepts(config: Config, cause: DivergenceCause, outer_step: int) -> None:
+    error = DivergedError("diverged", outer_step=outer_step, cause=cause)
+    for change in divergence_changes(config, error):
+        override(config, [change.setting], label="config")
+    assert divergence_advice(config, error)
+
+
+def test_advice_is_float64_or_nothing_where_no_other_change_is_accepted() -> None:
+    """Joint training takes no inner steps, and a tenth of the smallest positive number is zero."""
+    config = Config.model_validate({"outer": {"meta_gradient": "joint"}, "model": {"init_gain": 5e-324}})
+    assert divergence_advice(config, FIRST_LOSS) == "try the range of float64 (--set run.dtype=float64)"
+    config = override(config, ["run.dtype=float64"], label="config")
+    assert divergence_advice(config, FIRST_LOSS) == "no change of a single key of the config is known to prevent that"
+
+
+@pytest.mark.parametrize("change", ["tasks.amplitude=1e30", "tasks.noise=1e30", "outer.weight_noise=1e6"])
+def test_the_first_advice_for_values_that_overflow_prevents_the_divergence(cli: Cli, change: str) -> None:
+    overflowing = ["train", "-c", "smoke", *TINY_RUN, "-q", "-s", change]
     diverged = cli(*overflowing)
     assert diverged.code == 5
     setting = re.findall(r"\(--set ([^)]*)\)", diverged.err)[0]

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
         KERNEL_OPTIMIZERS,
         exceeded,
         kernel_task_bytes,
+        native_thread_bytes,
     )
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, override
     from maml_cli.config.schema import Config
+    from maml_cli.config.sizes import layer_widths, num_params, num_rule_params
 
 __all__ = [
     "ADJOINT_LIMITS",
@@ -35,8 +37,12 @@ __all__ = [
     "from_dict",
     "kernel_task_bytes",
     "key_table_markdown",
+    "layer_widths",
     "load_config",
     "load_config_file",
+    "native_thread_bytes",
+    "num_params",
+    "num_rule_params",
     "override",
     "presets_markdown",
     "to_dict",
@@ -54,9 +60,11 @@ _MODULES = {
         "KERNEL_OPTIMIZERS",
         "exceeded",
         "kernel_task_bytes",
+        "native_thread_bytes",
     ],
     "key_table": ["key_table_markdown"],
     "load": ["from_dict", "load_config", "load_config_file", "override"],
     "schema": ["Config"],
+    "sizes": ["layer_widths", "num_params", "num_rule_params"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

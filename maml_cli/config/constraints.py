@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from maml_cli.config.constraint import Constraint, Violation
 from maml_cli.config.engine_support import ENGINE_CONSTRAINTS
 from maml_cli.config.numeric_constraints import NUMERIC_CONSTRAINTS
+from maml_cli.config.sizes import SIZE_CONSTRAINTS
 
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
@@ -133,6 +134,7 @@ REPTILE_AND_JOINT = [
 
 CONSTRAINTS = [
     *NUMERIC_CONSTRAINTS,
+    *SIZE_CONSTRAINTS,
     *_without_effect(
         {"tasks.query_sampling": "uniform"},
         lambda c: c.tasks.num_query == 1,

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from maml_cli.config.constraint import Constraint
+from maml_cli.config.sizes import layer_widths
 
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
@@ -62,9 +63,16 @@ def _other_optimizer(config: "Config") -> str | None:
 
 
 def _large_task(config: "Config") -> str | None:
+    size = native_thread_bytes(config)
+    megabytes = f"{size / 2**20:,.0f} MiB of memory, more than {MAX_TASK_BYTES / 2**20:.0f} MiB"
+    return f"tasks of {megabytes}" if size > MAX_TASK_BYTES else None
+
+
+def native_thread_bytes(config: "Config") -> int:
+    """Bytes that one thread of the native engine works in."""
     inner, alpha = config.inner, config.inner.alpha
-    size = kernel_task_bytes(
-        [1 + (3 if config.model.oracle else 0) + config.model.num_context, *config.model.hidden, 1],
+    return kernel_task_bytes(
+        layer_widths(config),
         (config.tasks.num_support, config.tasks.num_query),
         inner_steps=inner.steps,
         alpha_steps=inner.steps if alpha.per_step else 1,
@@ -72,8 +80,6 @@ def _large_task(config: "Config") -> str | None:
         curved=config.model.activation != "relu",
         itemsize=8 if config.run.dtype == "float64" else 4,
     )
-    megabytes = f"{size / 2**20:,.0f} MiB of memory, more than {MAX_TASK_BYTES / 2**20:.0f} MiB"
-    return f"tasks of {megabytes}" if size > MAX_TASK_BYTES else None
 
 
 def kernel_task_bytes(

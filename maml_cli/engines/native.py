@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from maml_cli.config import Config
+from maml_cli.config import Config, layer_widths
 from maml_cli.core import MetaParams, TaskBatch, flatten, map_tensors, tensors, unflatten, update_rules
 from maml_cli.engines import kernel_build, kernel_call
 from maml_cli.engines.kernel_build import KernelSpec
@@ -20,7 +20,7 @@ from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_no
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.engines.task_blocks import BlockShare
 from maml_cli.errors import CheckpointError, ConfigError
-from maml_cli.experiment import DTYPES, Experiment, first_order_until, num_inputs, param_keys, step_weights
+from maml_cli.experiment import DTYPES, Experiment, first_order_until, param_keys, step_weights
 from maml_cli.runtime import single_threaded_torch
 
 
@@ -145,7 +145,7 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
     names = [*dict.fromkeys(alpha_groups.values())]
     return KernelSpec(
         dtype=DTYPES[config.run.dtype],
-        widths=[num_inputs(config), *config.model.hidden, 1],
+        widths=layer_widths(config),
         num_support=config.tasks.num_support,
         num_query=config.tasks.num_query,
         inner_steps=inner.steps,

@@ -4,7 +4,7 @@ from maml_cli.evaluation.compare import Comparison, compare_runs
 from maml_cli.evaluation.evaluate import Evaluation, learner_errors
 from maml_cli.evaluation.fits import TaskFit, fit_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
-from maml_cli.evaluation.memory import check_memory
+from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.run_evaluation import LearnerStatistic, evaluate_run, learner_statistics, write_result
 from maml_cli.evaluation.statistics import (
@@ -24,6 +24,7 @@ __all__ = [
     "Errors",
     "Evaluation",
     "LearnerStatistic",
+    "Lower",
     "OnTasks",
     "PointErrors",
     "Protocol",

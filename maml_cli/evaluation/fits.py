@@ -6,7 +6,7 @@ import torch
 
 from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, select_run
 from maml_cli.evaluation.held_out import Protocol, TaskBlock
-from maml_cli.evaluation.memory import check_memory
+from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks
 from maml_cli.experiment import Experiment
 
@@ -41,7 +41,7 @@ def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> 
         num_tasks=protocol.num_tasks,
         num_shots=max(tasks.num_shots, num_points),
         steps=steps,
-        lower="--shots or --steps",
+        lower=Lower("--steps", "--shots"),
     )
     first_run = select_run(run.meta_params, run.first_index)
     x = torch.linspace(*run.experiment.family.x, num_points, dtype=torch.float64)

@@ -1,5 +1,7 @@
 """Memory of evaluations: how many tasks adapt at a time, and whether the errors of all tasks fit."""
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from maml_cli.core import MetaParams, tensors
@@ -29,15 +31,27 @@ def task_bytes(meta_params: MetaParams, num_shots: int) -> int:
     return (PARAM_COPIES * num_params + HIDDEN_COPIES * points * num_units) * values[0].element_size()
 
 
-def check_memory(meta_params: MetaParams, *, num_tasks: int, num_shots: int, steps: int, lower: str) -> None:
-    """Raises ConfigError if an evaluation would need more memory than is available; `lower` names what to lower."""
+class Lower(NamedTuple):
+    """The keys or options to lower for an evaluation of less memory, in words.
+
+    errors: those that decide how many errors are stored.
+    task: those that decide how much memory a single task needs.
+    """
+
+    errors: str
+    task: str
+
+
+def check_memory(meta_params: MetaParams, *, num_tasks: int, num_shots: int, steps: int, lower: Lower) -> None:
+    """Raises ConfigError if an evaluation would need more memory than is available."""
     values = tensors(meta_params)
-    errors = (steps + 1) * len(PointErrors._fields) * len(Errors._fields) * len(values[0]) * num_tasks
+    num_errors = (steps + 1) * len(PointErrors._fields) * len(Errors._fields) * len(values[0]) * num_tasks
+    errors = num_errors * values[0].element_size() + num_tasks * 64
     chunk = min(num_tasks, tasks_at_a_time(meta_params, num_shots)) * task_bytes(meta_params, num_shots)
-    needed = chunk + errors * values[0].element_size() + num_tasks * 64
-    if needed > BYTES_PER_BLOCK:
+    if errors + chunk > BYTES_PER_BLOCK:
         purpose = f"evaluating {num_tasks:,} tasks, K = {num_shots:,}, after up to {steps:,} inner steps"
-        require_memory(needed + BYTES_PER_BLOCK, purpose=purpose, lower=lower)
+        keys = lower.errors if errors > chunk else lower.task
+        require_memory(errors + chunk + BYTES_PER_BLOCK, purpose=purpose, lower=keys)
 
 
 def _biases(meta_params: MetaParams) -> list[Tensor]:

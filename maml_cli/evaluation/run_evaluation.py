@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from maml_cli.evaluation.evaluate import Evaluation, evaluate, learner_errors
 from maml_cli.evaluation.held_out import Protocol
-from maml_cli.evaluation.memory import check_memory
+from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.statistics import Errors, statistic
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks, last_inner_step
@@ -56,7 +56,7 @@ def check_run_memory(run: TrainedRun, protocol: Protocol) -> None:
             num_tasks=tasks.num_tasks,
             num_shots=tasks.num_shots,
             steps=last_inner_step(run, protocol),
-            lower="--tasks, --shots or --steps",
+            lower=Lower("--tasks or --steps", "--shots"),
         )
 
 

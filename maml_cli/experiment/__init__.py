@@ -9,7 +9,7 @@ from maml_cli.experiment.differentiation import (
     first_order_until,
     step_weights,
 )
-from maml_cli.experiment.sizes import choose_device, num_inputs, outer_step_work, param_keys
+from maml_cli.experiment.sizes import choose_device, outer_step_work, param_keys
 
 __all__ = [
     "DTYPES",
@@ -22,7 +22,6 @@ __all__ = [
     "build_experiment",
     "choose_device",
     "first_order_until",
-    "num_inputs",
     "outer_step_work",
     "param_keys",
     "step_weights",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator
 
-from maml_cli.config import Config
+from maml_cli.config import Config, layer_widths
 from maml_cli.core import (
     ACTIVATIONS,
     LOSSES,
@@ -24,7 +24,6 @@ from maml_cli.core import (
     adapted_keys,
     curvature,
     init_mlp,
-    layer_sizes,
     lookup,
     mean_loss,
     mlp,
@@ -33,7 +32,7 @@ from maml_cli.core import (
     with_context,
 )
 from maml_cli.experiment.differentiation import first_order_until, meta_gradient_source
-from maml_cli.experiment.sizes import num_inputs, param_keys
+from maml_cli.experiment.sizes import param_keys
 from maml_cli.runs import check_tensors
 from maml_cli.tasks import FAMILIES, SampledTasks, Sinusoids, TaskFamily, make_generator, with_task_parameters
 
@@ -145,13 +144,15 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
 
 def _empty_params(config: Config, dtype: torch.dtype) -> Params:
     """The network's parameters of all runs on the device meta, (R, in, out) and (R, 1, out): shapes without memory."""
-    shapes = param_shapes(layer_sizes(config.model.hidden, num_inputs=num_inputs(config)))
+    shapes = param_shapes(layer_widths(config))
     return {key: torch.empty(len(config.seeds), *shape, dtype=dtype, device="meta") for key, shape in shapes.items()}
 
 
 def _initializer(config: Config) -> Callable[..., Params]:
     model = config.model
-    return partial(init_mlp, hidden=model.hidden, init=model.init, gain=model.init_gain, num_inputs=num_inputs(config))
+    return partial(
+        init_mlp, hidden=model.hidden, init=model.init, gain=model.init_gain, num_inputs=layer_widths(config)[0]
+    )
 
 
 def _sampler(

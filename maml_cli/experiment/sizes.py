@@ -1,16 +1,11 @@
-"""Sizes of a config: the inputs and parameters of its network, the work of an outer step, and the device for it."""
+"""Sizes of a config: the parameters of its network, the work of an outer step, and the device for it."""
 
 from itertools import pairwise
 
 from maml_cli import runtime
-from maml_cli.config import Config
-from maml_cli.core import CONTEXT, layer_names, layer_sizes
+from maml_cli.config import Config, layer_widths
+from maml_cli.core import CONTEXT, layer_names
 from maml_cli.experiment.differentiation import meta_gradient_source
-
-
-def num_inputs(config: Config) -> int:
-    """The number of inputs of the network: x, the task parameters of an oracle, and the context."""
-    return 1 + (3 if config.model.oracle else 0) + config.model.num_context
 
 
 def param_keys(config: Config) -> list[str]:
@@ -31,7 +26,6 @@ def outer_step_work(config: Config) -> int:
 
     An inner step has 3 passes, or 9 if differentiated; a step of conjugate gradients has 6.
     """
-    sizes = layer_sizes(config.model.hidden, num_inputs=num_inputs(config))
-    weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
+    weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(layer_widths(config)))
     passes = meta_gradient_source(config).support_passes(config)
     return config.outer.tasks_per_step * (config.tasks.num_support * passes + config.tasks.num_query * 3) * weights

@@ -16,8 +16,8 @@ CHECKPOINT_SCHEMA_VERSION = 2
 """Version of the contents; decoding refuses every other one."""
 
 MAX_BYTES = 2**28
-"""Size limit of a file, 256 MiB: with its tensors, twice as much memory is needed to read it. `training.snapshot`
-refuses to train configs whose checkpoints would be larger; those of the presets have less than 1 MiB a seed."""
+"""Size limit of a file, 256 MiB: with its tensors, twice as much memory is needed to read it. `config.sizes`
+refuses configs whose checkpoints would be larger; those of the presets have less than 1 MiB a seed."""
 
 _FIXED_MEMBERS = [Member("archive/byteorder", b"little"), Member("archive/version", b"3\n")]
 

@@ -8,10 +8,10 @@ from maml_cli.errors import ConfigError, DivergedError
 
 USUAL_MAGNITUDE = 5.0
 """Magnitude of amplitude and x in the default family; beyond twice as much, the default magnitude is advised."""
-
-
 LARGE_RATE = 1.0
 """Learning rate beyond which it is named first, and beyond which no clipping bounds the updates of Adam."""
+LARGE_WEIGHT_NOISE = 1.0
+"""Weight noise beyond the usual magnitude of weights, with which the first outer step may diverge."""
 
 
 class Change(NamedTuple):
@@ -23,7 +23,10 @@ class Change(NamedTuple):
 
 def divergence_advice(config: Config, error: DivergedError) -> str:
     """One line that names the changes which can prevent `error`, each as a `--set`."""
-    *first, last = [f"{change.words} (--set {change.setting})" for change in divergence_changes(config, error)]
+    changes = [f"{change.words} (--set {change.setting})" for change in divergence_changes(config, error)]
+    if not changes:
+        return "no change of a single key of the config is known to prevent that"
+    *first, last = changes
     return f"try {', '.join(first)} or {last}" if first else f"try {last}"
 
 
@@ -33,7 +36,7 @@ def divergence_changes(config: Config, error: DivergedError) -> list[Change]:
     An update that overflows is acted on by the outer learning rates and by clipping. At the first outer step nothing
     was updated yet: only changes of the inner loop, the initial parameters and the
     tasks can act, and skipping tasks whose gradient is not finite. From the second on, the outer learning rates and
-    clipping act on the updates that led there.
+    clipping act on the updates that led there. Where no such change is accepted, float64 may hold the values.
     """
     if error.cause == "update" and error.outer_step > 0:
         candidates = [*_rates(config)]
@@ -42,14 +45,16 @@ def divergence_changes(config: Config, error: DivergedError) -> list[Change]:
     elif error.outer_step > 1:
         candidates = [*_inner_loop(config), *_outer_steps(config), *_task_clipping(config)]
     else:
-        candidates = [*_smaller_tasks(config)] if error.outer_step else []
+        candidates = [*_smaller_tasks(config), *_large_weight_noise(config)] if error.outer_step else []
         candidates += _inner_loop(config)
         if error.cause == "gradient" and config.outer.clip_task_norm is None:
             candidates += _task_clipping(config)
         candidates.append(
             Change("a smaller initialisation", f"model.init_gain={_smaller(config.model.init_gain, 1):g}")
         )
-    return [change for change in candidates if _is_accepted(config, change)]
+    accepted = [change for change in candidates if _is_accepted(config, change)]
+    wider = Change("the range of float64", "run.dtype=float64")
+    return accepted or ([wider] if config.run.dtype == "float32" and _is_accepted(config, wider) else [])
 
 
 def _inner_loop(config: Config) -> Iterator[Change]:
@@ -63,6 +68,15 @@ def _inner_loop(config: Config) -> Iterator[Change]:
 def _outer_steps(config: Config) -> Iterator[Change]:
     yield from _rates(config)
     yield from _outer_clipping(config)
+    yield from _weight_noise(config)
+
+
+def _large_weight_noise(config: Config) -> Iterator[Change]:
+    if config.outer.weight_noise > LARGE_WEIGHT_NOISE:
+        yield from _weight_noise(config)
+
+
+def _weight_noise(config: Config) -> Iterator[Change]:
     if config.outer.weight_noise:
         yield Change("less weight noise", f"outer.weight_noise={_smaller(config.outer.weight_noise, 0.01):g}")
 
@@ -99,6 +113,8 @@ def _smaller_tasks(config: Config) -> Iterator[Change]:
         factor = max(abs(low), abs(high)) / USUAL_MAGNITUDE
         if factor > 2:
             yield Change("smaller tasks", f"tasks.{key}=[{low / factor:g},{high / factor:g}]")
+    if config.tasks.noise > 2 * USUAL_MAGNITUDE:
+        yield Change("less noise on the targets", f"tasks.noise={USUAL_MAGNITUDE:g}")
 
 
 def _is_accepted(config: Config, change: Change) -> bool:

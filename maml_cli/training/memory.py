@@ -5,12 +5,11 @@ inner steps (support points) and at their end (query points). The coefficients a
 factor of 1.5.
 """
 
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from maml_cli.config import Config
-from maml_cli.core import layer_sizes
-from maml_cli.experiment import num_inputs
+from maml_cli.config import Config, native_thread_bytes, num_params, num_rule_params
+from maml_cli.core import MetaParams
+from maml_cli.evaluation import Lower, check_memory
 from maml_cli.memory import require_memory
 
 
@@ -45,42 +44,70 @@ RUN_COPIES = 8
 """Values for each meta-parameter of a run: itself, its gradient, moments, and copies in a checkpoint."""
 BYTES_PER_POINT = 96
 """Bytes of a sampled point: random numbers, inputs and targets, in float64 and in the run's dtype."""
-MAX_TASK_BYTES = 2**26
-"""Working memory of a thread of the native engine at most."""
+LOWEST: dict[str, Any] = {
+    "outer.tasks_per_step": 1,
+    "tasks.num_support": 1,
+    "tasks.num_query": 1,
+    "inner.steps": 1,
+    "run.seeds": None,
+    "run.threads": 1,
+    "model.num_context": 0,
+    "model.hidden": [],
+}
+"""Keys that can be lowered, each with the value of least memory."""
+HELPFUL = 0.8
+"""Fraction of the memory that must remain at most, at the lowest value of a key, for the key to be named."""
 
 
-def check_training_memory(config: Config, engine: str, *, num_processes: int = 1) -> None:
-    """Raises ConfigError if as many processes need more memory than is available: they would be killed."""
-    sizes = " x ".join(map(str, config.model.hidden))
+def check_training_memory(config: Config, engine: str, template: MetaParams, *, num_processes: int = 1) -> None:
+    """Raises ConfigError if the training would need more memory than is available: the process would be killed.
+
+    `template` has the shapes of the meta-parameters, which evaluations adapt; `num_processes` on this machine train.
+    """
+    sizes = " x ".join(map(str, config.model.hidden)) or "none"
     purpose = (
         f"an outer step of {_tasks_at_a_time(config):,} tasks with "
         f"{config.tasks.num_support + config.tasks.num_query:,} points and hidden layers {sizes} (engine {engine})"
     )
-    keys = {
-        "outer.tasks_per_step": config.outer.tasks_per_step > 1,
-        "tasks.num_support": config.tasks.num_support > 10,
-        "tasks.num_query": config.tasks.num_query > 10,
-        "inner.steps": config.inner.steps > 1,
-        "run.seeds": len(config.seeds) > 1,
-        "model.hidden": True,
-    }
-    *first, last = [key for key, can_be_lower in keys.items() if can_be_lower]
-    lower = f"{', '.join(first)} or {last}" if first else last
-    require_memory(num_processes * training_bytes(config, engine), purpose=purpose, lower=lower)
+    needed = num_processes * training_bytes(config, engine)
+    require_memory(needed, purpose=purpose, lower=" or ".join(keys_to_lower(config, engine)))
+    if config.run.eval_every:
+        check_memory(
+            template,
+            num_tasks=config.run.eval_tasks,
+            num_shots=config.tasks.num_support,
+            steps=config.inner.steps,
+            lower=Lower("run.eval_tasks, run.seeds or inner.steps", "tasks.num_support, run.seeds or model.hidden"),
+        )
+
+
+def keys_to_lower(config: Config, engine: str) -> list[str]:
+    """The keys that reduce the memory of a training by themselves, in the order of LOWEST, or else the one that
+    reduces it most."""
+    needed = training_bytes(config, engine)
+    remaining = {key: training_bytes(_lowered(config, key), engine) / needed for key in LOWEST}
+    return [key for key in remaining if remaining[key] < HELPFUL] or [min(remaining, key=lambda key: remaining[key])]
+
+
+def _lowered(config: Config, key: str) -> Config:
+    """`config` with the value of least memory at `key`; constraints are not checked."""
+    section, name = key.split(".")
+    changed = getattr(config, section).model_copy(update={name: LOWEST[key]})
+    return config.model_copy(update={section: changed})
 
 
 def training_bytes(config: Config, engine: str) -> float:
     """The estimated peak of memory of a training, in bytes, beyond that of the process before it."""
-    sizes = layer_sizes(config.model.hidden, num_inputs=num_inputs(config))
-    num_params = sum((ins + 1) * outs for ins, outs in pairwise(sizes))
-    num_meta_params = num_params + _num_rule_params(config, sizes, num_params)
+    num_meta_params = num_params(config) + num_rule_params(config)
     num_tasks, points = _tasks_at_a_time(config), config.tasks
     value_bytes = 8 if config.run.dtype == "float64" else 4
     per_run = RUN_COPIES * num_meta_params * len(config.seeds) * value_bytes
     sampled = num_tasks * (points.num_support + points.num_query) * BYTES_PER_POINT
     if engine == "native":
-        return per_run + sampled + config.run.threads * MAX_TASK_BYTES / 4 + _team_bytes(config, num_meta_params)
-    return per_run + sampled + num_tasks * value_bytes * _values_of_task(config, engine, num_params, num_meta_params)
+        return (
+            per_run + sampled + config.run.threads * native_thread_bytes(config) + _team_bytes(config, num_meta_params)
+        )
+    return per_run + sampled + num_tasks * value_bytes * _values_of_task(config, engine)
 
 
 def _tasks_at_a_time(config: Config) -> int:
@@ -89,7 +116,7 @@ def _tasks_at_a_time(config: Config) -> int:
     return in_block * (len(config.seeds) if config.run.side_by_side else 1)
 
 
-def _values_of_task(config: Config, engine: str, num_params: int, num_meta_params: int) -> float:
+def _values_of_task(config: Config, engine: str) -> float:
     inner, tasks = config.inner, config.tasks
     values, units = ENGINES.get(engine, ENGINES["reference"]), sum(config.model.hidden)
     is_curved = config.model.activation != "relu"
@@ -106,23 +133,12 @@ def _values_of_task(config: Config, engine: str, num_params: int, num_meta_param
     for setting, more in FACTORS.items():
         if setting in (inner.order, inner.optimizer, inner.curvature):
             factor = more
-    learned = num_meta_params - num_params
     return factor * (
-        num_params * (values.params + values.params_by_step * steps)
-        + 3 * learned
+        num_params(config) * (values.params + values.params_by_step * steps)
+        + 3 * num_rule_params(config)
         + (values.curved if is_curved else values.support) * tasks.num_support * units * min(activations, steps + 1)
         + (values.curved_query if is_curved else values.query) * tasks.num_query * units
     )
-
-
-def _num_rule_params(config: Config, sizes: list[int], num_params: int) -> int:
-    """Parameters of the update rule of a run: alphas of each parameter, and factors of a curvature."""
-    inner, alpha = config.inner, config.inner.alpha
-    count = num_params * (inner.steps if alpha.per_step else 1) if alpha.per == "parameter" else 0
-    if inner.curvature != "none":
-        factors = sum(ins * ins + outs * outs for ins, outs in pairwise(sizes))
-        count += factors * (inner.steps if inner.curvature_per_step else 1)
-    return count
 
 
 def _team_bytes(config: Config, num_meta_params: int) -> int:

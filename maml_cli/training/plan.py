@@ -8,7 +8,7 @@ from typing import NamedTuple
 from maml_cli.config import Config, load_config
 from maml_cli.engines import choose_engine
 from maml_cli.errors import ConfigError, FileError
-from maml_cli.experiment import choose_device
+from maml_cli.experiment import build_experiment, choose_device
 from maml_cli.runs import (
     OUTPUTS,
     Checkpoint,
@@ -21,6 +21,7 @@ from maml_cli.runs import (
     read_lines,
 )
 from maml_cli.runtime import Choice
+from maml_cli.training.memory import check_training_memory
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.sharing import shared_settings
 
@@ -63,7 +64,8 @@ def plan_training(
     device: str | None,
     processes: Processes = ONE_PROCESS,
 ) -> TrainPlan:
-    """Plan the training that the options of `maml train` ask for; writes nothing.
+    """Plan the training that the options of `maml train` ask for; writes nothing, and refuses what needs more memory
+    than is available.
 
     source: a YAML file or preset, by default quickstart. overrides: `key=value`. out: the run directory.
     resume: a run or checkpoint, or `auto`: the newest unfinished run with this config, else a new one.
@@ -75,8 +77,14 @@ def plan_training(
 
     def plan() -> TrainPlan:
         if processes.started_run is not None:
-            return _plan_resumed(Path(processes.started_run), device)
-        return _plan_from_options(source, overrides, out, resume, device, shared=processes.are_joined)
+            planned = _plan_resumed(Path(processes.started_run), device)
+        else:
+            planned = _plan_from_options(source, overrides, out, resume, device, shared=processes.are_joined)
+        config, engine = planned.config, planned.engine.name
+        if planned.device.name == "cpu":
+            template = build_experiment(config).template
+            check_training_memory(config, engine, template, num_processes=processes.size_here)
+        return planned
 
     return processes.lead(plan)
 

@@ -11,13 +11,11 @@ from maml_cli import runtime
 from maml_cli.config import Config
 from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
-from maml_cli.evaluation import check_memory
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reading import reason
 from maml_cli.runs import Checkpoint, directory, metrics, new_run
 from maml_cli.runtime import Choice
 from maml_cli.training.loop import TrainResult, train
-from maml_cli.training.memory import check_training_memory
 from maml_cli.training.plan import TrainPlan
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
@@ -92,8 +90,6 @@ def run_session(plan: TrainPlan, *, quiet: bool, processes: Processes = ONE_PROC
 def _make_groups(plan: TrainPlan, processes: Processes, notify: Notify) -> list[tuple[Choice, RunGroup]]:
     """The runs that this process trains, each group with its engine, in their state at the start or at a checkpoint."""
     shares = group_configs(plan.config, processes)
-    if plan.device.name == "cpu":
-        check_training_memory(plan.config, plan.engine.name, num_processes=processes.size_here)
     return [_make_group(plan, index, config, processes, notify) for index, config in shares]
 
 
@@ -106,14 +102,6 @@ def _make_group(
     else:
         state = init_state(config, experiment)
         check_initial_values(config, state)
-    if config.run.eval_every:
-        check_memory(
-            state.meta_params,
-            num_tasks=config.run.eval_tasks,
-            num_shots=config.tasks.num_support,
-            steps=config.inner.steps,
-            lower="run.eval_tasks",
-        )
     choice, engine = _make_with_fallback(plan.engine, config, experiment, processes, notify)
     is_recorded = processes.is_leader or len(plan.config.seeds) > 1
     return choice, RunGroup(config, experiment, state, engine, is_recorded)

@@ -6,21 +6,16 @@ import torch
 
 from maml_cli import __version__
 from maml_cli.config import Config, to_dict
-from maml_cli.core import MetaParams, tensors
+from maml_cli.core import MetaParams
 from maml_cli.engines import OuterOptimizer, TrainState, load_state, make_outer_optimizer, save_state
-from maml_cli.errors import CheckpointError, ConfigError
+from maml_cli.errors import CheckpointError
 from maml_cli.experiment import Experiment
 from maml_cli.tasks import make_generator
 from maml_cli.training.random_streams import restore_generators, save_generators
 
-MAX_TENSOR_BYTES = 2**28 - 2**24
-"""Size limit of the tensors that are learned and their optimiser state: that of a checkpoint, less 16 MiB for its
-generators, 10 MiB for 1024 seeds, and everything else."""
-
 
 def init_state(config: Config, experiment: Experiment) -> TrainState:
-    """The state before the first outer step, on the experiment's device; raises ConfigError if it is too large."""
-    _check_size(config, experiment)
+    """The state before the first outer step, on the experiment's device."""
     seeds = config.seeds
     meta_params = experiment.init_meta_params(seeds)
     zeros = torch.zeros(len(seeds), dtype=torch.int64)
@@ -109,17 +104,3 @@ def _keys(meta_params: MetaParams, outer: OuterOptimizer) -> list[str]:
     """The keys in `meta_params` of the tensors that `outer` updates."""
     keys = {id(tensor): key for section in meta_params for key, tensor in section.items()}
     return [keys[id(tensor)] for tensor in outer.tensors()]
-
-
-def _check_size(config: Config, experiment: Experiment) -> None:
-    """Raises ConfigError if checkpoints would be too large to be read; allocates nothing."""
-    template = experiment.template
-    num_values = sum(tensor.numel() for tensor in tensors(template))
-    for outer in _optimizers(config, experiment, template).values():
-        num_values += len(outer.kind.state_names) * sum(tensor.numel() for tensor in outer.tensors())
-    size = num_values * experiment.dtype.itemsize
-    if size > MAX_TENSOR_BYTES:
-        raise ConfigError(
-            f"checkpoints of this config have {size / 2**20:,.0f} MiB, more than {MAX_TENSOR_BYTES / 2**20:,.0f} MiB; "
-            f"lower run.seeds or model.hidden, or learn fewer alphas with inner.alpha.per"
-        )

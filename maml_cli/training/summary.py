@@ -1,9 +1,6 @@
 """A training in words: tasks, network, inner updates, order of derivatives, outer updates, device and engine."""
 
-from itertools import pairwise
-
-from maml_cli.config import Config
-from maml_cli.experiment import num_inputs
+from maml_cli.config import Config, layer_widths, num_params
 from maml_cli.runtime import Choice
 from maml_cli.training.processes import Processes
 from maml_cli.training.sharing import idle_processes
@@ -12,14 +9,12 @@ from maml_cli.training.sharing import idle_processes
 def training_summary(config: Config, device: Choice, engine: Choice) -> list[str]:
     """One line each for tasks, network, inner loop, order, outer loop, device and engine."""
     tasks, inner = config.tasks, config.inner
-    sizes = [num_inputs(config), *config.model.hidden, 1]
-    count = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
     threads = f"{config.run.threads} thread{'s' if config.run.threads > 1 else ''}"
     return [
         f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
         f"{tasks.num_support} support and {tasks.num_query} query points each",
-        f"network  {'-'.join(map(str, sizes))} {config.model.activation}, {count:,} parameters, "
-        f"{_seeds_in_words(config)}",
+        f"network  {'-'.join(map(str, layer_widths(config)))} {config.model.activation}, "
+        f"{num_params(config):,} parameters, {_seeds_in_words(config)}",
         f"inner    {inner.steps} inner step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
         f"{_update_in_words(config)}",
         f"order    {_order_in_words(config)}",
