@@ -24,9 +24,9 @@ class AttackSource(NamedTuple):
 ATTACKS: Mapping[str, AttackSource] = {
     "resume": AttackSource("resume"),
     "kills": AttackSource("kills"),
-    "signals": AttackSource("signals"),
     "injection": AttackSource("injection"),
     "trainings": AttackSource("trainings"),
+    "signals": AttackSource("signals"),
     "bits": AttackSource("damage", "attack_bits"),
     "truncations": AttackSource("damage", "attack_truncations"),
     "file-size": AttackSource("limits"),
