@@ -31,12 +31,12 @@ Contents = dict[str, Any]
 """The contents of a checkpoint."""
 
 
-class Target(NamedTuple):
+class PoisonedTraining(NamedTuple):
     """A training whose engine can be poisoned.
 
     config: its config.
     arguments: of `maml`.
-    engine: the engine.
+    engine: the engine, made once.
     undisturbed: the run without an injection.
     states: the contents of checkpoints after each outer step, from 0, without an injection.
     """
@@ -60,53 +60,55 @@ def attack(scratch: Path, *, scale: float) -> SoakRow:
     is_full = scale >= 0.1
     for engine in ENGINES if is_full else ("eager",):
         for num_seeds in NUM_SEEDS:
-            target = _make_target(scratch / f"{engine}-{num_seeds}", engine, num_seeds)
-            if target is None:
+            training = _make_training(scratch / f"{engine}-{num_seeds}", engine, num_seeds)
+            if training is None:
                 continue
-            last = target.config.outer.steps
+            last = training.config.outer.steps
             poisons = [*POISONS] if is_full else [*POISONS][NUM_SEEDS.index(num_seeds) :: len(NUM_SEEDS)]
             for poison in poisons:
                 steps = [stream.randint(1, last) for _ in range(scaled(INJECTIONS, scale))]
                 for step in [*steps, 1, last] if is_full else steps:
-                    inject(tally, target, Injection(poison, step, stream.randrange(num_seeds)))
+                    inject(tally, training, Injection(poison, step, stream.randrange(num_seeds)))
     return tally.row()
 
 
-def inject(tally: Tally, target: Target, injection: Injection) -> None:
+def inject(tally: Tally, training: PoisonedTraining, injection: Injection) -> None:
     """Train with `injection`; count the training if it does not end as it should."""
     tally.tries += 1
-    seeds, (poison, step, run) = target.config.seeds, injection
-    line = f"{target.config.run.engine}, {poison} of seed {seeds[run]} of {len(seeds)} at outer step {step}"
-    folder = target.undisturbed.parent
-    outcome = maml([*target.arguments, "--out", "poisoned"], folder, prepare=partial(install, target.engine, injection))
+    seeds, (poison, step, run) = training.config.seeds, injection
+    line = f"{training.config.run.engine}, {poison} of seed {seeds[run]} of {len(seeds)} at outer step {step}"
+    folder = training.undisturbed.parent
+    outcome = maml(
+        [*training.arguments, "--out", "poisoned"], folder, prepare=partial(install, training.engine, injection)
+    )
     code, message = 0, f"seed {seeds[run]} diverged at outer step {step} and is frozen; the others continued"
     if len(seeds) == 1:
         code, message = 5, f"diverged at outer step {step}: {POISONS[poison].problem}"
     if tally.check_end(outcome, {0, 5}, line):
         if outcome.code != code or message not in outcome.err:
             tally.fail("changed", f"{line}: exit code {outcome.code}: {outcome.err.strip()[:200]}")
-        elif difference := _difference(target, folder / "poisoned", injection):
+        elif difference := _difference(training, folder / "poisoned", injection):
             tally.fail("changed", f"{line}: {difference}")
     remove(folder / "poisoned")
 
 
-def _difference(target: Target, poisoned: Path, injection: Injection) -> str:
+def _difference(training: PoisonedTraining, poisoned: Path, injection: Injection) -> str:
     """The first difference of the files of `poisoned` from those that it should have; empty if there is none."""
     actual = {file.name: file.read_bytes() for file in checkpoint_files(poisoned)}
-    expected = {file.name: file.read_bytes() for file in checkpoint_files(target.undisturbed)}
+    expected = {file.name: file.read_bytes() for file in checkpoint_files(training.undisturbed)}
     steps = {name: int(name[5:-3]) for name in expected}
-    if len(target.config.seeds) == 1:
+    if len(training.config.seeds) == 1:
         expected = {name: data for name, data in expected.items() if steps[name] < injection.step}
         metrics = (poisoned / "metrics.jsonl").read_bytes()
-        if not (target.undisturbed / "metrics.jsonl").read_bytes().startswith(metrics):
+        if not (training.undisturbed / "metrics.jsonl").read_bytes().startswith(metrics):
             return "other bytes in metrics.jsonl"
     if actual.keys() != expected.keys():
         return f"checkpoints {', '.join(sorted(actual))} in place of {', '.join(sorted(expected))}"
     for name, data in expected.items():
         if steps[name] >= injection.step:
-            every, last = target.config.run.log_every, target.config.outer.steps
+            every, last = training.config.run.log_every, training.config.outer.steps
             is_logged = steps[name] == last or steps[name] // every > (injection.step - 1) // every
-            before = target.states[injection.step - 1]
+            before = training.states[injection.step - 1]
             data = checkpoint.encode(_frozen(checkpoint.decode(data), before, injection, is_logged=is_logged))
         if actual[name] != data:
             return f"other bytes in {name}"
@@ -134,7 +136,7 @@ def _frozen(undisturbed: Contents, before: Contents, injection: Injection, *, is
     return contents
 
 
-def _make_target(folder: Path, engine: str, num_seeds: int) -> Target | None:
+def _make_training(folder: Path, engine: str, num_seeds: int) -> PoisonedTraining | None:
     """A training of `num_seeds` with `engine`, whose undisturbed run is in `folder`; None where it is not supported."""
     options = [*SHORT, *OPTIONS, f"--set=run.engine={engine}", f"--set=run.seeds={num_seeds}", "--set=run.device=cpu"]
     config = load_config("smoke", [option.removeprefix("--set=") for option in options if "--set=" in option]).config
@@ -148,7 +150,7 @@ def _make_target(folder: Path, engine: str, num_seeds: int) -> Target | None:
     outcome = maml([*arguments, "--out", "undisturbed"], folder, prepare=partial(install, poisoned, None))
     if outcome.code:
         raise RuntimeError(f"an undisturbed training failed: {outcome.err}")
-    return Target(config, arguments, poisoned, folder / "undisturbed", states)
+    return PoisonedTraining(config, arguments, poisoned, folder / "undisturbed", states)
 
 
 def _undisturbed_states(config: Config, experiment: Experiment, engine: Engine) -> list[Contents]:

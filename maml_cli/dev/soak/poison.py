@@ -46,7 +46,7 @@ class Injection(NamedTuple):
 
 
 class Poison(NamedTuple):
-    """What an injection changes of that which an engine reads in an outer step.
+    """A change of the tasks or of the state that an engine reads in an outer step.
 
     problem: what the message about an outer step of four tasks says.
     in_batch: (batch of the outer step, run) -> None; mutates its first task of that run.
