@@ -1,6 +1,7 @@
 """Figures of trained runs, comparisons and benchmarks, written to files."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,4 +220,6 @@ def _trained_on(run: TrainedRun) -> str:
 def _name(run: TrainedRun) -> str:
     """The name of the run directory, or of a checkpoint outside one."""
     directory = run.checkpoint.run
-    return label_text(directory.resolve().name if directory else run.checkpoint.file.stem, MAX_NAME)
+    return label_text(
+        os.path.basename(os.path.realpath(directory)) if directory else run.checkpoint.file.stem, MAX_NAME
+    )

@@ -148,7 +148,7 @@ def _lacks_evaluation(config: Config, run: Path, step: int) -> bool:
     """Whether an evaluation at `step`, where training starts or resumes, is due and was not written."""
     if not _is_due(config, step, config.run.eval_every):
         return False
-    return all(record.step != step for record in metrics.read_evaluations(run))
+    return not metrics.ends_with_evaluation(run, step)
 
 
 def _rescue(
