@@ -33,8 +33,8 @@ def test_a_loss_of_one_run_is_a_number_and_of_several_a_list(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "record",
     [
-        LossRecord(5, [1.5], [0.25], [2], {"alpha": [[0.1, 0.2]]}, {"alpha": [[3.0, 4.0]]}),
-        LossRecord(5, [1.5, NAN], [0.25, NAN], [0, NAN], {"h.w": [[0.1], [NAN]]}, {"h.w": [[0.1], [NAN]]}),
+        LossRecord(5, [1.5], [0.25], [2.0], {"alpha": [[0.1, 0.2]]}, {"alpha": [[3.0, 4.0]]}),
+        LossRecord(5, [1.5, NAN], [0.25, NAN], [0.0, NAN], {"h.w": [[0.1], [NAN]]}, {"h.w": [[0.1], [NAN]]}),
         LossRecord(5, [1.5, 2.5], [0.25, 1.0], None, {}, {}),
     ],
 )
@@ -75,6 +75,8 @@ HOSTILE_LINES = [
     "",
     "not json",
     "[" * 100_000,
+    '{"step": 6, "loss": 1.0, "grad_norm": 1.0, "x": [' + "[]," * 100_000 + "1]}",
+    '{"step": 6, "loss": 1.0, "grad_norm": 1.0, "x": [' + "{}," * 100_000 + "1]}",
     '{"step": true, "loss": 1.0, "grad_norm": 1.0}',
     '{"step": -1, "loss": 1.0, "grad_norm": 1.0}',
     '{"step": 6, "loss": "1", "grad_norm": 1.0}',
@@ -131,3 +133,12 @@ def test_lists_of_a_line_are_refused_by_their_lengths_and_take_memory_in_proport
     for shape in LogShape(num_runs=2999), LogShape(num_errors=2999):
         assert read_log(tmp_path, shape).num_skipped == 1
     assert read_log(tmp_path, LogShape(num_runs=3000, num_errors=3000)).num_skipped == 0
+
+
+def test_whole_numbers_of_any_size_are_read_as_floats_or_skipped(tmp_path: Path) -> None:
+    """numpy has no whole numbers of more than 64 bits."""
+    numbers = [2**64, 10**308, 10**400]
+    lines = [f'{{"step": {step}, "loss": {loss}, "grad_norm": 1}}\n' for step, loss in enumerate(numbers)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    log = read_log(tmp_path)
+    assert _same([record.loss for record in log.losses], [[2.0**64], [1e308]]) and log.num_skipped == 1

@@ -180,8 +180,9 @@ def alpha(request: FigureRequest) -> Figure:
     }
     for record in read_log(run).losses:
         for key, by_run in record.alpha.items():
-            by_step = zip(*(values for values in by_run if not math.isnan(values[0])), strict=True)
-            traces[key].append((record.step, [mean(values) for values in by_step]))
+            by_step = zip(*(values for values in by_run if not all(map(math.isnan, values))), strict=True)
+            if means := [mean(values) for values in by_step]:
+                traces[key].append((record.step, means))
     if not config.learned:
         for key, values in final.items():
             traces[key].append((run.checkpoint.step, [config.init] * len(values)))

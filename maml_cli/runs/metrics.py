@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maml_cli.runs.files import append_line, parse_record, read_last_record, split_lines
+from maml_cli.runs.log_values import decode_lists, decode_values
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -157,6 +158,12 @@ def read_evaluations(run: Path) -> list[EvaluationRecord]:
     return read_log(run).evaluations
 
 
+def count_losses(run: Path) -> int:
+    """The number of outer steps with a loss in metrics.jsonl, whatever its value; raises FileError as `read_log`."""
+    records = map(parse_record, split_lines(run / METRICS))
+    return len({record["step"] for record in records if record and "loss" in record})
+
+
 def ends_with_evaluation(run: Path, step: int) -> bool:
     """Whether the last line of metrics.jsonl is an evaluation at outer step `step`, in a log of any number of lines."""
     last = read_last_record(run / METRICS)
@@ -186,17 +193,17 @@ def _append(records: list[Any], record: Any) -> None:
 
 
 def _decode_losses(line: dict[str, Any], shape: LogShape) -> LossRecord:
-    loss = _decode_values(line["loss"], shape.num_runs)
-    skipped = _decode_values(line["skipped_tasks"], len(loss)) if "skipped_tasks" in line else None
+    loss = decode_values(line["loss"], shape.num_runs)
+    skipped = decode_values(line["skipped_tasks"], len(loss)) if "skipped_tasks" in line else None
     alpha, alpha_grad = line.get("alpha", {}), line.get("alpha_grad", {})
     lengths = shape.alpha_lengths or dict.fromkeys(alpha)
     if (alpha and alpha.keys() != lengths.keys()) or not alpha_grad.keys() <= lengths.keys():
         raise ValueError("alphas of another learner")
     by_key = (
-        {key: _decode_lists(values, len(loss), lengths[key]) for key, values in section.items()}
+        {key: decode_lists(values, len(loss), lengths[key]) for key, values in section.items()}
         for section in (alpha, alpha_grad)
     )
-    return LossRecord(line["step"], loss, _decode_values(line["grad_norm"], len(loss)), skipped, *by_key)
+    return LossRecord(line["step"], loss, decode_values(line["grad_norm"], len(loss)), skipped, *by_key)
 
 
 def _decode_evaluation(line: dict[str, Any], shape: LogShape) -> EvaluationRecord:
@@ -205,42 +212,6 @@ def _decode_evaluation(line: dict[str, Any], shape: LogShape) -> EvaluationRecor
         raise ValueError("not a count")
     lists: list[list[list[float]]] = []
     for name in ERRORS:
-        lists.append(_decode_lists(counts[name], num_runs, num_errors))
+        lists.append(decode_lists(counts[name], num_runs, num_errors))
         num_runs, num_errors = len(lists[0]), len(lists[0][0])
     return EvaluationRecord(line["step"], counts["shots"], counts["num_tasks"], *lists)
-
-
-def _decode_number(value: Any) -> float:
-    """A finite number; null is NaN."""
-    if value is None:
-        return math.nan
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError("not a finite number")
-    return value  # type: ignore[no-any-return]  # an int remains one
-
-
-def _decode_values(value: Any, num_runs: int | None) -> list[float]:
-    """A number, or one for each run; none is read unless their number is right."""
-    values = value if isinstance(value, list) else [value]
-    _check_length(values, num_runs)
-    return [_decode_number(number) for number in values]
-
-
-def _decode_lists(value: Any, num_runs: int | None, length: int | None) -> list[list[float]]:
-    """A list by inner step, or one for each run, null for a diverged run: one run at least has a list, since training
-    ends when all have diverged. No number is read unless the number of runs and the lengths are right."""
-    if not isinstance(value, list):
-        raise ValueError("not a list")
-    lists = [numbers for numbers in value if isinstance(numbers, list)] or [value]
-    by_run = lists if lists[0] is value else value
-    _check_length(by_run, num_runs)
-    for numbers in lists:
-        _check_length(numbers, length or len(lists[0]))
-    diverged = [math.nan] * len(lists[0])
-    return [diverged if numbers is None else [_decode_number(number) for number in numbers] for numbers in by_run]
-
-
-def _check_length(values: list[Any], expected: int | None) -> None:
-    """Raises ValueError unless there are `expected` values, at least one."""
-    if not values or expected not in (None, len(values)):
-        raise ValueError("another number of runs or of inner steps")

@@ -13,7 +13,7 @@ from maml_cli.errors import CheckpointError, ConfigError, FileError, Interrupted
 from maml_cli.evaluation import check_memory
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reading import reason
-from maml_cli.runs import Checkpoint, directory, metrics, new_run, read_lines
+from maml_cli.runs import Checkpoint, directory, metrics, new_run
 from maml_cli.runtime import Choice
 from maml_cli.training.loop import Hooks, TrainResult, train
 from maml_cli.training.memory import check_training_memory
@@ -138,8 +138,7 @@ def _prepare_resume(run: Path, plan: TrainPlan) -> None:
     directory.truncate_to(checkpoint, run)
     num_missing = 0
     with contextlib.suppress(FileError):  # a log too large to be read is not counted
-        logged = {record["step"] for record in read_lines(run / metrics.METRICS) if "loss" in record}
-        num_missing = step // config.run.log_every - len(logged)
+        num_missing = step // config.run.log_every - metrics.count_losses(run)
     if num_missing > 0:
         print_message(
             f"{run / metrics.METRICS}: {num_missing} log lines before step {step:,} are missing and cannot be restored"
