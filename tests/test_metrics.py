@@ -2,12 +2,15 @@
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from maml_cli.errors import FileError
 from maml_cli.runs import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_lines, read_losses
-from maml_cli.runs.metrics import read_log, write_evaluation, write_losses, write_timing
+from maml_cli.runs.files import LOG_LINES
+from maml_cli.runs.metrics import LogShape, ends_with_evaluation, read_log, write_evaluation, write_losses, write_timing
 
 NAN = math.nan
 
@@ -30,8 +33,8 @@ def test_a_loss_of_one_run_is_a_number_and_of_several_a_list(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "record",
     [
-        LossRecord(5, [1.5], [0.25], [2], {"alpha": [[0.1, 0.2]]}, {"alpha": [[3.0, 4.0]]}),
-        LossRecord(5, [1.5, NAN], [0.25, NAN], [0, NAN], {"h.w": [[0.1], [NAN]]}, {"h.w": [[0.1], [NAN]]}),
+        LossRecord(5, [1.5], [0.25], [2.0], {"alpha": [[0.1, 0.2]]}, {"alpha": [[3.0, 4.0]]}),
+        LossRecord(5, [1.5, NAN], [0.25, NAN], [0.0, NAN], {"h.w": [[0.1], [NAN]]}, {"h.w": [[0.1], [NAN]]}),
         LossRecord(5, [1.5, 2.5], [0.25, 1.0], None, {}, {}),
     ],
 )
@@ -72,6 +75,8 @@ HOSTILE_LINES = [
     "",
     "not json",
     "[" * 100_000,
+    '{"step": 6, "loss": 1.0, "grad_norm": 1.0, "x": [' + "[]," * 100_000 + "1]}",
+    '{"step": 6, "loss": 1.0, "grad_norm": 1.0, "x": [' + "{}," * 100_000 + "1]}",
     '{"step": true, "loss": 1.0, "grad_norm": 1.0}',
     '{"step": -1, "loss": 1.0, "grad_norm": 1.0}',
     '{"step": 6, "loss": "1", "grad_norm": 1.0}',
@@ -96,3 +101,44 @@ def test_a_line_that_is_no_record_is_skipped_and_counted(line: str, tmp_path: Pa
     assert log.num_skipped == (line != "")
     expected = "metrics.jsonl: 1 line that cannot be read was skipped" if line else ""
     assert log.warning == expected
+
+
+def test_a_log_of_more_lines_than_are_read_in_a_second_is_refused_and_its_last_line_is_still_read(
+    tmp_path: Path,
+) -> None:
+    """However short they are: a line costs more than its bytes."""
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("{}\n" * (LOG_LINES - 1) + f"{LOSS}\n")
+    assert [record.step for record in read_log(tmp_path).losses] == [5] and not ends_with_evaluation(tmp_path, 5)
+    evaluation = '{"step": 5, "eval": {}}'
+    file.write_text("{}\n" * LOG_LINES + f"{evaluation}\n")
+    with pytest.raises(FileError, match=r"metrics\.jsonl: more than 100,000 lines, the limit for a log that is read"):
+        read_log(tmp_path)
+    assert ends_with_evaluation(tmp_path, 5) and not ends_with_evaluation(tmp_path, 4)
+    file.write_text(f"{evaluation[:-1]}")
+    assert not ends_with_evaluation(tmp_path, 5)
+
+
+def test_lists_of_a_line_are_refused_by_their_lengths_and_take_memory_in_proportion_to_it(tmp_path: Path) -> None:
+    """One list of 3,000 numbers and 2,999 diverged runs would be 9 million numbers: 72 MB for a line of 30 KB."""
+    value = json.dumps([[0.5] * 3000] + [None] * 2999)
+    errors = ", ".join(f'"{name}": {value}' for name in ("grid_mse", "grid_mae", "query_mse", "query_mae"))
+    line = f'{{"step": 5, "eval": {{"shots": 5, "num_tasks": 2, {errors}}}}}\n'
+    (tmp_path / "metrics.jsonl").write_text(line)
+    tracemalloc.start()
+    log = read_log(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(log.evaluations[0].grid_mse) == 3000 and peak < 5e6
+    for shape in LogShape(num_runs=2999), LogShape(num_errors=2999):
+        assert read_log(tmp_path, shape).num_skipped == 1
+    assert read_log(tmp_path, LogShape(num_runs=3000, num_errors=3000)).num_skipped == 0
+
+
+def test_whole_numbers_of_any_size_are_read_as_floats_or_skipped(tmp_path: Path) -> None:
+    """numpy has no whole numbers of more than 64 bits."""
+    numbers = [2**64, 10**308, 10**400]
+    lines = [f'{{"step": {step}, "loss": {loss}, "grad_norm": 1}}\n' for step, loss in enumerate(numbers)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    log = read_log(tmp_path)
+    assert _same([record.loss for record in log.losses], [[2.0**64], [1e308]]) and log.num_skipped == 1

@@ -188,6 +188,35 @@ def test_a_log_axis_has_two_to_ten_labels_over_any_number_of_decades(decades: fl
     assert 2 <= len(labels) <= 10 and len(set(labels)) == len(labels)
 
 
+EXTREMES = [(value, 1.0) for value in (1e-310, 1e155, 1e308, 0.0, -1e308, math.inf, math.nan)]
+EXTREMES += [(5e-324, 1e306), (1e-200, 1e150), (1.79e308, 1.79e308), (-1.79e308, 1.79e308), (0.0, 0.0)]
+
+
+@pytest.mark.parametrize("pair", EXTREMES, ids=repr)
+def test_any_numbers_are_drawn_without_a_warning_or_an_error(pair: tuple[float, float], tmp_path: Path) -> None:
+    """Those beyond 1e100 are gaps: matplotlib would add, multiply and invert them."""
+    trace = [(step, [value]) for step, value in enumerate(pair)]
+    halves = torch.tensor(pair, dtype=torch.float64).repeat_interleave(6)
+    x, truth = torch.linspace(-5, 5, 12), torch.ones(12)
+    statistics = [Statistic(value, other, value) for value, other in (pair, pair[::-1])]
+    traces = TrainingTraces(trace, trace, trace, 1)
+    options: dict[str, Any] = {"measure": "mse", "title": "t"}
+    drawings = [
+        lambda: training_figures.curve_figure(traces, loss_label="loss", floor=None, **options),
+        lambda: training_figures.alpha_figure({"alpha": trace}, is_learned=True, title="t"),
+        lambda: figures.curves_figure([Curve("a", statistics, 1)], ringed="as compared", **options),
+        lambda: figures.steps_figure(_evaluation([*pair]), **options),
+        lambda: figures.fit_figure(
+            [TaskFit(x, truth, torch.stack([halves, halves]), x[:3], truth[:3])],
+            show_steps=[0, 1],
+            trained_steps=1,
+            **options,
+        ),
+    ]
+    for drawing in drawings:
+        save_figure(drawing, tmp_path / "x.png")
+
+
 def test_alpha_draws_a_panel_for_each_alpha_and_a_line_for_each_step() -> None:
     trace = {"head": [(0, [0.1, 0.2]), (10, [0.3, 0.4])], "hidden0": [(0, [1.0, 1.0]), (10, [2.0, 2.0])]}
     figure = training_figures.alpha_figure(trace, is_learned=True, title="t")
@@ -427,6 +456,19 @@ def test_a_trace_of_several_seeds_is_the_mean_of_those_that_have_not_diverged(
     assert cli("plot", run, "--kind", "alpha").code == 0
     points = calls[0][1]["arguments"][0]["alpha"]
     assert [values for _, values in points[1:]] == [[pytest.approx(0.3)]] * 3
+
+
+def test_alphas_of_the_log_that_are_null_are_gaps_or_left_out(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = cli("train", "-c", "lab-learned-alpha", *TINY_RUN, "-q", "-s", "run.seeds=2").out.strip()
+    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    values = iter([[[None], [0.5]], [[None], None], [[0.25], [0.75]]])
+    for line in lines:
+        if "alpha" in line:
+            line["alpha"]["alpha"] = next(values)
+    Path(run, "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    calls = _watch(monkeypatch, "alpha_figure")
+    assert cli("plot", run, "--kind", "alpha").code == 0
+    assert calls[0][1]["arguments"][0]["alpha"] == [(0, [0.1]), (5, [0.5]), (12, [0.5])]
 
 
 def test_fits_have_a_prediction_for_each_inner_step_and_differ_by_task(cli: Cli, trained: str) -> None:

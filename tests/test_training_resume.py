@@ -112,3 +112,14 @@ def test_resume_auto_with_out_can_be_repeated(cli: Cli) -> None:
         result = cli("train", *options)
         assert (result.code, result.out) == (0, "job\n")
     assert cli("train", *options, "-s", "run.seed=1").code == 3
+
+
+def test_a_run_whose_log_has_too_many_lines_to_be_read_is_resumed(cli: Cli, trained: str) -> None:
+    """Lines are cut and appended without reading them all; the evaluation at outer step 12 is not repeated."""
+    metrics = Path(trained) / "metrics.jsonl"
+    text = "{}\n" * 100_001 + metrics.read_text()
+    metrics.write_text(text)
+    assert cli("train", "--resume", trained, "-q").code == 0 and metrics.read_text() == text
+    assert cli("train", "--resume", f"{trained}/checkpoints/step-00000008.pt", "-q").code == 0
+    assert metrics.read_text() == text
+    assert cli("plot", trained, "--kind", "curve").code == 3

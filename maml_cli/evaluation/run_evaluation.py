@@ -1,6 +1,7 @@
 """Evaluations of a trained run by a protocol, and the file of their result."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -92,7 +93,7 @@ def write_result(
     file = out or Path(directory or "") / "eval.json"
     try:  # a link that the user names is followed, one inside a run is replaced
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file.resolve() if out else file, f"{document}\n".encode())
+        write_atomic(Path(os.path.realpath(file)) if out else file, f"{document}\n".encode())
     except OSError as error:
         if out is not None:
             raise

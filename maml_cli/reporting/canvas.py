@@ -60,6 +60,7 @@ __all__ = [
     "Axes",
     "Figure",
     "NullLocator",
+    "drawable",
     "integer_axis",
     "label_text",
     "legend_below",
@@ -76,6 +77,8 @@ DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^Dv<>P"
 CHARACTERS_PER_INCH, HANDLE = 13, 6
 """Of a legend: average characters of its font, and the width of a handle with its padding in characters."""
+SMALLEST, LARGEST = 1e-100, 1e100
+"""Magnitudes that are drawn: with a wider range the limits of an axis, and the products of transforms, overflow."""
 MARGIN = 0.05
 """Free space at the end of an axis, as a fraction of its length."""
 
@@ -127,6 +130,17 @@ def label_text(text: str, length: int) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
+def drawable(value: float) -> float:
+    """The number to draw for `value`: NaN, a gap in a line, if it overflowed or exceeds 1e100; 0 below 1e-100.
+
+    >>> [drawable(value) for value in (0.5, -1e-320, 1e308)]
+    [0.5, 0.0, nan]
+    """
+    if not abs(value) <= LARGEST:
+        return math.nan
+    return float(value) if abs(value) >= SMALLEST else 0.0
+
+
 def line_styles() -> Iterator[dict[str, Any]]:
     """Colour, dash and marker of each line in turn, in an endless cycle; the first 28 differ in colour or dash."""
     colours = itertools.cycle(itertools.product(DASHES, COLOURS))
@@ -163,8 +177,10 @@ def integer_axis(axis: Axes, *, most_ticks: int = 7) -> None:
 
 def log_axis(axis: Axes, *, top: float = math.inf) -> None:
     """A logarithmic y axis over all positive values up to `top`, with two to ten labelled ticks over any decades."""
-    axis.set_yscale("log")
     least = axis.dataLim.minposy
+    if not math.isfinite(least):  # no positive value: an empty axis
+        axis.set_ylim(0.1, 1)
+    axis.set_yscale("log")
     if math.isfinite(top) and least < top < axis.get_ylim()[1]:
         # Without this, values above `top` would widen the margin below the least value.
         axis.set_ylim(least * (least / top) ** MARGIN, top)

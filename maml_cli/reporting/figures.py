@@ -15,13 +15,14 @@ from maml_cli.reporting.canvas import (
     PURPLE,
     Axes,
     Figure,
+    drawable,
     integer_axis,
     legend_below,
     line_styles,
     log_axis,
     new_figure,
 )
-from maml_cli.reporting.format import finite_or_nan, format_short, plural
+from maml_cli.reporting.format import format_short, plural
 
 COLUMNS = 3
 HEADROOM = 30
@@ -51,7 +52,8 @@ def fit_figure(
     for axis, fit in zip(axes.flat, fits, strict=False):
         axis.plot(fit.x, fit.truth, color=PALE_GREY, lw=4.0, label="Truth")  # wide: visible below a perfect fit
         for step, style in _fit_styles(show_steps, trained_steps):
-            axis.plot(fit.x, fit.predictions[step], label=_step_label(step, trained_steps), **style)
+            predictions = [*map(drawable, fit.predictions[step].tolist())]
+            axis.plot(fit.x, predictions, label=_step_label(step, trained_steps), **style)
         points = {"ms": 5, "mfc": "white", "mec": BLACK, "mew": 1.2, "zorder": 5}
         axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **points)
         power = 2 if measure == "mse" else 1
@@ -120,12 +122,12 @@ def curves_figure(curves: Sequence[Curve], *, measure: str, ringed: str, title: 
     axis = figure.subplots()
     for curve, style in zip(curves, line_styles(), strict=False):
         _plot_errors(axis, curve.label, curve.values, **style)
-        ringed_error = finite_or_nan(curve.values[curve.ringed_step].mean)
+        ringed_error = drawable(curve.values[curve.ringed_step].mean)
         axis.plot([curve.ringed_step], [ringed_error], "o", ms=11, mfc="none", mec=style["color"], mew=1.4)
     axis.set(xlabel=f"Inner steps (ringed: {ringed})", title=title)
     axis.set_ylabel(f"{measure.upper()} on the 100-point grid (log scale)")
     integer_axis(axis)
-    initial = [curve.values[0].mean for curve in curves if 0 < curve.values[0].mean < math.inf]
+    initial = [error for curve in curves if (error := drawable(curve.values[0].mean)) > 0]
     if initial:
         log_axis(axis, top=HEADROOM * max(initial))
     legend_below(figure, axis)
@@ -134,12 +136,12 @@ def curves_figure(curves: Sequence[Curve], *, measure: str, ringed: str, title: 
 
 def _plot_errors(axis: Axes, name: str, values: Sequence[Statistic], **style: Any) -> None:
     """A line of means by inner step with a band of their intervals, cut where it would reach zero on a log axis."""
-    steps, means = range(len(values)), [finite_or_nan(value.mean) for value in values]
+    steps, means = range(len(values)), [drawable(value.mean) for value in values]
     overflow = next((step for step, mean in enumerate(means) if math.isnan(mean)), None)
     label = name if overflow is None else f"{name} (overflows at inner step {overflow})"
     axis.plot(steps, means, label=label, ms=4, lw=1.6, markevery=_spacing(values), **style)
-    low = [finite_or_nan(max(value.mean - value.ci95, value.mean / 100)) for value in values]
-    high = [finite_or_nan(value.mean + value.ci95) for value in values]
+    low = [drawable(max(value.mean - value.ci95, value.mean / 100)) for value in values]
+    high = [drawable(value.mean + value.ci95) for value in values]
     axis.fill_between(steps, low, high, color=style["color"], alpha=0.2, lw=0)
 
 

@@ -73,11 +73,6 @@ def finite_or_null(value: Any) -> Any:
     return value
 
 
-def finite_or_nan(value: float) -> float:
-    """The number, or NaN, which matplotlib leaves out, where it overflowed."""
-    return value if math.isfinite(value) else math.nan
-
-
 def _without_padding(text: str) -> str:
     """`1.2e5` in place of `1.2e+05`: two columns fewer in a table."""
     digits, separator, exponent = text.partition("e")

@@ -1,6 +1,7 @@
 """Figures of trained runs, comparisons and benchmarks, written to files."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,8 +180,9 @@ def alpha(request: FigureRequest) -> Figure:
     }
     for record in read_log(run).losses:
         for key, by_run in record.alpha.items():
-            by_step = zip(*(values for values in by_run if not math.isnan(values[0])), strict=True)
-            traces[key].append((record.step, [mean(values) for values in by_step]))
+            by_step = zip(*(values for values in by_run if not all(map(math.isnan, values))), strict=True)
+            if means := [mean(values) for values in by_step]:
+                traces[key].append((record.step, means))
     if not config.learned:
         for key, values in final.items():
             traces[key].append((run.checkpoint.step, [config.init] * len(values)))
@@ -219,4 +221,6 @@ def _trained_on(run: TrainedRun) -> str:
 def _name(run: TrainedRun) -> str:
     """The name of the run directory, or of a checkpoint outside one."""
     directory = run.checkpoint.run
-    return label_text(directory.resolve().name if directory else run.checkpoint.file.stem, MAX_NAME)
+    return label_text(
+        os.path.basename(os.path.realpath(directory)) if directory else run.checkpoint.file.stem, MAX_NAME
+    )

@@ -15,13 +15,14 @@ from maml_cli.reporting.canvas import (
     Axes,
     Figure,
     NullLocator,
+    drawable,
     integer_axis,
     legend_below,
     line_styles,
     log_axis,
     new_figure,
 )
-from maml_cli.reporting.format import finite_or_nan, format_short, plural
+from maml_cli.reporting.format import format_short, plural
 
 COLUMNS = 3
 HEADROOM = 3
@@ -91,7 +92,8 @@ def alpha_figure(traces: Mapping[str, Trace], *, is_learned: bool, title: str) -
     figure = new_figure(max(6.4, 3.1 * columns + 0.6), 2.2 * rows + 1.2)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for axis, (key, points) in zip(axes.flat, traces.items(), strict=False):
-        outer_steps, by_step = [step for step, _ in points], list(zip(*(values for _, values in points), strict=True))
+        outer_steps = [step for step, _ in points]
+        by_step = list(zip(*(map(drawable, values) for _, values in points), strict=True))
         for index, (values, style) in enumerate(zip(by_step, line_styles(), strict=False)):
             line = {"color": style["color"], "ls": style["ls"]} if is_learned else {"color": GREY, "ls": "--"}
             label = f"Inner step {index + 1}" if len(by_step) > 1 else "All inner steps"
@@ -137,15 +139,15 @@ def growth_figure(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]
 
 
 def _finite(trace: Trace) -> list[float]:
-    """All finite values of all runs."""
-    return [value for _, values in trace for value in values if math.isfinite(value)]
+    """All values of all runs that can be drawn."""
+    return [value for _, values in trace for value in map(drawable, values) if not math.isnan(value)]
 
 
 def _plot_mean(axis: Axes, trace: Trace, **style: Any) -> None:
     """A line of means over the runs that have not diverged, and a band of their 95 % intervals if there are several."""
     steps = [step for step, _ in trace]
-    active = [[value for value in values if not math.isnan(value)] for _, values in trace]
-    means = [finite_or_nan(mean(values)) if values else math.nan for values in active]
+    active = [_finite([record]) for record in trace]
+    means = [mean(values) if values else math.nan for values in active]
     axis.plot(steps, means, **style | ({"marker": "."} if len(trace) == 1 else {}))
     if max(map(len, active)) > 1:
         widths = [t_interval(values) if len(values) > 1 else math.nan for values in active]

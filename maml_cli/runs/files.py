@@ -17,8 +17,11 @@ from maml_cli.reading import NONBLOCKING, kind_of, read_if_exists, reason
 OUTPUTS = Path("outputs")
 """Parent of the run directories that are not given with --out, relative to the working directory."""
 
-LOG_BYTES, LINE_BYTES = 32_000_000, 8_000_000
-"""Largest JSON-lines file whose records are read, and largest line of one: longer lines are skipped."""
+LOG_BYTES, LOG_LINES = 32_000_000, 100_000
+"""Largest JSON-lines file whose records are read."""
+LINE_BYTES, LINE_LISTS = 8_000_000, 100_000
+"""Largest line of one, in bytes and in lists and objects, each of which costs much more than its bytes: larger lines
+are skipped. A line of 1,024 seeds with alphas of 17 layers has 70,000 lists."""
 TRUNCATED_LOG_BYTES = 256_000_000
 """Largest JSON-lines file that is truncated, which is much faster than reading its records."""
 RECORD_START, DIGITS = b'{"step": ', re.compile(rb"\d{1,19}")
@@ -68,9 +71,9 @@ def fsync_file(file: Path) -> None:
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of strict JSON; raises ValueError for any other text, also for JSON nested too deeply."""
+    """The value of strict JSON in UTF-8; raises ValueError for any other text, also for JSON nested too deeply."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _STRICT_JSON.decode(text.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -78,18 +81,34 @@ def parse_json(text: bytes) -> Any:
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """Records of a JSON-lines file that have a `step`; other lines, such as one that a crash cut short, are skipped.
 
-    Raises FileError if the file is not a regular one, or larger than LOG_BYTES.
+    Raises FileError as `split_lines` does.
     """
-    records = []
-    for line in (read_if_exists(file, limit=LOG_BYTES) or b"").split(b"\n"):
-        if (record := parse_record(line)) is not None:
-            records.append(record)
-    return records
+    return [record for line in split_lines(file) if (record := parse_record(line)) is not None]
+
+
+def split_lines(file: Path) -> list[bytes]:
+    """The lines of a JSON-lines file, without empty ones.
+
+    Raises FileError if the file is not a regular one, larger than LOG_BYTES, or has more than LOG_LINES lines.
+    """
+    data = read_if_exists(file, limit=LOG_BYTES) or b""
+    if data.count(b"\n") > LOG_LINES:
+        raise FileError(f"{file}: more than {LOG_LINES:,} lines, the limit for a log that is read")
+    return [line for line in data.split(b"\n") if line]
+
+
+def read_last_record(file: Path) -> dict[str, Any] | None:
+    """The record in the last line of a JSON-lines file of any number of lines; None if there is none.
+
+    Raises FileError if the file is not a regular one, or larger than TRUNCATED_LOG_BYTES.
+    """
+    data = read_if_exists(file, limit=TRUNCATED_LOG_BYTES) or b""
+    return parse_record(data[data.rfind(b"\n", 0, -1) + 1 :])
 
 
 def parse_record(line: bytes) -> dict[str, Any] | None:
     """The record of a line of a JSON-lines file: an object with a whole number `step` from 0; None for another line."""
-    if len(line) > LINE_BYTES:
+    if len(line) > LINE_BYTES or line.count(b"[") + line.count(b"{") > LINE_LISTS:
         return None
     try:
         record = parse_json(line)
@@ -194,3 +213,6 @@ def _end_of_step(data: bytes, step: int) -> int:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant)

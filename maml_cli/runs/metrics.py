@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maml_cli.reading import read_if_exists
-from maml_cli.runs.files import LOG_BYTES, append_line, parse_record
+from maml_cli.runs.files import append_line, parse_record, read_last_record, split_lines
+from maml_cli.runs.log_values import decode_lists, decode_values
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -126,12 +126,10 @@ def write_timing(run: Path, step: int, *, seconds: float, steps_taken: int) -> N
 def read_log(run: Path, shape: LogShape = ANY_SHAPE) -> Log:
     """The records of metrics.jsonl in the order of outer steps; lines that do not have `shape` are skipped and counted.
 
-    Raises FileError if the file is not a regular one, or larger than LOG_BYTES.
+    Raises FileError if the file is not a regular one, or too large, as `split_lines` does.
     """
     log = Log([], [], 0)
-    for line in (read_if_exists(run / METRICS, limit=LOG_BYTES) or b"").split(b"\n"):
-        if not line:
-            continue
+    for line in split_lines(run / METRICS):
         try:
             record = parse_record(line)
             if record is None or record["step"] > shape.last_step:
@@ -160,6 +158,18 @@ def read_evaluations(run: Path) -> list[EvaluationRecord]:
     return read_log(run).evaluations
 
 
+def count_losses(run: Path) -> int:
+    """The number of outer steps with a loss in metrics.jsonl, whatever its value; raises FileError as `read_log`."""
+    records = map(parse_record, split_lines(run / METRICS))
+    return len({record["step"] for record in records if record and "loss" in record})
+
+
+def ends_with_evaluation(run: Path, step: int) -> bool:
+    """Whether the last line of metrics.jsonl is an evaluation at outer step `step`, in a log of any number of lines."""
+    last = read_last_record(run / METRICS)
+    return last is not None and last["step"] == step and "eval" in last
+
+
 def _encode_runs(values: Sequence[Any], encode: Callable[[Any], Any]) -> Any:
     """A single run's value as it is; the values of several runs as a list."""
     encoded = [encode(value) for value in values]
@@ -183,56 +193,25 @@ def _append(records: list[Any], record: Any) -> None:
 
 
 def _decode_losses(line: dict[str, Any], shape: LogShape) -> LossRecord:
-    loss = _decode_values(line["loss"], shape.num_runs)
-    skipped = _decode_values(line["skipped_tasks"], len(loss)) if "skipped_tasks" in line else None
-    alpha, alpha_grad = (
-        {key: _decode_lists(values, len(loss)) for key, values in line.get(name, {}).items()}
-        for name in ("alpha", "alpha_grad")
-    )
-    lengths = {key: len(by_run[0]) for key, by_run in alpha.items()}
-    if lengths and shape.alpha_lengths is not None and lengths != shape.alpha_lengths:
+    loss = decode_values(line["loss"], shape.num_runs)
+    skipped = decode_values(line["skipped_tasks"], len(loss)) if "skipped_tasks" in line else None
+    alpha, alpha_grad = line.get("alpha", {}), line.get("alpha_grad", {})
+    lengths = shape.alpha_lengths or dict.fromkeys(alpha)
+    if (alpha and alpha.keys() != lengths.keys()) or not alpha_grad.keys() <= lengths.keys():
         raise ValueError("alphas of another learner")
-    return LossRecord(line["step"], loss, _decode_values(line["grad_norm"], len(loss)), skipped, alpha, alpha_grad)
+    by_key = (
+        {key: decode_lists(values, len(loss), lengths[key]) for key, values in section.items()}
+        for section in (alpha, alpha_grad)
+    )
+    return LossRecord(line["step"], loss, decode_values(line["grad_norm"], len(loss)), skipped, *by_key)
 
 
 def _decode_evaluation(line: dict[str, Any], shape: LogShape) -> EvaluationRecord:
-    counts, lists = line["eval"], [_decode_lists(line["eval"][name], shape.num_runs) for name in ERRORS]
+    counts, num_runs, num_errors = line["eval"], shape.num_runs, shape.num_errors
     if any(type(counts[name]) is not int or counts[name] < 1 for name in ("shots", "num_tasks")):
         raise ValueError("not a count")
-    sizes = {(len(by_run), len(by_run[0])) for by_run in lists}
-    if len(sizes) != 1 or (shape.num_errors is not None and shape.num_errors != len(lists[0][0])):
-        raise ValueError("lists of other lengths")
+    lists: list[list[list[float]]] = []
+    for name in ERRORS:
+        lists.append(decode_lists(counts[name], num_runs, num_errors))
+        num_runs, num_errors = len(lists[0]), len(lists[0][0])
     return EvaluationRecord(line["step"], counts["shots"], counts["num_tasks"], *lists)
-
-
-def _decode_number(value: Any) -> float:
-    """A finite number; null is NaN."""
-    if value is None:
-        return math.nan
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError("not a finite number")
-    return value  # type: ignore[no-any-return]  # an int remains one
-
-
-def _decode_values(value: Any, num_runs: int | None) -> list[float]:
-    """A number, or one for each run."""
-    return _check_runs([_decode_number(number) for number in (value if isinstance(value, list) else [value])], num_runs)
-
-
-def _decode_lists(value: Any, num_runs: int | None) -> list[list[float]]:
-    """A list by inner step, or one for each run. Training ends when all runs diverged: one run at least has a list."""
-    if not isinstance(value, list):
-        raise ValueError("not a list")
-    lists = [numbers for numbers in value if isinstance(numbers, list)]
-    by_run = [[None] * len(lists[0]) if numbers is None else numbers for numbers in value] if lists else [value]
-    decoded = [[_decode_number(number) for number in numbers] for numbers in by_run]
-    if len({len(numbers) for numbers in decoded}) != 1:
-        raise ValueError("lists of unequal lengths")
-    return _check_runs(decoded, num_runs)
-
-
-def _check_runs(values: list[Any], num_runs: int | None) -> list[Any]:
-    """`values`, of which there must be one for each run, and none that is an empty list."""
-    if num_runs not in (None, len(values)) or not values or [] in values:
-        raise ValueError("another number of runs")
-    return values

@@ -68,7 +68,7 @@ class Recorder(NamedTuple):
 
     def lacks_evaluation(self, step: int) -> bool:
         """Whether metrics.jsonl has no evaluation after `step` outer steps."""
-        return self.processes.lead(lambda: all(record.step != step for record in metrics.read_evaluations(self.run)))
+        return self.processes.lead(lambda: not metrics.ends_with_evaluation(self.run, step))
 
     def write_losses(self, results: Sequence[StepResult], *, seconds: float, steps_taken: int) -> None:
         """Write the losses since the previous log line, and the rate; starts new sums in the state of every group."""

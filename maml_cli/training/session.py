@@ -170,7 +170,7 @@ def _prepare_resume(run: Path, plan: TrainPlan) -> None:
     directory.truncate_to(checkpoint, run)
     num_missing = 0
     with contextlib.suppress(FileError):  # a log too large to be read is not counted
-        num_missing = step // config.run.log_every - len(metrics.read_losses(run))
+        num_missing = step // config.run.log_every - metrics.count_losses(run)
     if num_missing > 0:
         print_message(
             f"{run / metrics.METRICS}: {num_missing} log lines before step {step:,} are missing and cannot be restored"
