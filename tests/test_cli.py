@@ -401,10 +401,24 @@ def test_a_file_that_cannot_be_written_is_named_with_its_option(cli: Cli, traine
     out = f"{trained}/config.yaml/x"  # below a file
     for command in ["plot", trained, "--kind", "fit"], ["eval", trained, "--tasks", "5"]:
         result = cli(*command, "--out", out)
-        assert result.code == 3 and result.err.startswith(f"--out {out}: cannot be written: ")
-        assert result.err.count("\n") == 1 and (result.out != "") == (command[0] == "eval")
+        reason = f"cannot be written: {trained}/config.yaml is not a directory\n"
+        assert result.code == 3 and result.err == f"--out {out}: {reason}"
+        assert (result.out != "") == (command[0] == "eval")
     result = cli("compare", trained, trained, "--tasks", "5", "--out", f"{out}.png")
-    assert result.code == 3 and result.err.startswith(f"--out {out}.png: cannot be written: ") and result.out
+    assert result.code == 3 and result.err == f"--out {out}.png: {reason}" and result.out
+
+
+def test_out_is_no_symbolic_link_to_itself(cli: Cli, trained: str) -> None:
+    Path("circle").symlink_to("circle")
+    commands = {
+        "circle": ["eval", trained],
+        "circle/c.png": ["compare", trained, trained],
+        "circle/": ["plot", trained],
+    }
+    for out, command in commands.items():
+        result = cli(*command, "--tasks", "5", "--out", out)
+        assert result.code == 3 and result.err.startswith("--out circle") and result.err.count("\n") == 1
+        assert Path("circle").is_symlink()
 
 
 def test_out_replaces_neither_a_directory_nor_a_pipe(cli: Cli, trained: str) -> None:

@@ -217,6 +217,33 @@ def test_any_numbers_are_drawn_without_a_warning_or_an_error(pair: tuple[float, 
         save_figure(drawing, tmp_path / "x.png")
 
 
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (1.0, 1.0),
+        (1e40, 1e40 * (1 + 2**-51)),
+        (1e-300, 1e-300),
+        (5e-324, 1e300),
+        (1e307, 1.7e308),
+        (0.0, 1e-320),
+        (0, 0),
+    ],
+)
+@pytest.mark.parametrize("top", [math.inf, 1e-9, 1e300])
+def test_a_log_axis_over_equal_or_extreme_values_is_drawn_without_a_warning(
+    low: float, high: float, top: float, tmp_path: Path
+) -> None:
+    def draw() -> Figure:
+        figure = new_figure(6.4, 4.0)
+        axis = figure.subplots()
+        axis.plot([0, 1], [low, high])
+        log_axis(axis, top=top)
+        assert len(_tick_labels(figure, axis)) >= 2
+        return figure
+
+    save_figure(draw, tmp_path / "x.png")
+
+
 def test_alpha_draws_a_panel_for_each_alpha_and_a_line_for_each_step() -> None:
     trace = {"head": [(0, [0.1, 0.2]), (10, [0.3, 0.4])], "hidden0": [(0, [1.0, 1.0]), (10, [2.0, 2.0])]}
     figure = training_figures.alpha_figure(trace, is_learned=True, title="t")

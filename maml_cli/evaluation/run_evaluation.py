@@ -1,7 +1,6 @@
 """Evaluations of a trained run by a protocol, and the file of their result."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.statistics import Errors, statistic
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks, last_inner_step
-from maml_cli.runs import write_atomic
+from maml_cli.runs import make_folder, target_of, write_atomic
 
 
 class LearnerStatistic(NamedTuple):
@@ -92,8 +91,8 @@ def write_result(
         return "not written to a file: the checkpoint is not in a run directory"
     file = out or Path(directory or "") / "eval.json"
     try:  # a link that the user names is followed, one inside a run is replaced
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(os.path.realpath(file)) if out else file, f"{document}\n".encode())
+        make_folder(file.parent)
+        write_atomic(target_of(file) if out else file, f"{document}\n".encode())
     except OSError as error:
         if out is not None:
             raise

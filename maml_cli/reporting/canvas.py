@@ -81,6 +81,10 @@ SMALLEST, LARGEST = 1e-100, 1e100
 """Magnitudes that are drawn: with a wider range the limits of an axis, and the products of transforms, overflow."""
 MARGIN = 0.05
 """Free space at the end of an axis, as a fraction of its length."""
+LOG_LIMITS = (1e-290, 1e290)
+"""Limits of a logarithmic axis: beyond, matplotlib's own margins and ticks overflow or underflow in float64."""
+ROUNDING = 1e-9
+"""Relative difference of values that are the same but for rounding; the axis around them is a factor of four long."""
 
 # No date inside, so that the same figure has the same bytes.
 METADATA: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
@@ -176,16 +180,23 @@ def integer_axis(axis: Axes, *, most_ticks: int = 7) -> None:
 
 
 def log_axis(axis: Axes, *, top: float = math.inf) -> None:
-    """A logarithmic y axis over all positive values up to `top`, with two to ten labelled ticks over any decades."""
-    least = axis.dataLim.minposy
-    if not math.isfinite(least):  # no positive value: an empty axis
-        axis.set_ylim(0.1, 1)
+    """A logarithmic y axis over all positive values up to `top`, with two to ten labelled ticks over any decades.
+
+    Values beyond LOG_LIMITS leave it; without a positive value it stays linear.
+    """
+    if not 0 < axis.dataLim.y1 < math.inf:
+        return
+    least, greatest = (min(max(y, LOG_LIMITS[0]), LOG_LIMITS[1]) for y in (axis.dataLim.minposy, axis.dataLim.y1))
+    is_scaled = (least, greatest) == (axis.dataLim.minposy, axis.dataLim.y1) and greatest > least * (1 + ROUNDING)
+    axis.set_autoscaley_on(is_scaled)
     axis.set_yscale("log")
+    if not is_scaled:
+        axis.set_ylim(least / 2, greatest * 2)
     if math.isfinite(top) and least < top < axis.get_ylim()[1]:
         # Without this, values above `top` would widen the margin below the least value.
         axis.set_ylim(least * (least / top) ** MARGIN, top)
     low, high = axis.get_ylim()
-    decades = math.log10(high / low)
+    decades = math.log10(high) - math.log10(low)
     subs: Sequence[float] = (1, 2, 3, 5) if decades < 1.5 else (1, 2, 5) if decades < 3 else (1, 3)
     if decades >= 5:
         subs = (1,)

@@ -14,7 +14,7 @@ from maml_cli.reporting.figure_kinds import FIGURES, drawing_function
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.format import plural
 from maml_cli.reporting.training_figures import Trace, TrainingTraces
-from maml_cli.runs import metrics
+from maml_cli.runs import make_folder, metrics
 
 NUM_FITS = 6
 MAX_NAME = 40
@@ -77,7 +77,7 @@ def draw(
     directory = out or (run.checkpoint.run or run.checkpoint.file.parent) / "plots"
     if out is None and directory.is_symlink():
         raise FileError(f"{directory}: a symbolic link, through which nothing is written; give a directory with --out")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     return [
         save_figure(lambda function=function: function(request), directory / f"{kind}.{file_format}")  # type: ignore[misc]
         for kind, function in functions.items()
@@ -104,7 +104,7 @@ def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
 
 def draw_curves(curves: Sequence[Curve], file: Path, *, measure: str, ringed: str, title: str) -> Path:
     """Draw the errors of several learners against inner steps to `file`; see `figures.curves_figure`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     return save_figure(lambda: figures.curves_figure(curves, measure=measure, ringed=ringed, title=title), file)
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from maml_cli.runs.contents import check_finite, check_tensors
     from maml_cli.runs.creation import check_new_run, create_run, new_run
     from maml_cli.runs.directory import save_checkpoint, write_config
-    from maml_cli.runs.files import append_line, read_lines, write_atomic
+    from maml_cli.runs.files import append_line, make_folder, read_lines, target_of, write_atomic
     from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
 
@@ -24,6 +24,7 @@ __all__ = [
     "check_tensors",
     "checkpoint_files",
     "create_run",
+    "make_folder",
     "new_run",
     "newest_good_checkpoint",
     "open_checkpoint",
@@ -33,6 +34,7 @@ __all__ = [
     "read_lines",
     "read_losses",
     "save_checkpoint",
+    "target_of",
     "write_atomic",
     "write_config",
 ]
@@ -49,6 +51,7 @@ __getattr__ = lazy_attributes(
         "check_new_run": "creation",
         "checkpoint_files": "load",
         "create_run": "creation",
+        "make_folder": "files",
         "new_run": "creation",
         "newest_good_checkpoint": "load",
         "open_checkpoint": "load",
@@ -58,6 +61,7 @@ __getattr__ = lazy_attributes(
         "read_lines": "files",
         "read_losses": "metrics",
         "save_checkpoint": "directory",
+        "target_of": "files",
         "write_atomic": "files",
         "write_config": "directory",
     },

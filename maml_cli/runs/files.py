@@ -30,6 +30,25 @@ SECONDS_FOR_LOCK = 0.2
 """Seconds in which a lock is tried: `is_locked` of another process takes it for an instant."""
 
 
+def make_folder(folder: Path) -> None:
+    """Create `folder` and those around it unless they exist; raises OSError, with what is in the way of a folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        for path in (folder, *folder.parents):
+            if os.path.lexists(path):
+                raise OSError(errno.ENOTDIR, f"{path} is not a directory", str(folder)) from None
+        raise
+
+
+def target_of(file: Path) -> Path:
+    """The path that `file` leads to through symbolic links; raises OSError for links in a circle."""
+    target = Path(os.path.realpath(file))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
+    return target
+
+
 def write_atomic(file: Path, data: bytes | memoryview) -> None:
     """Replace `file` by `data` atomically: a temporary file is written, flushed to disk and renamed to `file`.
 
