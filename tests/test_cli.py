@@ -429,12 +429,10 @@ def test_out_replaces_neither_a_directory_nor_a_pipe(cli: Cli, trained: str) -> 
     assert Path("pipe").is_fifo()
 
 
-def test_a_link_that_out_names_is_followed_and_one_to_itself_replaced(cli: Cli, trained: str) -> None:
+def test_a_link_that_out_names_is_followed(cli: Cli, trained: str) -> None:
     Path("link").symlink_to("target")
-    Path("loop").symlink_to("loop")
-    for out, file in {"link": Path("target"), "loop": Path("loop")}.items():
-        result = cli("eval", trained, "--tasks", "5", "--json", "--out", out)
-        assert result.code == 0 and file.read_text() == result.out and not file.is_symlink()
+    result = cli("eval", trained, "--tasks", "5", "--json", "--out", "link")
+    assert result.code == 0 and Path("target").read_text() == result.out and Path("link").is_symlink()
 
 
 def test_closed_and_full_streams_change_no_exit_code_and_blame_no_file(trained: str, tmp_path: Path) -> None:
