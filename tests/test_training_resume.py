@@ -1,5 +1,6 @@
 """Resuming: from which checkpoint, with which config, and what is reported about missing files."""
 
+import json
 import os
 from pathlib import Path
 
@@ -123,3 +124,36 @@ def test_a_run_whose_log_has_too_many_lines_to_be_read_is_resumed(cli: Cli, trai
     assert cli("train", "--resume", f"{trained}/checkpoints/step-00000008.pt", "-q").code == 0
     assert metrics.read_text() == text
     assert cli("plot", trained, "--kind", "curve").code == 3
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "other.pt/..", "x" * 300 + ".pt", "step-00000099.pt"])
+def test_a_last_json_that_names_no_checkpoint_of_the_run_loses_none(name: str, cli: Cli, trained: str) -> None:
+    """The newest checkpoint is resumed, with a warning of one line; the run ends with the same bytes."""
+    expected = (Path(trained) / "metrics.jsonl").read_bytes()
+    options = ["-c", "smoke", *TINY_RUN, "-s", "run.checkpoint_every=4", "--out", trained, "--resume", "auto"]
+    last = Path(trained) / "last.json"
+    (Path(trained) / "checkpoints" / "step-00000012.pt").unlink()
+    last.write_text(json.dumps({"schema_version": 1, "checkpoint": f"checkpoints/{name}", "sha256": "0" * 64}))
+    result = cli("train", *options)
+    assert result.code == 0 and f"{trained}: resumed at outer step 8" in result.err
+    assert result.err.count("using the newest checkpoint") == 1 and "\\n" not in result.err
+    assert (Path(trained) / "metrics.jsonl").read_bytes() == expected
+
+
+def test_a_damaged_renamed_checkpoint_is_passed_over_for_any_other(cli: Cli, trained: str) -> None:
+    saved, last = Path(trained) / "checkpoints", Path(trained) / "last.json"
+    (saved / "a.pt").write_bytes(b"damaged")
+    last.write_text(json.dumps({"schema_version": 1, "checkpoint": "checkpoints/a.pt", "sha256": "0" * 64}))
+    options = ["-c", "smoke", *TINY_RUN, "-s", "run.checkpoint_every=4", "--out", trained, "--resume", "auto"]
+    result = cli("train", *options)
+    assert result.code == 0 and f"{trained}: resumed at outer step 12" in result.err and "a.pt: " in result.err
+
+
+def test_a_last_json_of_a_newer_version_is_refused(cli: Cli, trained: str) -> None:
+    last = Path(trained) / "last.json"
+    last.write_text(json.dumps(json.loads(last.read_text()) | {"schema_version": 2}))
+    for options in (["eval", trained], ["train", "--resume", trained]):
+        result = cli(*options)
+        assert result.code == 4 and result.err.startswith(
+            f"{last}: written by a newer maml (schema 2, this one reads 1)"
+        )

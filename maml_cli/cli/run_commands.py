@@ -187,6 +187,6 @@ def _open_run(path: Path, overrides: list[str] | None, device: Device | None) ->
     from maml_cli.training import print_message
 
     run = open_run(path, overrides=overrides or [], device=device)
-    if run.checkpoint.warning:
-        print_message(run.checkpoint.warning)
+    for warning in run.checkpoint.warnings:
+        print_message(warning)
     return run

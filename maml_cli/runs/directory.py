@@ -28,10 +28,8 @@ from maml_cli.runs.files import (
     truncate_lines,
     write_atomic,
 )
-from maml_cli.runs.load import CHECKSUMS, LAST, Checkpoint, read_checksums
+from maml_cli.runs.load import CHECKSUMS, LAST, LAST_SCHEMA_VERSION, Checkpoint, read_checksums
 from maml_cli.runs.metrics import METRICS, TIMING
-
-LAST_SCHEMA_VERSION = 1
 
 
 def write_config(run: Path, config: Config) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,11 @@ from maml_cli.runs.contents import validate
 from maml_cli.runs.files import OUTPUTS, parse_json
 
 CHECKSUMS, LAST = "SHA256SUMS", "last.json"
+LAST_SCHEMA_VERSION = 1
 CHECKSUMS_BYTES, LAST_BYTES = 16_000_000, 65_536
 """Largest files that are read."""
+MAX_NAME = 255
+"""Bytes of the name of a file in every common file system."""
 
 
 class Checkpoint(NamedTuple):
@@ -25,14 +29,14 @@ class Checkpoint(NamedTuple):
     run: the run directory that it is in; None for a file outside of one.
     config: the config that it was trained with.
     contents: tensors and plain values by name, as `training.snapshot` describes them.
-    warning: a message about files that are missing or damaged around it; empty if there are none.
+    warnings: lines about files around it that are missing or damaged.
     """
 
     file: Path
     run: Path | None
     config: Config
     contents: dict[str, Any]
-    warning: str = ""
+    warnings: Sequence[str] = ()
 
     @property
     def step(self) -> int:
@@ -52,28 +56,31 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.exists():
         raise FileError(f"{path}: no such run or checkpoint{_did_you_mean(path)}")
-    file, warning = _newest_checkpoint(path) if path.is_dir() else (path, "")
+    file, warnings = _newest_checkpoint(path) if path.is_dir() else (path, [])
     run = _run_of(file)
+    checksums = read_checksums(run) if run else {}
     try:
-        return _read(file, run)._replace(warning=warning)
+        return _read(file, run, checksums)._replace(warnings=warnings)
     except CheckpointError as error:
         files = checkpoint_files(run) if run else []
-        good = next((older for older in files if _is_good(older, run)), None)
+        good = next((older for older in files if _is_good(older, run, checksums)), None)
         advice = f"the newest good checkpoint is {good}" if good else "there is no other checkpoint in its directory"
         raise CheckpointError(f"{file}: {error}; {advice}") from None
 
 
-def newest_good_checkpoint(run: Path, config: Config) -> tuple[Checkpoint | None, str]:
-    """The newest checkpoint of `run` that is good and has `config`, and a warning with those that are skipped.
+def newest_good_checkpoint(run: Path, config: Config) -> tuple[Checkpoint | None, Sequence[str]]:
+    """The newest checkpoint of `run` that is good and has `config`, and warnings about those that are skipped.
 
     None if there is none. A newer checkpoint than that of last.json belongs to steps whose log lines are removed, and
-    is not taken. Raises NewerVersionError for a checkpoint of a newer version of maml.
+    is not taken, unless last.json names a renamed one, whose outer step is not known. Raises NewerVersionError for a
+    checkpoint of a newer version of maml.
     """
-    newest, warning = _newest_checkpoint(run)
-    skipped = []
-    for file in [newest, *(file for file in checkpoint_files(run) if file.name < newest.name)]:
+    newest, warnings = _newest_checkpoint(run)
+    checksums, last_step, skipped = read_checksums(run), _step_of(newest), list[str]()
+    older = [file for file in checkpoint_files(run) if last_step is None or (_step_of(file) or 0) < last_step]
+    for file in [newest, *older]:
         try:
-            checkpoint = _read(file, run)
+            checkpoint = _read(file, run, checksums)
             if checkpoint.config != config:
                 raise CheckpointError("of another config than config.yaml")
         except NewerVersionError as error:
@@ -83,9 +90,9 @@ def newest_good_checkpoint(run: Path, config: Config) -> tuple[Checkpoint | None
         except FileError as error:
             skipped.append(f"{error}; skipped")
         else:
-            lines = [*([warning] if warning else []), *_shortened(skipped)]
-            return checkpoint._replace(warning="\n".join(lines)), ""
-    return None, "\n".join([*_shortened(skipped), f"{run}: no good checkpoint; the run starts again"])
+            warnings += _shortened(skipped)
+            return checkpoint._replace(warnings=warnings), warnings
+    return None, [*warnings, *_shortened(skipped), f"{run}: no good checkpoint; the run starts again"]
 
 
 def read_config(run: Path) -> Config | None:
@@ -98,15 +105,16 @@ def read_config(run: Path) -> Config | None:
 
 def checkpoint_files(run: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    return sorted((f for f in run.glob("checkpoints/step-*.pt") if re.fullmatch(r"step-\d+", f.stem)), reverse=True)
+    files = {file: _step_of(file) for file in run.glob("checkpoints/step-*.pt")}
+    return sorted((file for file, step in files.items() if step is not None), key=lambda f: (files[f], f), reverse=True)
 
 
 def read_checksums(run: Path) -> dict[str, str]:
     """SHA-256 of each checkpoint by file name, from SHA256SUMS, or that of the newest from last.json without it."""
     with contextlib.suppress(FileError, UnicodeDecodeError):
         text = read_file(run / "checkpoints" / CHECKSUMS, limit=CHECKSUMS_BYTES).decode("utf-8")
-        lines = (line.partition("  ") for line in text.split("\n"))
-        return {name: digest for digest, separator, name in lines if separator and name == Path(name).name}
+        lines = (line.partition("  ") for line in text.split("\n") if line[64:66] == "  ")
+        return {name: digest for digest, _, name in lines if name and "/" not in name}
     with contextlib.suppress(FileError, ValueError):
         last = _read_last(run)
         return {Path(last["checkpoint"]).name: last["sha256"]}
@@ -114,50 +122,63 @@ def read_checksums(run: Path) -> dict[str, str]:
 
 
 def _read_last(run: Path) -> dict[str, str]:
-    """`checkpoint` and `sha256` of last.json; raises ValueError unless it names a file in the run's checkpoints/."""
+    """`checkpoint` and `sha256` of last.json; raises ValueError unless it names a .pt file in the run's checkpoints/,
+    and NewerVersionError if a newer version of maml wrote it."""
     last = parse_json(read_file(run / LAST, limit=LAST_BYTES))
-    values = {key: last.get(key) if isinstance(last, dict) else None for key in ("checkpoint", "sha256")}
+    if not isinstance(last, dict) or type(last.get("schema_version")) is not int:
+        raise ValueError("without a schema_version")
+    if (version := last["schema_version"]) > LAST_SCHEMA_VERSION:
+        raise NewerVersionError(
+            f"{run / LAST}: written by a newer maml (schema {version}, this one reads {LAST_SCHEMA_VERSION}); upgrade"
+        )
+    values = {key: last.get(key) for key in ("checkpoint", "sha256")}
     folder, _, name = str(values["checkpoint"]).partition("/")
     if not all(isinstance(value, str) for value in values.values()) or folder != "checkpoints":
         raise ValueError("without the newest checkpoint")
-    if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
-        raise ValueError("it names a file outside the run")
+    if not name.endswith(".pt") or Path(name).name != name or not name.isprintable() or len(name.encode()) > MAX_NAME:
+        raise ValueError("it names no checkpoint of the run")
     return {key: str(value) for key, value in values.items()}
 
 
-def _read(file: Path, run: Path | None) -> Checkpoint:
+def _read(file: Path, run: Path | None, checksums: Mapping[str, str]) -> Checkpoint:
+    """The checkpoint in `file`, verified by `checksums` of its run: SHA-256 by file name."""
     data = read_file(file, limit=checkpoint.MAX_BYTES)
-    contents = checkpoint.decode(data, sha256=read_checksums(run).get(file.name) if run else None)
+    contents = checkpoint.decode(data, sha256=checksums.get(file.name))
     config = validate(contents)
-    named = re.fullmatch(r"step-(\d+)", file.stem) if run else None
-    if named and int(named[1]) != contents["step"]:
+    if run and _step_of(file) not in (None, contents["step"]):
         raise CheckpointError(f"its name is that of another outer step: it was saved at {contents['step']:,}")
     return Checkpoint(file, run, config, contents)
 
 
-def _is_good(file: Path, run: Path | None) -> bool:
+def _step_of(file: Path) -> int | None:
+    """The outer step in the name of a checkpoint; None for a renamed one."""
+    named = re.fullmatch(r"step-(\d+)", file.stem)
+    return int(named[1]) if named else None
+
+
+def _is_good(file: Path, run: Path | None, checksums: Mapping[str, str]) -> bool:
     try:
-        _read(file, run)
+        _read(file, run, checksums)
     except (CheckpointError, FileError):
         return False
     return True
 
 
-def _newest_checkpoint(directory: Path) -> tuple[Path, str]:
-    """The file that last.json names, or else that of the last outer step, and a warning where the two differ."""
+def _newest_checkpoint(directory: Path) -> tuple[Path, list[str]]:
+    """The file that last.json names, or else that of the last outer step, and a warning in that case."""
     run = directory.parent if directory.name == "checkpoints" else directory
     files = checkpoint_files(run)
     if not files:
         raise FileError(f"{directory}: not a run directory: it has no checkpoints/step-*.pt")
     if not os.path.lexists(run / LAST):
-        return files[0], ""
+        return files[0], []
     try:
         named = run / _read_last(run)["checkpoint"]
     except (FileError, ValueError):
-        return files[0], f"{run / LAST}: damaged; using the newest checkpoint, {files[0].name}"
+        return files[0], [f"{run / LAST}: damaged; using the newest checkpoint, {files[0].name}"]
     if named.exists():
-        return named, ""
-    return files[0], f"{named}: missing; using the newest checkpoint, {files[0].name}"
+        return named, []
+    return files[0], [f"{named}: missing; using the newest checkpoint, {files[0].name}"]
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -35,7 +35,7 @@ class TrainPlan(NamedTuple):
     out: the new run directory, if one was given.
     resumed_run: the run directory to resume; None for a new run.
     checkpoint: the checkpoint to resume; None for a new run, or one without a good checkpoint, which starts again.
-    warning: a message about files that are missing or damaged; empty if there are none.
+    warnings: lines about files that are missing or damaged.
     """
 
     config: Config
@@ -45,7 +45,7 @@ class TrainPlan(NamedTuple):
     out: Path | None = None
     resumed_run: Path | None = None
     checkpoint: Checkpoint | None = None
-    warning: str = ""
+    warnings: Sequence[str] = ()
 
     @property
     def run_directory(self) -> str:
@@ -110,9 +110,9 @@ def _plan_from_options(
     loaded = load_config(source or "quickstart", settings)
     if shared:
         loaded = load_config(source or "quickstart", [*settings, *shared_settings(loaded.config)])
-    run, checkpoint, warning = _find_unfinished(loaded.config, out) if resume else (None, None, "")
+    run, checkpoint, warnings = _find_unfinished(loaded.config, out) if resume else (None, None, ())
     plan = _plan(loaded.config, loaded.name, out=out, resumed_run=run, checkpoint=checkpoint)
-    return plan._replace(warning=warning)
+    return plan._replace(warnings=warnings)
 
 
 def _plan(
@@ -126,8 +126,8 @@ def _plan(
 ) -> TrainPlan:
     chosen = choose_device(config, device)
     engine = choose_engine(config, chosen.device)
-    warning = checkpoint.warning if checkpoint else ""
-    return TrainPlan(config, name, chosen, engine, out, resumed_run, checkpoint, warning)
+    warnings = checkpoint.warnings if checkpoint else ()
+    return TrainPlan(config, name, chosen, engine, out, resumed_run, checkpoint, warnings)
 
 
 def _plan_resumed(path: Path, device: str | None) -> TrainPlan:
@@ -147,10 +147,10 @@ def _plan_resumed(path: Path, device: str | None) -> TrainPlan:
     return _plan(checkpoint.config, checkpoint.label, resumed_run=run, checkpoint=checkpoint, device=device)
 
 
-def _find_unfinished(config: Config, out: Path | None) -> tuple[Path | None, Checkpoint | None, str]:
+def _find_unfinished(config: Config, out: Path | None) -> tuple[Path | None, Checkpoint | None, Sequence[str]]:
     """The run in `out`, or else the newest run with outer steps left to take, if it has exactly this config.
 
-    With its newest good checkpoint, None for its start, and a warning about checkpoints that are skipped.
+    With its newest good checkpoint, None for its start, and warnings about checkpoints that are skipped.
     """
     runs = [out] if out else [file.parent for file in OUTPUTS.glob("*/config.yaml")]
     for run in sorted(runs, key=_last_saved, reverse=True):
@@ -158,12 +158,12 @@ def _find_unfinished(config: Config, out: Path | None) -> tuple[Path | None, Che
             continue
         if not checkpoint_files(run):
             if _never_saved(run):
-                return run, None, ""
+                return run, None, ()
             continue
-        checkpoint, warning = newest_good_checkpoint(run, config)
+        checkpoint, warnings = newest_good_checkpoint(run, config)
         if out or checkpoint is None or checkpoint.step < config.outer.steps:
-            return run, checkpoint, checkpoint.warning if checkpoint else warning
-    return None, None, ""
+            return run, checkpoint, warnings
+    return None, None, ()
 
 
 def _never_saved(run: Path) -> bool:

@@ -162,8 +162,8 @@ def _prepare_resume(run: Path, plan: TrainPlan) -> None:
     """Return the files of `run` to their state at the checkpoint, or at the start; report files that are missing."""
     config, checkpoint = plan.config, plan.checkpoint
     step = checkpoint.step if checkpoint else 0
-    if plan.warning:
-        print_message(plan.warning)
+    for warning in plan.warnings:
+        print_message(warning)
     if not (run / "config.yaml").exists():
         directory.write_config(run, config)
     (run / "checkpoints").mkdir(exist_ok=True)
