@@ -191,6 +191,16 @@ def test_sums_over_blocks_are_the_mean_over_tasks(num_blocks: int, clip_task_nor
         assert summed.skipped_tasks is None
 
 
+def test_the_tasks_that_are_not_finite_are_counted_in_blocks_too(cli: Cli) -> None:
+    """The same message with and without blocks: alpha is so large that inner steps overflow."""
+    options = [*OPTIONS, "-q", "--set=run.engine=eager", "--set=inner.alpha.init=1e30"]
+    errors = [
+        cli("train", *options, *blocks, "--out", f"run-{len(blocks)}").err.splitlines()[0]
+        for blocks in ([], ["--set=outer.task_blocks=3"])
+    ]
+    assert errors[0] == errors[1] and " of 7 tasks is not finite" in errors[0]
+
+
 def test_a_block_alone_has_the_gradient_of_its_tasks() -> None:
     """Process 1 of 2 computes blocks 1 and 3 of four, which hold tasks 2, 3 and 6, 7 of eight."""
     seen: list[list[float]] = []

@@ -35,7 +35,7 @@ from maml_cli.engines.outer_step import (
 )
 from maml_cli.engines.rule_derivatives import RuleSpec
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
-from maml_cli.engines.task_blocks import BlockShare, average_in_blocks
+from maml_cli.engines.task_blocks import BlockShare, average_in_blocks, concat_blocks
 from maml_cli.experiment import Experiment, first_order_until, step_weights
 
 
@@ -113,6 +113,7 @@ def _step_by_step(
     outer = config.outer
     if outer.task_blocks is not None:
         average = average_in_blocks(average, outer.task_blocks, blocks)
+        meta_gradient = concat_blocks(meta_gradient, outer.task_blocks)
 
     def engine(state: TrainState, count: int) -> StepResult:
         batches = experiment.sample(state.generators, num_steps=count)

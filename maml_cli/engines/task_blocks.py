@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.core import MetaParams, Points, TaskBatch, flatten, num_tasks, tensors, unflatten
+from maml_cli.core import MetaGradient, MetaParams, Points, TaskBatch, flatten, num_tasks, tensors, unflatten
 from maml_cli.engines.outer_step import AverageGradient, run_norms
 from maml_cli.engines.state import BatchGradient
 
@@ -53,6 +53,23 @@ def average_in_blocks(average: AverageGradient, num_blocks: int, share: BlockSha
         return _batch_gradient(total, results[0], num_tasks(batch.query))
 
     return average_blocks
+
+
+def concat_blocks(meta_gradient: MetaGradient, num_blocks: int) -> MetaGradient:
+    """The meta-gradient of each task, (R, B, ...), computed in blocks of tasks: with the memory of a block."""
+
+    def by_task(meta_params: MetaParams, batch: TaskBatch, step: int) -> tuple[Tensor, MetaParams]:
+        losses, gradients = zip(
+            *(meta_gradient(meta_params, block, step) for block in _divide(batch, num_blocks)), strict=True
+        )
+        return torch.cat(losses, dim=1), MetaParams(
+            *(
+                {key: torch.cat([group[key] for group in groups], dim=1) for key in groups[0]}
+                for groups in zip(*gradients, strict=True)
+            )
+        )
+
+    return by_task
 
 
 def _divide(batch: TaskBatch, num_blocks: int) -> list[TaskBatch]:
