@@ -76,10 +76,10 @@ def attack(scratch: Path, *, scale: float) -> SoakRow:
     is_full = scale >= 0.1
     for description, overrides in [*COMBINATIONS.items()][: None if is_full else 2]:
         for engine in ENGINES if is_full else ("eager",):
-            options = [*BASE, *overrides, f"outer.steps={steps}", f"run.engine={engine}", "run.device=cpu"]
+            options = [*BASE, *overrides, f"outer.steps={steps}", "run.device=cpu"]
             if unsupported(engine, load_config("smoke", options).config, CPU) is None:
-                folder = scratch / f"{engine}-{len(description)}"
-                resume_from_every_step(tally, folder, options, f"{engine}, {description}")
+                folder, line = scratch / f"{engine}-{len(description)}", f"{engine}, {description}"
+                resume_from_every_step(tally, folder, [*options, f"run.engine={engine}"], line)
                 remove(folder)
     return tally.row()
 
