@@ -13,6 +13,7 @@ from maml_cli.dev.package_map import package_map
 from maml_cli.dev.published_figures import draw_benchmark, draw_results
 from maml_cli.dev.results_document import PUBLISHED, read_results
 from maml_cli.dev.results_page import results_page
+from maml_cli.dev.soak.document import SOAK, read_soak, soak_table
 
 
 def generated_pages(root: Path) -> dict[Path, str]:
@@ -21,6 +22,7 @@ def generated_pages(root: Path) -> dict[Path, str]:
     readme_sections = {
         "results": results_tables.summary_table(read_results(published / "results.json")),
         "benchmark": benchmark_tables.summary_table(read_benchmark(published / "bench.json")),
+        "soak": soak_table(read_soak(root / SOAK).rows.values()),
     }
     return {
         Path("README.md"): fill_sections((root / "README.md").read_text(encoding="utf-8"), readme_sections),

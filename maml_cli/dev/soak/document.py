@@ -9,6 +9,9 @@ from maml_cli.dev.json_document import read_document, write_document
 from maml_cli.dev.markdown import table
 from maml_cli.dev.soak.row import SoakRow
 
+SOAK = Path("outputs") / "soak.json"
+"""The document in a checkout."""
+
 
 class Soak(NamedTuple):
     """The document soak.json.
