@@ -578,3 +578,10 @@ def test_completion_knows_the_presets() -> None:
     code = "from maml_cli.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["finn-10shot", "finn-10shot-noise", "finn-5shot"]
+
+
+def test_a_program_that_calls_main_keeps_its_handler_of_sigpipe(cli: Cli, trained: str) -> None:
+    """Otherwise a pipe that closes would end it after `maml train`."""
+    before = signal.getsignal(signal.SIGPIPE)
+    assert cli("train", "--resume", trained, "-q").code == 0
+    assert signal.getsignal(signal.SIGPIPE) == before == signal.SIG_IGN

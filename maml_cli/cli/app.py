@@ -1,9 +1,12 @@
 """The command line: the commands of `maml`, and its entry point. Heavy imports wait inside the commands."""
 
+import contextlib
 import io
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -45,6 +48,18 @@ def _root(
         raise typer.Exit
 
 
+@contextlib.contextmanager
+def _own_sigpipe() -> Iterator[None]:
+    """Restore the handler of SIGPIPE, which commands change, for a program that calls `main` and goes on."""
+    previous = signal.getsignal(signal.SIGPIPE) if hasattr(signal, "SIGPIPE") else None
+    try:
+        yield
+    finally:
+        if previous is not None and threading.current_thread() is threading.main_thread():
+            with contextlib.suppress(ValueError):
+                signal.signal(signal.SIGPIPE, previous)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run `maml`; every mistake of the user's becomes a message on stderr and an exit code."""
     # A closed stream prints nothing, and its messages do not reach the other one.
@@ -57,6 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)  # a table keeps its columns: ? for ± in an encoding without it
-    with exit_on_error(), quiet_interrupt(is_last=arguments is None):
+    is_last = arguments is None
+    with contextlib.nullcontext() if is_last else _own_sigpipe(), exit_on_error(), quiet_interrupt(is_last=is_last):
         exit_code = app(arguments, prog_name="maml", standalone_mode=False)
         sys.exit(exit_code or 0)
