@@ -55,7 +55,10 @@ class OuterOptimizer(NamedTuple):
     def step(self) -> None:
         """Update the tensors by their gradients."""
         optimizer = self.optimizer
-        if isinstance(optimizer, torch.optim.Adam) and optimizer.state:
+        if isinstance(optimizer, torch.optim.Adam):
+            if not optimizer.state:
+                for tensor in self.tensors():
+                    optimizer_state(self, tensor)
             _fused_adam_step(optimizer)
         else:
             optimizer.step()
@@ -147,8 +150,9 @@ def bias_corrections(lr: float, count: int) -> tuple[float, float, float]:
 
 @torch.no_grad()
 def _fused_adam_step(optimizer: torch.optim.Adam) -> None:
-    """Adam or AdamW after the first step, without torch.optim's overhead (hooks, profiler): half the time for small
-    networks. `torch.optim.adam.adam` and the layout of the state were verified on torch 2.13."""
+    """A step of Adam or AdamW without torch.optim's overhead: its hooks and profiler, which double the time for small
+    networks, and its import of torch._dynamo at the first step, seconds of a short training. `torch.optim.adam.adam`
+    and the layout of the state were verified on torch 2.13."""
     for group in optimizer.param_groups:
         tensors = [tensor for tensor in group["params"] if tensor.grad is not None]
         first, second, steps = (
