@@ -2,6 +2,7 @@
 
 UserError                  2    (base class)
 ├── ConfigError            2    config, preset or option that is invalid
+├── DataError              2    points of the user's own that are invalid; a ValueError too
 ├── FileError              3    file or directory that is missing, taken, or cannot be read or written
 ├── CheckpointError        4    checkpoint that is damaged, foreign, or written by a newer version
 │   └── NewerVersionError  4    the last of these
@@ -53,6 +54,10 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A config, preset or option that is invalid; the message lists all problems."""
+
+
+class DataError(UserError, ValueError):
+    """Points of the user's own that no learner can adapt to, in an array or a table."""
 
 
 class FileError(UserError):

@@ -72,10 +72,10 @@ def set_threads(count: int) -> None:
 
 
 @contextlib.contextmanager
-def single_threaded_torch() -> Iterator[None]:
-    """One PyTorch thread inside the block: idle OpenMP threads would busy-wait on the cores that a kernel uses."""
+def torch_threads(count: int) -> Iterator[None]:
+    """`count` PyTorch threads inside the block, and the number before it afterwards."""
     previous = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

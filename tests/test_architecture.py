@@ -13,23 +13,39 @@ PACKAGE = Path(__file__).parent.parent / "maml_cli"
 
 # Packages and top-level modules by layer, top to bottom: each imports only from layers below its own.
 LAYERS = [
+    {"__init__"},
     {"__main__", "dev"},
     {"cli"},
     {"reporting"},
     {"checks"},
+    {"api"},
     {"training"},
     {"engines", "evaluation"},
+    {"adaptation"},
     {"experiment"},
     {"runs"},
     {"config", "tasks"},
     {"memory", "runtime"},
     {"core"},
     {"reading"},
-    {"errors", "interrupts", "lazy", "__init__"},
+    {"errors", "interrupts", "lazy"},
 ]
 # Third-party modules, and the only packages or modules that may import each.
 THIRD_PARTY = {
-    "torch": {"core", "tasks", "runtime", "experiment", "runs", "engines", "training", "evaluation", "checks", "dev"},
+    "torch": {
+        "core",
+        "tasks",
+        "runtime",
+        "experiment",
+        "runs",
+        "engines",
+        "training",
+        "evaluation",
+        "checks",
+        "dev",
+        "adaptation",
+        "api",
+    },
     "torch.func": {"checks", "dev"},
     "torch.fx": {"engines.compiled"},
     "matplotlib": {"reporting.canvas"},
@@ -39,6 +55,7 @@ THIRD_PARTY = {
     "pydantic": {"config", "runs.contents", "dev.soak.configs"},
     "pydantic_core": {"config", "runs.contents"},
     "tqdm": {"training.progress"},
+    "numpy": {"adaptation.arrays"},
     "scipy": {"evaluation.statistics"},
     "hypothesis": {"dev.soak.fuzz"},
     "tests": {"dev.soak.sanitizers"},
@@ -49,6 +66,7 @@ THIRD_PARTY = {
 }
 # Modules that other packages import as such, because their names read best with the name of the module.
 NAMESPACES = {
+    "adaptation": {"chunks"},
     "config": {"presets"},
     "core": {"curvature", "inner_loop", "meta_gradients", "update_rules"},
     "runs": {"directory", "metrics"},

@@ -39,7 +39,7 @@ def test_errors_are_those_of_an_evaluation_and_differences_are_paired_by_task(tw
     (comparison,) = compare_runs(two_runs, Protocol(shots=(7,), num_tasks=40))
     assert (comparison.shots, comparison.num_tasks, comparison.measure) == (7, 40, "mse")
     for run, compared in zip(two_runs, comparison.runs, strict=True):
-        (evaluation,) = evaluate_run(run, Protocol(shots=(7,), num_tasks=40))
+        (evaluation,) = evaluate_run(run, Protocol(shots=(7,), num_tasks=40)).results
         assert compared.steps == evaluation.steps and compared.compared_step == compared.trained_steps
     assert [run.compared_step for run in comparison.runs] == [1, 3]
     assert [len(run.steps) for run in comparison.runs] == [11, 4]
@@ -76,7 +76,7 @@ def test_each_run_is_compared_with_the_first_on_the_tasks_of_the_protocol(cli: C
     trained_runs = [open_run(Path(run)) for run in three_l1]
     (comparison,) = compare_runs(trained_runs, protocol)
     assert comparison.seed == 3
-    alone = [evaluate_run(run, protocol)[0].steps[1].grid.mae.mean for run in trained_runs]
+    alone = [evaluate_run(run, protocol).results[0].steps[1].grid.mae.mean for run in trained_runs]
     assert [run.steps[1].grid.mae.mean for run in comparison.runs] == pytest.approx(alone, rel=1e-12)
     differences = [run.difference.mean for run in comparison.runs if run.difference]
     assert differences == pytest.approx([alone[1] - alone[0], alone[2] - alone[0]], rel=1e-9)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from maml_cli.adaptation import chunks
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, Params, expand_to_tasks
 from maml_cli.evaluation import (
@@ -135,13 +136,13 @@ def test_blocks_of_validation_tasks_are_the_tasks_of_a_single_sample(num_tasks: 
 
 def test_errors_of_the_learner_do_not_depend_on_the_size_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = _evaluate()
-    monkeypatch.setattr(held_out, "CHUNK", 7)
+    monkeypatch.setattr(chunks, "CHUNK", 7)
     for errors, expected_errors in zip(_evaluate().steps, expected.steps, strict=True):
         assert errors.grid.mse[:3] == pytest.approx(expected_errors.grid.mse[:3], rel=1e-12)
 
 
 def test_tasks_are_adapted_a_chunk_at_a_time_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_out, "CHUNK", 8)
+    monkeypatch.setattr(chunks, "CHUNK", 8)
     sizes = []
     unroll = EXPERIMENT.algorithm.unroll
 
@@ -263,29 +264,29 @@ def test_eval_json_is_written_for_the_default_protocol_only(run: TrainedRun) -> 
         Protocol(steps=9),
         Protocol(seed=1),
     ):
-        assert write_result(run, "{}", protocol, []) == (
+        assert write_result(run, "{}", protocol) == (
             "not written to a file: eval.json is for the default protocol, without overrides"
         )
-    assert "not written to a file" in write_result(run, "{}", Protocol(), ["tasks.phase=[0,1]"])
+    assert "not written to a file" in write_result(run._replace(overrides=("tasks.phase=[0,1]",)), "{}", Protocol())
     assert not file.exists()
     for number, protocol in enumerate([Protocol(), Protocol(10_000, (10,), 10, 0)]):
-        assert write_result(run, f"{number}", protocol, []) == f"written to {file}"
+        assert write_result(run, f"{number}", protocol) == f"written to {file}"
         assert file.read_text() == f"{number}\n"
 
 
 def test_any_result_is_written_to_the_file_asked_for(run: TrainedRun) -> None:
     protocol = Protocol(num_tasks=3)
-    assert write_result(run, "{}", protocol, ["tasks.phase=0"], Path("new/x.json")) == "written to new/x.json"
+    assert write_result(run, "{}", protocol, Path("new/x.json")) == "written to new/x.json"
     assert Path("new/x.json").read_text() == "{}\n" and not Path("outputs/smoke/eval.json").exists()
     Path("taken").write_text("")
     with pytest.raises(OSError, match="taken"):
-        write_result(run, "{}", protocol, [], Path("taken/x.json"))
+        write_result(run, "{}", protocol, Path("taken/x.json"))
 
 
 def test_learner_statistics_are_those_of_an_evaluation_and_the_largest_error(run: TrainedRun) -> None:
     protocol = Protocol(num_tasks=9, shots=(5, 10), steps=2, seed=3)
     by_shots = learner_statistics(run, protocol, measure="mae")
-    for steps, evaluation, num_shots in zip(by_shots, evaluate_run(run, protocol), (5, 10), strict=True):
+    for steps, evaluation, num_shots in zip(by_shots, evaluate_run(run, protocol).results, (5, 10), strict=True):
         tasks = sample_test_tasks(run.experiment.family, Protocol(num_tasks=9, seed=3), num_shots)
         errors = learner_errors(run.experiment, run.meta_params, tasks, steps=2)
         for value, expected, at_step in zip(steps, evaluation.steps, errors, strict=True):

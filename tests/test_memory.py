@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from maml_cli import memory
+from maml_cli.adaptation.chunks import task_bytes, tasks_at_a_time
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.config import load_config, native_thread_bytes
 from maml_cli.core import MetaParams
 from maml_cli.errors import ConfigError
 from maml_cli.evaluation import Lower, check_memory
-from maml_cli.evaluation.memory import task_bytes, tasks_at_a_time
 from maml_cli.training.memory import PROCESS_BYTES, keys_to_lower, training_bytes
 from tests.conftest import ROOT, Cli
 
@@ -97,9 +97,9 @@ def test_as_many_tasks_adapt_at_a_time_as_half_a_gibibyte_holds() -> None:
         params = {"hidden0.w": torch.zeros(1, width, width), "hidden0.b": torch.zeros(1, 1, width)}
         return MetaParams(params, {})
 
-    assert tasks_at_a_time(meta_params(40), 10) == 100
+    assert tasks_at_a_time(meta_params(40), 100) == 100
     wide = meta_params(2000)
-    assert 1 < tasks_at_a_time(wide, 10) == 2**29 // task_bytes(wide, 10) < 100
+    assert 1 < tasks_at_a_time(wide, 100) == 2**29 // task_bytes(wide, 100) < 100
     assert tasks_at_a_time(wide, 100_000) == 1
     lower = Lower("the errors", "the task")
     with pytest.raises(ConfigError, match=r"has [\d.,]+; lower the errors$"):

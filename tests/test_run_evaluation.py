@@ -27,7 +27,7 @@ def _trained_run(cli: Cli, *options: str) -> TrainedRun:
 def test_a_learner_and_random_networks_adapt_to_the_test_tasks_with_the_learned_alpha(cli: Cli) -> None:
     run = _trained_run(cli, "-s", "inner.alpha.learned=true")
     run.meta_params.rule_params["alpha"].fill_(0.003)
-    (evaluation,) = evaluate_run(run, Protocol(num_tasks=6, seed=5, steps=2))
+    (evaluation,) = evaluate_run(run, Protocol(num_tasks=6, seed=5, steps=2)).results
     experiment = run.experiment
     tasks = sample_test_tasks(experiment.family, Protocol(num_tasks=6, seed=5), 10)
     stream = make_generator(5, "random-init")
@@ -78,5 +78,5 @@ def test_a_run_is_evaluated_to_ten_inner_steps_or_those_of_training_or_of_the_pr
     cli: Cli, trained_steps: int, protocol: int | None, expected: int
 ) -> None:
     run = _trained_run(cli, "-s", f"inner.steps={trained_steps}")
-    (evaluation,) = evaluate_run(run, Protocol(num_tasks=2, steps=protocol))
+    (evaluation,) = evaluate_run(run, Protocol(num_tasks=2, steps=protocol)).results
     assert len(evaluation.steps) == expected + 1

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from maml_cli import __version__
+from maml_cli.cli.adapt_command import adapt
 from maml_cli.cli.config_commands import config_app, presets_app
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.cli.machine_commands import check, info
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 register(app, train)
 register(app, evaluate, name="eval")
+register(app, adapt)
 register(app, plot)
 register(app, compare)
 register(app, check)

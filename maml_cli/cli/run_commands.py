@@ -63,22 +63,22 @@ def evaluate(
       maml eval outputs/quickstart/checkpoints/step-00001000.pt --json
     """
     from maml_cli.evaluation import Protocol, evaluate_run, write_result
-    from maml_cli.reporting import evaluation_document, print_evaluations, to_json
+    from maml_cli.reporting import print_evaluations, to_json
     from maml_cli.training import evaluation_progress, print_message
 
-    trained_run = _open_run(choose_run(run, checkpoint), overrides, device)
+    trained_run = open_for_command(choose_run(run, checkpoint), overrides, device)
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
     with evaluation_progress() as on_tasks:
-        evaluations = evaluate_run(trained_run, protocol, on_tasks=on_tasks)
-    document = to_json(evaluation_document(trained_run, evaluations, overrides or []))
+        result = evaluate_run(trained_run, protocol, on_tasks=on_tasks)
+    document = to_json(result.to_dict())
     try:  # before printing: `maml eval ... | head -1` ends this process once its output is not read
         with writing("--out", out):
-            note = write_result(trained_run, document, protocol, overrides or [], out)
+            note = write_result(trained_run, document, protocol, out)
     finally:  # a file that cannot be written does not lose the numbers
         if as_json:
             typer.echo(document)
         else:
-            print_evaluations(evaluations, measure=trained_run.measure, title=trained_run.title)
+            print_evaluations(result.results, measure=trained_run.measure, title=trained_run.title)
     print_message(note)
 
 
@@ -109,7 +109,7 @@ def plot(
     from maml_cli.reporting.run_figures import draw, drawable, read_log
     from maml_cli.training import evaluation_progress, print_message
 
-    trained_run = _open_run(choose_run(run, checkpoint), overrides, None)
+    trained_run = open_for_command(choose_run(run, checkpoint), overrides, None)
     kinds = drawable(trained_run) if kind == "all" else [kind]
     if kind == "all":
         for name in (name for name in FIGURES if name not in kinds):
@@ -165,7 +165,7 @@ def compare(
         raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")
     if out.suffix.lower().removeprefix(".") not in FILE_FORMATS:
         raise ConfigError(f"--out {out}: must end in {list_in_words([f'.{name}' for name in FILE_FORMATS])}")
-    trained_runs = [_open_run(run, None, device) for run in runs]
+    trained_runs = [open_for_command(run, None, device) for run in runs]
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
     with evaluation_progress() as on_tasks:
         comparisons = compare_runs(trained_runs, protocol, any_family=any_family, on_tasks=on_tasks)
@@ -181,12 +181,17 @@ def compare(
     print_message(f"drawn as {', '.join(map(str, figures))}")
 
 
-def _open_run(path: Path, overrides: list[str] | None, device: Device | None) -> "TrainedRun":
-    """The trained run at `path`; a warning about its files goes to stderr."""
+def open_for_command(path: Path, overrides: list[str] | None, device: Device | None) -> "TrainedRun":
+    """The trained run at `path`, in a process with as many threads as its config says; a warning about its files goes
+    to stderr."""
     from maml_cli.evaluation import open_run
+    from maml_cli.runtime import keep_freed_memory, set_threads
     from maml_cli.training import print_message
 
     run = open_run(path, overrides=overrides or [], device=device)
+    # More threads than free cores wait for one another: ten times slower than one thread on a busy machine.
+    set_threads(run.config.run.threads)
+    keep_freed_memory()
     for warning in run.checkpoint.warnings:
         print_message(warning)
     return run

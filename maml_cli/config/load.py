@@ -34,11 +34,14 @@ class _Problem(NamedTuple):
     cause: str | Fault
 
 
-def load_config(source: str, overrides: Sequence[str] = ()) -> LoadedConfig:
+def load_config(source: str | Config, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Read `source`, a file or the name of a preset, and apply `overrides` such as `inner.steps=5` in order.
 
-    Raises ConfigError with every problem, one line each, or FileError if `source` cannot be read.
+    A config in place of a file is taken as it is. Raises ConfigError with every problem, one line each, or FileError if
+    `source` cannot be read.
     """
+    if isinstance(source, Config):
+        return LoadedConfig(override(source, overrides, label="config"), "run", {})
     path = presets.find(source)
     return _parse(read_file_or_pipe(path, limit=CONFIG_BYTES), path, overrides)
 

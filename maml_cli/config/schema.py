@@ -4,6 +4,7 @@ The descriptions are the key table of configs/README.md; the bounds and types ar
 """
 
 import math
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -226,6 +227,19 @@ class Config(Section):
             text = "; ".join(f"{constraint.key} {constraint.reason}" for constraint in violations)
             raise PydanticCustomError("violations", "{text}", {"text": text, "violations": violations})
         return self
+
+    @classmethod
+    def from_yaml(cls, source: "str | Path", *overrides: str) -> "Config":
+        """The config in a YAML file, or of a preset, with `overrides` such as `inner.steps=5` applied in order.
+
+        Raises ConfigError with every problem, and FileError if `source` cannot be read.
+
+        >>> Config.from_yaml("finn-10shot", "inner.steps=5").inner.steps
+        5
+        """
+        from maml_cli.config.load import load_config  # which imports this module
+
+        return load_config(str(source), overrides).config
 
     @property
     def seeds(self) -> list[int]:

@@ -21,7 +21,7 @@ from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.engines.task_blocks import BlockShare
 from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.experiment import DTYPES, Experiment, first_order_until, param_keys, step_weights
-from maml_cli.runtime import single_threaded_torch
+from maml_cli.runtime import torch_threads
 
 
 def native_unsupported() -> Iterator[str]:
@@ -37,7 +37,7 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify, blo
     except OSError as error:
         raise ConfigError(f"engine native: {error}; run.engine: eager needs no compiler") from None
 
-    @single_threaded_torch()
+    @torch_threads(1)  # idle OpenMP threads would busy-wait on the cores that a kernel uses
     def engine(state: TrainState, count: int) -> StepResult:
         batches = _sample_in_threads(experiment, state, count, num_threads=config.run.threads)
         std, noise = config.outer.weight_noise, None

@@ -6,6 +6,7 @@ from maml_cli.evaluation.fits import TaskFit, fit_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
 from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
+from maml_cli.evaluation.results import EvaluationResult, by_step, plain
 from maml_cli.evaluation.run_evaluation import LearnerStatistic, evaluate_run, learner_statistics, write_result
 from maml_cli.evaluation.statistics import (
     Errors,
@@ -17,20 +18,24 @@ from maml_cli.evaluation.statistics import (
     summarise_tasks,
     t_interval,
 )
+from maml_cli.evaluation.table_session import TableSession, range_warnings, scaling_note, start_table, summarise_table
 from maml_cli.evaluation.trained_run import TrainedRun, open_run
 
 __all__ = [
     "Comparison",
     "Errors",
     "Evaluation",
+    "EvaluationResult",
     "LearnerStatistic",
     "Lower",
     "OnTasks",
     "PointErrors",
     "Protocol",
     "Statistic",
+    "TableSession",
     "TaskFit",
     "TrainedRun",
+    "by_step",
     "check_memory",
     "compare_runs",
     "evaluate_run",
@@ -41,9 +46,14 @@ __all__ = [
     "learner_statistics",
     "mean",
     "open_run",
+    "plain",
+    "range_warnings",
     "sample_test_tasks",
     "sample_validation_tasks",
+    "scaling_note",
+    "start_table",
     "statistic",
+    "summarise_table",
     "summarise_tasks",
     "t_interval",
     "write_result",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, residual, select_run, tensors
 from maml_cli.evaluation.held_out import TestTasks
-from maml_cli.evaluation.memory import tasks_at_a_time
+from maml_cli.evaluation.memory import chunk_size
 from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
 from maml_cli.evaluation.statistics import PointErrors, summarise_runs, summarise_tasks
 from maml_cli.experiment import Experiment
@@ -100,7 +100,7 @@ def learner_errors(
         experiment,
         test_tasks,
         lambda count: expand_to_tasks(meta_params, count),
-        chunk=tasks_at_a_time(meta_params, test_tasks.num_shots),
+        chunk=chunk_size(meta_params, test_tasks.num_shots),
         num_runs=len(tensors(meta_params)[0]),
         steps=steps,
         on_count=counted(on_tasks, "learner", test_tasks),
@@ -158,7 +158,7 @@ def _random_init(
         untrained,
         num_runs=1,
         steps=steps,
-        chunk=tasks_at_a_time(first_run, test_tasks.num_shots),
+        chunk=chunk_size(first_run, test_tasks.num_shots),
         on_count=counted(on_tasks, "random initialisation", test_tasks),
     )
     return [summarise_tasks(step) for step in errors]

@@ -8,16 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from maml_cli.adaptation import chunks
 from maml_cli.core import Points, num_tasks
 from maml_cli.tasks import TaskFamily, make_generator
 
 NUM_GRID = 100
 """Points of the evaluation grid."""
-CHUNK = 100
-"""Tasks adapted at a time: memory stays bounded, and the activations fit into the processor's cache. Results depend
-on it: the untrained networks of the baseline `random_init` are drawn by the chunk."""
-MAX_CHUNK_BYTES = 2**29
-"""Largest working memory of a chunk; of larger tasks, fewer are adapted at a time, down to one."""
 
 
 class Protocol(NamedTuple):
@@ -84,7 +80,7 @@ class TestTasks(NamedTuple):
 
         Adapting is fastest while activations fit into the cache. Tasks that runs share are expanded, not copied.
         """
-        chunk = chunk or CHUNK
+        chunk = chunk or chunks.CHUNK
         for block in self.iter_blocks():
             points = {name: network_inputs(points, block.functions) for name, points in block.points.items()}
             for start in range(0, num_tasks(points["support"]), chunk):

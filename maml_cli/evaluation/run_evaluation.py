@@ -1,14 +1,14 @@
 """Evaluations of a trained run by a protocol, and the file of their result."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maml_cli.evaluation.evaluate import Evaluation, evaluate, learner_errors
+from maml_cli.evaluation.evaluate import evaluate, learner_errors
 from maml_cli.evaluation.held_out import Protocol
 from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
+from maml_cli.evaluation.results import EvaluationResult
 from maml_cli.evaluation.statistics import Errors, statistic
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks, last_inner_step
 from maml_cli.runs import make_folder, target_of, write_atomic
@@ -27,14 +27,14 @@ class LearnerStatistic(NamedTuple):
     max: float
 
 
-def evaluate_run(run: TrainedRun, protocol: Protocol, *, on_tasks: OnTasks = ignore_tasks) -> list[Evaluation]:
+def evaluate_run(run: TrainedRun, protocol: Protocol, *, on_tasks: OnTasks = ignore_tasks) -> EvaluationResult:
     """One evaluation of `run` for each K of `protocol`, after every inner step.
 
     `on_tasks` is called after each chunk of tasks. Raises ConfigError if it needs more memory than is available.
     """
     steps = last_inner_step(run, protocol)
     check_run_memory(run, protocol)
-    return [
+    evaluations = [
         evaluate(
             run.experiment,
             run.meta_params,
@@ -46,6 +46,8 @@ def evaluate_run(run: TrainedRun, protocol: Protocol, *, on_tasks: OnTasks = ign
         )
         for tasks in held_out_tasks(run, protocol)
     ]
+    checkpoint = run.checkpoint
+    return EvaluationResult(str(checkpoint.file), checkpoint.step, tuple(run.overrides), tuple(evaluations))
 
 
 def check_run_memory(run: TrainedRun, protocol: Protocol) -> None:
@@ -75,9 +77,7 @@ def learner_statistics(run: TrainedRun, protocol: Protocol, *, measure: str = "m
     return results
 
 
-def write_result(
-    run: TrainedRun, document: str, protocol: Protocol, overrides: Sequence[str], out: Path | None = None
-) -> str:
+def write_result(run: TrainedRun, document: str, protocol: Protocol, out: Path | None = None) -> str:
     """Write an evaluation to `out`, or by default to `eval.json` of the run directory; the line to print about it.
 
     `eval.json` is the result of the default protocol on the run's own family: any other result is written to `out` or
@@ -85,7 +85,7 @@ def write_result(
     `out` cannot be written.
     """
     directory = run.checkpoint.run
-    if out is None and (overrides or not _is_default(run, protocol)):
+    if out is None and (run.overrides or not _is_default(run, protocol)):
         return "not written to a file: eval.json is for the default protocol, without overrides"
     if out is None and directory is None:
         return "not written to a file: the checkpoint is not in a run directory"

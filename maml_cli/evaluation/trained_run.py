@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from maml_cli import runtime
+import torch
+
+from maml_cli.adaptation import Fitted, Learner, adapt_to_points
 from maml_cli.config import Config, override
-from maml_cli.core import MetaParams
+from maml_cli.core import MetaParams, map_tensors
 from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.evaluation.held_out import Protocol, TestTasks, sample_test_tasks
 from maml_cli.experiment import Experiment, build_experiment, choose_device
@@ -21,6 +23,7 @@ class TrainedRun(NamedTuple):
     experiment: the functions and the family of `config`.
     meta_params: of all runs trained side by side, diverged runs included.
     name: of the run directory or the file, for tables.
+    overrides: of this evaluation, such as `tasks.phase=[0,1]`.
     """
 
     checkpoint: Checkpoint
@@ -28,6 +31,7 @@ class TrainedRun(NamedTuple):
     experiment: Experiment
     meta_params: MetaParams
     name: str
+    overrides: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -48,8 +52,7 @@ class TrainedRun(NamedTuple):
         if self.max_steps and steps > self.max_steps:
             raise ConfigError(
                 f"--steps {steps}: {self.checkpoint.label} has alphas for {self.max_steps} inner steps and no rule for "
-                f"the rest; give at most that many, or to eval and plot --set inner.alpha.after_last_step=stop "
-                f"(hold, decay)"
+                f"the rest; give at most that many, or --set inner.alpha.after_last_step=stop (hold, decay)"
             )
         return steps
 
@@ -65,6 +68,37 @@ class TrainedRun(NamedTuple):
         """Index on the run axis of the first seed that has not diverged."""
         return next(iter(self.run_index.values()))
 
+    def adapt(self, x: Any, y: Any, *, steps: int | None = None, task: Any = None) -> Fitted:
+        """The learner adapted to support points of the user's own: `run.adapt(x, y).predict(x_new)`.
+
+        x, y: points of one task, (K,) or (K, 1); of B tasks, (B, K), (B, K, 1) or a list of B arrays of any sizes; as
+            lists, numpy arrays or tensors. Predictions are of the kind of their inputs.
+        steps: inner steps; by default those of training.
+        task: the label of the task of each point, for points (K,) of many tasks.
+
+        With several seeds, predictions are the mean over those that have not diverged. Raises DataError for points that
+        are not finite numbers or do not fit together, ConfigError for more inner steps than have alphas, and for an
+        oracle network, which needs the parameters of a task.
+
+        >>> import maml_cli as maml
+        >>> fitted = maml.load("best-5shot").adapt([-4.0, -2.0, 0.0, 2.0, 4.0], [0.0, 1.8, 0.0, -1.8, 0.0])
+        >>> len(fitted.predict([-1.0, 1.0])), len(fitted.steps([-1.0, 1.0]))  # after 0, 1, ..., 5 inner steps
+        (2, 6)
+        """
+        return adapt_to_points(self.learner, x, y, steps=self.resolve_steps(steps, self.config.inner.steps), task=task)
+
+    @property
+    def learner(self) -> Learner:
+        """The learner of points without a known function, of the seeds that have not diverged; raises ConfigError for
+        an oracle network."""
+        if self.config.model.oracle:
+            raise ConfigError(
+                f"{self.checkpoint.label}: an oracle network needs amplitude, frequency and phase of each task, which "
+                f"points do not tell; take a run with model.oracle: false"
+            )
+        indices = torch.tensor([*self.run_index.values()])
+        return Learner(self.experiment, map_tensors(lambda value: value[indices], self.meta_params))
+
     @property
     def measure(self) -> str:
         """Primary error: `mae` if trained on L1, else `mse`."""
@@ -74,8 +108,7 @@ class TrainedRun(NamedTuple):
 def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = None) -> TrainedRun:
     """Open the run or checkpoint at `path`; `overrides` may change its tasks and `inner.alpha.after_last_step`.
 
-    Sets the number of threads of this process to that of the run. Raises ConfigError for other overrides, and FileError
-    or CheckpointError if nothing can be opened.
+    Raises ConfigError for other overrides, and FileError or CheckpointError if nothing can be opened.
     """
     checkpoint = open_checkpoint(path)
     for text in overrides:
@@ -89,16 +122,13 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
     # Not the device of training: a run moves between machines, and its engine may not.
     changes = [*overrides, "run.engine=auto", f"run.device={device or 'auto'}"]
     config = override(checkpoint.config, changes, label=str(checkpoint.file))
-    # More threads than free cores wait for one another: ten times slower than one thread on a busy machine.
-    runtime.set_threads(config.run.threads)
-    runtime.keep_freed_memory()
     experiment = build_experiment(config, choose_device(config).device)
     try:
         meta_params = experiment.load_meta_params(checkpoint.contents["meta_params"])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}; take another checkpoint") from None
-    name = checkpoint.label if path.is_dir() else str(path)
-    return TrainedRun(checkpoint, config, experiment, meta_params, name)
+    name = str(path) if path.is_file() else checkpoint.label
+    return TrainedRun(checkpoint, config, experiment, meta_params, name, tuple(overrides))
 
 
 def held_out_tasks(run: TrainedRun, protocol: Protocol) -> list[TestTasks]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from maml_cli.checks import Case
 from maml_cli.config import to_dict
-from maml_cli.evaluation import Comparison, Evaluation, PointErrors, Statistic, TrainedRun
+from maml_cli.evaluation import Comparison, by_step, plain
 from maml_cli.reporting.format import finite_or_null
 from maml_cli.training import SessionResult, TrainPlan
 
@@ -56,16 +56,6 @@ def training_document(session: SessionResult) -> Document:
     }
 
 
-def evaluation_document(run: TrainedRun, evaluations: Sequence[Evaluation], overrides: Sequence[str]) -> Document:
-    """The document of `maml eval --json`: the checkpoint, the overrides, and one result for each K."""
-    return {
-        "checkpoint": str(run.checkpoint.file),
-        "step": run.checkpoint.step,
-        "overrides": list(overrides),
-        "results": [_evaluation(evaluation) for evaluation in evaluations],
-    }
-
-
 def comparison_document(comparisons: Sequence[Comparison], figures: Sequence[Path]) -> Document:
     """The document of `maml compare --json`: the files of the figures, and one result for each K."""
     return {
@@ -79,36 +69,6 @@ def case_document(case: Case) -> Document:
     return {**case._asdict(), "passed": case.passed}
 
 
-def _evaluation(evaluation: Evaluation) -> Document:
-    return {
-        "shots": evaluation.shots,
-        "num_tasks": evaluation.num_tasks,
-        "seed": evaluation.seed,
-        "trained_steps": evaluation.trained_steps,
-        "steps": _by_step(evaluation.steps),
-        "by_seed": [{"seed": seed, "steps": _by_step(steps)} for seed, steps in evaluation.by_seed.items()],
-        "baselines": {
-            **{name: _nested(errors) for name, errors in evaluation.baselines.items()},
-            "random_init": _by_step(evaluation.random_init),
-        },
-        **({"omitted": evaluation.omitted} if evaluation.omitted else {}),
-    }
-
-
 def _comparison(comparison: Comparison) -> Document:
-    runs = [_nested(run) | {"steps": _by_step(run.steps)} for run in comparison.runs]
+    runs = [plain(run) | {"steps": by_step(run.steps)} for run in comparison.runs]
     return {**comparison._asdict(), "runs": runs}
-
-
-def _by_step(steps: Sequence[PointErrors]) -> list[Document]:
-    """The errors after inner steps 0, 1, ..."""
-    return [{"step": step, **_nested(errors)} for step, errors in enumerate(steps)]
-
-
-def _nested(value: Any) -> Any:
-    """NamedTuples within NamedTuples as dictionaries; an interval over seeds only where there are several."""
-    if isinstance(value, Statistic) and value.ci95_seeds is None:
-        return {"mean": value.mean, "ci95": value.ci95, "median": value.median}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _nested(item) for name, item in value._asdict().items()}
-    return value

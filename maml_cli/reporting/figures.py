@@ -51,9 +51,9 @@ def fit_figure(
     limit = 1.3 * max(float(fit.truth.abs().max()) for fit in fits) + 0.1
     for axis, fit in zip(axes.flat, fits, strict=False):
         axis.plot(fit.x, fit.truth, color=PALE_GREY, lw=4.0, label="Truth")  # wide: visible below a perfect fit
-        for step, style in _fit_styles(show_steps, trained_steps):
+        for step, style in fit_styles(show_steps, trained_steps):
             predictions = [*map(drawable, fit.predictions[step].tolist())]
-            axis.plot(fit.x, predictions, label=_step_label(step, trained_steps), **style)
+            axis.plot(fit.x, predictions, label=step_label(step, trained_steps), **style)
         points = {"ms": 5, "mfc": "white", "mec": BLACK, "mew": 1.2, "zorder": 5}
         axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **points)
         power = 2 if measure == "mse" else 1
@@ -154,7 +154,7 @@ def _grid(errors: PointErrors, measure: str) -> Statistic:
     return errors.grid.mse if measure == "mse" else errors.grid.mae
 
 
-def _fit_styles(show_steps: Sequence[int], trained_steps: int) -> list[tuple[int, dict[str, Any]]]:
+def fit_styles(show_steps: Sequence[int], trained_steps: int) -> list[tuple[int, dict[str, Any]]]:
     """Each inner step with its style: step 0 is grey and dashed, the trained step blue, and the others all differ."""
     styles = [
         {"color": style["color"], "ls": "-." if style["ls"] == "-" else style["ls"], "lw": 1.3}
@@ -165,7 +165,7 @@ def _fit_styles(show_steps: Sequence[int], trained_steps: int) -> list[tuple[int
     return [(step, special[step] if step in special else styles.pop(0)) for step in show_steps]
 
 
-def _step_label(step: int, trained_steps: int) -> str:
+def step_label(step: int, trained_steps: int) -> str:
     if step == 0:
         return "Before adapting"
     return f"After {plural(step, 'inner step')}{' (trained)' if step == trained_steps > 1 else ''}"

@@ -14,7 +14,7 @@ from maml_cli.reporting.figure_kinds import FIGURES, drawing_function
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.format import plural
 from maml_cli.reporting.training_figures import Trace, TrainingTraces
-from maml_cli.runs import make_folder, metrics
+from maml_cli.runs import OUTPUTS, make_folder, metrics
 
 NUM_FITS = 6
 MAX_NAME = 40
@@ -64,7 +64,8 @@ def draw(
 ) -> list[Path]:
     """Draw each of `kinds` as KIND.`file_format` in the directory `out`. Returns the files.
 
-    By default `out` is `plots` in the run directory, or `plots` next to a checkpoint outside one.
+    By default `out` is `plots` in the run directory, or `plots` next to a checkpoint outside one; for a published run
+    that came with the package it is `outputs/plots/NAME`.
 
     Raises KeyError for a kind that is not in FIGURES, FileError if it needs metrics.jsonl and there is none, and
     ConfigError if `show_steps` exceed the inner steps of `protocol`.
@@ -74,7 +75,7 @@ def draw(
     for kind in kinds:
         if FIGURES[kind].needs_metrics and not _has_metrics(run):
             raise FileError(f"{run.checkpoint.file}: no metrics.jsonl around it, from which {kind} is drawn")
-    directory = out or (run.checkpoint.run or run.checkpoint.file.parent) / "plots"
+    directory = out or _default_directory(run)
     if out is None and directory.is_symlink():
         raise FileError(f"{directory}: a symbolic link, through which nothing is written; give a directory with --out")
     make_folder(directory)
@@ -82,6 +83,13 @@ def draw(
         save_figure(lambda function=function: function(request), directory / f"{kind}.{file_format}")  # type: ignore[misc]
         for kind, function in functions.items()
     ]
+
+
+def _default_directory(run: TrainedRun) -> Path:
+    checkpoint = run.checkpoint
+    if checkpoint.name:
+        return OUTPUTS / "plots" / checkpoint.name
+    return (checkpoint.run or checkpoint.file.parent) / "plots"
 
 
 def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
@@ -162,7 +170,7 @@ def curve(request: FigureRequest) -> Figure:
 
 def steps(request: FigureRequest) -> Figure:
     """Errors on test tasks by inner step, with baselines."""
-    (evaluation,) = evaluate_run(request.run, request.protocol, on_tasks=request.on_tasks)
+    (evaluation,) = evaluate_run(request.run, request.protocol, on_tasks=request.on_tasks).results
     tasks = plural(evaluation.num_tasks, "test task")
     title = f"{_name(request.run)}: {tasks}, K = {evaluation.shots}, 95 % intervals"
     return figures.steps_figure(evaluation, measure=request.run.measure, title=title)

@@ -41,7 +41,7 @@ class ErrorColumn(NamedTuple):
 
 def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title: str) -> None:
     """Print a table for each K: errors by inner step, then the baselines."""
-    console = _console()
+    console = new_console()
     for evaluation in evaluations:
         console.print(f"\n{printable(title)}")
         console.print(
@@ -60,7 +60,7 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     """Print a table for each K: a row for each run, with its difference from the first run."""
-    console = _console()
+    console = new_console()
     for comparison in comparisons:
         console.print(
             f"\nK = {comparison.shots}, the same {plural(comparison.num_tasks, 'test task')} "
@@ -78,11 +78,11 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
 
 def print_cases(cases: Sequence[Case]) -> None:
     """Print a row for each check: verdict, expected value and obtained value."""
-    table = _table("", "check", "expected", "obtained")
+    table = new_table("", "check", "expected", "obtained")
     for case in cases:
         verdict = "ok" if case.passed else Text("WRONG", style="bold red")
         table.add_row(verdict, case.name, f"{case.expected:.6g}", f"{case.obtained:.6g}")
-    console = _console()
+    console = new_console()
     console.print(table)
     num_wrong = sum(not case.passed for case in cases)
     failures = f", {num_wrong} WRONG" if num_wrong else ""
@@ -102,7 +102,9 @@ def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
     if len(evaluation.by_seed) > 1:
         columns.insert(1, ErrorColumn(SEEDS_COLUMN, lambda errors: _seeds_interval(statistic(errors.grid))))
     # With intervals over seeds, columns must be closer to fit on 80 columns.
-    table = _table("step", *(column.title for column in columns), "random", gap=1 if len(evaluation.by_seed) > 1 else 2)
+    table = new_table(
+        "step", *(column.title for column in columns), "random", gap=1 if len(evaluation.by_seed) > 1 else 2
+    )
     for step, (errors, random) in enumerate(zip(evaluation.steps, evaluation.random_init, strict=True)):
         mark = "*" if step == evaluation.trained_steps else " "
         cells = [column.text(errors) for column in columns]
@@ -118,7 +120,7 @@ def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
 def _comparison_table(comparison: Comparison) -> Table:
     has_seeds = any(run.num_seeds > 1 for run in comparison.runs)
     seeds_column = [SEEDS_COLUMN] if has_seeds else []
-    table = _table("run", "step", comparison.measure.upper(), *seeds_column, "median", "difference from first")
+    table = new_table("run", "step", comparison.measure.upper(), *seeds_column, "median", "difference from first")
     for run in comparison.runs:
         error = _statistic(run.steps[run.compared_step].grid, comparison.measure)
         mark = "*" if run.compared_step == run.trained_steps else " "
@@ -141,7 +143,8 @@ def _interval(value: Statistic) -> str:
     return format_interval(value.mean, value.ci95)
 
 
-def _table(*titles: str, gap: int = 2) -> Table:
+def new_table(*titles: str, gap: int = 2) -> Table:
+    """A table without lines, whose columns but the first are numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     for index, title in enumerate(titles):
         # A narrow terminal folds cells, because a number on two lines is better than a number that is cut.
@@ -150,5 +153,9 @@ def _table(*titles: str, gap: int = 2) -> Table:
     return table
 
 
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+def new_console(*, to_stderr: bool = False) -> Console:
+    """A console that prints text as it is, without markup, as wide as the terminal."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    return Console(
+        file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else PIPE_WIDTH
+    )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from maml_cli.runs.contents import check_finite, check_tensors
     from maml_cli.runs.creation import check_new_run, create_run, new_run
     from maml_cli.runs.directory import save_checkpoint, write_config
-    from maml_cli.runs.files import append_line, make_folder, read_lines, target_of, write_atomic
+    from maml_cli.runs.files import append_line, make_folder, read_lines, replacing, target_of, write_atomic
     from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
 
@@ -33,6 +33,7 @@ __all__ = [
     "read_evaluations",
     "read_lines",
     "read_losses",
+    "replacing",
     "save_checkpoint",
     "target_of",
     "write_atomic",
@@ -60,6 +61,7 @@ __getattr__ = lazy_attributes(
         "read_evaluations": "metrics",
         "read_lines": "files",
         "read_losses": "metrics",
+        "replacing": "files",
         "save_checkpoint": "directory",
         "target_of": "files",
         "write_atomic": "files",

@@ -55,6 +55,14 @@ def write_atomic(file: Path, data: bytes | memoryview) -> None:
     A symbolic or hard link is replaced, its target is unchanged. Raises OSError, for a directory or a device too;
     `file` is then unchanged and the temporary file removed.
     """
+    with replacing(file) as descriptor:
+        _write(descriptor, data)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[int]:
+    """The descriptor of a temporary file, which replaces `file` at the end of the block as by `write_atomic`; after an
+    exception it is removed and `file` unchanged."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.lstat(file).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):  # root could replace /dev/full
@@ -62,7 +70,7 @@ def write_atomic(file: Path, data: bytes | memoryview) -> None:
     temporary = file.with_name(f".{file.name[:200]}.tmp-{os.getpid()}-{os.urandom(4).hex()}")
     try:
         with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
-            _write(descriptor, data)
+            yield descriptor
             os.fsync(descriptor)
         os.replace(temporary, file)
     except OSError as error:

@@ -13,6 +13,7 @@ from maml_cli.reading import read_file
 from maml_cli.runs import checkpoint
 from maml_cli.runs.contents import validate
 from maml_cli.runs.files import OUTPUTS, parse_json
+from maml_cli.runs.published import published_checkpoint
 
 CHECKSUMS, LAST = "SHA256SUMS", "last.json"
 LAST_SCHEMA_VERSION = 1
@@ -30,6 +31,7 @@ class Checkpoint(NamedTuple):
     config: the config that it was trained with.
     contents: tensors and plain values by name, as `training.snapshot` describes them.
     warnings: lines about files around it that are missing or damaged.
+    name: of a published run, without directories; empty for any other.
     """
 
     file: Path
@@ -37,6 +39,7 @@ class Checkpoint(NamedTuple):
     config: Config
     contents: dict[str, Any]
     warnings: Sequence[str] = ()
+    name: str = ""
 
     @property
     def step(self) -> int:
@@ -45,16 +48,19 @@ class Checkpoint(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The run directory as text, or the file outside of one."""
-        return str(self.run or self.file)
+        """The run directory as text, or the file outside of one, or the name of a published run."""
+        return self.name or str(self.run or self.file)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify the checkpoint file `path`, or the newest checkpoint of the run directory `path`.
+    """Read and verify the checkpoint file `path`, the newest checkpoint of the run directory `path`, or that of the
+    published run of this name.
 
     Raises FileError if there is none, CheckpointError if it is damaged: the message names the newest good one.
     """
     if not path.exists():
+        if published := published_checkpoint(path):
+            return _read(published, None, {})._replace(name=path.name)
         raise FileError(f"{path}: no such run or checkpoint{_did_you_mean(path)}")
     file, warnings = _newest_checkpoint(path) if path.is_dir() else (path, [])
     run = _run_of(file)

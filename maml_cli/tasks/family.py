@@ -60,6 +60,10 @@ class TaskFamily(Protocol):
     def x(self) -> Range:
         """The range of the inputs."""
 
+    @property
+    def y(self) -> Range:
+        """The range of the noise-free targets."""
+
     def sample(
         self,
         generators: Sequence[Generator],

@@ -43,6 +43,12 @@ class SineFamily(NamedTuple):
         """The family with the fields of these names in `values`; other names are ignored."""
         return cls(**{name: values[name] for name in cls._fields})
 
+    @property
+    def y(self) -> Range:
+        """The range of the noise-free targets."""
+        largest = max(map(abs, self.amplitude))
+        return self.offset[0] - largest, self.offset[1] + largest
+
     def sample(
         self,
         generators: Sequence[Generator],

@@ -3,7 +3,7 @@
 from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan, plan_training
 from maml_cli.training.processes import Processes, join_processes
-from maml_cli.training.progress import evaluation_progress, print_message
+from maml_cli.training.progress import count_progress, evaluation_progress, print_message
 from maml_cli.training.recorder import Hooks
 from maml_cli.training.run_groups import RunGroup
 from maml_cli.training.session import SessionResult, run_session
@@ -17,6 +17,7 @@ __all__ = [
     "SessionResult",
     "TrainPlan",
     "TrainResult",
+    "count_progress",
     "evaluation_progress",
     "init_state",
     "join_processes",

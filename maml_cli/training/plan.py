@@ -56,7 +56,7 @@ class TrainPlan(NamedTuple):
 
 
 def plan_training(
-    source: str | None,
+    source: str | Config | None,
     overrides: Sequence[str],
     *,
     out: Path | None,
@@ -67,7 +67,7 @@ def plan_training(
     """Plan the training that the options of `maml train` ask for; writes nothing, and refuses what needs more memory
     than is available.
 
-    source: a YAML file or preset, by default quickstart. overrides: `key=value`. out: the run directory.
+    source: a YAML file, preset or config, by default quickstart. overrides: `key=value`. out: the run directory.
     resume: a run or checkpoint, or `auto`: the newest unfinished run with this config, else a new one.
     device: replaces that of the config; a resumed run keeps its config and uses the device for this process alone.
     processes: those that share the training; the leader plans for all. If torchrun has started them again, they resume
@@ -90,7 +90,7 @@ def plan_training(
 
 
 def _plan_from_options(
-    source: str | None,
+    source: str | Config | None,
     overrides: Sequence[str],
     out: Path | None,
     resume: str | None,

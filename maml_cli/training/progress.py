@@ -117,6 +117,32 @@ def evaluation_progress(*, quiet: bool = False, clock: Callable[[], float] = tim
             bar.close()
 
 
+@contextlib.contextmanager
+def count_progress(
+    verb: str, unit: str, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int], None]]:
+    """A function (number done) -> None that shows the progress of work whose end is not known, as `evaluation_progress`
+    shows it."""
+    on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BETWEEN_LINES
+    started = shown = clock()
+    with tqdm(disable=not on_terminal, leave=False, dynamic_ncols=True, bar_format="{desc}") as bar:
+
+        def on_count(done: int) -> None:
+            nonlocal shown
+            now = clock()
+            if now - shown < interval:
+                return
+            shown = now
+            text = f"{verb}: {done:,} {unit}, {done / (now - started):,.0f} {unit}/s"
+            if on_terminal:
+                bar.set_description_str(text)
+            else:
+                print_message(text)
+
+        yield on_count
+
+
 def format_seconds(seconds: float) -> str:
     """A duration as `0.4 s`, `12 s`, or `16:48` from a minute on."""
     if seconds < 0.95:

@@ -28,6 +28,7 @@ from maml_cli.training.snapshot import init_state, restore_state
 from maml_cli.training.summary import sharing_summary, training_summary
 
 Notify = Callable[[str], None]
+OnStep = Callable[[int, float], None]
 
 
 class SessionResult(NamedTuple):
@@ -48,10 +49,17 @@ class SessionResult(NamedTuple):
     exit_code: int
 
 
-def run_session(plan: TrainPlan, *, quiet: bool, processes: Processes = ONE_PROCESS) -> SessionResult:
+def run_session(
+    plan: TrainPlan,
+    *,
+    quiet: bool,
+    processes: Processes = ONE_PROCESS,
+    on_step: OnStep = lambda step, loss: None,
+) -> SessionResult:
     """Train as planned; the first Ctrl-C, SIGTERM or SIGHUP saves and stops. Messages go to stderr.
 
-    Raises ConfigError, FileError or CheckpointError before anything is trained, DivergedError and InterruptedRun.
+    `on_step` is called after every block of outer steps, with the steps taken and the mean query loss. Raises
+    ConfigError, FileError or CheckpointError before anything is trained, DivergedError and InterruptedRun.
     """
     quiet = quiet or not processes.is_leader
     notify: Notify = (lambda text: None) if quiet else print_message
@@ -77,9 +85,14 @@ def run_session(plan: TrainPlan, *, quiet: bool, processes: Processes = ONE_PROC
             tasks_per_step = config.outer.tasks_per_step * len(config.seeds)
             with progress(
                 first_step=first_step, steps=config.outer.steps, tasks_per_step=tasks_per_step, quiet=quiet
-            ) as on_step:
+            ) as show_step:
+
+                def report_step(step: int, loss: float) -> None:
+                    show_step(step, loss)
+                    on_step(step, loss)
+
                 stop.can_save = True
-                hooks = Hooks(on_step, on_tasks, stop, stop.abandonable)
+                hooks = Hooks(report_step, on_tasks, stop, stop.abandonable)
                 result = train(config, groups, run, processes=processes, hooks=hooks)
     if processes.is_leader:
         _report(run, result, config, notify)

@@ -69,8 +69,12 @@ class Stop:
 @contextlib.contextmanager
 def catch_stop() -> Iterator[Stop]:
     """The first Ctrl-C, SIGTERM or SIGHUP sets a flag; another more than SECONDS_TO_SAVE later raises
-    KeyboardInterrupt. A signal that the process ignores, as SIGHUP after nohup, is ignored still."""
+    KeyboardInterrupt. A signal that the process ignores, as SIGHUP after nohup, is ignored still. Nothing is caught
+    outside of the main thread."""
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
     ignored_until = 0.0
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,270 @@
+"""Tables of points: a column each for inputs and targets, and perhaps for the task and for the use of a point.
+
+A table is read in blocks, so that memory is bounded; a block has all points of its tasks.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_cli.adaptation.text_rows import Row, TextRows, open_rows
+from maml_cli.errors import DataError, shorten
+
+BLOCK_ROWS = 500_000
+"""Rows of a block; within it, the rows of a task may be in any order."""
+ROWS_AT_A_TIME = 20_000
+"""Rows that are converted at a time."""
+MAX_TASK_ROWS = 200_000
+"""Largest number of rows of a task."""
+USES = {"support": False, "train": False, "query": True, "test": True}
+"""Values of the column `split`: whether the point is a query point."""
+MAX_QUOTED = 40
+"""Characters of a value that a message quotes."""
+
+
+class Columns(NamedTuple):
+    """The names of the columns of a table.
+
+    x, y: of inputs and targets.
+    task: of the labels of tasks; empty for `task`, if there is such a column.
+    """
+
+    x: str = "x"
+    y: str = "y"
+    task: str = ""
+
+
+class PointTable(NamedTuple):
+    """Points of whole tasks, task by task, in the order of their rows.
+
+    source: the file, for messages.
+    labels: of the B tasks, by their first row; one empty label where no column has them.
+    task: index of the task of each point, (N,).
+    x, y: inputs and targets, (N,), in float64; NaN for a target that the table lacks.
+    is_query: whether a point is a query point, (N,).
+    lines: the line of each point, (N,).
+    """
+
+    source: str
+    labels: Sequence[str]
+    task: Tensor
+    x: Tensor
+    y: Tensor
+    is_query: Tensor
+    lines: Tensor
+
+    def tasks(self, start: int, stop: int) -> "PointTable":
+        """The tasks from index `start` to `stop`, the latter not included."""
+        low, high = torch.searchsorted(self.task, torch.tensor([start, stop])).tolist()
+        columns = (column[low:high] for column in (self.x, self.y, self.is_query, self.lines))
+        return PointTable(self.source, self.labels[start:stop], self.task[low:high] - start, *columns)
+
+
+class TableReader(NamedTuple):
+    """An open table, of which the first line has been read.
+
+    has_tasks, has_y: whether a column has labels of tasks, and targets.
+    unused: names of the columns that are not used.
+    tables: its points, in blocks of whole tasks; an iterator.
+    """
+
+    has_tasks: bool
+    has_y: bool
+    unused: Sequence[str]
+    tables: Iterator[PointTable]
+
+
+class _Layout(NamedTuple):
+    """The number of columns, and the index of each that is used; None for a column that is missing."""
+
+    width: int
+    x: int
+    y: int | None
+    task: int | None = None
+    split: int | None = None
+
+
+class _Block(NamedTuple):
+    """Rows by column, as in PointTable, with the label of the task of each."""
+
+    labels: list[str]
+    x: list[float]
+    y: list[float]
+    is_query: list[bool]
+    lines: list[int]
+
+
+def read_table(file: Path | None, columns: Columns, *, needs_y: bool = True) -> TableReader:
+    """Open the table in `file`, or in standard input for None.
+
+    Its first line names the columns; without names, the first of two columns is x and the second y. Columns of other
+    names are not used. The rows of a task follow one another, or are all within the first BLOCK_ROWS rows of a table
+    that is not longer. `needs_y`: whether targets must be there.
+
+    Raises FileError if it cannot be read, and DataError, also while it is read, with the line of what is invalid.
+    """
+    text = open_rows(file)
+    line, first = next(text.rows)
+    names = [name.strip() for name in first]
+    if _are_numbers(first):
+        layout = _layout_without_names(names, text.source, line, needs_y=needs_y)
+        unused = list[str]()
+        rows: Iterator[Row] = chain([(line, first)], text.rows)
+    else:
+        layout = _layout_by_names(names, f"{text.source}:{line}", columns, needs_y=needs_y)
+        used = {layout.x, layout.y, layout.task, layout.split}
+        unused = [name for index, name in enumerate(names) if index not in used]
+        rows = text.rows
+    tables = _iter_tables(text._replace(rows=rows), layout)
+    return TableReader(layout.task is not None, layout.y is not None, unused, tables)
+
+
+def _are_numbers(fields: Sequence[str]) -> bool:
+    try:
+        return bool([float(field) for field in fields])
+    except ValueError:
+        return False
+
+
+def _layout_without_names(fields: Sequence[str], source: str, line: int, *, needs_y: bool) -> _Layout:
+    if len(fields) == 1 and not needs_y:
+        return _Layout(1, 0, None)
+    if len(fields) != 2:
+        wanted = "x and y" if needs_y else "x, or x and y"
+        raise DataError(
+            f"{source}:{line}: {len(fields)} columns without names; give {wanted}, or a header that names them"
+        )
+    return _Layout(2, 0, 1)
+
+
+def _layout_by_names(names: Sequence[str], position: str, columns: Columns, *, needs_y: bool) -> _Layout:
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"{position}: two columns are named {_quoted(twice)}; give each a name of its own")
+
+    def index(option: str, name: str) -> int:
+        if name in names:
+            return names.index(name)
+        listed = shorten(", ".join(names), 200)
+        raise DataError(f"{position}: no column {_quoted(name)}; there are {listed}; choose one with --{option} COLUMN")
+
+    optional = {name: names.index(name) if name in names else None for name in (columns.y, "task", "split")}
+    return _Layout(
+        len(names),
+        index("x", columns.x),
+        index("y", columns.y) if needs_y else optional[columns.y],
+        index("task", columns.task) if columns.task else optional["task"],
+        optional["split"],
+    )
+
+
+def _iter_tables(text: TextRows, layout: _Layout) -> Iterator[PointTable]:
+    """Blocks of whole tasks: the last task of a block may go on, and begins the next one instead."""
+    block, seen = _Block([], [], [], [], []), set[str]()
+    is_last = False
+    while not is_last:
+        while len(block.x) < BLOCK_ROWS and not is_last:
+            rows = list(islice(text.rows, ROWS_AT_A_TIME))
+            is_last = len(rows) < ROWS_AT_A_TIME
+            _append(block, rows, text, layout)
+        ready, block = (block, _Block([], [], [], [], [])) if is_last else _split_last_task(block, text.source)
+        labels = dict.fromkeys(ready.labels)
+        if again := next((label for label in labels if label in seen), None) if seen else None:
+            line = ready.lines[ready.labels.index(again)]
+            raise DataError(
+                f"{text.source}:{line}: task {_quoted(again)} occurs again; in a table of more than {BLOCK_ROWS:,} "
+                f"rows, those of a task must follow one another: sort it by task"
+            )
+        if not is_last or seen:
+            seen.update(labels)
+        if ready.x:
+            yield _to_table(ready, [*labels], text.source)
+        elif not seen:
+            raise DataError(f"{text.source}: a header without rows; give rows of numbers")
+
+
+def _split_last_task(block: _Block, source: str) -> tuple[_Block, _Block]:
+    """The block up to its last task, and the rows of that task."""
+    last = block.labels[-1]
+    start = len(block.labels)
+    while start and block.labels[start - 1] == last:
+        start -= 1
+    if len(block.labels) - start > MAX_TASK_ROWS:
+        name = f"task {_quoted(last)}" if last else "the table"
+        raise DataError(
+            f"{source}:{block.lines[start]}: {name} has more than {MAX_TASK_ROWS:,} rows; a learner adapts to a few "
+            f"points"
+        )
+    return _Block(*(column[:start] for column in block)), _Block(*(column[start:] for column in block))  # type: ignore[arg-type]
+
+
+def _append(block: _Block, rows: Sequence[Row], text: TextRows, layout: _Layout) -> None:
+    """Append rows to `block`, whose lists are mutated; raises DataError for the first row that is invalid."""
+    for line, row in rows:
+        if len(row) != layout.width:
+            raise DataError(f"{text.source}:{line}: {_width_problem(row, layout.width, text.separator)}")
+    block.lines.extend([line for line, _ in rows])
+    block.x.extend(_numbers(rows, layout.x, "x", text.source))
+    block.y.extend([math.nan] * len(rows) if layout.y is None else _numbers(rows, layout.y, "y", text.source))
+    block.labels.extend([""] * len(rows) if layout.task is None else [row[layout.task].strip() for _, row in rows])
+    if layout.split is None:
+        block.is_query.extend([False] * len(rows))
+        return
+    for line, row in rows:
+        use = row[layout.split].strip().lower()
+        if use not in USES:
+            raise DataError(f"{text.source}:{line}: split is {_quoted(use)}; must be support or query")
+        block.is_query.append(USES[use])
+
+
+def _numbers(rows: Sequence[Row], column: int, name: str, source: str) -> list[float]:
+    fields = [row[column] for _, row in rows]
+    try:
+        values = list(map(float, fields))
+    except ValueError:
+        values = []
+    if values and all(map(math.isfinite, values)) and "_" not in "".join(fields):
+        return values
+    for line, row in rows:
+        if problem := _number_problem(row[column].strip()):
+            raise DataError(f"{source}:{line}: {name} is {problem}")
+    return values
+
+
+def _number_problem(field: str) -> str:
+    """The reason why a field is no finite number; empty if it is one."""
+    try:
+        value = float(field)
+    except ValueError:
+        value = None
+    if value is not None and math.isfinite(value) and "_" not in field:
+        return ""
+    if not field:
+        return "empty; give a number"
+    if value is not None and not math.isfinite(value):
+        return f"{_quoted(field)}; give a finite number, or leave the row out"
+    if field.count(",") == 1 and _are_numbers([field.replace(",", ".")]):
+        return f"{_quoted(field)}, with a decimal comma; write {field.replace(',', '.')}"
+    return f"{_quoted(field)}; give a number"
+
+
+def _width_problem(row: Sequence[str], width: int, separator: str) -> str:
+    commas = separator == "," and len(row) == 2 * width and _are_numbers(row)
+    hint = "decimal commas? write 1.5, or separate columns by ; and write 1.5" if commas else "give as many"
+    values = "1 value" if len(row) == 1 else f"{len(row)} values"
+    return f"{values} where the first line has {width}; {hint}"
+
+
+def _to_table(block: _Block, labels: Sequence[str], source: str) -> PointTable:
+    index = {label: number for number, label in enumerate(labels)}
+    task, order = torch.tensor([index[label] for label in block.labels]).sort(stable=True)
+    x, y = (torch.tensor(values, dtype=torch.float64)[order] for values in (block.x, block.y))
+    return PointTable(source, labels, task, x, y, torch.tensor(block.is_query)[order], torch.tensor(block.lines)[order])
+
+
+def _quoted(text: str) -> str:
+    return f'"{shorten(text, MAX_QUOTED)}"'
