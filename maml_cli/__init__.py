@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from maml_cli.config import Config
     from maml_cli.errors import UserError
     from maml_cli.evaluation import EvaluationResult, TrainedRun
+    from maml_cli.formulas import Family, Normal, Uniform, register_family
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Config",
     "EvaluationResult",
+    "Family",
     "Fitted",
+    "Normal",
     "TrainedRun",
+    "Uniform",
     "UserError",
     "__version__",
     "adapt",
@@ -34,6 +38,7 @@ __all__ = [
     "families",
     "load",
     "presets",
+    "register_family",
     "train",
 ]
 
@@ -43,5 +48,6 @@ _MODULES = {
     "config": ["Config"],
     "errors": ["UserError"],
     "evaluation": ["EvaluationResult", "TrainedRun"],
+    "formulas": ["Family", "Normal", "Uniform", "register_family"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

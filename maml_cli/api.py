@@ -21,11 +21,11 @@ from maml_cli.config import presets as preset_files
 from maml_cli.core import MetaParams, Params, Points, inner_loop
 from maml_cli.errors import DataError, InterruptedRun
 from maml_cli.evaluation import EvaluationResult, OnTasks, Protocol, TrainedRun, evaluate_run, ignore_tasks, open_run
-from maml_cli.tasks import FAMILIES
+from maml_cli.formulas import FAMILIES, Family
 from maml_cli.training import plan_training, run_session
 
-families = FAMILIES
-"""The task families: name -> a function from the section `tasks` of a config to the family."""
+families: Mapping[str, Family] = FAMILIES
+"""The families of functions of this package: name -> formula and parameters."""
 presets: Mapping[str, str] = {name: preset_files.summary(name) for name in preset_files.names()}
 """The presets: name -> a summary in one line; Config.from_yaml(name) reads one."""
 

@@ -140,7 +140,7 @@ def perturbed(meta_params: MetaParams) -> MetaParams:
 
 def sample_batch(experiment: Experiment, seeds: tuple[int, ...] = (0,), num_tasks: int = 4) -> TaskBatch:
     """A batch in float64 of one run for each of the `seeds`, with 6 support and 5 query points."""
-    batch, functions = experiment.family.sample(
+    batch, functions = experiment.family.sampler.sample(
         [make_generator(seed, "x") for seed in seeds],
         num_tasks=num_tasks,
         num_support=6,

@@ -25,6 +25,7 @@ LAYERS = [
     {"experiment"},
     {"runs"},
     {"config", "tasks"},
+    {"formulas"},
     {"memory", "runtime"},
     {"core"},
     {"reading"},
@@ -45,6 +46,7 @@ THIRD_PARTY = {
         "dev",
         "adaptation",
         "api",
+        "formulas",
     },
     "torch.func": {"checks", "dev"},
     "torch.fx": {"engines.compiled"},
@@ -188,9 +190,7 @@ def test_nothing_imports_the_developers_tools() -> None:
 
 
 def test_one_module_knows_the_directory_of_the_published_results() -> None:
-    assert [module for module in MODULES if '"outputs/published' in _path(module).read_text()] == [
-        "dev.results_document"
-    ]
+    assert [module for module in MODULES if '"outputs/published' in _path(module).read_text()] == ["runs.published"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

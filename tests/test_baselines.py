@@ -63,7 +63,7 @@ def test_conditional_mean_is_the_integral_over_frequency_and_phase() -> None:
 def test_conditional_median_is_the_median_of_many_draws() -> None:
     """Medians of 100,000 draws scatter by up to 0.015, where the density is low, medians of 4,096 Sobol points by
     0.03; a wrong parameter or range moves them by tenths."""
-    draws = FAMILY.sample([make_generator(0, "x")], num_tasks=100_000, num_support=1, num_query=1).functions(X)
+    draws = FAMILY.sampler.sample([make_generator(0, "x")], num_tasks=100_000, num_support=1, num_query=1).functions(X)
     expected = draws[0, :, :, 0].median(dim=0).values
     torch.testing.assert_close(conditional_median(FAMILY)(X).ravel(), expected, rtol=0, atol=0.06)
 
@@ -73,7 +73,7 @@ def test_least_squares_is_exact_from_as_many_points_as_unknowns(offset: tuple[fl
     """Two unknowns with a known offset, three without; rounding is magnified where points nearly coincide."""
     family = FAMILY._replace(offset=offset)
     num_support = 2 if offset[0] == offset[1] else 3
-    sampled = family.sample(
+    sampled = family.sampler.sample(
         [make_generator(0, "x")], num_tasks=50, num_support=num_support, num_query=20, dtype=torch.float64
     )
     predict = least_squares(family, sampled.batch.support, sampled.functions.frequency)
@@ -82,7 +82,9 @@ def test_least_squares_is_exact_from_as_many_points_as_unknowns(offset: tuple[fl
 
 def test_least_squares_agrees_with_numpy_when_noisy() -> None:
     family = FAMILY._replace(offset=(0.0, 0.0), noise=0.5)
-    sampled = family.sample([make_generator(0, "x")], num_tasks=3, num_support=8, num_query=4, dtype=torch.float64)
+    sampled = family.sampler.sample(
+        [make_generator(0, "x")], num_tasks=3, num_support=8, num_query=4, dtype=torch.float64
+    )
     predictions = least_squares(family, sampled.batch.support, sampled.functions.frequency)(sampled.batch.query.x)
     for task in range(3):
         w, x, y = (
@@ -100,7 +102,9 @@ def test_least_squares_agrees_with_numpy_when_noisy() -> None:
 def test_least_squares_from_one_point_passes_through_it_with_the_least_norm() -> None:
     """With a sin(x) + b cos(x) = y at one x, the least (a, b) is y (sin x, cos x): the fit y cos(x' - x)."""
     family = FAMILY._replace(offset=(0.0, 0.0), frequency=(1.0, 1.0))
-    sampled = family.sample([make_generator(0, "x")], num_tasks=5, num_support=1, num_query=4, dtype=torch.float64)
+    sampled = family.sampler.sample(
+        [make_generator(0, "x")], num_tasks=5, num_support=1, num_query=4, dtype=torch.float64
+    )
     expected = sampled.batch.support.y * torch.cos(sampled.batch.query.x - sampled.batch.support.x)
     predictions = least_squares(family, Points(*sampled.batch.support), sampled.functions.frequency)(
         sampled.batch.query.x
@@ -112,7 +116,7 @@ def test_least_squares_from_one_point_passes_through_it_with_the_least_norm() ->
 def test_the_best_frequency_has_the_least_residual_of_a_fine_grid(offset: tuple[float, float]) -> None:
     """With noise; against numpy's least squares at each of 2,001 frequencies."""
     family = FAMILY._replace(offset=offset, frequency=(0.8, 1.2), noise=0.3)
-    support = family.sample(
+    support = family.sampler.sample(
         [make_generator(0, "x")], num_tasks=6, num_support=8, num_query=1, dtype=torch.float64
     ).batch.support
     frequency = best_frequency(family, support)
@@ -132,7 +136,9 @@ def test_the_best_frequency_has_the_least_residual_of_a_fine_grid(offset: tuple[
 
 def test_the_best_frequency_from_ten_noise_free_points_is_that_of_the_task() -> None:
     family = FAMILY._replace(offset=(0.0, 0.0), frequency=(0.8, 1.2), amplitude=(1.0, 5.0))
-    sampled = family.sample([make_generator(0, "x")], num_tasks=200, num_support=10, num_query=1, dtype=torch.float64)
+    sampled = family.sampler.sample(
+        [make_generator(0, "x")], num_tasks=200, num_support=10, num_query=1, dtype=torch.float64
+    )
     distance = (best_frequency(family, sampled.batch.support) - sampled.functions.frequency).abs()
     assert distance.max().item() < 1e-6
 
@@ -141,7 +147,7 @@ def test_the_best_frequency_from_ten_noise_free_points_is_that_of_the_task() -> 
 def test_from_five_points_without_noise_some_frequency_fits_them_all(frequency: tuple[float, float]) -> None:
     """Also where the range holds many waves: the least of several local minima, not the first."""
     family = FAMILY._replace(offset=(0.0, 0.0), frequency=frequency, amplitude=(1.0, 5.0))
-    support = family.sample(
+    support = family.sampler.sample(
         [make_generator(3, "x")], num_tasks=500, num_support=5, num_query=1, dtype=torch.float64
     ).batch.support
     fitted = least_squares(family, support, best_frequency(family, support))
@@ -152,7 +158,7 @@ def test_the_grid_of_frequencies_finds_narrow_minima() -> None:
     """Five noise-free points of each of 300 tasks are fitted exactly, by a frequency in a basin that a coarse grid may
     miss: a grid of a quarter of the points leaves a residual."""
     family = SineFamily((1.0, 2.0), (0.1, 20.0), (0.0, 3.0), (0.0, 0.0), (-5.0, 5.0))
-    support = family.sample(
+    support = family.sampler.sample(
         [make_generator(0, "x")], num_tasks=300, num_support=5, num_query=1, dtype=torch.float64
     ).batch.support
     predict = least_squares(family, support, best_frequency(family, support))
@@ -163,7 +169,9 @@ def test_a_wide_range_of_frequencies_is_searched_and_a_wider_one_left_out_with_a
     """65 + 32 * 10 * width / pi frequencies: 10,251 for [0, 100]; more than 2 ** 16 from a width of 643 on."""
     family = SineFamily((1.0, 2.0), (0.0, 100.0), (0.0, 3.0), (0.0, 0.0), (-5.0, 5.0))
     assert num_frequencies(family) == 10_251
-    sampled = family.sample([make_generator(0, "x")], num_tasks=20, num_support=20, num_query=1, dtype=torch.float64)
+    sampled = family.sampler.sample(
+        [make_generator(0, "x")], num_tasks=20, num_support=20, num_query=1, dtype=torch.float64
+    )
     distance = (best_frequency(family, sampled.batch.support) - sampled.functions.frequency).abs()
     assert distance.max().item() < 1e-6
     omitted = family._replace(frequency=(0.0, 643.0)).baselines()["least_squares_any_frequency"]
@@ -175,7 +183,7 @@ def test_a_wide_range_of_frequencies_is_searched_and_a_wider_one_left_out_with_a
 def test_the_residuals_on_the_grid_are_those_of_the_criterion(offset: tuple[float, float]) -> None:
     """By sums of complex exponentials, and by solving the normal equations at each frequency; in rows of 64."""
     family = FAMILY._replace(offset=offset, noise=0.3)
-    support = family.sample(
+    support = family.sampler.sample(
         [make_generator(0, "x")], num_tasks=3, num_support=8, num_query=1, dtype=torch.float64
     ).batch.support
     grid = torch.linspace(0.7, 1.9, 150, dtype=torch.float64)

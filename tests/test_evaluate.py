@@ -97,7 +97,7 @@ def test_tasks_are_fixed_by_their_seed_and_are_not_those_of_training_or_validati
     assert not torch.isin(sampled_functions(0), sampled_functions(1)).any()
     validation = functions(sample_validation_tasks(FAMILY, [0], num_tasks=50, num_shots=5))
     assert not torch.isin(sampled_functions(0), validation).any()
-    trained = FAMILY.sample([make_generator(0, "tasks")], num_tasks=50, num_support=5, num_query=5).functions
+    trained = FAMILY.sampler.sample([make_generator(0, "tasks")], num_tasks=50, num_support=5, num_query=5).functions
     assert not torch.isin(sampled_functions(0), torch.cat([*trained])).any()
 
 
@@ -116,7 +116,7 @@ def test_the_grid_has_a_hundred_points_from_end_to_end_and_targets_have_no_noise
 def test_blocks_of_validation_tasks_are_the_tasks_of_a_single_sample(num_tasks: int, noise: float) -> None:
     family = FAMILY._replace(noise=noise)
     tasks = sample_validation_tasks(family, [3, 4], num_tasks=num_tasks, num_shots=3)
-    batch, functions = family.sample(
+    batch, functions = family.sampler.sample(
         [make_generator(seed, "validation") for seed in (3, 4)],
         num_tasks=num_tasks,
         num_support=3,
@@ -196,16 +196,13 @@ def test_a_baseline_of_any_family_is_judged_by_its_predictor_for_each_measure() 
     """A family whose baseline is 1 above the truth for MSE and 2 above it for MAE, everywhere."""
 
     class Family(NamedTuple):
-        sine: SineFamily
-        x: tuple[float, float] = (-5.0, 5.0)
-
-        def iter_blocks(self, generators: Any, **sizes: int) -> Any:
-            return self.sine.iter_blocks(generators, **sizes)
+        sampler: Any
+        test_range: tuple[float, float] = (-5.0, 5.0)
 
         def baselines(self) -> Any:
             return {"above": lambda support, f: BaselinePredictors(lambda x: f(x) + 1, lambda x: f(x) + 2)}
 
-    tasks = TASKS._replace(family=Family(FAMILY))  # type: ignore[arg-type]
+    tasks = TASKS._replace(family=Family(FAMILY.sampler))  # type: ignore[arg-type]
     baselines = evaluate(EXPERIMENT, EXPERIMENT.init_meta_params([0]), tasks, steps=0, trained_steps=2).baselines
     assert baselines.keys() == {"above"} and baselines["above"] is not None
     for points in baselines["above"]:

@@ -19,13 +19,11 @@ from maml_cli.core.network import INITIALIZERS
 from maml_cli.core.update_rules import ALPHA_GROUPINGS, ALPHA_SIGNS, EXTRAPOLATIONS, INNER_OPTIMIZERS
 from maml_cli.engines import ENGINES, OUTER_OPTIMIZERS, SCHEDULES, make_engine, unsupported
 from maml_cli.experiment import DTYPES, META_GRADIENTS, ORDERS, STRATIFIED, build_experiment
-from maml_cli.tasks import FAMILIES
 from maml_cli.training import init_state
 from tests.conformance import sample_batch
 
 # Field of the schema -> the tables with a row for each of its values.
 TABLES: dict[str, list[Mapping[str, Any]]] = {
-    "tasks.family": [FAMILIES],
     "tasks.query_sampling": [STRATIFIED],
     "model.activation": [ACTIVATIONS, ACTIVATION_DERIVATIVES],
     "model.init": [INITIALIZERS],

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maml_cli.adaptation.row_values import are_numbers, parse_numbers, quoted, width_problem
 from maml_cli.adaptation.text_rows import Row, TextRows, open_rows
 from maml_cli.errors import DataError, shorten
 
@@ -23,8 +24,6 @@ MAX_TASK_ROWS = 200_000
 """Largest number of rows of a task."""
 USES = {"support": False, "train": False, "query": True, "test": True}
 """Values of the column `split`: whether the point is a query point."""
-MAX_QUOTED = 40
-"""Characters of a value that a message quotes."""
 
 
 class Columns(NamedTuple):
@@ -110,8 +109,10 @@ def read_table(file: Path | None, columns: Columns, *, needs_y: bool = True) -> 
     """
     text = open_rows(file)
     line, first = next(text.rows)
-    names = [name.strip() for name in first]
-    if _are_numbers(first):
+    names = [name.strip().strip('"') for name in first]
+    if needs_y and len(names) == 1:
+        raise DataError(f"{text.source}:{line}: one column; separate x and y by commas, semicolons or tabs")
+    if are_numbers(first):
         layout = _layout_without_names(names, text.source, line, needs_y=needs_y)
         unused = list[str]()
         rows: Iterator[Row] = chain([(line, first)], text.rows)
@@ -122,13 +123,6 @@ def read_table(file: Path | None, columns: Columns, *, needs_y: bool = True) -> 
         rows = text.rows
     tables = _iter_tables(text._replace(rows=rows), layout)
     return TableReader(layout.task is not None, layout.y is not None, unused, tables)
-
-
-def _are_numbers(fields: Sequence[str]) -> bool:
-    try:
-        return bool([float(field) for field in fields])
-    except ValueError:
-        return False
 
 
 def _layout_without_names(fields: Sequence[str], source: str, line: int, *, needs_y: bool) -> _Layout:
@@ -144,13 +138,13 @@ def _layout_without_names(fields: Sequence[str], source: str, line: int, *, need
 
 def _layout_by_names(names: Sequence[str], position: str, columns: Columns, *, needs_y: bool) -> _Layout:
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(f"{position}: two columns are named {_quoted(twice)}; give each a name of its own")
+        raise DataError(f"{position}: two columns are named {quoted(twice)}; give each a name of its own")
 
     def index(option: str, name: str) -> int:
         if name in names:
             return names.index(name)
         listed = shorten(", ".join(names), 200)
-        raise DataError(f"{position}: no column {_quoted(name)}; there are {listed}; choose one with --{option} COLUMN")
+        raise DataError(f"{position}: no column {quoted(name)}; there are {listed}; choose one with --{option} COLUMN")
 
     optional = {name: names.index(name) if name in names else None for name in (columns.y, "task", "split")}
     return _Layout(
@@ -176,7 +170,7 @@ def _iter_tables(text: TextRows, layout: _Layout) -> Iterator[PointTable]:
         if again := next((label for label in labels if label in seen), None) if seen else None:
             line = ready.lines[ready.labels.index(again)]
             raise DataError(
-                f"{text.source}:{line}: task {_quoted(again)} occurs again; in a table of more than {BLOCK_ROWS:,} "
+                f"{text.source}:{line}: task {quoted(again)} occurs again; in a table of more than {BLOCK_ROWS:,} "
                 f"rows, those of a task must follow one another: sort it by task"
             )
         if not is_last or seen:
@@ -194,7 +188,7 @@ def _split_last_task(block: _Block, source: str) -> tuple[_Block, _Block]:
     while start and block.labels[start - 1] == last:
         start -= 1
     if len(block.labels) - start > MAX_TASK_ROWS:
-        name = f"task {_quoted(last)}" if last else "the table"
+        name = f"task {quoted(last)}" if last else "the table"
         raise DataError(
             f"{source}:{block.lines[start]}: {name} has more than {MAX_TASK_ROWS:,} rows; a learner adapts to a few "
             f"points"
@@ -206,10 +200,10 @@ def _append(block: _Block, rows: Sequence[Row], text: TextRows, layout: _Layout)
     """Append rows to `block`, whose lists are mutated; raises DataError for the first row that is invalid."""
     for line, row in rows:
         if len(row) != layout.width:
-            raise DataError(f"{text.source}:{line}: {_width_problem(row, layout.width, text.separator)}")
+            raise DataError(f"{text.source}:{line}: {width_problem(row, layout.width, text.separator)}")
     block.lines.extend([line for line, _ in rows])
-    block.x.extend(_numbers(rows, layout.x, "x", text.source))
-    block.y.extend([math.nan] * len(rows) if layout.y is None else _numbers(rows, layout.y, "y", text.source))
+    block.x.extend(parse_numbers(rows, layout.x, "x", text.source))
+    block.y.extend([math.nan] * len(rows) if layout.y is None else parse_numbers(rows, layout.y, "y", text.source))
     block.labels.extend([""] * len(rows) if layout.task is None else [row[layout.task].strip() for _, row in rows])
     if layout.split is None:
         block.is_query.extend([False] * len(rows))
@@ -217,46 +211,8 @@ def _append(block: _Block, rows: Sequence[Row], text: TextRows, layout: _Layout)
     for line, row in rows:
         use = row[layout.split].strip().lower()
         if use not in USES:
-            raise DataError(f"{text.source}:{line}: split is {_quoted(use)}; must be support or query")
+            raise DataError(f"{text.source}:{line}: split is {quoted(use)}; must be support or query")
         block.is_query.append(USES[use])
-
-
-def _numbers(rows: Sequence[Row], column: int, name: str, source: str) -> list[float]:
-    fields = [row[column] for _, row in rows]
-    try:
-        values = list(map(float, fields))
-    except ValueError:
-        values = []
-    if values and all(map(math.isfinite, values)) and "_" not in "".join(fields):
-        return values
-    for line, row in rows:
-        if problem := _number_problem(row[column].strip()):
-            raise DataError(f"{source}:{line}: {name} is {problem}")
-    return values
-
-
-def _number_problem(field: str) -> str:
-    """The reason why a field is no finite number; empty if it is one."""
-    try:
-        value = float(field)
-    except ValueError:
-        value = None
-    if value is not None and math.isfinite(value) and "_" not in field:
-        return ""
-    if not field:
-        return "empty; give a number"
-    if value is not None and not math.isfinite(value):
-        return f"{_quoted(field)}; give a finite number, or leave the row out"
-    if field.count(",") == 1 and _are_numbers([field.replace(",", ".")]):
-        return f"{_quoted(field)}, with a decimal comma; write {field.replace(',', '.')}"
-    return f"{_quoted(field)}; give a number"
-
-
-def _width_problem(row: Sequence[str], width: int, separator: str) -> str:
-    commas = separator == "," and len(row) == 2 * width and _are_numbers(row)
-    hint = "decimal commas? write 1.5, or separate columns by ; and write 1.5" if commas else "give as many"
-    values = "1 value" if len(row) == 1 else f"{len(row)} values"
-    return f"{values} where the first line has {width}; {hint}"
 
 
 def _to_table(block: _Block, labels: Sequence[str], source: str) -> PointTable:
@@ -264,7 +220,3 @@ def _to_table(block: _Block, labels: Sequence[str], source: str) -> PointTable:
     task, order = torch.tensor([index[label] for label in block.labels]).sort(stable=True)
     x, y = (torch.tensor(values, dtype=torch.float64)[order] for values in (block.x, block.y))
     return PointTable(source, labels, task, x, y, torch.tensor(block.is_query)[order], torch.tensor(block.lines)[order])
-
-
-def _quoted(text: str) -> str:
-    return f'"{shorten(text, MAX_QUOTED)}"'

@@ -158,7 +158,7 @@ def check_table(table: PointTable) -> None:
         targets = [f"{float(y[i]):g} on line {int(lines[i])}" for i in (index, index + 1)]
         raise DataError(
             f"{table.source}:{int(lines[index + 1])}: x = {float(x[index]):g} of "
-            f"{_name(table.labels[int(task[index])])} has two targets, {' and '.join(targets)}; give one, their mean say"
+            f"{_name(table.labels[int(task[index])])} has two targets, {' and '.join(targets)}; give one, as their mean"
         )
 
 
@@ -206,7 +206,7 @@ class TableSummary:
 
     @property
     def query_errors(self) -> list[float] | None:
-        """The same on query points; None without any."""
+        """Mean over tasks of the mean squared error on query points; None without any."""
         return [total / self.num_query_tasks for total in self.query_sum] if self.num_query_tasks else None
 
 

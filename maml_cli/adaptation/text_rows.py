@@ -1,10 +1,11 @@
 """Rows of text tables: files, pipes or standard input, with columns separated by commas, semicolons or tabs."""
 
+import contextlib
 import csv
 import os
 import sys
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -40,7 +41,7 @@ def open_rows(file: Path | None) -> TextRows:
     Raises FileError if it cannot be read, and DataError, also while rows are read, for what is not a table in UTF-8.
     """
     source = "standard input" if file is None else str(file)
-    lines = _iter_lines(_open(file), source)
+    lines = _iter_lines(file, source)
     head = list[str]()
     for line in lines:
         head.append(line)
@@ -52,37 +53,44 @@ def open_rows(file: Path | None) -> TextRows:
     return TextRows(source, separator, _iter_rows(chain(head, lines), separator, source))
 
 
-def _open(file: Path | None) -> BinaryIO:
+@contextlib.contextmanager
+def _open(file: Path | None) -> Iterator[BinaryIO]:
     if file is None:
-        return sys.stdin.buffer
+        yield sys.stdin.buffer
+        return
     try:
         kind = kind_of(os.stat(file).st_mode)
         if kind == "a directory":
             raise FileError(f"{file}: {kind}; give a file")
-        return open(file, "rb")
+        stream = open(file, "rb")  # noqa: SIM115
     except OSError as error:
         raise FileError(f"{file}: cannot be read: {reason(error)}") from None
+    with stream:
+        yield stream
 
 
-def _iter_lines(stream: BinaryIO, source: str) -> Iterator[str]:
-    number = 0
-    while True:
-        number += 1
-        try:
-            line = stream.readline(MAX_LINE + 1)
-        except OSError as error:
-            raise FileError(f"{source}: cannot be read: {reason(error)}") from None
-        if not line:
-            return
-        if len(line) > MAX_LINE:
-            raise DataError(f"{source}:{number}: longer than {MAX_LINE:,} bytes; not a table")
-        try:
-            text = line.removeprefix(BYTE_ORDER_MARK if number == 1 else b"").decode("utf-8")
-        except UnicodeDecodeError:
-            raise DataError(f"{source}:{number}: not UTF-8 text; save the table as UTF-8") from None
-        if "\0" in text:
-            raise DataError(f"{source}:{number}: has a NUL byte; save the table as UTF-8 text")
-        yield text
+def _iter_lines(file: Path | None, source: str) -> Iterator[str]:
+    with _open(file) as stream:
+        for number in count(1):
+            try:
+                line = stream.readline(MAX_LINE + 1)
+            except OSError as error:
+                raise FileError(f"{source}: cannot be read: {reason(error)}") from None
+            if not line:
+                return
+            yield _decode(line, number, source)
+
+
+def _decode(line: bytes, number: int, source: str) -> str:
+    if len(line) > MAX_LINE:
+        raise DataError(f"{source}:{number}: longer than {MAX_LINE:,} bytes; not a table")
+    try:
+        text = line.removeprefix(BYTE_ORDER_MARK if number == 1 else b"").decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{source}:{number}: not UTF-8 text; save the table as UTF-8") from None
+    if "\0" in text:
+        raise DataError(f"{source}:{number}: has a NUL byte; save the table as UTF-8 text")
+    return text
 
 
 def _iter_rows(lines: Iterator[str], separator: str, source: str) -> Iterator[Row]:

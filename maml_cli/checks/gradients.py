@@ -92,7 +92,7 @@ def initial_state(config: Config) -> tuple[Experiment, MetaParams, TaskBatch]:
     return (
         experiment,
         experiment.init_meta_params([config.run.seed]),
-        experiment.sample([make_generator(config.run.seed, "check")]),
+        experiment.sample([make_generator(config.run.seed, "check")], runs=[0]),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from maml_cli.config.constraint import Constraint, Violation
 from maml_cli.config.engine_support import ENGINE_CONSTRAINTS
+from maml_cli.config.family_constraints import FAMILY_CONSTRAINTS
 from maml_cli.config.numeric_constraints import NUMERIC_CONSTRAINTS
 from maml_cli.config.sizes import SIZE_CONSTRAINTS
 
@@ -133,6 +134,7 @@ REPTILE_AND_JOINT = [
 ]
 
 CONSTRAINTS = [
+    *FAMILY_CONSTRAINTS,
     *NUMERIC_CONSTRAINTS,
     *SIZE_CONSTRAINTS,
     *_without_effect(

@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from maml_cli.config.formatting import format_number
+from maml_cli.errors import ConfigError
+from maml_cli.formulas import FAMILIES, MIXTURE, Distribution, as_distribution, find_family, to_plain
 
 MAX_SEEDS = 1024
 MAX_STEPS = 99_999_999
@@ -69,6 +71,34 @@ def _as_seeds(value: Any) -> Any:
     return value
 
 
+def _as_family(value: Any) -> str:
+    if isinstance(value, str) and value != MIXTURE:
+        try:
+            find_family(value)
+        except ConfigError as error:
+            raise PydanticCustomError("range", "{text}", {"text": error.lines[0]}) from None
+    elif value != MIXTURE:
+        raise PydanticCustomError("range", "must be the name of a family, such as sine")
+    return MIXTURE if value == MIXTURE else str(value)
+
+
+def _as_parameters(value: Any) -> dict[str, Distribution]:
+    """Name -> distribution; the names are checked by a constraint, which knows the family."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise PydanticCustomError("range", "must be a section, such as {slope: [-3, 3]}")
+    parameters = {}
+    for name, written in value.items():
+        try:
+            parameters[name] = as_distribution(written)
+        except ValueError as error:
+            raise PydanticCustomError("range", "has {name}, which {text}", {"name": name, "text": str(error)}) from None
+    return parameters
+
+
+def _from_parameters(value: dict[str, Distribution]) -> dict[str, Any]:
+    return {name: to_plain(distribution) for name, distribution in value.items()}
+
+
 def _within(most: float) -> BeforeValidator:
     return BeforeValidator(partial(_as_range, most=most))
 
@@ -81,6 +111,15 @@ _Plain = PlainSerializer(_from_range)
 TargetRange = Annotated[tuple[float, float], _within(MAX_TARGET), _Plain, _range("number or [low, high]", MAX_TARGET)]
 AngleRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range("number or [low, high]", MAX_RADIANS)]
 InputRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range("[low, high]", MAX_RADIANS)]
+FamilyName = Annotated[
+    str, BeforeValidator(_as_family), Takes(f"{', '.join(FAMILIES)}, {MIXTURE}, or the name of one that was added")
+]
+Parameters = Annotated[
+    dict[str, Any],
+    BeforeValidator(_as_parameters),
+    PlainSerializer(_from_parameters),
+    Takes("section: name: number, [low, high], or {normal: [mean, std]}"),
+]
 Seeds = Annotated[
     int | list[int] | None,
     BeforeValidator(_as_seeds),

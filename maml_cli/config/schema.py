@@ -3,52 +3,20 @@
 The descriptions are the key table of configs/README.md; the bounds and types are the errors that a user sees.
 """
 
-import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from maml_cli.config import constraints
-from maml_cli.config.field_types import (
-    MAX_TARGET,
-    AngleRange,
-    InputRange,
-    PositiveSteps,
-    Seeds,
-    StepsOrZero,
-    TargetRange,
-    Widths,
-)
+from maml_cli.config.field_types import PositiveSteps, Seeds, StepsOrZero, Widths
+from maml_cli.config.tasks_schema import Section as Section
+from maml_cli.config.tasks_schema import Tasks
 
 ActivationName = Literal["relu", "tanh", "silu", "gelu", "softplus", "sigmoid", "sin"]
 InitName = Literal["lecun_normal", "he_normal", "glorot_uniform", "uniform", "torch", "truncated_normal"]
 OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd", "momentum"]
-
-
-class Section(BaseModel):
-    """A section of a config: unknown keys are refused, types are strict, and values are frozen after loading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Tasks(Section):
-    """The distribution of tasks, y = amplitude * sin(frequency * x - phase) + offset + noise, and their points."""
-
-    family: Literal["sine"] = Field("sine", description="distribution of functions")
-    amplitude: TargetRange = Field((0.1, 5.0), description="amplitude: uniform on [low, high], or fixed by a number")
-    frequency: AngleRange = Field((1.0, 1.0), description="angular frequency, in radians per unit of x")
-    phase: AngleRange = Field((0.0, math.pi), description="phase in radians, subtracted: sin(frequency * x - phase)")
-    offset: TargetRange = Field((0.0, 0.0), description="vertical offset, added to every target of a task")
-    x: InputRange = Field((-5.0, 5.0), description="range of the inputs, which are uniform on it, and of the test grid")
-    noise: float = Field(0.0, ge=0, le=MAX_TARGET, description="standard deviation of Gaussian noise on the targets")
-    num_support: int = Field(10, ge=1, le=100_000, description="K, the support points that a task adapts on")
-    num_query: int = Field(10, ge=1, le=100_000, description="query points of a task in training, for the outer loss")
-    query_sampling: Literal["uniform", "stratified"] = Field(
-        "uniform",
-        description="uniform: query points are independent; stratified: one in each of num_query equal intervals of x",
-    )
 
 
 class Model(Section):

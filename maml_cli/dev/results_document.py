@@ -5,9 +5,7 @@ from typing import NamedTuple
 
 from maml_cli.dev.json_document import read_document, write_document
 from maml_cli.dev.results_plan import Goal
-
-PUBLISHED = Path("outputs/published")
-"""Results, benchmark, figures and runs that are committed, relative to the checkout."""
+from maml_cli.runs.published import PUBLISHED as PUBLISHED
 
 
 class StepErrors(NamedTuple):

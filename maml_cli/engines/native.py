@@ -60,7 +60,8 @@ def _sample_in_threads(experiment: Experiment, state: TrainState, count: int, *,
     if min(num_threads, len(state.generators)) == 1:
         return experiment.sample(state.generators, num_steps=count)
     with ThreadPoolExecutor(num_threads) as pool:
-        runs = [*pool.map(lambda generator: experiment.sample([generator], num_steps=count), state.generators)]
+        indexed = enumerate(state.generators)
+        runs = [*pool.map(lambda run: experiment.sample([run[1]], num_steps=count, runs=[run[0]]), indexed)]
     return TaskBatch.concat_runs(runs)
 
 

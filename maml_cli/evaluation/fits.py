@@ -44,7 +44,7 @@ def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> 
         lower=Lower("--steps", "--shots"),
     )
     first_run = select_run(run.meta_params, run.first_index)
-    x = torch.linspace(*run.experiment.family.x, num_points, dtype=torch.float64)
+    x = torch.linspace(*run.experiment.family.test_range, num_points, dtype=torch.float64)
     return [fit for block in tasks.iter_blocks() for fit in _fit_block(run.experiment, first_run, block, x, steps)]
 
 

@@ -61,8 +61,8 @@ class TestTasks(NamedTuple):
 
     def iter_blocks(self) -> Iterator[TaskBlock]:
         """The tasks in order, a block of a few hundred at a time: sampling is faster for many tasks."""
-        grid = torch.linspace(*self.family.x, NUM_GRID, dtype=torch.float64).reshape(NUM_GRID, 1)
-        for batch, functions in self.family.iter_blocks(
+        grid = torch.linspace(*self.family.test_range, NUM_GRID, dtype=torch.float64).reshape(NUM_GRID, 1)
+        for batch, functions in self.family.sampler.iter_blocks(
             [make_generator(seed, self.purpose) for seed in self.seeds],
             num_tasks=self.num_tasks,
             num_support=self.num_shots,

@@ -34,7 +34,15 @@ from maml_cli.core import (
 from maml_cli.experiment.differentiation import first_order_until, meta_gradient_source
 from maml_cli.experiment.sizes import param_keys
 from maml_cli.runs import check_tensors
-from maml_cli.tasks import FAMILIES, SampledTasks, Sinusoids, TaskFamily, make_generator, with_task_parameters
+from maml_cli.tasks import (
+    SampledTasks,
+    Sinusoids,
+    TaskFamily,
+    make_bank,
+    make_family,
+    make_generator,
+    with_task_parameters,
+)
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 """Values of `run.dtype`."""
@@ -47,8 +55,9 @@ class Experiment(NamedTuple):
     """The functions and distributions that a config describes, on one device and in one dtype.
 
     family: distribution of the tasks.
-    sample: (generators of R runs, num_steps=) -> a TaskBatch of network inputs (R, B, K, D) and targets (R, B, K, 1),
-        with an axis of outer steps in front where `num_steps` is given.
+    sample: (generators of R runs, num_steps=, runs=) -> a TaskBatch of network inputs (R, B, K, D) and targets (R, B,
+        K, 1), with an axis of outer steps in front where `num_steps` is given; `runs` are the indices of the runs, by
+        default all.
     network_inputs: (points, their functions) -> points as the network sees them; adds task parameters for an oracle.
     predict: (params, inputs) -> predictions.
     loss: mean loss of each task, in the inner and in the outer loop.
@@ -119,11 +128,11 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     init = partial(_init_meta_params, config, init_task_params, groups)
     inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
-    family = lookup(FAMILIES, config.tasks.family, "tasks.family", "tasks.families.FAMILIES")(dict(config.tasks))
+    family = make_family(dict(config.tasks))
     dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.build.DTYPES")
     return Experiment(
         family=family,
-        sample=partial(_sample, _sampler(config, family, device, dtype), network_inputs),
+        sample=partial(_sample, _sampler(config, family, device, dtype), network_inputs, _bank(config, family)),
         network_inputs=network_inputs,
         predict=predict,
         loss=loss,
@@ -160,7 +169,7 @@ def _sampler(
 ) -> Callable[..., SampledTasks]:
     tasks = config.tasks
     return partial(
-        family.sample,
+        family.sampler.sample,
         num_tasks=config.outer.tasks_per_step,
         num_support=tasks.num_support,
         num_query=tasks.num_query,
@@ -170,14 +179,25 @@ def _sampler(
     )
 
 
+def _bank(config: Config, family: TaskFamily) -> torch.Tensor | None:
+    """The fixed set of training tasks of each run, as uniform numbers (R, N, P); None for ever new tasks."""
+    if config.tasks.count is None:
+        return None
+    generators = [make_generator(seed, "task-bank") for seed in config.seeds]
+    return make_bank(generators, num_tasks=config.tasks.count, num_parameters=family.sampler.num_parameters)
+
+
 def _sample(
     sample: Callable[..., SampledTasks],
     network_inputs: Callable[[Points, Sinusoids], Points],
+    bank: torch.Tensor | None,
     generators: Sequence[Generator],
     *,
     num_steps: int | None = None,
+    runs: Sequence[int] | None = None,
 ) -> TaskBatch:
-    batch, functions = sample(generators, num_steps=num_steps)
+    of_runs = {} if bank is None else {"bank": bank if runs is None else bank[[*runs]]}
+    batch, functions = sample(generators, num_steps=num_steps, **of_runs)
     return TaskBatch(*(network_inputs(points, functions) for points in batch))
 
 

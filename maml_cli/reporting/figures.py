@@ -166,6 +166,7 @@ def fit_styles(show_steps: Sequence[int], trained_steps: int) -> list[tuple[int,
 
 
 def step_label(step: int, trained_steps: int) -> str:
+    """The name of an inner step in a legend."""
     if step == 0:
         return "Before adapting"
     return f"After {plural(step, 'inner step')}{' (trained)' if step == trained_steps > 1 else ''}"

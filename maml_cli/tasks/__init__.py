@@ -1,6 +1,6 @@
 """Task families: distributions over functions, samplers of their points, and predictors that need no meta-learning."""
 
-from maml_cli.tasks.families import FAMILIES
+from maml_cli.tasks.families import make_family
 from maml_cli.tasks.family import (
     Baseline,
     BaselinePredictors,
@@ -11,20 +11,24 @@ from maml_cli.tasks.family import (
     TaskFamily,
     make_generator,
 )
+from maml_cli.tasks.parametric_family import ParametricFamily
+from maml_cli.tasks.sampler import make_bank
 from maml_cli.tasks.sine_family import SineFamily
 from maml_cli.tasks.sinusoids import Sinusoids, with_task_parameters
 
 __all__ = [
-    "FAMILIES",
     "Baseline",
     "BaselinePredictors",
     "Omitted",
+    "ParametricFamily",
     "Predictor",
     "Range",
     "SampledTasks",
     "SineFamily",
     "Sinusoids",
     "TaskFamily",
+    "make_bank",
+    "make_family",
     "make_generator",
     "with_task_parameters",
 ]

@@ -53,16 +53,12 @@ class SampledTasks(NamedTuple):
     functions: Any
 
 
-class TaskFamily(Protocol):
-    """A distribution over functions of one variable. Families are equal if their distributions are."""
+class TaskSampler(Protocol):
+    """A source of tasks; see Sampler for the arguments."""
 
     @property
-    def x(self) -> Range:
-        """The range of the inputs."""
-
-    @property
-    def y(self) -> Range:
-        """The range of the noise-free targets."""
+    def num_parameters(self) -> int:
+        """Uniform numbers that determine the function of a task."""
 
     def sample(
         self,
@@ -76,16 +72,36 @@ class TaskFamily(Protocol):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> SampledTasks:
-        """Draw `num_tasks` tasks for each run, one generator a run; see SineFamily.sample."""
+        """Draw `num_tasks` tasks for each run, one generator a run; with `num_steps`, those of several outer steps."""
 
     def iter_blocks(
         self, generators: Sequence[Generator], *, num_tasks: int, num_support: int, num_query: int
     ) -> Iterator[SampledTasks]:
-        """The tasks that `sample` would draw, in float64, a block of a few hundred at a time, in bounded memory."""
+        """Test tasks, in float64, a block of a few hundred at a time, in bounded memory."""
+
+
+class TaskFamily(Protocol):
+    """A distribution over functions of one variable. Families are equal if their distributions are."""
+
+    @property
+    def x(self) -> Range:
+        """The range of the inputs."""
+
+    @property
+    def test_range(self) -> Range:
+        """The range of the query points of test tasks, and of the evaluation grid."""
+
+    @property
+    def y(self) -> Range:
+        """The range of the noise-free targets."""
+
+    @property
+    def sampler(self) -> TaskSampler:
+        """The sampler of its tasks."""
 
     def baselines(self) -> Mapping[str, Baseline | Omitted | None]:
-        """Predictors without meta-learning, by name; None for a baseline that this family's ranges make pointless,
-        Omitted for one that they make too expensive."""
+        """Predictors without meta-learning, by name; None for a baseline that this family's ranges make pointless or
+        that is not known, Omitted for one that they make too expensive."""
 
     def best_nonadaptive_error(self, measure: str) -> float | None:
         """The least error (`mse` or `mae`) over the family that is possible without adapting; None if unknown."""

@@ -10,6 +10,7 @@ from maml_cli.core import Points
 from maml_cli.tasks.family import Baseline, BaselinePredictors, Omitted, Predictor
 from maml_cli.tasks.frequency_search import MAX_FREQUENCIES, best_frequency, num_frequencies
 from maml_cli.tasks.linear_fit import fixed_offset, linear_problem, middle, width
+from maml_cli.tasks.quasi_random import median_predictor
 from maml_cli.tasks.sinusoids import SineRanges, Sinusoids
 
 
@@ -61,26 +62,17 @@ def conditional_mean(family: SineRanges) -> Predictor:
     return predict
 
 
-def conditional_median(family: SineRanges, *, num_draws: int = 4096, num_knots: int = 501) -> Predictor:
+def conditional_median(family: SineRanges, *, num_draws: int = 4096) -> Predictor:
     """The median of y given x over the family: the non-adaptive predictor of least mean absolute error.
 
     From quasi-random draws of the family at equally spaced knots, linear between them.
     """
-    low, high = family.x
-    knots = torch.linspace(low, high, num_knots, dtype=torch.float64)
-    values = _quasi_random(family, num_draws)(knots).median(dim=0).values
-
-    def predict(x: Tensor) -> Tensor:
-        position = ((x - low) / (high - low) * (num_knots - 1)).clamp(0, num_knots - 1)
-        left = position.floor().clamp(max=num_knots - 2).long()
-        return torch.lerp(values[left], values[left + 1], position - left)
-
-    return predict
+    return median_predictor(_quasi_random(family, num_draws).__call__, family.test_range)
 
 
 def best_nonadaptive_error(family: SineRanges, measure: str, *, num_draws: int = 4096, num_points: int = 501) -> float:
     """The least error (`mse` or `mae`) over the family and the range of x that is possible without adapting."""
-    x = torch.linspace(*family.x, num_points, dtype=torch.float64)
+    x = torch.linspace(*family.test_range, num_points, dtype=torch.float64)
     predict, power = (conditional_mean(family), 2) if measure == "mse" else (conditional_median(family), 1)
     return (_quasi_random(family, num_draws)(x) - predict(x)).abs().pow(power).mean().item()
 

@@ -29,6 +29,10 @@ class Sinusoids(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         return self.amplitude * torch.sin(self.frequency * x - self.phase) + self.offset
 
+    def amplitudes(self) -> Tensor:
+        """The magnitude of the amplitude of each task, (R, B, 1, 1)."""
+        return self.amplitude.abs()
+
 
 class SineRanges(Protocol):
     """The ranges, as (low, high), on which the parameters and the inputs of sinusoids are uniform."""
@@ -52,6 +56,10 @@ class SineRanges(Protocol):
     @property
     def x(self) -> Range:
         """Inputs."""
+
+    @property
+    def test_range(self) -> Range:
+        """Inputs of the query points of test tasks."""
 
 
 def with_task_parameters(points: Points, functions: Sinusoids) -> Points:
