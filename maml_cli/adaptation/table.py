@@ -177,7 +177,7 @@ def _iter_tables(text: TextRows, layout: _Layout) -> Iterator[PointTable]:
             seen.update(labels)
         if ready.x:
             yield _to_table(ready, [*labels], text.source)
-        elif not seen:
+        elif is_last and not seen:
             raise DataError(f"{text.source}: a header without rows; give rows of numbers")
 
 

@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from maml_cli.config.formatting import format_number
+from maml_cli.config.suggestions import suggest_value
 from maml_cli.errors import ConfigError
-from maml_cli.formulas import FAMILIES, MIXTURE, Distribution, as_distribution, find_family, to_plain
+from maml_cli.formulas import FAMILIES, MIXTURE, Distribution, as_distribution, family_names, find_family, to_plain
 
 MAX_SEEDS = 1024
 MAX_STEPS = 99_999_999
@@ -27,9 +28,11 @@ class Takes(NamedTuple):
     """Marks a field type with the text that the key table shows under `takes`.
 
     text: the accepted values, such as `number or [low, high]`.
+    names: the names among them that this package has; others may be added.
     """
 
     text: str
+    names: tuple[str, ...] = ()
 
 
 def _as_range(value: Any, *, most: float) -> tuple[float, ...]:
@@ -76,7 +79,10 @@ def _as_family(value: Any) -> str:
         try:
             find_family(value)
         except ConfigError as error:
-            raise PydanticCustomError("range", "{text}", {"text": error.lines[0]}) from None
+            close = suggest_value("tasks.family", value, [*family_names(), MIXTURE])
+            hint = f"; did you mean {close}?" if close else "; a package that adds it is not installed"
+            text = error.lines[0] + (hint if value not in family_names() else "")
+            raise PydanticCustomError("range", "{text}", {"text": text}) from None
     elif value != MIXTURE:
         raise PydanticCustomError("range", "must be the name of a family, such as sine")
     return MIXTURE if value == MIXTURE else str(value)
@@ -112,7 +118,9 @@ TargetRange = Annotated[tuple[float, float], _within(MAX_TARGET), _Plain, _range
 AngleRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range("number or [low, high]", MAX_RADIANS)]
 InputRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range("[low, high]", MAX_RADIANS)]
 FamilyName = Annotated[
-    str, BeforeValidator(_as_family), Takes(f"{', '.join(FAMILIES)}, {MIXTURE}, or the name of one that was added")
+    str,
+    BeforeValidator(_as_family),
+    Takes(f"{', '.join(FAMILIES)}, {MIXTURE}, or the name of one that was added", (*FAMILIES, MIXTURE)),
 ]
 Parameters = Annotated[
     dict[str, Any],

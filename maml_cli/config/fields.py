@@ -36,7 +36,10 @@ def names_in(section: str) -> list[str]:
 
 
 def choices(field: FieldInfo) -> list[str]:
-    """The words that a field of Literal type takes, with `null` last if it is optional; empty for other types."""
+    """The words that a field of Literal type, or of names, takes, with `null` last if it is optional; else none."""
+    names = [name for mark in field.metadata if isinstance(mark, Takes) for name in mark.names]
+    if names:
+        return names
     annotations = (field.annotation, *get_args(field.annotation))
     words = [
         word for annotation in annotations for word in (annotation, *get_args(annotation)) if isinstance(word, str)

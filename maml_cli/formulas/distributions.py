@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST = 1e30
-"""Largest magnitude of a parameter, of its mean and of its standard deviation: fourth powers are within float64."""
+MOST = 1e6
+"""Largest magnitude of a parameter, of its mean and of its standard deviation: products of several are within
+float32."""
 
 
 class Uniform(NamedTuple):

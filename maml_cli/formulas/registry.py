@@ -8,7 +8,6 @@ A package declares a family by an entry point: in its pyproject.toml,
 where the value is a Family. A config names families, never code: what it can name is installed by the user.
 """
 
-import difflib
 from importlib import metadata
 
 from maml_cli.errors import ConfigError
@@ -68,9 +67,7 @@ def find_family(name: str) -> Family:
         return family
     points = _entry_points()
     if name not in points:
-        close = difflib.get_close_matches(name, [*family_names(), MIXTURE], 1)
-        hint = f"did you mean {close[0]}?" if close else "a package that adds it is not installed"
-        raise ConfigError(f"must be {', '.join(family_names())} or {MIXTURE}; {hint}")
+        raise ConfigError(f"must be {', '.join(family_names())} or {MIXTURE}")
     try:
         loaded = points[name].load()
     except Exception as error:  # the package is not ours

@@ -46,12 +46,15 @@ PROCESS_BYTES = 2**27
 """Bytes of modules that are imported for training, and of the smallest training."""
 INPUT_UNITS = 0.3
 """Hidden units that an input of the network counts as: it is stored, without an activation or derivatives."""
+BYTES_PER_FIXED_TASK = 256
+"""Bytes of a task of a fixed set: some thirty uniform numbers."""
 BYTES_PER_POINT = 96
 """Bytes of a sampled point: random numbers, inputs and targets, in float64 and in the run's dtype."""
 LOWEST: dict[str, Any] = {
     "outer.tasks_per_step": 1,
     "tasks.num_support": 1,
     "tasks.num_query": 1,
+    "tasks.count": None,
     "inner.steps": 1,
     "run.seeds": None,
     "run.threads": 1,
@@ -107,6 +110,7 @@ def training_bytes(config: Config, engine: str) -> float:
     value_bytes = 8 if config.run.dtype == "float64" else 4
     per_run = PROCESS_BYTES + RUN_COPIES * num_meta_params * len(config.seeds) * value_bytes
     sampled = num_tasks * (points.num_support + points.num_query) * BYTES_PER_POINT
+    sampled += (points.count or 0) * len(config.seeds) * BYTES_PER_FIXED_TASK
     if engine == "native":
         return (
             per_run + sampled + config.run.threads * native_thread_bytes(config) + _team_bytes(config, num_meta_params)

@@ -12,6 +12,7 @@ from maml_cli.config import Config
 from maml_cli.config.field_types import MAX_LAYERS, MAX_RADIANS, MAX_SEEDS, MAX_TARGET, MAX_WIDTH
 from maml_cli.config.fields import FIELDS, choices, section_model
 from maml_cli.config.validation_messages import Fault, faults
+from maml_cli.formulas import FAMILIES
 
 KEYS = sorted(key for key, field in FIELDS.items() if section_model(field) is None)
 """The keys of all values, without those of sections."""
@@ -22,6 +23,7 @@ RANGES = {
     "tasks.offset": MAX_TARGET,
     "tasks.phase": MAX_RADIANS,
     "tasks.x": MAX_RADIANS,
+    "tasks.test_x": MAX_RADIANS,
 }
 """Ranges, and the largest magnitude of their ends."""
 
@@ -66,9 +68,13 @@ def random_value(key: str, stream: random.Random) -> Any:
     field = FIELDS[key]
     words = choices(field)
     types = (field.annotation, *get_args(field.annotation))
+    if key == "tasks.parameters":
+        return stream.choice([None, {"slope": [-3, 3]}, {"amplitude": {"normal": [1, 0.5]}, "frequency": 2}])
+    if key == "tasks.mixture":
+        return stream.choice([None, [{"family": stream.choice([*FAMILIES])}, {"family": "sine", "weight": 3}]])
     if key in RANGES:
         low, high = sorted(_number(-RANGES[key], RANGES[key], stream) for _ in range(2))
-        return low if key != "tasks.x" and stream.random() < 0.3 else [low, high]
+        return low if key not in ("tasks.x", "tasks.test_x") and stream.random() < 0.3 else [low, high]
     if key == "model.hidden":
         return [stream.choice([1, 8, 40, MAX_WIDTH]) for _ in range(stream.choice([0, 1, 2, 3, MAX_LAYERS]))]
     if key == "run.seeds":
