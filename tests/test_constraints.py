@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from maml_cli.config import Config, load_config
 from maml_cli.config.constraint import Constraint
 from maml_cli.config.constraints import CONSTRAINTS
 from maml_cli.config.fields import FIELDS, choices
+from maml_cli.config.tasks_schema import Component
 from maml_cli.errors import ConfigError
+from maml_cli.formulas import Family, register_family, registry
 
 
 def _blamed(tmp_path: Path, text: str) -> list[str]:
@@ -67,7 +70,20 @@ def test_reasons_of_constraints_name_existing_keys_only() -> None:
         assert set(named) <= FIELDS.keys(), reason
 
 
+PLAIN = Component.model_construct(family="plain", weight=1.0, parameters={})
 VALUES: dict[str, list[Any]] = {
+    "tasks.family": ["sine", "line", "mixture"],
+    "tasks.amplitude": [(0.1, 5.0), (0.0, 1.0)],
+    "tasks.phase": [(0.0, math.pi), (0.0, 1.0)],
+    "tasks.parameters": [None, {"slope": 1.0}, {"amplitude": 1.0}],
+    "tasks.mixture": [
+        None,
+        [Component(family="line"), Component()],
+        [PLAIN],
+    ],
+    "tasks.noise": [0.0, 1.0],
+    "tasks.relative_noise": [0.0, 1.0],
+    "tasks.test_x": [None, (0.0, 1.0), (1.0, 1.0)],
     "tasks.x": [(0.0, 1.0), (0.0, 0.0), (1.0, 1.0001), (-1e6, 1e6)],
     "tasks.frequency": [(1.0, 1.0), (0.0, 1e6)],
     "tasks.offset": [(0.0, 0.0), (0.0, 1.0)],
@@ -88,6 +104,13 @@ VALUES: dict[str, list[Any]] = {
 }
 """Values of keys that are neither words nor booleans; every constraint is violated by some of them."""
 MAX_COMBINATIONS = 2000
+
+
+@pytest.fixture(autouse=True)
+def _a_family_without_amplitude() -> Iterator[None]:
+    register_family("plain", Family(lambda x, scale: scale * x, {"scale": 1.0}))
+    yield
+    registry._registered.clear()
 
 
 def _values(key: str) -> list[Any]:

@@ -195,6 +195,12 @@ def test_distributions_are_written_as_they_are_read(value: Any) -> None:
         ({"amplitude": 2, "parameters": {"phase": 1}}, "tasks.amplitude has no effect beside tasks.parameters"),
         ({"family": "mixture"}, "tasks.mixture must list the components of the mixture"),
         ({"mixture": [{}, {}]}, "tasks.mixture needs tasks.family: mixture"),
+        (
+            {"family": "mixture", "mixture": [None, {}]},
+            r"tasks.mixture\[0\] must be a section, with keys such as family",
+        ),
+        ({"family": "mixture", "mixture": [{"wight": 1}, {}]}, r"tasks.mixture\[0\].wight: unknown key"),
+        ({"family": "mixture", "mixture": [{"weight": 0}, {}]}, r"tasks.mixture\[0\].weight must be greater than 0"),
         ({"family": "mixture", "mixture": [{}]}, "must have at least 2 items|at least 2 items"),
         ({"family": "mixture", "mixture": [{}, {"family": "mixture"}]}, "tasks.mixture has a mixture inside"),
         ({"family": "mixture", "mixture": [{}, {"parameters": {"x": 1}}]}, "tasks.mixture has x; there are amplitude"),

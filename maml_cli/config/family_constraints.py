@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from maml_cli.config.constraint import Constraint
+from maml_cli.config.tasks_schema import Tasks
 from maml_cli.formulas import MIXTURE, find_family
 
 if TYPE_CHECKING:
@@ -99,4 +100,4 @@ FAMILY_CONSTRAINTS = [
 
 def _is_default(config: "Config", key: str) -> bool:
     """Whether a key of the section `tasks` has its default."""
-    return bool(getattr(config.tasks, key) == config.tasks.__class__.model_fields[key].default)
+    return bool(getattr(config.tasks, key) == Tasks.model_fields[key].default)

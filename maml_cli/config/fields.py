@@ -7,6 +7,7 @@ from pydantic.fields import FieldInfo
 from maml_cli.config.field_types import Takes
 from maml_cli.config.formatting import format_number
 from maml_cli.config.schema import Config, Section
+from maml_cli.config.tasks_schema import Component
 
 _LIMITS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
 
@@ -31,7 +32,10 @@ FIELDS: dict[str, FieldInfo] = _fields(Config)
 
 
 def names_in(section: str) -> list[str]:
-    """The names of the fields directly in `section`; the sections themselves for `""`."""
+    """The names of the fields directly in `section`; the sections themselves for `""`, and for an item of a list of
+    sections, such as tasks.mixture[0], the names of its fields."""
+    if section.endswith("]"):
+        return [*Component.model_fields]
     return [key.rpartition(".")[2] for key in FIELDS if key.rpartition(".")[0] == section]
 
 

@@ -60,7 +60,7 @@ class Tasks(Section):
     count: int | None = Field(
         None,
         ge=1,
-        le=10_000_000,
+        le=1_000_000,
         description="size of a fixed set of training tasks of each seed; null: always new ones",
     )
     num_support: int = Field(10, ge=1, le=100_000, description="K, the support points that a task adapts on")
