@@ -69,8 +69,6 @@ def test_a_users_script_is_typed(tmp_path: Path) -> None:
             "-m",
             "mypy",
             "--strict",
-            "--cache-dir",
-            str(tmp_path / "cache"),
             "--no-error-summary",
             script,
         ],

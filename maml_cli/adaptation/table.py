@@ -161,7 +161,8 @@ def _iter_tables(text: TextRows, layout: _Layout) -> Iterator[PointTable]:
     block, seen = _Block([], [], [], [], []), set[str]()
     is_last = False
     while not is_last:
-        while len(block.x) < BLOCK_ROWS and not is_last:
+        at_least = len(block.x) + 1  # a task of a whole block is carried over and goes on
+        while len(block.x) < max(BLOCK_ROWS, at_least) and not is_last:
             rows = list(islice(text.rows, ROWS_AT_A_TIME))
             is_last = len(rows) < ROWS_AT_A_TIME
             _append(block, rows, text, layout)
