@@ -145,8 +145,8 @@ def adapt(
 
     >>> w = torch.tensor(1.0, requires_grad=True)
     >>> adapted = adapt(lambda params, target: (params["w"] - target) ** 2, {"w": w}, 3.0, alpha=0.1)
-    >>> adapted["w"].item(), torch.autograd.grad(adapted["w"], w)[0].item()
-    (1.4000000953674316, 0.800000011920929)
+    >>> round(adapted["w"].item(), 4), round(torch.autograd.grad(adapted["w"], w)[0].item(), 4)
+    (1.4, 0.8)
     """
 
     def update(rule_params: Any, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
