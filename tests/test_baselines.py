@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maml_cli.core import Points
-from maml_cli.tasks import Omitted, SineFamily, frequency_search, make_generator
+from maml_cli.tasks import Approximation, SineFamily, frequency_search, make_generator
 from maml_cli.tasks.frequency_search import best_frequency, num_frequencies
 from maml_cli.tasks.sinusoid_baselines import (
     best_nonadaptive_error,
@@ -165,7 +165,7 @@ def test_the_grid_of_frequencies_finds_narrow_minima() -> None:
     assert (predict(support.x) - support.y).square().sum(dim=-2).max().item() < 1e-8
 
 
-def test_a_wide_range_of_frequencies_is_searched_and_a_wider_one_left_out_with_a_reason() -> None:
+def test_a_wide_range_of_frequencies_is_searched_and_a_wider_one_on_a_coarser_grid() -> None:
     """65 + 32 * 10 * width / pi frequencies: 10,251 for [0, 100]; more than 2 ** 16 from a width of 643 on."""
     family = SineFamily((1.0, 2.0), (0.0, 100.0), (0.0, 3.0), (0.0, 0.0), (-5.0, 5.0))
     assert num_frequencies(family) == 10_251
@@ -174,9 +174,24 @@ def test_a_wide_range_of_frequencies_is_searched_and_a_wider_one_left_out_with_a
     )
     distance = (best_frequency(family, sampled.batch.support) - sampled.functions.frequency).abs()
     assert distance.max().item() < 1e-6
-    omitted = family._replace(frequency=(0.0, 643.0)).baselines()["least_squares_any_frequency"]
-    assert isinstance(omitted, Omitted) and "more than 65,536" in omitted.reason
-    assert not isinstance(family._replace(frequency=(0.0, 642.0)).baselines()["least_squares_any_frequency"], Omitted)
+    exact, coarse = (
+        family._replace(frequency=(0.0, high)).baselines()["least_squares_any_frequency"] for high in (642.0, 643.0)
+    )
+    assert isinstance(coarse, Approximation) and not isinstance(exact, Approximation)
+    assert "searched at 65,536 of the 65,561 frequencies" in coarse.note
+
+
+def test_beyond_the_limit_the_search_has_a_coarser_grid_and_the_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of 65 with steps of 1.6, where lobes are 2 pi / 10 wide: the frequencies of most tasks are missed."""
+    family = SineFamily((1.0, 2.0), (0.0, 100.0), (0.0, 3.0), (0.0, 0.0), (-5.0, 5.0))
+    sampled = family.sampler.sample(
+        [make_generator(0, "x")], num_tasks=20, num_support=20, num_query=1, dtype=torch.float64
+    )
+    monkeypatch.setattr(frequency_search, "MAX_FREQUENCIES", 65)
+    frequencies = best_frequency(family, sampled.batch.support)
+    assert frequencies.shape == (1, 20, 1, 1) and frequencies.min() >= 0 and frequencies.max() <= 100
+    distance = (frequencies - sampled.functions.frequency).abs()
+    assert (distance > 1e-3).sum().item() > 10
 
 
 @pytest.mark.parametrize("offset", [(0.0, 0.0), (-1.0, 3.0)])

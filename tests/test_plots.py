@@ -50,7 +50,7 @@ def _evaluation(means: list[float]) -> Evaluation:
         steps=steps,
         random_init=[_errors(5.0)] * len(means),
         baselines=baselines,
-        omitted={},
+        notes={},
         by_seed={0: steps},
     )
 

@@ -15,7 +15,7 @@ from maml_cli.evaluation.memory import chunk_size
 from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
 from maml_cli.evaluation.statistics import PointErrors, summarise_runs, summarise_tasks
 from maml_cli.experiment import Experiment
-from maml_cli.tasks import Baseline, Omitted, make_generator
+from maml_cli.tasks import Approximation, Baseline, make_generator
 
 
 class Evaluation(NamedTuple):
@@ -29,8 +29,8 @@ class Evaluation(NamedTuple):
     random_init: errors of untrained networks, drawn anew for each task and adapted by the same rule, after 0, 1, ...
         inner steps.
     baselines: errors of the family's predictors without meta-learning, by name; None where one makes no sense or was
-        omitted.
-    omitted: the reason of each baseline that would have been too expensive, by name.
+        is not known.
+    notes: the difference of each baseline that was computed approximately, by name.
     by_seed: errors as in `steps` of each run trained side by side, without diverged runs, by its seed of training.
     """
 
@@ -41,7 +41,7 @@ class Evaluation(NamedTuple):
     steps: list[PointErrors]
     random_init: list[PointErrors]
     baselines: dict[str, PointErrors | None]
-    omitted: dict[str, str]
+    notes: dict[str, str]
     by_seed: dict[int, list[PointErrors]]
 
 
@@ -78,11 +78,11 @@ def evaluate(
         random_init=random_init,
         baselines={
             name: None
-            if baseline is None or isinstance(baseline, Omitted)
-            else _baseline_errors(test_tasks, baseline, counted(on_tasks, f"baseline {name}", test_tasks))
+            if baseline is None
+            else _baseline_errors(test_tasks, _predictors(baseline), counted(on_tasks, f"baseline {name}", test_tasks))
             for name, baseline in baselines.items()
         },
-        omitted={name: baseline.reason for name, baseline in baselines.items() if isinstance(baseline, Omitted)},
+        notes={name: baseline.note for name, baseline in baselines.items() if isinstance(baseline, Approximation)},
         by_seed=by_seed,
     )
 
@@ -162,6 +162,10 @@ def _random_init(
         on_count=counted(on_tasks, "random initialisation", test_tasks),
     )
     return [summarise_tasks(step) for step in errors]
+
+
+def _predictors(baseline: Baseline | Approximation) -> Baseline:
+    return baseline.baseline if isinstance(baseline, Approximation) else baseline
 
 
 def _baseline_errors(test_tasks: TestTasks, baseline: Baseline, on_count: Callable[[int], None]) -> PointErrors:

@@ -77,7 +77,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
             **{name: plain(errors) for name, errors in evaluation.baselines.items()},
             "random_init": by_step(evaluation.random_init),
         },
-        **({"omitted": evaluation.omitted} if evaluation.omitted else {}),
+        **({"notes": evaluation.notes} if evaluation.notes else {}),
     }
 
 

@@ -49,8 +49,8 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
             f"{MEASURES[measure]} error, mean ± 95 % interval"
         )
         console.print(_evaluation_table(evaluation, measure))
-        for name, reason in evaluation.omitted.items():
-            console.print(f"{BASELINES[name]}: left out: {reason}")
+        for name, note in evaluation.notes.items():
+            console.print(f"{BASELINES[name]}: {note}")
     if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
         console.print("* the trained number of inner steps")
     seeds = max(len(evaluation.by_seed) for evaluation in evaluations)

@@ -2,9 +2,9 @@
 
 from maml_cli.tasks.families import make_family
 from maml_cli.tasks.family import (
+    Approximation,
     Baseline,
     BaselinePredictors,
-    Omitted,
     Predictor,
     Range,
     SampledTasks,
@@ -17,9 +17,9 @@ from maml_cli.tasks.sine_family import SineFamily
 from maml_cli.tasks.sinusoids import Sinusoids, with_task_parameters
 
 __all__ = [
+    "Approximation",
     "Baseline",
     "BaselinePredictors",
-    "Omitted",
     "ParametricFamily",
     "Predictor",
     "Range",

@@ -33,13 +33,15 @@ Baseline = Callable[[Points, Any], BaselinePredictors]
 A baseline that uses the functions is an oracle."""
 
 
-class Omitted(NamedTuple):
-    """A baseline that is not computed.
+class Approximation(NamedTuple):
+    """A baseline that may be worse than its name says, because the exact one would be too expensive.
 
-    reason: as a phrase for the user.
+    baseline: its predictors.
+    note: the difference, as a phrase for the user.
     """
 
-    reason: str
+    baseline: Baseline
+    note: str
 
 
 class SampledTasks(NamedTuple):
@@ -99,9 +101,9 @@ class TaskFamily(Protocol):
     def sampler(self) -> TaskSampler:
         """The sampler of its tasks."""
 
-    def baselines(self) -> Mapping[str, Baseline | Omitted | None]:
+    def baselines(self) -> Mapping[str, Baseline | Approximation | None]:
         """Predictors without meta-learning, by name; None for a baseline that this family's ranges make pointless or
-        that is not known, Omitted for one that they make too expensive."""
+        that is not known, Approximation for one that they make too expensive to compute exactly."""
 
     def best_nonadaptive_error(self, measure: str) -> float | None:
         """The least error (`mse` or `mae`) over the family that is possible without adapting; None if unknown."""

@@ -22,7 +22,7 @@ Criterion = Callable[[Tensor], Tensor]
 RESOLUTION = 32
 """Frequencies of the grid to each pi / (range of x), which is the resolution of frequencies on that range."""
 MAX_FREQUENCIES = 2**16
-"""Frequencies of the largest grid that is searched: 1,000 waves more or fewer over the range of x."""
+"""Frequencies of the largest grid: 1,000 waves more or fewer over the range of x. Wider ranges have a coarser grid."""
 NUM_COLUMNS = 64
 """Columns of the grid of frequencies, of which each row starts at a frequency computed anew."""
 MAX_VALUES = 2**22
@@ -44,7 +44,7 @@ def best_frequency(family: SineRanges, support: Points, *, num_starts: int = 8, 
     several frequencies may fit equally well. Memory is bounded whatever the number of tasks, points and frequencies.
     """
     num_tasks, num_points = support.x.shape[1:3]
-    grid = torch.linspace(*family.frequency, int(num_frequencies(family)), dtype=support.x.dtype)
+    grid = torch.linspace(*family.frequency, int(min(num_frequencies(family), MAX_FREQUENCIES)), dtype=support.x.dtype)
     size = max(1, min(MAX_VALUES // len(grid), MAX_VALUES // (num_starts * num_points)))
     slices = [Points(*(tensor[:, i : i + size] for tensor in support)) for i in range(0, num_tasks, size)]
     return torch.cat(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import Points
-from maml_cli.tasks.family import Baseline, BaselinePredictors, Omitted, Predictor, Range
+from maml_cli.tasks.family import Approximation, Baseline, BaselinePredictors, Predictor, Range
 from maml_cli.tasks.quasi_random import median_predictor
 from maml_cli.tasks.sinusoid_baselines import predict_zero
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NUM_DRAWS, NUM_KNOTS = 4096, 501
 
 
-def baselines(family: "ParametricFamily") -> dict[str, Baseline | Omitted | None]:
+def baselines(family: "ParametricFamily") -> dict[str, Baseline | Approximation | None]:
     """The baselines of a family, by name.
 
     zero: the constant 0.

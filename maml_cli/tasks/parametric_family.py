@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maml_cli.formulas import Distribution, Family
 from maml_cli.tasks import parametric_baselines
-from maml_cli.tasks.family import Baseline, Omitted, Range
+from maml_cli.tasks.family import Approximation, Baseline, Range
 from maml_cli.tasks.sampler import Sampler
 
 
@@ -119,7 +119,7 @@ class ParametricFamily(NamedTuple):
         ]
         return ParametricFunctions(self.components, parameters, kind)
 
-    def baselines(self) -> Mapping[str, Baseline | Omitted | None]:
+    def baselines(self) -> Mapping[str, Baseline | Approximation | None]:
         """Predictors without meta-learning; see parametric_baselines.baselines."""
         return parametric_baselines.baselines(self)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from maml_cli.tasks import sinusoid_baselines
-from maml_cli.tasks.family import Baseline, Omitted, Range
+from maml_cli.tasks.family import Approximation, Baseline, Range
 from maml_cli.tasks.sampler import Sampler
 from maml_cli.tasks.sinusoids import Sinusoids
 
@@ -57,7 +57,7 @@ class SineFamily(NamedTuple):
         ranges = (self.amplitude, self.frequency, self.phase, self.offset)
         return Sinusoids(*(uniform[..., i, :, :] * (high - low) + low for i, (low, high) in enumerate(ranges)))
 
-    def baselines(self) -> Mapping[str, Baseline | Omitted | None]:
+    def baselines(self) -> Mapping[str, Baseline | Approximation | None]:
         """Predictors without meta-learning; see sinusoid_baselines.sine_baselines."""
         return sinusoid_baselines.sine_baselines(self)
 

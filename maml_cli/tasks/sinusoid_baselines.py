@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import Points
-from maml_cli.tasks.family import Baseline, BaselinePredictors, Omitted, Predictor
+from maml_cli.tasks.family import Approximation, Baseline, BaselinePredictors, Predictor
 from maml_cli.tasks.frequency_search import MAX_FREQUENCIES, best_frequency, num_frequencies
 from maml_cli.tasks.linear_fit import fixed_offset, linear_problem, middle, width
 from maml_cli.tasks.quasi_random import median_predictor
 from maml_cli.tasks.sinusoids import SineRanges, Sinusoids
 
 
-def sine_baselines(family: SineRanges) -> dict[str, Baseline | Omitted | None]:
+def sine_baselines(family: SineRanges) -> dict[str, Baseline | Approximation | None]:
     """The baselines of a family of sinusoids, by name.
 
     zero: the constant 0.
     best_unadapted: the conditional mean (for MSE) and median (for MAE) of y given x over the family.
     least_squares: the best fit to the support points at the frequency of the task (oracle).
-    least_squares_any_frequency: the best fit with the frequency fitted too; None where all tasks have the same, Omitted
-        where the search would need more than MAX_FREQUENCIES frequencies.
+    least_squares_any_frequency: the best fit with the frequency fitted too; None where all tasks have the same, an
+        Approximation where the search would need more than MAX_FREQUENCIES frequencies.
     """
     unadapted = BaselinePredictors(conditional_mean(family), conditional_median(family))
 
@@ -33,11 +33,13 @@ def sine_baselines(family: SineRanges) -> dict[str, Baseline | Omitted | None]:
         predict = least_squares(family, support, best_frequency(family, support))
         return BaselinePredictors(predict, predict)
 
+    note = _approximation_note(family)
+    any_frequency = Approximation(at_best_frequency, note) if note else at_best_frequency
     return {
         "zero": lambda support, functions: BaselinePredictors(predict_zero, predict_zero),
         "best_unadapted": lambda support, functions: unadapted,
         "least_squares": at_true_frequency,
-        "least_squares_any_frequency": _omission(family) or at_best_frequency if width(family.frequency) > 0 else None,
+        "least_squares_any_frequency": any_frequency if width(family.frequency) > 0 else None,
     }
 
 
@@ -88,13 +90,14 @@ def least_squares(family: SineRanges, support: Points, frequency: Tensor) -> Pre
     return lambda x: features(x, frequency) @ weights + fixed_offset(family)
 
 
-def _omission(family: SineRanges) -> Omitted | None:
+def _approximation_note(family: SineRanges) -> str:
+    """The reason why the search for the frequency may miss the best one; empty if it does not."""
     count = num_frequencies(family)
     if count <= MAX_FREQUENCIES:
-        return None
-    return Omitted(
-        f"its search would need {count:,.0f} frequencies, more than {MAX_FREQUENCIES:,}; tasks.frequency is too wide "
-        f"for the range tasks.x"
+        return ""
+    return (
+        f"searched at {MAX_FREQUENCIES:,} of the {count:,.0f} frequencies that tasks.frequency and tasks.x need: a "
+        f"coarser answer, which may miss the best one"
     )
 
 
