@@ -139,7 +139,7 @@ BAD: list[tuple[bytes, str]] = [
     (b"x,y\n1,2\n2,3,4\n", "bad.csv:3: 3 values where the first line has 2; give as many"),
     (b"x,y\n1,5,2,5\n", "bad.csv:2: 4 values where the first line has 2; decimal commas? write 1.5"),
     (b"x;y\n1,5;2\n", 'bad.csv:2: x is "1,5", with a decimal comma; write 1.5'),
-    (b"x,y\n1,2\n2,3\n1,3\n", "bad.csv:4: x = 1 of the table has two targets, 2 on line 2 and 3 on line 4"),
+    (b"x,y\n1,2\n2,3\n1,3\n", "bad.csv:4: x = 1 of the table has two targets, 2 on line 2 and 3 on line 4; give one\n"),
     (b"x,y,split\n1,2,both\n", 'bad.csv:2: split is "both"; must be support or query'),
     (b"x,x,y\n1,2,3\n", 'bad.csv:1: two columns are named "x"; give each a name of its own'),
     (b"time,y\n1,2\n", 'bad.csv:1: no column "x"; there are time, y; choose one with --x COLUMN'),

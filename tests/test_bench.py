@@ -21,7 +21,7 @@ from maml_cli.dev.benchmark_document import (
 from maml_cli.dev.benchmark_tables import benchmark_markdown
 from maml_cli.dev.contenders import Contender, time_outer_steps
 from maml_cli.dev.learner import Learner, Problem
-from maml_cli.dev.results_document import PUBLISHED
+from maml_cli.runs.published import PUBLISHED
 
 LOOP, FUNC, JAX = "loop over tasks, create_graph", "torch.func, vmap(grad)", "JAX, jit(vmap(grad))"
 SMALL = ["model.hidden=[4]", "outer.tasks_per_step=2"]

@@ -15,7 +15,7 @@ from maml_cli.cli.app import app
 from maml_cli.config import presets
 from maml_cli.dev.generated_docs import draw_generated_figures, fill_sections, generated_pages
 from maml_cli.dev.package_map import first_sentence
-from maml_cli.dev.results_document import PUBLISHED
+from maml_cli.runs.published import PUBLISHED
 from tests.conftest import TINY_RUN, Cli
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import torch
 
 from maml_cli.checks import gradients, task_learner, torch_func
 from maml_cli.config import Config
-from maml_cli.config.schema import Section
+from maml_cli.config.section import Section
 from maml_cli.core import ACTIVATION_DERIVATIVES, ACTIVATIONS, LOSS_DERIVATIVES, LOSSES
 from maml_cli.core.algorithms import ADAPTED_SUBSETS
 from maml_cli.core.curvature import CURVATURES

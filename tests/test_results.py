@@ -18,7 +18,6 @@ from maml_cli.config import load_config, presets
 from maml_cli.dev import results, results_training
 from maml_cli.dev.json_document import from_plain, to_plain
 from maml_cli.dev.results_document import (
-    PUBLISHED,
     PublishedRow,
     Results,
     RunResult,
@@ -33,6 +32,7 @@ from maml_cli.dev.results_training import Job, grid_errors, plan_jobs, run_jobs,
 from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import open_checkpoint, read_lines
+from maml_cli.runs.published import PUBLISHED
 from maml_cli.training import restore_state
 from tests.conftest import Cli
 

@@ -96,12 +96,12 @@ def shared_by_tasks(single: Arrays, num_tasks: int) -> Arrays:
             return torch.stack(rows)
         if isinstance(rows[0], list | float):
             return rows
-        return type_of_numpy().stack(rows)
+        return numpy_module().stack(rows)
 
     return Arrays(single.values.repeat(num_tasks), single.sizes.repeat(num_tasks), restore, True)
 
 
-def type_of_numpy() -> Any:
+def numpy_module() -> Any:
     """The module numpy, imported once an array of it is read or written."""
     import numpy
 
@@ -147,12 +147,12 @@ def _as_tensor(value: Any, name: str) -> tuple[Tensor, torch.dtype]:
         tensor = torch.tensor([float(number) for number in numbers], dtype=torch.float64)
         tensor = tensor if isinstance(value, list | tuple) else tensor[0]
     elif hasattr(value, "__array__"):
-        array = type_of_numpy().asarray(value)
+        array = numpy_module().asarray(value)
         if array.dtype.kind not in "fiu":
             raise DataError(f"{name}: has dtype {array.dtype}; give real numbers, or a list of arrays")
         is_known = array.dtype.kind == "f" and array.dtype.itemsize <= 8
         dtype = array.dtype.newbyteorder("=") if is_known else "float64"
-        tensor = torch.from_numpy(type_of_numpy().array(array, dtype=dtype))
+        tensor = torch.from_numpy(numpy_module().array(array, dtype=dtype))
     else:
         raise DataError(f"{name}: is {type(value).__name__}; give a list, a numpy array or a tensor")
     if tensor.is_complex() or tensor.dtype == torch.bool:

@@ -70,10 +70,12 @@ class Grid(NamedTuple):
 
     def of_tasks(self, labels: Sequence[str]) -> Inputs:
         """The inputs of these tasks; none for a task that has none."""
-        nothing = torch.empty(0, dtype=torch.long)
-        rows = [torch.arange(len(self.x)) if self.rows is None else self.rows.get(label, nothing) for label in labels]
         task = torch.arange(len(labels)).repeat_interleave(self.sizes(labels))
-        x, y = (values[torch.cat(rows)] for values in (self.x, self.y))
+        if self.rows is None:
+            x, y = (values.repeat(len(labels)) for values in (self.x, self.y))
+        else:
+            rows = torch.cat([self.rows[label] for label in labels if label in self.rows] or [task])
+            x, y = self.x[rows], self.y[rows]
         return Inputs(task, x, y, ~y.isnan())
 
 
@@ -117,17 +119,15 @@ def iter_fits(
 
 def fit_table(learner: Learner, table: PointTable, *, steps: int, grid: Grid | None = None) -> TableFit:
     """The fit of all tasks of `table` at once."""
-    own = Inputs(table.task, table.x, table.y, table.is_query)
-    fitted = fitted_to(learner, table, steps=steps)
-    num_tasks = len(table.labels)
-    at_own = fitted.predictions(_arrays(own.task, own.x, num_tasks))
-    support_errors, query_errors = (_errors(own, at_own, mask, num_tasks) for mask in (~own.is_query, own.is_query))
-    inputs, predictions = own, at_own
-    if grid is not None:
-        inputs = grid.of_tasks(table.labels)
-        predictions = fitted.predictions(_arrays(inputs.task, inputs.x, num_tasks))
-        query_errors = torch.cat([query_errors, _errors(inputs, predictions, inputs.is_query, num_tasks)], dim=1)
-    return TableFit(table, inputs, predictions, support_errors, query_errors)
+    own, num_tasks = Inputs(table.task, table.x, table.y, table.is_query), len(table.labels)
+    groups = [own] if grid is None else [own, grid.of_tasks(table.labels)]
+    task, x = (torch.cat([getattr(group, name) for group in groups]) for name in ("task", "x"))
+    order = task.argsort(stable=True)
+    ordered = fitted_to(learner, table, steps=steps).predictions(_arrays(task[order], x[order], num_tasks))
+    parts = torch.split(ordered[..., order.argsort()], [len(group.x) for group in groups], dim=-1)
+    query_errors = [_errors(group, part, group.is_query, num_tasks) for group, part in zip(groups, parts, strict=True)]
+    support_errors = _errors(own, parts[0], ~own.is_query, num_tasks)
+    return TableFit(table, groups[-1], parts[-1], support_errors, torch.cat(query_errors, dim=1))
 
 
 def fitted_to(learner: Learner, table: PointTable, *, steps: int) -> Fitted:
@@ -158,7 +158,7 @@ def check_table(table: PointTable) -> None:
         targets = [f"{float(y[i]):g} on line {int(lines[i])}" for i in (index, index + 1)]
         raise DataError(
             f"{table.source}:{int(lines[index + 1])}: x = {float(x[index]):g} of "
-            f"{_name(table.labels[int(task[index])])} has two targets, {' and '.join(targets)}; give one, as their mean"
+            f"{_name(table.labels[int(task[index])])} has two targets, {' and '.join(targets)}; give one"
         )
 
 

@@ -47,45 +47,59 @@ def input_range(text: str) -> InputRange:
     raise typer.BadParameter(f"{text}: must be LOW:HIGH:N, such as -5:5:100, with N from 2 to {MAX_RANGE:,}")
 
 
+DataOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        parser=path,
+        metavar="FILE",
+        help="A table of points with the columns x and y, and perhaps task (adapts to each) and split (support or "
+        "query); - is standard input.",
+    ),
+]
+XOpt = Annotated[str, typer.Option("--x", metavar="COLUMN", help="The column of inputs.")]
+YOpt = Annotated[str, typer.Option("--y", metavar="COLUMN", help="The column of targets.")]
+TaskColumnOpt = Annotated[
+    str, typer.Option("--task", metavar="COLUMN", help="The column of tasks.", show_default=False)
+]
+AtOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--at",
+        parser=path,
+        metavar="FILE",
+        help="Predict at the inputs in this table; where it has targets as well, their error is reported.",
+    ),
+]
+RangeOpt = Annotated[
+    InputRange | None,
+    typer.Option("--range", parser=input_range, metavar="LOW:HIGH:N", help="Predict at N equally spaced inputs."),
+]
+PredictionsOpt = Annotated[
+    Path | None,
+    typer.Option("--out", parser=path, metavar="FILE", help="Write the predictions as CSV; - is standard output."),
+]
+FitFigureOpt = Annotated[
+    Path | None, typer.Option("--plot", parser=path, metavar="FILE", help="Draw the fits, as .png, .svg or .pdf.")
+]
+RescaleOpt = Annotated[
+    bool, typer.Option("--rescale", help="Map x and y onto the trained ranges; predictions are mapped back.")
+]
+
+
 def adapt(
     run: RunArg = None,
     checkpoint: CheckpointOpt = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            parser=path,
-            metavar="FILE",
-            help="A table of points with the columns x and y, and perhaps task (adapts to each) and split (support or "
-            "query); - is standard input.",
-        ),
-    ] = None,
-    x: Annotated[str, typer.Option("--x", metavar="COLUMN", help="The column of inputs.")] = "x",
-    y: Annotated[str, typer.Option("--y", metavar="COLUMN", help="The column of targets.")] = "y",
-    task: Annotated[
-        str, typer.Option("--task", metavar="COLUMN", help="The column of tasks.", show_default=False)
-    ] = "",
+    data: DataOpt = None,
+    x: XOpt = "x",
+    y: YOpt = "y",
+    task: TaskColumnOpt = "",
     steps: StepsOpt = None,
-    at: Annotated[
-        Path | None,
-        typer.Option(
-            "--at", parser=path, metavar="FILE", help="Predict at the inputs in this table; errors if it has y."
-        ),
-    ] = None,
-    at_range: Annotated[
-        InputRange | None,
-        typer.Option("--range", parser=input_range, metavar="LOW:HIGH:N", help="Predict at N equally spaced inputs."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", parser=path, metavar="FILE", help="Write the predictions as CSV; - is standard output."),
-    ] = None,
-    figure: Annotated[
-        Path | None, typer.Option("--plot", parser=path, metavar="FILE", help="Draw the fits, as .png, .svg or .pdf.")
-    ] = None,
-    rescale: Annotated[
-        bool, typer.Option("--rescale", help="Map x and y onto the trained ranges; predictions are mapped back.")
-    ] = False,
+    at: AtOpt = None,
+    at_range: RangeOpt = None,
+    out: PredictionsOpt = None,
+    figure: FitFigureOpt = None,
+    rescale: RescaleOpt = False,
     device: DeviceOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -97,9 +111,9 @@ def adapt(
 
     [bold]Examples[/]
 
-      maml adapt best-5shot --data points.csv
-      maml adapt outputs/mine --data points.csv --range -5:5:100 --out fit.csv --plot fit.png
-      maml adapt outputs/mine --data stations.csv --x hour --y celsius --task station --rescale
+      maml adapt best-5shot --data points.csv --plot fit.png
+      maml adapt outputs/mine --data points.csv --range -5:5:100 --out fit.csv
+      maml adapt outputs/mine --data days.csv --x hour --y celsius --task day
     """
     from maml_cli.adaptation import Columns
     from maml_cli.evaluation import start_table

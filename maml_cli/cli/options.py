@@ -86,7 +86,10 @@ TaskSetOpt = Annotated[
 RunArg = Annotated[
     Path | None,
     typer.Argument(
-        parser=path, metavar="RUN", help="A run directory (its newest checkpoint) or a .pt file.", show_default=False
+        parser=path,
+        metavar="RUN",
+        help="A run directory (its newest checkpoint), a .pt file, or the name of a published run.",
+        show_default=False,
     ),
 ]
 CheckpointOpt = Annotated[

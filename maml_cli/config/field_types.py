@@ -75,17 +75,18 @@ def _as_seeds(value: Any) -> Any:
 
 
 def _as_family(value: Any) -> str:
-    if isinstance(value, str) and value != MIXTURE:
-        try:
-            find_family(value)
-        except ConfigError as error:
-            close = suggest_value("tasks.family", value, [*family_names(), MIXTURE])
-            hint = f"; did you mean {close}?" if close else "; a package that adds it is not installed"
-            text = error.lines[0] + (hint if value not in family_names() else "")
-            raise PydanticCustomError("range", "{text}", {"text": text}) from None
-    elif value != MIXTURE:
+    if not isinstance(value, str):
         raise PydanticCustomError("range", "must be the name of a family, such as sine")
-    return MIXTURE if value == MIXTURE else str(value)
+    if value == MIXTURE:
+        return value
+    try:
+        find_family(value)
+    except ConfigError as error:
+        close = suggest_value("tasks.family", value, [*family_names(), MIXTURE])
+        hint = f"; did you mean {close}?" if close else "; a package that adds it is not installed"
+        text = error.lines[0] + (hint if value not in family_names() else "")
+        raise PydanticCustomError("range", "{text}", {"text": text}) from None
+    return value
 
 
 def _as_parameters(value: Any) -> dict[str, Distribution]:

@@ -6,7 +6,8 @@ from pydantic.fields import FieldInfo
 
 from maml_cli.config.field_types import Takes
 from maml_cli.config.formatting import format_number
-from maml_cli.config.schema import Config, Section
+from maml_cli.config.schema import Config
+from maml_cli.config.section import Section
 from maml_cli.config.tasks_schema import Component
 
 _LIMITS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}

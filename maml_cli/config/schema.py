@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from maml_cli.config import constraints
 from maml_cli.config.field_types import PositiveSteps, Seeds, StepsOrZero, Widths
-from maml_cli.config.tasks_schema import Section as Section
+from maml_cli.config.section import Section
 from maml_cli.config.tasks_schema import Tasks
 
 ActivationName = Literal["relu", "tanh", "silu", "gelu", "softplus", "sigmoid", "sin"]

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from maml_cli.config.field_types import (
     MAX_TARGET,
@@ -14,12 +14,7 @@ from maml_cli.config.field_types import (
     Takes,
     TargetRange,
 )
-
-
-class Section(BaseModel):
-    """A section of a config: unknown keys are refused, types are strict, and values are frozen after loading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+from maml_cli.config.section import Section
 
 
 class Component(Section):

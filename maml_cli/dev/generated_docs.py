@@ -11,9 +11,10 @@ from maml_cli.dev import benchmark_tables, results_tables
 from maml_cli.dev.benchmark_document import read_benchmark
 from maml_cli.dev.package_map import package_map
 from maml_cli.dev.published_figures import draw_benchmark, draw_results
-from maml_cli.dev.results_document import PUBLISHED, read_results
+from maml_cli.dev.results_document import read_results
 from maml_cli.dev.results_page import results_page
 from maml_cli.dev.soak.document import SOAK, read_soak, soak_table
+from maml_cli.runs.published import PUBLISHED
 
 
 def generated_pages(root: Path) -> dict[Path, str]:

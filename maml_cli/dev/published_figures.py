@@ -43,8 +43,11 @@ def draw_benchmark(benchmark: Benchmark, out: Path) -> list[Path]:
 def draw_quickstart(run: Path, out: Path, num_tasks: int) -> list[Path]:
     """Draw the fits, and the errors on `num_tasks`, of the trained quickstart at `run`. Returns the files."""
     from maml_cli.evaluation import Protocol, open_run
+    from maml_cli.runtime import torch_threads
 
-    files = draw(open_run(run), Protocol(num_tasks=num_tasks), kinds=["fit", "steps"], file_format="png", out=out)
+    trained_run = open_run(run)
+    with torch_threads(trained_run.config.run.threads):
+        files = draw(trained_run, Protocol(num_tasks=num_tasks), kinds=["fit", "steps"], file_format="png", out=out)
     return [file.replace(out / f"quickstart-{file.name}") for file in files]
 
 

@@ -14,12 +14,13 @@ import typer
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.config import load_config
 from maml_cli.dev.published_figures import draw_quickstart, draw_results
-from maml_cli.dev.results_document import PUBLISHED, PublishedRow, Results, RunResult, read_results, write_results
+from maml_cli.dev.results_document import PublishedRow, Results, RunResult, read_results, write_results
 from maml_cli.dev.results_page import results_page
 from maml_cli.dev.results_plan import ResultRow, results_plan
 from maml_cli.dev.results_training import plan_jobs, run_jobs
 from maml_cli.errors import ConfigError, DivergedError
 from maml_cli.runs import write_atomic
+from maml_cli.runs.published import PUBLISHED
 
 NUM_TASKS = 10_000
 RUNS = Path("outputs/results")

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from maml_cli.dev.json_document import read_document, write_document
 from maml_cli.dev.results_plan import Goal
-from maml_cli.runs.published import PUBLISHED as PUBLISHED
 
 
 class StepErrors(NamedTuple):

@@ -84,9 +84,13 @@ def summarise_table(session: TableSession, on_fit: Callable[[TableFit, TableSumm
 def range_warnings(session: TableSession, summary: TableSummary) -> list[str]:
     """A line for x and for y if they leave the range that the run was trained on, with the extent."""
     family, scaling = session.learner.experiment.family, session.learner.scaling
-    x = (scaling.x_factor * end + scaling.x_shift for end in summary.x_range)
-    y = (scaling.y_factor * end + scaling.y_shift for end in summary.y_range)
-    warnings = [_range_warning("x", tuple(x), family.x), _range_warning("y", tuple(y), family.y)]
+    advice = "--rescale maps the data onto it" if scaling == Scaling() else "predictions there are extrapolations"
+    x_low, x_high = ((end - scaling.x_shift) / scaling.x_factor for end in family.x)
+    y_low, y_high = ((end - scaling.y_shift) / scaling.y_factor for end in family.y)
+    warnings = [
+        _range_warning("x", summary.x_range, (x_low, x_high), advice),
+        _range_warning("y", summary.y_range, (y_low, y_high), advice),
+    ]
     return [warning for warning in warnings if warning]
 
 
@@ -100,7 +104,7 @@ def _formula(factor: float, shift: float) -> str:
     return f"{factor:.6g} * {{}} {'-' if shift < 0 else '+'} {abs(shift):.6g}"
 
 
-def _range_warning(name: str, values: tuple[float, ...], trained: Range) -> str:
+def _range_warning(name: str, values: Range, trained: Range, advice: str) -> str:
     (low, high), (trained_low, trained_high) = values, trained
     excess = max(trained_low - low, high - trained_high)
     width = trained_high - trained_low
@@ -109,7 +113,7 @@ def _range_warning(name: str, values: tuple[float, ...], trained: Range) -> str:
     share = f", {excess / width:.0%} of its width" if width else ""
     return (
         f"{name} from {low:.4g} to {high:.4g} leaves the trained range [{trained_low:g}, {trained_high:g}] by up to "
-        f"{excess:.4g}{share}: the run knows nothing there; --rescale maps the data onto it"
+        f"{excess:.4g}{share}; {advice}"
     )
 
 

@@ -52,7 +52,8 @@ class TrainedRun(NamedTuple):
         if self.max_steps and steps > self.max_steps:
             raise ConfigError(
                 f"--steps {steps}: {self.checkpoint.label} has alphas for {self.max_steps} inner steps and no rule for "
-                f"the rest; give at most that many, or --set inner.alpha.after_last_step=stop (hold, decay)"
+                f"the rest; give at most that many, or to eval and plot --set inner.alpha.after_last_step=stop "
+                f"(hold, decay)"
             )
         return steps
 

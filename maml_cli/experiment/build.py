@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -129,10 +129,11 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
     family = make_family(dict(config.tasks))
+    bank = cache(partial(_bank, config, family))
     dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.build.DTYPES")
     return Experiment(
         family=family,
-        sample=partial(_sample, _sampler(config, family, device, dtype), network_inputs, _bank(config, family)),
+        sample=partial(_sample, _sampler(config, family, device, dtype), network_inputs, bank),
         network_inputs=network_inputs,
         predict=predict,
         loss=loss,
@@ -190,12 +191,13 @@ def _bank(config: Config, family: TaskFamily) -> torch.Tensor | None:
 def _sample(
     sample: Callable[..., SampledTasks],
     network_inputs: Callable[[Points, Sinusoids], Points],
-    bank: torch.Tensor | None,
+    make_bank_once: Callable[[], torch.Tensor | None],
     generators: Sequence[Generator],
     *,
     num_steps: int | None = None,
     runs: Sequence[int] | None = None,
 ) -> TaskBatch:
+    bank = make_bank_once()  # not before the first tasks of a training: evaluations need none
     of_runs = {} if bank is None else {"bank": bank if runs is None else bank[[*runs]]}
     batch, functions = sample(generators, num_steps=num_steps, **of_runs)
     return TaskBatch(*(network_inputs(points, functions) for points in batch))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from maml_cli.formulas.family import Distributions, Family
+from maml_cli.formulas.waves import mean_of_sine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,14 +24,9 @@ def _function(
 
 
 def _mean(x: "Tensor", distributions: Distributions) -> "Tensor":
-    """The sum of the means of both sinusoids; see `sine`."""
     names = [*HARMONIC.parameters]
-    waves = [[distributions[name] for name in names[start : start + 3]] for start in (0, 3)]
-    first, second = (
-        amplitude.mean * (frequency.mean * x - phase.mean).sin() * frequency.damping(x) * phase.damping(x.new_ones(()))
-        for amplitude, frequency, phase in waves
-    )
-    return first + second
+    first, second = ([distributions[name] for name in names[start : start + 3]] for start in (0, 3))
+    return mean_of_sine(x, *first) + mean_of_sine(x, *second)
 
 
 def _features(x: "Tensor", frequency: "Tensor", frequency2: "Tensor", **others: "Tensor") -> "Sequence[Tensor]":

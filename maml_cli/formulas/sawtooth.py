@@ -4,39 +4,37 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from maml_cli.formulas.distributions import Uniform
 from maml_cli.formulas.family import Distributions, Family
+from maml_cli.formulas.waves import mean_over_phase
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _wave(x: "Tensor", frequency: "Tensor", phase: "Tensor") -> "Tensor":
-    """A ramp from -1 to 1 over each period, from frequency * x = phase on."""
-    periods = (frequency * x - phase) / (2 * math.pi)
+def _wave(position: "Tensor") -> "Tensor":
+    """A ramp from -1 to 1 over each period of 2 pi, from 0 on."""
+    periods = position / (2 * math.pi)
     return 2 * (periods - periods.floor()) - 1
 
 
-def _mean(x: "Tensor", distributions: Distributions) -> "Tensor | None":
-    """For one frequency and a uniform phase: 2 pi (u^2 - u) is the integral of the ramp 2 u - 1 over u = p / (2 pi)."""
-    amplitude, frequency, phase, offset = (distributions[name] for name in SAWTOOTH.parameters)
-    if frequency.variance or not isinstance(phase, Uniform):
-        return None
-    if phase.low == phase.high:
-        wave = _wave(x, frequency.mean + 0 * x, phase.low + 0 * x)
-    else:
-        shares = [(_wave(x, frequency.mean + 0 * x, end + 0 * x) + 1) / 2 for end in phase]
-        ends = [2 * math.pi * (share**2 - share) for share in shares]
-        wave = (ends[0] - ends[1]) / (phase.high - phase.low)
-    return amplitude.mean * wave + offset.mean
+def _integral(position: "Tensor") -> "Tensor":
+    """2 pi (u^2 - u) of the share u of the period, whose derivative is the ramp 2 u - 1."""
+    share = (_wave(position) + 1) / 2
+    return 2 * math.pi * (share**2 - share)
 
 
 def _function(x: "Tensor", amplitude: "Tensor", frequency: "Tensor", phase: "Tensor", offset: "Tensor") -> "Tensor":
-    return amplitude * _wave(x, frequency, phase) + offset
+    return amplitude * _wave(frequency * x - phase) + offset
+
+
+def _mean(x: "Tensor", distributions: Distributions) -> "Tensor | None":
+    amplitude, frequency, phase, offset = (distributions[name] for name in SAWTOOTH.parameters)
+    mean = mean_over_phase(x, frequency, phase, wave=_wave, integral=_integral)
+    return None if mean is None else amplitude.mean * mean + offset.mean
 
 
 def _features(x: "Tensor", frequency: "Tensor", phase: "Tensor", **others: "Tensor") -> "Sequence[Tensor]":
-    return [_wave(x, frequency, phase), 0 * x + 1]
+    return [_wave(frequency * x - phase), 0 * x + 1]
 
 
 SAWTOOTH = Family(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from maml_cli.formulas.family import Distributions, Family
+from maml_cli.formulas.waves import mean_of_sine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,10 +16,8 @@ def _function(x: "Tensor", amplitude: "Tensor", frequency: "Tensor", phase: "Ten
 
 
 def _mean(x: "Tensor", distributions: Distributions) -> "Tensor":
-    """E[A] E[sin(f x - phase)] + E[offset]; of symmetric f and phase, the sine at their means times both dampings."""
-    amplitude, frequency, phase, offset = (distributions[name] for name in SINE.parameters)
-    wave = (frequency.mean * x - phase.mean).sin() * frequency.damping(x) * phase.damping(x.new_ones(()))
-    return amplitude.mean * wave + offset.mean
+    *wave, offset = (distributions[name] for name in SINE.parameters)
+    return mean_of_sine(x, *wave) + offset.mean
 
 
 def _features(x: "Tensor", frequency: "Tensor", **others: "Tensor") -> "Sequence[Tensor]":

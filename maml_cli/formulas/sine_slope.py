@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from maml_cli.formulas.distributions import Normal
 from maml_cli.formulas.family import Distributions, Family
+from maml_cli.formulas.waves import mean_of_sine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,10 +18,8 @@ def _function(
 
 
 def _mean(x: "Tensor", distributions: Distributions) -> "Tensor":
-    """The means of the line and of the sinusoid; see `sine`."""
-    slope, amplitude, frequency, phase, offset = (distributions[name] for name in SINE_SLOPE.parameters)
-    wave = (frequency.mean * x - phase.mean).sin() * frequency.damping(x) * phase.damping(x.new_ones(()))
-    return slope.mean * x + amplitude.mean * wave + offset.mean
+    slope, *wave, offset = (distributions[name] for name in SINE_SLOPE.parameters)
+    return slope.mean * x + mean_of_sine(x, *wave) + offset.mean
 
 
 def _features(x: "Tensor", frequency: "Tensor", **others: "Tensor") -> "Sequence[Tensor]":

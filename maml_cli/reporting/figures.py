@@ -25,6 +25,7 @@ from maml_cli.reporting.canvas import (
 from maml_cli.reporting.format import format_short, plural
 
 COLUMNS = 3
+SUPPORT_STYLE: dict[str, Any] = {"ms": 5, "mfc": "white", "mec": BLACK, "mew": 1.2, "zorder": 5}
 HEADROOM = 30
 """An axis of errors ends at this multiple of a baseline; errors that overflow leave it at the top."""
 ROUNDING_ERROR = 1e-12
@@ -54,13 +55,17 @@ def fit_figure(
         for step, style in fit_styles(show_steps, trained_steps):
             predictions = [*map(drawable, fit.predictions[step].tolist())]
             axis.plot(fit.x, predictions, label=step_label(step, trained_steps), **style)
-        points = {"ms": 5, "mfc": "white", "mec": BLACK, "mew": 1.2, "zorder": 5}
-        axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **points)
+        axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
         power = 2 if measure == "mse" else 1
         before, after = ((fit.predictions[step] - fit.truth).abs().pow(power).mean().item() for step in (0, -1))
         axis.set_title(f"{measure.upper()} {format_short(before)} → {format_short(after)}")
         axis.set_ylim(-limit, limit)
-    for axis in axes.flat[len(fits) :]:
+    return finish_panels(figure, axes, num_panels=len(fits), title=title)
+
+
+def finish_panels(figure: Figure, axes: Any, *, num_panels: int, title: str) -> Figure:
+    """`figure` with a title, labels, one legend, and the first `num_panels` of its `axes` (rows, columns) visible."""
+    for axis in axes.flat[num_panels:]:
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("x")

@@ -3,27 +3,24 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from maml_cli.adaptation import OwnFit, TableFit, TableSummary, band_over_seeds, own_fits
 from maml_cli.errors import printable
 from maml_cli.evaluation import TableSession, TrainedRun, range_warnings
 from maml_cli.reporting.canvas import (
-    BLACK,
     BLUE,
     ORANGE,
     Axes,
     Figure,
     drawable,
     label_text,
-    legend_below,
     new_figure,
     save_figure,
 )
 from maml_cli.reporting.documents import Document
-from maml_cli.reporting.figures import COLUMNS, fit_styles, step_label
+from maml_cli.reporting.figures import COLUMNS, SUPPORT_STYLE, finish_panels, fit_styles, step_label
 from maml_cli.reporting.format import format_number, format_short, plural
 from maml_cli.reporting.tables import new_console, new_table
 from maml_cli.runs import make_folder
@@ -37,7 +34,9 @@ MAX_NAME = 40
 def csv_header(steps: int, *, has_tasks: bool, num_seeds: int) -> str:
     """The first line of the predictions: task, x, y, y0, y1, ... after the inner steps, and the ends of the band."""
     names = [f"y{step}" for step in range(steps + 1)]
-    return _csv_line([*(["task"] if has_tasks else []), "x", "y", *names, *(["low", "high"] if num_seeds > 1 else [])])
+    return _csv_text(
+        [[*(["task"] if has_tasks else []), "x", "y", *names, *(["low", "high"] if num_seeds > 1 else [])]]
+    )
 
 
 def csv_rows(fit: TableFit, *, has_tasks: bool) -> str:
@@ -51,9 +50,7 @@ def csv_rows(fit: TableFit, *, has_tasks: bool) -> str:
     columns += [_formatted(step.tolist()) for step in predictions.mean(dim=1)]
     if predictions.shape[1] > 1:
         columns += [_formatted(end.tolist()) for end in band_over_seeds(predictions[-1])]
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(zip(*columns, strict=True))
-    return buffer.getvalue()
+    return _csv_text(zip(*columns, strict=True))
 
 
 def print_adapted(
@@ -125,15 +122,7 @@ def own_fit_figure(fits: Sequence[OwnFit], *, trained_steps: int, title: str) ->
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for axis, fit in zip(axes.flat, fits, strict=False):
         _draw_fit(axis, fit, trained_steps)
-    for axis in axes.flat[len(fits) :]:
-        axis.set_visible(False)
-    for axis in axes[-1]:
-        axis.set_xlabel("x")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("y")
-    figure.suptitle(title)
-    legend_below(figure, axes.flat[0], columns=6)
-    return figure
+    return finish_panels(figure, axes, num_panels=len(fits), title=title)
 
 
 def _draw_fit(axis: Axes, fit: OwnFit, trained_steps: int) -> None:
@@ -145,8 +134,7 @@ def _draw_fit(axis: Axes, fit: OwnFit, trained_steps: int) -> None:
         axis.plot(fit.x, [*map(drawable, fit.predictions[step])], label=step_label(step, trained_steps), **style)
     if fit.query_x:
         axis.plot(fit.query_x, fit.query_y, "x", color=ORANGE, ms=5, zorder=4, label="Query points")
-    points: dict[str, Any] = {"ms": 5, "mfc": "white", "mec": BLACK, "mew": 1.2, "zorder": 5}
-    axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **points)
+    axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
     before, after = map(format_short, fit.errors)
     axis.set_title(
         f"{label_text(fit.label, MAX_LABEL)}: {before} → {after}" if fit.label else f"MSE {before} → {after}"
@@ -182,7 +170,7 @@ def _formatted(values: Sequence[float]) -> list[str]:
     return [f"{value:.9g}" for value in values]
 
 
-def _csv_line(fields: Sequence[object]) -> str:
+def _csv_text(rows: Iterable[Sequence[object]]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(fields)
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()

@@ -1,13 +1,15 @@
 """Task families: distributions over functions, and the random streams that they are sampled from."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
 from torch import Generator, Tensor
 
 from maml_cli.core import Points, TaskBatch
+
+if TYPE_CHECKING:
+    from maml_cli.tasks.sampler import Sampler
 
 Range = tuple[float, float]
 """An interval (low, high); its ends may be equal."""
@@ -55,33 +57,6 @@ class SampledTasks(NamedTuple):
     functions: Any
 
 
-class TaskSampler(Protocol):
-    """A source of tasks; see Sampler for the arguments."""
-
-    @property
-    def num_parameters(self) -> int:
-        """Uniform numbers that determine the function of a task."""
-
-    def sample(
-        self,
-        generators: Sequence[Generator],
-        *,
-        num_tasks: int,
-        num_support: int,
-        num_query: int,
-        num_steps: int | None = None,
-        stratified: bool = False,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> SampledTasks:
-        """Draw `num_tasks` tasks for each run, one generator a run; with `num_steps`, those of several outer steps."""
-
-    def iter_blocks(
-        self, generators: Sequence[Generator], *, num_tasks: int, num_support: int, num_query: int
-    ) -> Iterator[SampledTasks]:
-        """Test tasks, in float64, a block of a few hundred at a time, in bounded memory."""
-
-
 class TaskFamily(Protocol):
     """A distribution over functions of one variable. Families are equal if their distributions are."""
 
@@ -98,7 +73,7 @@ class TaskFamily(Protocol):
         """The range of the noise-free targets."""
 
     @property
-    def sampler(self) -> TaskSampler:
+    def sampler(self) -> "Sampler":
         """The sampler of its tasks."""
 
     def baselines(self) -> Mapping[str, Baseline | Approximation | None]:

@@ -43,7 +43,7 @@ def progress(
     if quiet:
         yield lambda step, loss: None
         return
-    on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    on_terminal = _is_on_terminal()
     interval = SECONDS_BETWEEN_REDRAWS if on_terminal else SECONDS_BETWEEN_LINES
     bar = tqdm(
         initial=first_step,
@@ -89,7 +89,7 @@ def evaluation_progress(*, quiet: bool = False, clock: Callable[[], float] = tim
     if quiet:
         yield ignore_tasks
         return
-    on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    on_terminal = _is_on_terminal()
     interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BETWEEN_LINES
     shown, bar = clock(), None
 
@@ -123,7 +123,7 @@ def count_progress(
 ) -> Iterator[Callable[[int], None]]:
     """A function (number done) -> None that shows the progress of work whose end is not known, as `evaluation_progress`
     shows it."""
-    on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    on_terminal = _is_on_terminal()
     interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BETWEEN_LINES
     started = shown = clock()
     with tqdm(disable=not on_terminal, leave=False, dynamic_ncols=True, bar_format="{desc}") as bar:
@@ -141,6 +141,10 @@ def count_progress(
                 print_message(text)
 
         yield on_count
+
+
+def _is_on_terminal() -> bool:
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 def format_seconds(seconds: float) -> str:
