@@ -33,6 +33,7 @@ from maml_cli.dev.soak import (
     resume,
     sanitizers,
     signals,
+    targets,
     trained,
 )
 from maml_cli.dev.soak.attacks import ALONE, ATTACKS, AttackSource
@@ -73,7 +74,15 @@ def test_the_short_form_of_an_attack_tries_something_and_counts_no_fault(name: s
 def test_log_lines_that_a_resume_leaves_behind_are_changed_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kills between checkpoints leave lines after the newest one, which training would write a second time."""
+    """Kills between checkpoints, of which there is none before the last outer step, leave lines that training would
+    write a second time."""
+    rare = [
+        "--set=outer.steps=400",
+        "--set=run.eval_every=0",
+        "--set=run.log_every=1",
+        "--set=run.checkpoint_every=400",
+    ]
+    monkeypatch.setattr(targets, "SHORT", [*trained.SHORT, *rare])
     monkeypatch.setattr(directory, "truncate_lines", lambda file, *, up_to_step: None)
     assert _attack("kills", tmp_path, 0.02).changed > 0
 
