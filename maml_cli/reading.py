@@ -3,6 +3,7 @@
 Any file may be read: a FIFO that nothing writes to, a device without end and a file of gigabytes are refused at once.
 """
 
+import hashlib
 import os
 import select
 import stat
@@ -43,6 +44,18 @@ def read_if_exists(file: Path, *, limit: int) -> bytes | None:
     if len(data) > limit:
         raise FileError(_too_large(file, limit))
     return data
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 digest of a regular file of any size, in hexadecimal; raises FileError for any other file."""
+    try:
+        kind = kind_of(os.stat(file).st_mode)
+        if kind:
+            raise FileError(f"{file}: {kind}, not a regular file; give another")
+        with open(os.open(file, os.O_RDONLY | NONBLOCKING), "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"{file}: cannot be read: {reason(error)}") from None
 
 
 def read_file_or_pipe(file: Path, *, limit: int) -> bytes:

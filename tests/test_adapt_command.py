@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import maml_cli as maml
-from maml_cli.adaptation import table
+from maml_cli.tables import table
 from tests.conftest import ROOT, Cli
 
 XS = [-4.5 + index for index in range(10)]

@@ -198,6 +198,7 @@ def test_a_baseline_of_any_family_is_judged_by_its_predictor_for_each_measure() 
     class Family(NamedTuple):
         sampler: Any
         test_range: tuple[float, float] = (-5.0, 5.0)
+        grid_name: str = "grid"
 
         def baselines(self) -> Any:
             return {"above": lambda support, f: BaselinePredictors(lambda x: f(x) + 1, lambda x: f(x) + 2)}

@@ -184,8 +184,8 @@ def test_distributions_are_written_as_they_are_read(value: Any) -> None:
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ({"family": "waves"}, "sawtooth or mixture; a package that adds it is not installed, got 'waves'"),
-        ({"family": "lines"}, "tasks.family must be sine, line, .* or mixture; did you mean line., got 'lines'"),
+        ({"family": "waves"}, "sawtooth, mixture or data; a package that adds it is not installed, got 'waves'"),
+        ({"family": "lines"}, "tasks.family must be sine, line, .* or data; did you mean line., got 'lines'"),
         ({"family": "line", "parameters": {"slop": 1}}, "tasks.parameters has slop; there are slope, intercept in fam"),
         ({"family": "line", "parameters": {"slope": [2, 1]}}, "has slope, which must have its low end first"),
         ({"family": "line", "parameters": {"slope": "2"}}, r"has slope, which must be a number, \[low, high\], or"),
@@ -202,7 +202,7 @@ def test_distributions_are_written_as_they_are_read(value: Any) -> None:
         ({"family": "mixture", "mixture": [{"wight": 1}, {}]}, r"tasks.mixture\[0\].wight: unknown key"),
         ({"family": "mixture", "mixture": [{"weight": 0}, {}]}, r"tasks.mixture\[0\].weight must be greater than 0"),
         ({"family": "mixture", "mixture": [{}]}, "must have at least 2 items|at least 2 items"),
-        ({"family": "mixture", "mixture": [{}, {"family": "mixture"}]}, "tasks.mixture has a mixture inside"),
+        ({"family": "mixture", "mixture": [{}, {"family": "mixture"}]}, "tasks.mixture has mixture inside"),
         ({"family": "mixture", "mixture": [{}, {"parameters": {"x": 1}}]}, "tasks.mixture has x; there are amplitude"),
         ({"family": "mixture", "mixture": [{}, {}], "parameters": {"slope": 1}}, "tasks.parameters has no effect: the"),
         ({"noise": 1, "relative_noise": 1}, "tasks.relative_noise must be 0 where tasks.noise is not"),
@@ -238,13 +238,17 @@ def test_test_inputs_may_have_another_range_and_the_support_points_keep_theirs()
     for name in ("sine", "line"):
         tasks = Config.model_validate({"tasks": {"family": name, "test_x": [-5, 10]}}).tasks
         family = make_family(dict(tasks))
-        sizes = {"num_tasks": 30, "num_support": 40, "num_query": 40}
-        (block,) = family.sampler.iter_blocks([make_generator(0, "test")], **sizes)
+        sizes: Any = {"purpose": "test", "num_tasks": 30, "num_shots": 40, "num_grid": 7}
+        (block,) = family.sampler.iter_test_blocks([make_generator(0, "test")], **sizes)
         plain = make_family(dict(tasks.model_copy(update={"test_x": None})))
-        (same,) = plain.sampler.iter_blocks([make_generator(0, "test")], **sizes)
-        assert torch.equal(block.batch.support.x, same.batch.support.x)
-        torch.testing.assert_close(block.batch.query.x, (same.batch.query.x + 5) * 1.5 - 5)
-        assert block.batch.query.x.max() > 9 and family.test_range == (-5.0, 10.0)
+        (same,) = plain.sampler.iter_test_blocks([make_generator(0, "test")], **sizes)
+        assert torch.equal(block.points["support"].x, same.points["support"].x)
+        torch.testing.assert_close(block.points["query"].x, (same.points["query"].x + 5) * 1.5 - 5)
+        assert (
+            block.points["query"].x.max() > 9
+            and block.points["grid"].x.max() == 10
+            and family.test_range == (-5.0, 10.0)
+        )
 
 
 def test_a_fixed_set_of_tasks_has_that_many_functions_and_ever_new_points() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import maml_cli as maml
-from maml_cli.adaptation import Scaling, affine_map
 from maml_cli.errors import ConfigError, DataError
+from maml_cli.tasks import Scaling, affine_map
 
 X = [-4.0, -2.0, 0.0, 1.5, 3.0]
 Y = [0.3, -1.0, 0.5, 2.0, -0.7]

@@ -140,6 +140,15 @@ EXPECTED: dict[str, dict[str, Any]] = {
         }
         for shots in (5, 10)
     },
+    "own-curves": {
+        "tasks.family": "data",
+        "tasks.file": "configs/own-curves.csv",
+        "tasks.data.task": "station",
+        "tasks.data.x": "day",
+        "tasks.data.y": "celsius",
+        "tasks.num_support": 10,
+        "tasks.num_query": 20,
+    },
     "lab-fixed-alpha": LAB | {"inner.steps": 3, "inner.alpha.init": 0.03, "inner.alpha.learned": False},
     "lab-learned-alpha": LAB
     | {

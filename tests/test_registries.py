@@ -19,12 +19,14 @@ from maml_cli.core.network import INITIALIZERS
 from maml_cli.core.update_rules import ALPHA_GROUPINGS, ALPHA_SIGNS, EXTRAPOLATIONS, INNER_OPTIMIZERS
 from maml_cli.engines import ENGINES, OUTER_OPTIMIZERS, SCHEDULES, make_engine, unsupported
 from maml_cli.experiment import DTYPES, META_GRADIENTS, ORDERS, STRATIFIED, build_experiment
+from maml_cli.tasks.curves import NORMALISATIONS
 from maml_cli.training import init_state
 from tests.conformance import sample_batch
 
 # Field of the schema -> the tables with a row for each of its values.
 TABLES: dict[str, list[Mapping[str, Any]]] = {
     "tasks.query_sampling": [STRATIFIED],
+    "tasks.data.normalise": [NORMALISATIONS],
     "model.activation": [ACTIVATIONS, ACTIVATION_DERIVATIVES],
     "model.init": [INITIALIZERS],
     "inner.loss": [LOSSES, LOSS_DERIVATIVES],
@@ -81,7 +83,8 @@ def test_the_independent_check_shares_no_table_with_the_core() -> None:
 
 
 BY_ENGINES = ["inner.alpha.optimizer", "outer.optimizer", "outer.schedule", "run.engine"]
-BY_EXPERIMENT = [key for key in TABLES if key not in BY_ENGINES]
+BY_TABLES_OF_CURVES = ["tasks.data.normalise"]  # see tests/test_own_curves.py
+BY_EXPERIMENT = [key for key in TABLES if key not in [*BY_ENGINES, *BY_TABLES_OF_CURVES]]
 OF_CHECKS = {id(value) for module in (task_learner, torch_func) for value in vars(module).values()}
 BY_CHECKS = [key for key, tables in TABLES.items() if any(id(table) in OF_CHECKS for table in tables)]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from maml_cli.adaptation.arrays import Arrays, plain_labels, read_arrays, read_labelled, shared_by_tasks
 from maml_cli.adaptation.chunks import tasks_at_a_time
-from maml_cli.adaptation.scaling import Scaling
 from maml_cli.core import MetaParams, Points, expand_to_tasks, tensors
 from maml_cli.errors import DataError
 from maml_cli.experiment import Experiment
+from maml_cli.tasks import Scaling
 
 MAX_POINTS = 100_000
 """Largest number of support points of a task, as of `tasks.num_support`."""
@@ -26,12 +26,17 @@ class Learner(NamedTuple):
 
     experiment: its functions.
     meta_params: of the R seeds whose predictions are averaged.
-    scaling: from the user's units to those of the network.
+    scaling: from the user's units to those of the family.
     """
 
     experiment: Experiment
     meta_params: MetaParams
     scaling: Scaling = Scaling()
+
+    @property
+    def to_network(self) -> Scaling:
+        """The map from the user's units to those of the network."""
+        return self.experiment.family.scaling.after(self.scaling)
 
 
 class Fitted(NamedTuple):
@@ -118,7 +123,7 @@ class Fitted(NamedTuple):
     @torch.no_grad()
     def predictions(self, inputs: Arrays) -> Tensor:
         """Predictions of each seed after 0, 1, ..., S inner steps, (S + 1, R, N), for the N inputs of all B tasks."""
-        experiment, meta_params, scaling = self.learner
+        experiment, meta_params, scaling = self.learner.experiment, self.learner.meta_params, self.learner.to_network
         num_runs = len(tensors(meta_params)[0])
         predictions = torch.empty(self.num_steps + 1, num_runs, len(inputs.values), dtype=torch.float64)
         sizes = torch.stack([self.x.sizes, inputs.sizes], dim=1)

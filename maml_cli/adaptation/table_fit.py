@@ -10,9 +10,9 @@ from torch import Tensor
 
 from maml_cli.adaptation.arrays import Arrays
 from maml_cli.adaptation.fitted import MAX_POINTS, Fitted, Learner
-from maml_cli.adaptation.table import BLOCK_ROWS, PointTable, TableReader
 from maml_cli.core import tensors
 from maml_cli.errors import DataError, shorten
+from maml_cli.tables import BLOCK_ROWS, PointTable, TableReader
 from maml_cli.tasks import Range
 
 MAX_PREDICTIONS = 4_000_000

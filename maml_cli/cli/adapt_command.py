@@ -115,8 +115,8 @@ def adapt(
       maml adapt outputs/mine --data points.csv --range -5:5:100 --out fit.csv
       maml adapt outputs/mine --data days.csv --x hour --y celsius --task day
     """
-    from maml_cli.adaptation import Columns
     from maml_cli.evaluation import start_table
+    from maml_cli.tables import Columns
 
     if data is None:
         raise ConfigError("--data: missing; give a table with the columns x and y, or - for standard input")

@@ -69,6 +69,11 @@ PRESET_GROUPS = [
         ),
     ),
     PresetGroup(
+        "Your own curves",
+        "Trained on a table of curves; maml_cli/tasks/README.md walks through it.",
+        ("own-curves",),
+    ),
+    PresetGroup(
         "Exercises",
         "Few points, one task in each outer step and plain SGD. The losses that this exercise prints, 0.224 and 0.294 "
         "on average, show no adaptation: 0.2344 needs none. `maml eval` shows the loss before and after adaptation, "

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from maml_cli.config.constraint import Constraint, Violation
+from maml_cli.config.data_constraints import DATA_CONSTRAINTS
 from maml_cli.config.engine_support import ENGINE_CONSTRAINTS
 from maml_cli.config.family_constraints import FAMILY_CONSTRAINTS
 from maml_cli.config.numeric_constraints import NUMERIC_CONSTRAINTS
@@ -135,6 +136,7 @@ REPTILE_AND_JOINT = [
 
 CONSTRAINTS = [
     *FAMILY_CONSTRAINTS,
+    *DATA_CONSTRAINTS,
     *NUMERIC_CONSTRAINTS,
     *SIZE_CONSTRAINTS,
     *_without_effect(

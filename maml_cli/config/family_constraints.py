@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from maml_cli.config.constraint import Constraint
 from maml_cli.config.tasks_schema import Tasks
-from maml_cli.formulas import MIXTURE, find_family
+from maml_cli.formulas import DATA, MIXTURE, WITHOUT_FORMULA, find_family
 
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
@@ -20,7 +20,7 @@ def _uses_sine_keys(config: "Config") -> bool:
 def _parameter_problem(config: "Config") -> str:
     """The reason why `tasks.parameters` do not fit the family; empty if they do."""
     tasks = config.tasks
-    if not tasks.parameters:
+    if not tasks.parameters or tasks.family == DATA:
         return ""
     if tasks.family == MIXTURE:
         return "has no effect: the components in tasks.mixture have their own"
@@ -33,7 +33,7 @@ def _mixture_problem(config: "Config") -> str:
     if (tasks.family == MIXTURE) != (tasks.mixture is not None):
         return "must list the components of the mixture" if tasks.mixture is None else "needs tasks.family: mixture"
     for component in tasks.mixture or []:
-        problem = "has a mixture inside" if component.family == MIXTURE else ""
+        problem = f"has {component.family} inside, which is no formula" if component.family in WITHOUT_FORMULA else ""
         if problem := problem or _unknown(component.family, component.parameters):
             return problem
     return ""
@@ -50,7 +50,7 @@ def _unknown(family: str, parameters: dict[str, Any]) -> str:
 def _lacks_amplitude(config: "Config") -> bool:
     tasks = config.tasks
     names = [component.family for component in tasks.mixture or []] if tasks.family == MIXTURE else [tasks.family]
-    return any(name != MIXTURE and not find_family(name).amplitude for name in names)
+    return any(name not in WITHOUT_FORMULA and not find_family(name).amplitude for name in names)
 
 
 FAMILY_CONSTRAINTS = [
@@ -62,6 +62,8 @@ FAMILY_CONSTRAINTS = [
             lambda c: (
                 "has no effect beside tasks.parameters; write it there"
                 if c.tasks.family == "sine"
+                else "has no effect: the points are those of tasks.file"
+                if c.tasks.family == DATA
                 else f"has no effect on the family {c.tasks.family}; its parameters are in tasks.parameters"
             ),
         )

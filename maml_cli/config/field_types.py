@@ -10,7 +10,15 @@ from pydantic_core import PydanticCustomError
 from maml_cli.config.formatting import format_number
 from maml_cli.config.suggestions import suggest_value
 from maml_cli.errors import ConfigError
-from maml_cli.formulas import FAMILIES, MIXTURE, Distribution, as_distribution, family_names, find_family, to_plain
+from maml_cli.formulas import (
+    FAMILIES,
+    WITHOUT_FORMULA,
+    Distribution,
+    as_distribution,
+    family_names,
+    find_family,
+    to_plain,
+)
 
 MAX_SEEDS = 1024
 MAX_STEPS = 99_999_999
@@ -77,12 +85,12 @@ def _as_seeds(value: Any) -> Any:
 def _as_family(value: Any) -> str:
     if not isinstance(value, str):
         raise PydanticCustomError("range", "must be the name of a family, such as sine")
-    if value == MIXTURE:
+    if value in WITHOUT_FORMULA:
         return value
     try:
         find_family(value)
     except ConfigError as error:
-        close = suggest_value("tasks.family", value, [*family_names(), MIXTURE])
+        close = suggest_value("tasks.family", value, [*family_names(), *WITHOUT_FORMULA])
         hint = f"; did you mean {close}?" if close else "; a package that adds it is not installed"
         text = error.lines[0] + (hint if value not in family_names() else "")
         raise PydanticCustomError("range", "{text}", {"text": text}) from None
@@ -121,8 +129,11 @@ InputRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range
 FamilyName = Annotated[
     str,
     BeforeValidator(_as_family),
-    Takes(f"{', '.join(FAMILIES)}, {MIXTURE}, or the name of one that was added", (*FAMILIES, MIXTURE)),
+    Takes(
+        f"{', '.join([*FAMILIES, *WITHOUT_FORMULA])}, or the name of one that was added", (*FAMILIES, *WITHOUT_FORMULA)
+    ),
 ]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096), Takes("path of a file, or null")]
 Parameters = Annotated[
     dict[str, Any],
     BeforeValidator(_as_parameters),

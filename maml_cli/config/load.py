@@ -1,6 +1,7 @@
 """From a YAML file or a preset, and dotted overrides, to a checked `Config` that knows where each value came from."""
 
 import copy
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,17 @@ def _parse(content: bytes, path: Path, overrides: Sequence[str]) -> LoadedConfig
         for key, (mark, value_mark) in document.locations.items()
     }
     config, origins = _resolve(data, label, origins, overrides, problems)
-    return LoadedConfig(config, path.stem, origins)
+    return LoadedConfig(_with_table(config, path.parent), path.stem, origins)
+
+
+def _with_table(config: Config, folder: Path) -> Config:
+    """`config` with the path of its table as seen from the current directory; it may be relative to `folder`, that of
+    the config, or come with a preset."""
+    file = config.tasks.file
+    if file is None or os.path.exists(file):
+        return config
+    found = [path for parent in (folder, presets.directory()) if os.path.exists(path := parent / file)]
+    return override(config, [f"tasks.file={json.dumps(_relative(found[0]))}"], label="config") if found else config
 
 
 def override(config: Config, overrides: Sequence[str], *, label: str) -> Config:

@@ -5,10 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from maml_cli.config.data_schema import Data
 from maml_cli.config.field_types import (
     MAX_TARGET,
     AngleRange,
     FamilyName,
+    FilePath,
     InputRange,
     Parameters,
     Takes,
@@ -44,6 +46,12 @@ class Tasks(Section):
     frequency: AngleRange = Field((1.0, 1.0), description="angular frequency, in radians per unit of x")
     phase: AngleRange = Field((0.0, math.pi), description="phase in radians, subtracted: sin(frequency * x - phase)")
     offset: TargetRange = Field((0.0, 0.0), description="vertical offset, added to every target of a task")
+    file: FilePath | None = Field(
+        None,
+        description="table of curves for the family data: a row for each point; from the current directory, else from "
+        "that of the config",
+    )
+    data: Data = Field(Data(), description="columns, split and normalisation of the table")
     x: InputRange = Field((-5.0, 5.0), description="range of the inputs, which are uniform on it, and of the test grid")
     test_x: InputRange | None = Field(
         None, description="range of the test grid and of fresh points in evaluations; null: that of x"

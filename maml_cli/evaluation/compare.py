@@ -5,7 +5,7 @@ Shapes: B test tasks; errors are (B,), one number a task.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +18,10 @@ from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.run_evaluation import check_run_memory
 from maml_cli.evaluation.statistics import Errors, PointErrors, Statistic, statistic, summarise_runs
 from maml_cli.evaluation.trained_run import TrainedRun, last_inner_step
+from maml_cli.tasks import FUNCTION_GRID
 
-POINT_KEYS = ("num_support", "num_query", "query_sampling")
-"""Keys of the config's section `tasks` that describe the points of training and not the family."""
+POINT_KEYS = ("num_support", "num_query", "query_sampling", "file")
+"""Keys of the config's section `tasks` that describe the points of training or the place of a table, not the family."""
 
 
 class RunComparison(NamedTuple):
@@ -51,6 +52,7 @@ class Comparison(NamedTuple):
     seed: of the test tasks.
     measure: error of the differences, on the grid: `mae` if all runs were trained on L1, else `mse`.
     runs: in the order given.
+    grid_name: the points `grid` in words.
     """
 
     shots: int
@@ -58,6 +60,7 @@ class Comparison(NamedTuple):
     seed: int
     measure: str
     runs: list[RunComparison]
+    grid_name: str = FUNCTION_GRID
 
 
 def compare_runs(
@@ -94,7 +97,7 @@ def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int, on_
         first_errors = errors_at_step if first_errors is None else first_errors
         by_step = [summarise_runs(at_step, indices) for at_step in errors]
         compared.append(RunComparison(run.name, trained, step, len(indices), by_step, difference))
-    return Comparison(num_shots, protocol.num_tasks, protocol.seed, measure, compared)
+    return Comparison(num_shots, tasks.num_tasks, protocol.seed, measure, compared, tasks.family.grid_name)
 
 
 def _difference(errors: Tensor, first_errors: Tensor) -> Statistic:
@@ -112,11 +115,20 @@ def _common_shots(runs: Sequence[TrainedRun]) -> int:
 
 
 def _check_families(runs: Sequence[TrainedRun]) -> None:
-    first, expected = runs[0], to_dict(runs[0].config)["tasks"]
+    first, expected = runs[0], _family(runs[0])
     for run in runs[1:]:
-        for key, actual in to_dict(run.config)["tasks"].items():
-            if key not in POINT_KEYS and actual != expected[key]:
+        for key, actual in _family(run).items():
+            if actual != expected[key]:
                 raise ConfigError(
                     f"{run.checkpoint.label}: another family than {first.checkpoint.label}: tasks.{key} is {actual}, "
                     f"not {expected[key]}; with --any-family all are compared on the tasks of the first"
                 )
+
+
+def _family(run: TrainedRun) -> dict[str, Any]:
+    """The keys of the section `tasks` on which test tasks depend; curves may be normalised in different ways."""
+    tasks = to_dict(run.config)["tasks"]
+    measured = tasks["data"].pop("measured")
+    del tasks["data"]["normalise"]
+    keys = {key: value for key, value in tasks.items() if key not in POINT_KEYS}
+    return keys | {"data.measured.digest": measured and measured["digest"]}

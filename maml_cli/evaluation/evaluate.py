@@ -15,7 +15,7 @@ from maml_cli.evaluation.memory import chunk_size
 from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
 from maml_cli.evaluation.statistics import PointErrors, summarise_runs, summarise_tasks
 from maml_cli.experiment import Experiment
-from maml_cli.tasks import Approximation, Baseline, make_generator
+from maml_cli.tasks import FUNCTION_GRID, Approximation, Baseline, make_generator
 
 
 class Evaluation(NamedTuple):
@@ -32,6 +32,7 @@ class Evaluation(NamedTuple):
         is not known.
     notes: the difference of each baseline that was computed approximately, by name.
     by_seed: errors as in `steps` of each run trained side by side, without diverged runs, by its seed of training.
+    grid_name: the points `grid` in words.
     """
 
     shots: int
@@ -43,6 +44,7 @@ class Evaluation(NamedTuple):
     baselines: dict[str, PointErrors | None]
     notes: dict[str, str]
     by_seed: dict[int, list[PointErrors]]
+    grid_name: str = FUNCTION_GRID
 
 
 def evaluate(
@@ -84,6 +86,7 @@ def evaluate(
         },
         notes={name: baseline.note for name, baseline in baselines.items() if isinstance(baseline, Approximation)},
         by_seed=by_seed,
+        grid_name=test_tasks.family.grid_name,
     )
 
 
@@ -137,7 +140,8 @@ def adapted_errors(
         adapted = experiment.algorithm.unroll(initial(count), points["support"], steps)
         for errors_at_step, params in zip(errors[..., start : start + count, :], adapted, strict=True):
             for row, name in zip(errors_at_step, PointErrors._fields, strict=True):
-                row[:] = _mean_errors(residual(experiment.predict(params, points[name].x), points[name].y))
+                error = residual(experiment.predict(params, points[name].x), points[name].y)
+                row[:] = _mean_errors(error / experiment.family.scaling.y_factor)
         start += count
         on_count(start)
     return [dict(zip(PointErrors._fields, step, strict=True)) for step in errors]

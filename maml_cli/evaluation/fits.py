@@ -1,23 +1,38 @@
 """Fits: a learner's predictions for single test tasks, after each inner step, on a fine grid."""
 
+import math
 from typing import NamedTuple
 
 import torch
 
 from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, select_run
-from maml_cli.evaluation.held_out import Protocol, TaskBlock
+from maml_cli.evaluation.held_out import Protocol
 from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks
 from maml_cli.experiment import Experiment
+from maml_cli.tasks import TestBlock
+
+
+class OtherPoints(NamedTuple):
+    """The points of a curve without a formula that are not support points.
+
+    x, y: inputs and targets, (M,).
+    errors: of the predictions there after 0, 1, ..., S inner steps, (S + 1, M).
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    errors: torch.Tensor
 
 
 class TaskFit(NamedTuple):
     """Predictions for one task, after each inner step.
 
-    x: inputs of a fine grid, (points,).
-    truth: noise-free targets, (points,).
-    predictions: of the network after 0, 1, ..., S inner steps, (S + 1, points).
+    x: inputs of a fine grid, (N,).
+    truth: noise-free targets on the grid, (N,); NaN for a curve without a formula.
+    predictions: of the network after 0, 1, ..., S inner steps, (S + 1, N).
     support_x, support_y: the support points, (K,).
+    others: the other points of a curve; None where the truth is known.
     """
 
     x: torch.Tensor
@@ -25,6 +40,12 @@ class TaskFit(NamedTuple):
     predictions: torch.Tensor
     support_x: torch.Tensor
     support_y: torch.Tensor
+    others: OtherPoints | None = None
+
+    @property
+    def errors(self) -> torch.Tensor:
+        """Predictions less the truth on the grid, or less the targets of the other points, (S + 1, N or M)."""
+        return self.predictions - self.truth if self.others is None else self.others.errors
 
 
 @torch.no_grad()
@@ -49,17 +70,31 @@ def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> 
 
 
 def _fit_block(
-    experiment: Experiment, meta_params: MetaParams, block: TaskBlock, x: torch.Tensor, steps: int
+    experiment: Experiment, meta_params: MetaParams, block: TestBlock, x: torch.Tensor, steps: int
 ) -> list[TaskFit]:
-    support = block.points["support"]
+    support, others, functions = block.points["support"], block.points["grid"], block.functions
     count, num_points = num_tasks(support), len(x)
     grid = x.reshape(num_points, 1).expand(1, count, num_points, 1)
-    truth = block.functions(grid)
-    inputs = [experiment.network_inputs(points, block.functions) for points in (support, Points(grid, truth))]
-    on_support, on_grid = (Points(*(t.to(experiment.device, experiment.dtype) for t in points)) for points in inputs)
+    if is_known := callable(functions):
+        truth = functions(grid)
+        others = Points(truth[..., :0, :], truth[..., :0, :])
+    else:
+        truth = torch.full_like(grid, math.nan)
+    shown = Points(torch.cat([grid, others.x], dim=-2), torch.cat([truth, others.y], dim=-2))
+    inputs = [experiment.network_inputs(points, functions) for points in (support, shown)]
+    on_support, on_shown = (Points(*(t.to(experiment.device, experiment.dtype) for t in points)) for points in inputs)
     adapted = experiment.algorithm.unroll(expand_to_tasks(meta_params, count), on_support, steps)
-    predictions = torch.stack([experiment.predict(params, on_grid.x)[0, ..., 0] for params in adapted]).cpu().double()
+    outputs = torch.stack([experiment.predict(params, on_shown.x)[0, ..., 0] for params in adapted]).cpu().double()
+    predictions = experiment.family.scaling.y_to_user(outputs)  # (S + 1, B, N + M)
+    errors = predictions - shown.y[0, ..., 0]
     return [
-        TaskFit(x, truth[0, i, :, 0], predictions[:, i], support.x[0, i, :, 0], support.y[0, i, :, 0])
+        TaskFit(
+            x,
+            truth[0, i, :, 0],
+            predictions[:, i, :num_points],
+            support.x[0, i, :, 0],
+            support.y[0, i, :, 0],
+            None if is_known else OtherPoints(others.x[0, i, :, 0], others.y[0, i, :, 0], errors[:, i, num_points:]),
+        )
         for i in range(count)
     ]

@@ -6,11 +6,9 @@ Shapes: R runs, B tasks, K points, D inputs.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import torch
-
 from maml_cli.adaptation import chunks
 from maml_cli.core import Points, num_tasks
-from maml_cli.tasks import TaskFamily, make_generator
+from maml_cli.tasks import TaskFamily, TestBlock, make_generator
 
 NUM_GRID = 100
 """Points of the evaluation grid."""
@@ -31,18 +29,6 @@ class Protocol(NamedTuple):
     seed: int = 0
 
 
-class TaskBlock(NamedTuple):
-    """Some of the test tasks, in float64.
-
-    points: by name, each (R, B, K, 1): `grid`, NUM_GRID equally spaced inputs over the range of x, and `query`, K fresh
-        random inputs, both with noise-free targets; `support`, the points to adapt on, with the family's noise.
-    functions: the noise-free functions of the tasks.
-    """
-
-    points: dict[str, Points]
-    functions: Any
-
-
 class TestTasks(NamedTuple):
     """Test tasks as the random streams that they are sampled from, so that a million of them need no memory.
 
@@ -59,18 +45,15 @@ class TestTasks(NamedTuple):
     num_tasks: int
     num_shots: int
 
-    def iter_blocks(self) -> Iterator[TaskBlock]:
+    def iter_blocks(self) -> Iterator[TestBlock]:
         """The tasks in order, a block of a few hundred at a time: sampling is faster for many tasks."""
-        grid = torch.linspace(*self.family.test_range, NUM_GRID, dtype=torch.float64).reshape(NUM_GRID, 1)
-        for batch, functions in self.family.sampler.iter_blocks(
+        return self.family.sampler.iter_test_blocks(
             [make_generator(seed, self.purpose) for seed in self.seeds],
+            purpose=self.purpose,
             num_tasks=self.num_tasks,
-            num_support=self.num_shots,
-            num_query=self.num_shots,
-        ):
-            grid_x = grid.expand(*batch.support.x.shape[:2], NUM_GRID, 1)
-            points = {name: Points(x, functions(x)) for name, x in {"grid": grid_x, "query": batch.query.x}.items()}
-            yield TaskBlock(points | {"support": batch.support}, functions)
+            num_shots=self.num_shots,
+            num_grid=NUM_GRID,
+        )
 
     def iter_chunks(
         self, network_inputs: Callable[[Points, Any], Points], *, num_runs: int, chunk: int | None = None
@@ -94,12 +77,17 @@ def sample_test_tasks(family: TaskFamily, protocol: Protocol, num_shots: int) ->
     The functions are the same for every K. Support targets have the family's noise, if any; the targets that errors are
     measured against, on the grid and on K fresh points, have none.
     """
-    return TestTasks(family, (protocol.seed,), "test", protocol.num_tasks, num_shots)
+    return _held_out(family, (protocol.seed,), "test", protocol.num_tasks, num_shots)
 
 
 def sample_validation_tasks(family: TaskFamily, seeds: Sequence[int], *, num_tasks: int, num_shots: int) -> TestTasks:
     """Tasks for the evaluations during training, one set for each run by its seed; `sample_test_tasks` has none."""
-    return TestTasks(family, tuple(seeds), "validation", num_tasks, num_shots)
+    return _held_out(family, tuple(seeds), "validation", num_tasks, num_shots)
+
+
+def _held_out(family: TaskFamily, seeds: tuple[int, ...], purpose: str, num_tasks: int, num_shots: int) -> TestTasks:
+    """As many tasks as asked for, or all that there are; raises DataError for fewer than two."""
+    return TestTasks(family, seeds, purpose, family.sampler.num_test_tasks(purpose, num_tasks, num_shots), num_shots)
 
 
 def _chunk(points: Points, start: int, num_runs: int, chunk: int) -> Points:

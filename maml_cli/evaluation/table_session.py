@@ -4,21 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maml_cli.adaptation import (
-    Columns,
-    Grid,
-    Learner,
-    Scaling,
-    TableFit,
-    TableSummary,
-    affine_map,
-    iter_fits,
-    read_grid,
-    read_table,
-)
+from maml_cli.adaptation import Grid, Learner, TableFit, TableSummary, iter_fits, read_grid
 from maml_cli.errors import ConfigError
 from maml_cli.evaluation.trained_run import TrainedRun
-from maml_cli.tasks import Range
+from maml_cli.tables import Columns, read_table
+from maml_cli.tasks import Range, Scaling, affine_map
 
 
 class TableSession(NamedTuple):

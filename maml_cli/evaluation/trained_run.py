@@ -120,8 +120,9 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
             )
         if text.strip().startswith(("tasks.num_query", "tasks.query_sampling")):
             raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
+    changes = _table_changes(checkpoint, overrides)
     # Not the device of training: a run moves between machines, and its engine may not.
-    changes = [*overrides, "run.engine=auto", f"run.device={device or 'auto'}"]
+    changes += [*overrides, "run.engine=auto", f"run.device={device or 'auto'}"]
     config = override(checkpoint.config, changes, label=str(checkpoint.file))
     experiment = build_experiment(config, choose_device(config).device)
     try:
@@ -130,6 +131,23 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
         raise CheckpointError(f"{checkpoint.file}: {error}; take another checkpoint") from None
     name = str(path) if path.is_file() else checkpoint.label
     return TrainedRun(checkpoint, config, experiment, meta_params, name, tuple(overrides))
+
+
+def _table_changes(checkpoint: Checkpoint, overrides: Sequence[str]) -> list[str]:
+    """Changes that go with another table of curves; raises ConfigError for those that would mix up test and training
+    curves of the same table."""
+    if checkpoint.config.tasks.data.measured is None:
+        return []
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    has_table = "tasks.file" in keys
+    for text, key in zip(overrides, keys, strict=True):
+        if key.startswith(("tasks.data.normalise", "tasks.data.measured")):
+            raise ConfigError(f"--set {text}: the normalisation is that of the training curves, and stays")
+        if key.startswith("tasks.data") and not has_table:
+            raise ConfigError(
+                f"--set {text}: the test curves are those of the training; give another tasks.file as well"
+            )
+    return ["tasks.data.measured.digest=null"] if has_table else []
 
 
 def held_out_tasks(run: TrainedRun, protocol: Protocol) -> list[TestTasks]:

@@ -1,6 +1,7 @@
 """The composition root: from a Config to the functions and distributions of an experiment."""
 
 from maml_cli.experiment.build import DTYPES, STRATIFIED, Experiment, build_experiment
+from maml_cli.experiment.data import measure_data
 from maml_cli.experiment.differentiation import (
     META_GRADIENTS,
     ORDERS,
@@ -22,6 +23,7 @@ __all__ = [
     "build_experiment",
     "choose_device",
     "first_order_until",
+    "measure_data",
     "outer_step_work",
     "param_keys",
     "step_weights",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator
@@ -36,7 +36,7 @@ from maml_cli.experiment.sizes import param_keys
 from maml_cli.runs import check_tensors
 from maml_cli.tasks import (
     SampledTasks,
-    Sinusoids,
+    Scaling,
     TaskFamily,
     make_bank,
     make_family,
@@ -58,7 +58,7 @@ class Experiment(NamedTuple):
     sample: (generators of R runs, num_steps=, runs=) -> a TaskBatch of network inputs (R, B, K, D) and targets (R, B,
         K, 1), with an axis of outer steps in front where `num_steps` is given; `runs` are the indices of the runs, by
         default all.
-    network_inputs: (points, their functions) -> points as the network sees them; adds task parameters for an oracle.
+    network_inputs: (points, their functions) -> points in the units of the network, with task parameters for an oracle.
     predict: (params, inputs) -> predictions.
     loss: mean loss of each task, in the inner and in the outer loop.
     algorithm: initial meta-parameters, inner loop and meta-gradient.
@@ -73,7 +73,7 @@ class Experiment(NamedTuple):
 
     family: TaskFamily
     sample: Callable[..., TaskBatch]
-    network_inputs: Callable[[Points, Sinusoids], Points]
+    network_inputs: Callable[[Points, Any], Points]
     predict: Predict
     loss: TaskLoss
     algorithm: Algorithm
@@ -113,7 +113,6 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     Raises NotImplementedError for a value that the schema accepts and a table lacks.
     """
     model, alpha, inner = config.model, config.inner.alpha, config.inner
-    network_inputs = with_task_parameters if model.oracle else lambda points, functions: points
     predict = partial(
         mlp, activation=lookup(ACTIVATIONS, model.activation, "model.activation", "core.network.ACTIVATIONS")
     )
@@ -129,11 +128,12 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
     family = make_family(dict(config.tasks))
+    network_inputs = with_task_parameters if model.oracle else partial(_to_network, family.scaling)
     bank = cache(partial(_bank, config, family))
     dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.build.DTYPES")
     return Experiment(
         family=family,
-        sample=partial(_sample, _sampler(config, family, device, dtype), network_inputs, bank),
+        sample=partial(_sample, _sampler(config, family), network_inputs, bank, device, dtype),
         network_inputs=network_inputs,
         predict=predict,
         loss=loss,
@@ -165,9 +165,12 @@ def _initializer(config: Config) -> Callable[..., Params]:
     )
 
 
-def _sampler(
-    config: Config, family: TaskFamily, device: torch.device | str, dtype: torch.dtype
-) -> Callable[..., SampledTasks]:
+def _to_network(scaling: Scaling, points: Points, functions: Any) -> Points:
+    """Points of a family in the units of the network."""
+    return Points(scaling.x_to_network(points.x), scaling.y_to_network(points.y)) if scaling != Scaling() else points
+
+
+def _sampler(config: Config, family: TaskFamily) -> Callable[..., SampledTasks]:
     tasks = config.tasks
     return partial(
         family.sampler.sample,
@@ -175,8 +178,7 @@ def _sampler(
         num_support=tasks.num_support,
         num_query=tasks.num_query,
         stratified=lookup(STRATIFIED, tasks.query_sampling, "tasks.query_sampling", "experiment.build.STRATIFIED"),
-        dtype=dtype,
-        device=device,
+        dtype=torch.float64,
     )
 
 
@@ -190,8 +192,10 @@ def _bank(config: Config, family: TaskFamily) -> torch.Tensor | None:
 
 def _sample(
     sample: Callable[..., SampledTasks],
-    network_inputs: Callable[[Points, Sinusoids], Points],
+    network_inputs: Callable[[Points, Any], Points],
     make_bank_once: Callable[[], torch.Tensor | None],
+    device: torch.device | str,
+    dtype: torch.dtype,
     generators: Sequence[Generator],
     *,
     num_steps: int | None = None,
@@ -200,7 +204,8 @@ def _sample(
     bank = make_bank_once()  # not before the first tasks of a training: evaluations need none
     of_runs = {} if bank is None else {"bank": bank if runs is None else bank[[*runs]]}
     batch, functions = sample(generators, num_steps=num_steps, **of_runs)
-    return TaskBatch(*(network_inputs(points, functions) for points in batch))
+    inputs = (network_inputs(points, functions) for points in batch)
+    return TaskBatch(*(Points(*(tensor.to(device, dtype) for tensor in points)) for points in inputs))
 
 
 def _update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:

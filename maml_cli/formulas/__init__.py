@@ -5,11 +5,21 @@ No module here imports PyTorch: formulas use the methods of the tensors that the
 
 from maml_cli.formulas.distributions import Distribution, Normal, Uniform, as_distribution, is_constant, to_plain
 from maml_cli.formulas.family import Distributions, Family
-from maml_cli.formulas.registry import FAMILIES, MIXTURE, family_names, find_family, register_family
+from maml_cli.formulas.registry import (
+    DATA,
+    FAMILIES,
+    MIXTURE,
+    WITHOUT_FORMULA,
+    family_names,
+    find_family,
+    register_family,
+)
 
 __all__ = [
+    "DATA",
     "FAMILIES",
     "MIXTURE",
+    "WITHOUT_FORMULA",
     "Distribution",
     "Distributions",
     "Family",

@@ -39,6 +39,10 @@ FAMILIES: dict[str, Family] = {
 """Values of `tasks.family` with parameters. A new family is a module with a Family and a row here."""
 MIXTURE = "mixture"
 """The family of `tasks.mixture`."""
+DATA = "data"
+"""The family of the curves in `tasks.file`."""
+WITHOUT_FORMULA = (MIXTURE, DATA)
+"""Families that are no formulas."""
 
 _registered: dict[str, Family] = {}
 
@@ -48,15 +52,15 @@ def register_family(name: str, family: Family) -> None:
 
     Raises ConfigError for a name that is taken or that is none, and for a family that is not complete.
     """
-    if not name.isidentifier() or name in (*FAMILIES, MIXTURE):
-        reason = "is taken" if name in (*FAMILIES, MIXTURE) else "must be letters, digits and underscores"
+    if not name.isidentifier() or name in (*FAMILIES, *WITHOUT_FORMULA):
+        reason = "is taken" if name in (*FAMILIES, *WITHOUT_FORMULA) else "must be letters, digits and underscores"
         raise ConfigError(f"family {name!r}: the name {reason}; choose another")
     _check(name, family)
     _registered[name] = family
 
 
 def family_names() -> list[str]:
-    """The names of all families that configs can name on this machine, but for the mixture."""
+    """The names of all formulas that configs can name on this machine."""
     return [*FAMILIES, *_registered, *(name for name in _entry_points() if name not in FAMILIES)]
 
 
@@ -67,7 +71,7 @@ def find_family(name: str) -> Family:
         return family
     points = _entry_points()
     if name not in points:
-        raise ConfigError(f"must be {', '.join(family_names())} or {MIXTURE}")
+        raise ConfigError(f"must be {', '.join([*family_names(), MIXTURE])} or {DATA}")
     try:
         loaded = points[name].load()
     except Exception as error:  # the package is not ours

@@ -35,6 +35,8 @@ BASELINES: dict[str, tuple[str, str, Any]] = {
     "zero": ("Predict zero", GREY, ":"),
     "best_unadapted": ("Best without adapting", PURPLE, "-."),
     "least_squares": ("Least-squares oracle", GREEN, (0, (1, 1))),
+    "mean_curve": ("Mean curve", PURPLE, "-."),
+    "least_squares_sinusoid": ("Least-squares sinusoid", GREEN, (0, (1, 1))),
 }
 """Baselines that are drawn: key in `Evaluation.baselines` -> name, colour and dash of a horizontal line."""
 
@@ -49,18 +51,32 @@ def fit_figure(
     rows = math.ceil(len(fits) / COLUMNS)
     figure = new_figure(3.1 * COLUMNS, 2.3 * rows + 1.0)
     axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
-    limit = 1.3 * max(float(fit.truth.abs().max()) for fit in fits) + 0.1
+    limits = _fit_limits(fits)
     for axis, fit in zip(axes.flat, fits, strict=False):
-        axis.plot(fit.x, fit.truth, color=PALE_GREY, lw=4.0, label="Truth")  # wide: visible below a perfect fit
+        if fit.others is None:
+            axis.plot(fit.x, fit.truth, color=PALE_GREY, lw=4.0, label="Truth")  # wide: visible below a perfect fit
+        else:
+            axis.plot(fit.others.x, fit.others.y, "o", color=PALE_GREY, ms=3, label="Other points")
         for step, style in fit_styles(show_steps, trained_steps):
             predictions = [*map(drawable, fit.predictions[step].tolist())]
             axis.plot(fit.x, predictions, label=step_label(step, trained_steps), **style)
         axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
         power = 2 if measure == "mse" else 1
-        before, after = ((fit.predictions[step] - fit.truth).abs().pow(power).mean().item() for step in (0, -1))
+        before, after = (fit.errors[step].abs().pow(power).mean().item() for step in (0, -1))
         axis.set_title(f"{measure.upper()} {format_short(before)} → {format_short(after)}")
-        axis.set_ylim(-limit, limit)
+        axis.set_ylim(*limits)
     return finish_panels(figure, axes, num_panels=len(fits), title=title)
+
+
+def _fit_limits(fits: Sequence[TaskFit]) -> tuple[float, float]:
+    """The range of y: symmetric around zero for functions, that of the points for curves without a formula."""
+    others = [fit.others.y for fit in fits if fit.others is not None]
+    if others:
+        points = [value for values in [*others, *(fit.support_y for fit in fits)] for value in values.tolist()]
+        margin = 0.15 * (max(points) - min(points)) + 1e-9
+        return drawable(min(points) - margin), drawable(max(points) + margin)
+    limit = 1.3 * max(float(fit.truth.abs().max()) for fit in fits) + 0.1
+    return -limit, limit
 
 
 def finish_panels(figure: Figure, axes: Any, *, num_panels: int, title: str) -> Figure:
@@ -100,7 +116,7 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     side = "right" if steps > len(evaluation.steps) / 2 else "left"
     text: dict[str, Any] = {"ha": side, "va": "top", "fontsize": 8, "transform": axis.get_xaxis_transform()}
     axis.text(steps, 0.99, f" Trained for {steps} ", **text)
-    axis.set(xlabel="Inner steps", ylabel=f"{measure.upper()} on the 100-point grid (log scale)", title=title)
+    axis.set(xlabel="Inner steps", ylabel=f"{measure.upper()} on the {evaluation.grid_name} (log scale)", title=title)
     integer_axis(axis)
     scale = _grid(evaluation.baselines.get("zero") or evaluation.random_init[0], measure).mean
     log_axis(axis, top=HEADROOM * max(scale, 1e-9))
@@ -121,7 +137,9 @@ class Curve(NamedTuple):
     ringed_step: int
 
 
-def curves_figure(curves: Sequence[Curve], *, measure: str, ringed: str, title: str) -> Figure:
+def curves_figure(
+    curves: Sequence[Curve], *, measure: str, ringed: str, title: str, grid_name: str = "100-point grid"
+) -> Figure:
     """Errors of several learners against inner steps, on a log axis; `ringed` says which inner steps have a ring."""
     figure = new_figure(6.4, 4.4 + 0.2 * math.ceil(len(curves) / 2))
     axis = figure.subplots()
@@ -130,7 +148,7 @@ def curves_figure(curves: Sequence[Curve], *, measure: str, ringed: str, title: 
         ringed_error = drawable(curve.values[curve.ringed_step].mean)
         axis.plot([curve.ringed_step], [ringed_error], "o", ms=11, mfc="none", mec=style["color"], mew=1.4)
     axis.set(xlabel=f"Inner steps (ringed: {ringed})", title=title)
-    axis.set_ylabel(f"{measure.upper()} on the 100-point grid (log scale)")
+    axis.set_ylabel(f"{measure.upper()} on the {grid_name} (log scale)")
     integer_axis(axis)
     initial = [error for curve in curves if (error := drawable(curve.values[0].mean)) > 0]
     if initial:

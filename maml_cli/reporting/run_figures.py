@@ -106,14 +106,16 @@ def draw_comparison(comparisons: Sequence[Comparison], out: Path) -> list[Path]:
             for run in comparison.runs
         ]
         title = f"{plural(comparison.num_tasks, 'test task')}, K = {comparison.shots}, 95 % intervals"
-        files.append(draw_curves(curves, file, measure=comparison.measure, ringed="as compared", title=title))
+        options = {"measure": comparison.measure, "ringed": "as compared", "title": title}
+        files.append(draw_curves(curves, file, **options, grid_name=comparison.grid_name))
     return files
 
 
-def draw_curves(curves: Sequence[Curve], file: Path, *, measure: str, ringed: str, title: str) -> Path:
-    """Draw the errors of several learners against inner steps to `file`; see `figures.curves_figure`."""
+def draw_curves(curves: Sequence[Curve], file: Path, **options: str) -> Path:
+    """Draw the errors of several learners against inner steps to `file`; the options are those of
+    `figures.curves_figure`."""
     make_folder(file.parent)
-    return save_figure(lambda: figures.curves_figure(curves, measure=measure, ringed=ringed, title=title), file)
+    return save_figure(lambda: figures.curves_figure(curves, **options), file)
 
 
 def draw_growth(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
@@ -138,7 +140,8 @@ def fit(request: FigureRequest) -> Figure:
     if request.show_steps and max(request.show_steps) > steps:
         raise ConfigError(f"--show-steps {max(request.show_steps)}: must be at most {steps}, the --steps to adapt")
     default = {step for step in (0, 1, trained, steps) if step <= steps}
-    title = f"{_name(run)}: six test tasks, K = {len(fits[0].support_x)}, {plural(steps, 'inner step')}"
+    num_shots = len(fits[0].support_x)
+    title = f"{_name(run)}: {plural(len(fits), 'test task')}, K = {num_shots}, {plural(steps, 'inner step')}"
     return figures.fit_figure(
         fits,
         show_steps=sorted(set(request.show_steps) or default),

@@ -24,6 +24,8 @@ BASELINES = {
     "best_unadapted": "best unadapted",
     "least_squares": "least squares",
     "least_squares_any_frequency": "any frequency",
+    "mean_curve": "mean curve",
+    "least_squares_sinusoid": "sinusoid",
 }
 """Rows of the baselines without inner steps; one that does not apply to the task family is None and has no row."""
 
@@ -66,7 +68,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
             f"\nK = {comparison.shots}, the same {plural(comparison.num_tasks, 'test task')} "
             f"(seed {comparison.seed}) for all"
         )
-        console.print(f"{MEASURES[comparison.measure]} error on the 100-point grid")
+        console.print(f"{MEASURES[comparison.measure]} error on the {comparison.grid_name}")
         console.print(_comparison_table(comparison))
     runs = [run for comparison in comparisons for run in comparison.runs]
     console.print("mean ± 95 % interval over tasks; differences task by task")
@@ -94,7 +96,7 @@ def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
         return _statistic(errors, measure)
 
     columns = [
-        ErrorColumn("100-point grid", lambda errors: _interval(statistic(errors.grid))),
+        ErrorColumn(evaluation.grid_name, lambda errors: _interval(statistic(errors.grid))),
         ErrorColumn("median", lambda errors: format_number(statistic(errors.grid).median)),
         ErrorColumn(f"{evaluation.shots} fresh points", lambda errors: _interval(statistic(errors.query))),
         ErrorColumn("support", lambda errors: format_number(statistic(errors.support).mean)),

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maml_cli.formulas import MIXTURE, find_family
+from maml_cli.formulas import DATA, MIXTURE, find_family
+from maml_cli.tasks.data_family import DataFamily
 from maml_cli.tasks.family import TaskFamily
 from maml_cli.tasks.parametric_family import Component, ParametricFamily
 from maml_cli.tasks.sine_family import SineFamily
@@ -13,6 +14,8 @@ def make_family(tasks: Mapping[str, Any]) -> TaskFamily:
     """The family that the values of the section `tasks` describe; raises ConfigError for a name without a family."""
     if tasks["family"] == "sine" and not tasks["parameters"]:
         return SineFamily.from_values(tasks)
+    if tasks["family"] == DATA:
+        return DataFamily.from_values(tasks)
     if tasks["family"] == MIXTURE:
         components = [_component(entry.family, entry.parameters, entry.weight) for entry in tasks["mixture"]]
     else:

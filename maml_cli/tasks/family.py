@@ -1,15 +1,14 @@
 """Task families: distributions over functions, and the random streams that they are sampled from."""
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Generator, Tensor
 
 from maml_cli.core import Points, TaskBatch
-
-if TYPE_CHECKING:
-    from maml_cli.tasks.sampler import Sampler
+from maml_cli.tasks.scaling import Scaling
 
 Range = tuple[float, float]
 """An interval (low, high); its ends may be equal."""
@@ -57,6 +56,50 @@ class SampledTasks(NamedTuple):
     functions: Any
 
 
+class TestBlock(NamedTuple):
+    """Some test tasks, in float64.
+
+    points: by name, each (R, B, K, 1): `support`, the points to adapt on; `grid`, points over the whole range of x, and
+        `query`, up to K further points, on which predictions are judged.
+    functions: of the tasks, in the family's own type.
+    """
+
+    points: dict[str, Points]
+    functions: Any
+
+
+class TaskSampler(Protocol):
+    """A sampler of training tasks, by random numbers from one generator for each of R runs, and of test tasks."""
+
+    @property
+    def num_parameters(self) -> int:
+        """P, the uniform numbers that determine a task of a fixed set."""
+
+    def sample(
+        self,
+        generators: Sequence[Generator],
+        *,
+        num_tasks: int,
+        num_support: int,
+        num_query: int,
+        num_steps: int | None = None,
+        stratified: bool = False,
+        bank: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> SampledTasks:
+        """`num_tasks` training tasks for each run; with `num_steps`, those of several outer steps."""
+
+    def num_test_tasks(self, purpose: str, num_tasks: int, num_shots: int) -> int:
+        """The test tasks with `num_shots` support points that there are, at most `num_tasks`; raises DataError for
+        fewer than two. `purpose` is `test` or `validation`."""
+
+    def iter_test_blocks(
+        self, generators: Sequence[Generator], *, purpose: str, num_tasks: int, num_shots: int, num_grid: int
+    ) -> Iterator[TestBlock]:
+        """`num_tasks` test tasks in order, a block of a few hundred at a time, with `num_shots` support points each.
+        The grid of a function has `num_grid` points."""
+
+
 class TaskFamily(Protocol):
     """A distribution over functions of one variable. Families are equal if their distributions are."""
 
@@ -73,8 +116,16 @@ class TaskFamily(Protocol):
         """The range of the noise-free targets."""
 
     @property
-    def sampler(self) -> "Sampler":
+    def sampler(self) -> TaskSampler:
         """The sampler of its tasks."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """The map from the family's units to those of the network; predictions are mapped back."""
+
+    @property
+    def grid_name(self) -> str:
+        """The points `grid` of a test block in words, for the heading of a table."""
 
     def baselines(self) -> Mapping[str, Baseline | Approximation | None]:
         """Predictors without meta-learning, by name; None for a baseline that this family's ranges make pointless or

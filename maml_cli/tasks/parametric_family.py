@@ -12,7 +12,8 @@ from torch import Tensor
 from maml_cli.formulas import Distribution, Family
 from maml_cli.tasks import parametric_baselines
 from maml_cli.tasks.family import Approximation, Baseline, Range
-from maml_cli.tasks.sampler import Sampler
+from maml_cli.tasks.sampler import FUNCTION_GRID, Sampler
+from maml_cli.tasks.scaling import Scaling
 
 
 class Component(NamedTuple):
@@ -87,6 +88,16 @@ class ParametricFamily(NamedTuple):
     def kinds(self) -> list[str]:
         """The names of the components of a mixture; none for a single one."""
         return [component.name for component in self.components] if len(self.components) > 1 else []
+
+    @property
+    def scaling(self) -> Scaling:
+        """None: networks take x and y as they are."""
+        return Scaling()
+
+    @property
+    def grid_name(self) -> str:
+        """The points `grid` of a test block."""
+        return FUNCTION_GRID
 
     @property
     def sampler(self) -> Sampler:

@@ -11,8 +11,10 @@ import torch
 from torch import Generator, Tensor
 
 from maml_cli.core import Points, TaskBatch
-from maml_cli.tasks.family import Range, SampledTasks
+from maml_cli.tasks.family import Range, SampledTasks, TestBlock
 
+FUNCTION_GRID = "100-point grid"
+"""The heading of the errors on the grid of a function."""
 BLOCK = 400
 """Tasks of a block; the last block has up to twice as many. torch.randn fills its values in groups of 16 and redraws
 the last group of a call if that is not full: blocks are whole groups, so that they have the noise of a single call."""
@@ -50,11 +52,10 @@ class Sampler(NamedTuple):
         stratified: bool = False,
         bank: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
     ) -> SampledTasks:
         """Draw `num_tasks` tasks for each run, one generator a run; with `num_steps`, those of several outer steps.
 
-        Everything is drawn in float64 on the CPU, so that `dtype` and `device` change the arithmetic and not the tasks.
+        Everything is drawn in float64 on the CPU, so that `dtype` changes the arithmetic and not the tasks.
         The parameters are drawn before the points, so that K changes the points and not the functions. Several steps at
         once are the same tasks as one step after the other. With `stratified`, the range of x is cut into `num_query`
         equal strata and each stratum has one query point, uniform on it. With `bank`, uniform numbers (R, N, P), a task
@@ -76,8 +77,24 @@ class Sampler(NamedTuple):
         if num_steps is None:
             parameters, x, normal = parameters[0], x[0], normal[0]
         batch, functions = self._tasks(parameters, _scale(x, self.x), normal, num_support=num_support)
-        batch = TaskBatch(*(Points(*(tensor.to(device, dtype) for tensor in points)) for points in batch))
-        return SampledTasks(batch, functions)
+        return SampledTasks(
+            TaskBatch(*(Points(*(tensor.to(dtype) for tensor in points)) for points in batch)), functions
+        )
+
+    def num_test_tasks(self, purpose: str, num_tasks: int, num_shots: int) -> int:
+        """As many as are asked for: there are always new ones."""
+        return num_tasks
+
+    def iter_test_blocks(
+        self, generators: Sequence[Generator], *, purpose: str, num_tasks: int, num_shots: int, num_grid: int
+    ) -> Iterator[TestBlock]:
+        """Test tasks with noise-free targets on `num_grid` equally spaced inputs and on K fresh random ones."""
+        grid = torch.linspace(*self.test_x, num_grid, dtype=torch.float64).reshape(num_grid, 1)
+        blocks = self.iter_blocks(generators, num_tasks=num_tasks, num_support=num_shots, num_query=num_shots)
+        for batch, functions in blocks:
+            grid_x = grid.expand(*batch.support.x.shape[:2], num_grid, 1)
+            points = {name: Points(x, functions(x)) for name, x in {"grid": grid_x, "query": batch.query.x}.items()}
+            yield TestBlock(points | {"support": batch.support}, functions)
 
     def iter_blocks(
         self, generators: Sequence[Generator], *, num_tasks: int, num_support: int, num_query: int

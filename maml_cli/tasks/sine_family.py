@@ -7,7 +7,8 @@ from torch import Tensor
 
 from maml_cli.tasks import sinusoid_baselines
 from maml_cli.tasks.family import Approximation, Baseline, Range
-from maml_cli.tasks.sampler import Sampler
+from maml_cli.tasks.sampler import FUNCTION_GRID, Sampler
+from maml_cli.tasks.scaling import Scaling
 from maml_cli.tasks.sinusoids import Sinusoids
 
 
@@ -45,6 +46,16 @@ class SineFamily(NamedTuple):
         """The range of the noise-free targets."""
         largest = max(map(abs, self.amplitude))
         return self.offset[0] - largest, self.offset[1] + largest
+
+    @property
+    def scaling(self) -> Scaling:
+        """None: networks take x and y as they are."""
+        return Scaling()
+
+    @property
+    def grid_name(self) -> str:
+        """The points `grid` of a test block."""
+        return FUNCTION_GRID
 
     @property
     def sampler(self) -> Sampler:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from maml_cli.config import Config, load_config
 from maml_cli.engines import choose_engine
 from maml_cli.errors import ConfigError, FileError
-from maml_cli.experiment import build_experiment, choose_device
+from maml_cli.experiment import build_experiment, choose_device, measure_data
 from maml_cli.runs import (
     OUTPUTS,
     Checkpoint,
@@ -110,8 +110,9 @@ def _plan_from_options(
     loaded = load_config(source or "quickstart", settings)
     if shared:
         loaded = load_config(source or "quickstart", [*settings, *shared_settings(loaded.config)])
-    run, checkpoint, warnings = _find_unfinished(loaded.config, out) if resume else (None, None, ())
-    plan = _plan(loaded.config, loaded.name, out=out, resumed_run=run, checkpoint=checkpoint)
+    config = measure_data(loaded.config)
+    run, checkpoint, warnings = _find_unfinished(config, out) if resume else (None, None, ())
+    plan = _plan(config, loaded.name, out=out, resumed_run=run, checkpoint=checkpoint)
     return plan._replace(warnings=warnings)
 
 

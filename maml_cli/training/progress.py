@@ -92,9 +92,15 @@ def evaluation_progress(*, quiet: bool = False, clock: Callable[[], float] = tim
     on_terminal = _is_on_terminal()
     interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BETWEEN_LINES
     shown, bar = clock(), None
+    ended: float | None = clock()
 
     def on_tasks(predictor: str, done: int, total: int) -> None:
-        nonlocal shown, bar, interval
+        nonlocal shown, bar, interval, ended
+        if ended is not None:
+            shown += clock() - ended  # outer steps between two evaluations do not count
+            ended = None
+        if done == total:
+            ended = clock()
         if bar is not None and (done == total or bar.desc != f"{predictor}: "):
             bar.close()
             bar = None

@@ -2,6 +2,7 @@
 
 from maml_cli.config import Config, layer_widths, num_params
 from maml_cli.runtime import Choice
+from maml_cli.tasks import read_curves, source_of
 from maml_cli.training.processes import Processes
 from maml_cli.training.sharing import idle_processes
 
@@ -13,6 +14,7 @@ def training_summary(config: Config, device: Choice, engine: Choice) -> list[str
     return [
         f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
         f"{tasks.num_support} support and {tasks.num_query} query points each",
+        *_curves_in_words(config),
         f"network  {'-'.join(map(str, layer_widths(config)))} {config.model.activation}, "
         f"{num_params(config):,} parameters, {_seeds_in_words(config)}",
         f"inner    {inner.steps} inner step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
@@ -22,6 +24,19 @@ def training_summary(config: Config, device: Choice, engine: Choice) -> list[str
         f"device   {device.name} ({device.reason}), {threads}",
         f"engine   {engine.name} ({engine.reason})",
     ]
+
+
+def _curves_in_words(config: Config) -> list[str]:
+    """A line with the numbers of curves of the user's own; none for families of functions."""
+    tasks = config.tasks
+    if tasks.data.measured is None:
+        return []
+    curves = read_curves(source_of(dict(tasks)), tasks.data.measured.digest)
+    num_points = tasks.num_support + tasks.num_query
+    held_out = f"{len(curves.indices('validation'))} for validation, {len(curves.indices('test'))} for the test"
+    training, usable = (len(curves.indices("train", num_points=number)) for number in (1, num_points))
+    short = f", of which {training - usable} are left out: fewer than {num_points} points" if usable < training else ""
+    return [f"curves   {tasks.file}: {training} for training{short}; {held_out}"]
 
 
 def sharing_summary(config: Config, processes: Processes) -> list[str]:

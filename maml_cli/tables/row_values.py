@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from maml_cli.adaptation.text_rows import Row
 from maml_cli.errors import DataError, shorten
+from maml_cli.tables.text_rows import Row
 
 MAX_QUOTED = 40
 """Characters of a value that a message quotes."""

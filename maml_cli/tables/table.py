@@ -4,7 +4,7 @@ A table is read in blocks, so that memory is bounded; a block has all points of 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.adaptation.row_values import are_numbers, parse_numbers, quoted, width_problem
-from maml_cli.adaptation.text_rows import Row, TextRows, open_rows
 from maml_cli.errors import DataError, shorten
+from maml_cli.tables.row_values import are_numbers, parse_numbers, quoted, width_problem
+from maml_cli.tables.text_rows import Row, TextRows, open_rows
 
 BLOCK_ROWS = 500_000
 """Rows of a block; within it, the rows of a task may be in any order."""
@@ -22,8 +22,8 @@ ROWS_AT_A_TIME = 20_000
 """Rows that are converted at a time."""
 MAX_TASK_ROWS = 200_000
 """Largest number of rows of a task."""
-USES = {"support": False, "train": False, "query": True, "test": True}
-"""Values of the column `split`: whether the point is a query point."""
+USES = {"support": 0, "query": 1, "train": 0, "test": 1}
+"""Words in the column `split` -> the use of a point: 1 for a query point. The first word of each number is its name."""
 
 
 class Columns(NamedTuple):
@@ -45,7 +45,7 @@ class PointTable(NamedTuple):
     labels: of the B tasks, by their first row; one empty label where no column has them.
     task: index of the task of each point, (N,).
     x, y: inputs and targets, (N,), in float64; NaN for a target that the table lacks.
-    is_query: whether a point is a query point, (N,).
+    use: of each point, by the numbers of `uses`, 0 without a column `split`, (N,).
     lines: the line of each point, (N,).
     """
 
@@ -54,26 +54,32 @@ class PointTable(NamedTuple):
     task: Tensor
     x: Tensor
     y: Tensor
-    is_query: Tensor
+    use: Tensor
     lines: Tensor
+
+    @property
+    def is_query(self) -> Tensor:
+        """Whether a point is a query point, (N,)."""
+        return self.use == USES["query"]
 
     def tasks(self, start: int, stop: int) -> "PointTable":
         """The tasks from index `start` to `stop`, the latter not included."""
         low, high = torch.searchsorted(self.task, torch.tensor([start, stop])).tolist()
-        columns = (column[low:high] for column in (self.x, self.y, self.is_query, self.lines))
+        columns = (column[low:high] for column in (self.x, self.y, self.use, self.lines))
         return PointTable(self.source, self.labels[start:stop], self.task[low:high] - start, *columns)
 
 
 class TableReader(NamedTuple):
     """An open table, of which the first line has been read.
 
-    has_tasks, has_y: whether a column has labels of tasks, and targets.
+    has_tasks, has_y, has_split: whether a column has labels of tasks, targets, and the use of each point.
     unused: names of the columns that are not used.
     tables: its points, in blocks of whole tasks; an iterator.
     """
 
     has_tasks: bool
     has_y: bool
+    has_split: bool
     unused: Sequence[str]
     tables: Iterator[PointTable]
 
@@ -94,16 +100,18 @@ class _Block(NamedTuple):
     labels: list[str]
     x: list[float]
     y: list[float]
-    is_query: list[bool]
+    use: list[int]
     lines: list[int]
 
 
-def read_table(file: Path | None, columns: Columns, *, needs_y: bool = True) -> TableReader:
+def read_table(
+    file: Path | None, columns: Columns, *, needs_y: bool = True, uses: Mapping[str, int] = USES
+) -> TableReader:
     """Open the table in `file`, or in standard input for None.
 
     Its first line names the columns; without names, the first of two columns is x and the second y. Columns of other
     names are not used. The rows of a task follow one another, or are all within the first BLOCK_ROWS rows of a table
-    that is not longer. `needs_y`: whether targets must be there.
+    that is not longer. `needs_y`: whether targets must be there. `uses`: words in the column `split`, as in USES.
 
     Raises FileError if it cannot be read, and DataError, also while it is read, with the line of what is invalid.
     """
@@ -121,8 +129,9 @@ def read_table(file: Path | None, columns: Columns, *, needs_y: bool = True) -> 
         used = {layout.x, layout.y, layout.task, layout.split}
         unused = [name for index, name in enumerate(names) if index not in used]
         rows = text.rows
-    tables = _iter_tables(text._replace(rows=rows), layout)
-    return TableReader(layout.task is not None, layout.y is not None, unused, tables)
+    tables = _iter_tables(text._replace(rows=rows), layout, uses)
+    has_task, has_y, has_split = (column is not None for column in (layout.task, layout.y, layout.split))
+    return TableReader(has_task, has_y, has_split, unused, tables)
 
 
 def _layout_without_names(fields: Sequence[str], source: str, line: int, *, needs_y: bool) -> _Layout:
@@ -156,7 +165,7 @@ def _layout_by_names(names: Sequence[str], position: str, columns: Columns, *, n
     )
 
 
-def _iter_tables(text: TextRows, layout: _Layout) -> Iterator[PointTable]:
+def _iter_tables(text: TextRows, layout: _Layout, uses: Mapping[str, int]) -> Iterator[PointTable]:
     """Blocks of whole tasks: the last task of a block may go on, and begins the next one instead."""
     block, seen = _Block([], [], [], [], []), set[str]()
     is_last = False
@@ -165,7 +174,7 @@ def _iter_tables(text: TextRows, layout: _Layout) -> Iterator[PointTable]:
         while len(block.x) < max(BLOCK_ROWS, at_least) and not is_last:
             rows = list(islice(text.rows, ROWS_AT_A_TIME))
             is_last = len(rows) < ROWS_AT_A_TIME
-            _append(block, rows, text, layout)
+            _append(block, rows, text, layout, uses)
         ready, block = (block, _Block([], [], [], [], [])) if is_last else _split_last_task(block, text.source)
         labels = dict.fromkeys(ready.labels)
         if again := next((label for label in labels if label in seen), None) if seen else None:
@@ -197,7 +206,7 @@ def _split_last_task(block: _Block, source: str) -> tuple[_Block, _Block]:
     return _Block(*(column[:start] for column in block)), _Block(*(column[start:] for column in block))  # type: ignore[arg-type]
 
 
-def _append(block: _Block, rows: Sequence[Row], text: TextRows, layout: _Layout) -> None:
+def _append(block: _Block, rows: Sequence[Row], text: TextRows, layout: _Layout, uses: Mapping[str, int]) -> None:
     """Append rows to `block`, whose lists are mutated; raises DataError for the first row that is invalid."""
     for line, row in rows:
         if len(row) != layout.width:
@@ -207,17 +216,19 @@ def _append(block: _Block, rows: Sequence[Row], text: TextRows, layout: _Layout)
     block.y.extend([math.nan] * len(rows) if layout.y is None else parse_numbers(rows, layout.y, "y", text.source))
     block.labels.extend([""] * len(rows) if layout.task is None else [row[layout.task].strip() for _, row in rows])
     if layout.split is None:
-        block.is_query.extend([False] * len(rows))
+        block.use.extend([0] * len(rows))
         return
     for line, row in rows:
         use = row[layout.split].strip().lower()
-        if use not in USES:
-            raise DataError(f"{text.source}:{line}: split is {quoted(use)}; must be support or query")
-        block.is_query.append(USES[use])
+        if use not in uses:
+            names = {number: word for word, number in reversed([*uses.items()])}  # the first word of each
+            listed = " or ".join(names[number] for number in sorted(names))
+            raise DataError(f"{text.source}:{line}: split is {quoted(use)}; must be {listed}")
+        block.use.append(uses[use])
 
 
 def _to_table(block: _Block, labels: Sequence[str], source: str) -> PointTable:
     index = {label: number for number, label in enumerate(labels)}
     task, order = torch.tensor([index[label] for label in block.labels]).sort(stable=True)
     x, y = (torch.tensor(values, dtype=torch.float64)[order] for values in (block.x, block.y))
-    return PointTable(source, labels, task, x, y, torch.tensor(block.is_query)[order], torch.tensor(block.lines)[order])
+    return PointTable(source, labels, task, x, y, torch.tensor(block.use)[order], torch.tensor(block.lines)[order])
