@@ -38,7 +38,7 @@ def load(path: str | os.PathLike[str], *overrides: str, device: str | None = Non
     """A trained run: `maml.load("outputs/mine").adapt(x, y).predict(x_new)`.
 
     path: a run directory, a checkpoint file, or the name of a published run, such as `best-5shot`.
-    overrides: other tasks to evaluate on, such as `tasks.phase=[0,1]`.
+    overrides: other tasks to evaluate on, such as `tasks.phase=[0,1]`, or another step size, `inner.alpha.scale=0.5`.
     device: `cpu`, `cuda`, `mps` or `auto`; by default auto.
 
     Raises FileError, CheckpointError or ConfigError.
