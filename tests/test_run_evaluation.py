@@ -15,7 +15,7 @@ from maml_cli.evaluation import (
     sample_test_tasks,
     summarise_tasks,
 )
-from maml_cli.evaluation.evaluate import adapted_errors
+from maml_cli.evaluation.task_errors import adapted_errors
 from maml_cli.tasks import make_generator
 from tests.conftest import TINY_RUN, Cli
 

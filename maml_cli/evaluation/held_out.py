@@ -10,6 +10,7 @@ import torch
 
 from maml_cli.adaptation import chunks
 from maml_cli.core import Points, num_tasks
+from maml_cli.errors import ConfigError
 from maml_cli.tasks import TaskFamily, make_generator
 
 NUM_GRID = 100
@@ -23,19 +24,22 @@ class Protocol(NamedTuple):
     shots: K, the support points of a task; one evaluation for each entry, none for the K of training.
     steps: inner steps, or None for the default: max(10, trained steps), or fewer where alphas end.
     seed: of the test tasks; equal seeds give equal tasks to every run.
+    noisy_targets: whether errors are measured against targets with the family's noise, as some papers do.
     """
 
     num_tasks: int = 10_000
     shots: tuple[int, ...] = ()
     steps: int | None = None
     seed: int = 0
+    noisy_targets: bool = False
 
 
 class TaskBlock(NamedTuple):
     """Some of the test tasks, in float64.
 
     points: by name, each (R, B, K, 1): `grid`, NUM_GRID equally spaced inputs over the range of x, and `query`, K fresh
-        random inputs, both with noise-free targets; `support`, the points to adapt on, with the family's noise.
+        random inputs, both with noise-free targets unless the tasks have noisy ones; `support`, the points to adapt on,
+        with the family's noise.
     functions: the noise-free functions of the tasks.
     """
 
@@ -51,6 +55,8 @@ class TestTasks(NamedTuple):
     purpose: name of the streams, `test` or `validation`; no two purposes share tasks, and none is that of training.
     num_tasks: number of tasks.
     num_shots: K, the support points of a task, and its fresh query points.
+    noisy_targets: whether the targets of grid and query points have the family's noise. The noise of the grid comes
+        from streams of its own, so that everything else is the same with and without.
     """
 
     family: TaskFamily
@@ -58,19 +64,26 @@ class TestTasks(NamedTuple):
     purpose: str
     num_tasks: int
     num_shots: int
+    noisy_targets: bool = False
 
     def iter_blocks(self) -> Iterator[TaskBlock]:
         """The tasks in order, a block of a few hundred at a time: sampling is faster for many tasks."""
         grid = torch.linspace(*self.family.test_range, NUM_GRID, dtype=torch.float64).reshape(NUM_GRID, 1)
-        for batch, functions in self.family.sampler.iter_blocks(
+        sampler = self.family.sampler
+        for_noise = [make_generator(seed, f"{self.purpose}-grid-noise") for seed in self.seeds]
+        for batch, functions in sampler.iter_blocks(
             [make_generator(seed, self.purpose) for seed in self.seeds],
             num_tasks=self.num_tasks,
             num_support=self.num_shots,
             num_query=self.num_shots,
         ):
             grid_x = grid.expand(*batch.support.x.shape[:2], NUM_GRID, 1)
-            points = {name: Points(x, functions(x)) for name, x in {"grid": grid_x, "query": batch.query.x}.items()}
-            yield TaskBlock(points | {"support": batch.support}, functions)
+            if self.noisy_targets:
+                on_grid = Points(grid_x, sampler.noisy_targets(functions, grid_x, for_noise))
+                on_query = batch.query
+            else:
+                on_grid, on_query = (Points(x, functions(x)) for x in (grid_x, batch.query.x))
+            yield TaskBlock({"grid": on_grid, "query": on_query, "support": batch.support}, functions)
 
     def iter_chunks(
         self, network_inputs: Callable[[Points, Any], Points], *, num_runs: int, chunk: int | None = None
@@ -92,9 +105,14 @@ def sample_test_tasks(family: TaskFamily, protocol: Protocol, num_shots: int) ->
     arguments.
 
     The functions are the same for every K. Support targets have the family's noise, if any; the targets that errors are
-    measured against, on the grid and on K fresh points, have none.
+    measured against, on the grid and on K fresh points, have none, unless the protocol asks for it. Raises ConfigError
+    if it does and the family has none.
     """
-    return TestTasks(family, (protocol.seed,), "test", protocol.num_tasks, num_shots)
+    if protocol.noisy_targets and not family.sampler.noise:
+        raise ConfigError(
+            "--noisy-targets: the tasks have no noise; leave it out, or give them some with --set tasks.noise=0.1"
+        )
+    return TestTasks(family, (protocol.seed,), "test", protocol.num_tasks, num_shots, protocol.noisy_targets)
 
 
 def sample_validation_tasks(family: TaskFamily, seeds: Sequence[int], *, num_tasks: int, num_shots: int) -> TestTasks:

@@ -2,6 +2,7 @@
 
 from maml_cli.tasks.families import make_family
 from maml_cli.tasks.family import (
+    KIND,
     Approximation,
     Baseline,
     BaselinePredictors,
@@ -9,6 +10,7 @@ from maml_cli.tasks.family import (
     Range,
     SampledTasks,
     TaskFamily,
+    TaskFunctions,
     make_generator,
 )
 from maml_cli.tasks.parametric_family import ParametricFamily
@@ -17,6 +19,7 @@ from maml_cli.tasks.sine_family import SineFamily
 from maml_cli.tasks.sinusoids import Sinusoids, with_task_parameters
 
 __all__ = [
+    "KIND",
     "Approximation",
     "Baseline",
     "BaselinePredictors",
@@ -27,6 +30,7 @@ __all__ = [
     "SineFamily",
     "Sinusoids",
     "TaskFamily",
+    "TaskFunctions",
     "make_bank",
     "make_family",
     "make_generator",

@@ -1,7 +1,7 @@
 """Task families: distributions over functions, and the random streams that they are sampled from."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Generator, Tensor
@@ -46,11 +46,29 @@ class Approximation(NamedTuple):
     note: str
 
 
+KIND = "kind"
+"""The column of the labels of a mixture's components in the description of tasks."""
+
+
+class TaskFunctions(Protocol):
+    """Noise-free functions of a batch of tasks, (R, B): each family has its own type."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Inputs (R, B, K, 1) -> noise-free targets of the same shape."""
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The description of each task for tables: name of a column -> R B numbers or labels, the tasks of the first
+        run first; None where a column does not apply to a task.
+
+        Such as the parameters of the functions, or the label of a curve. A mixture has the column KIND.
+        """
+
+
 class SampledTasks(NamedTuple):
     """Tasks drawn from a family.
 
     batch: support and query points, with the family's noise on the targets.
-    functions: the noise-free functions of the tasks, in the family's own type; called with x (R, B, K, 1), it gives y.
+    functions: the noise-free functions of the tasks, TaskFunctions in the family's own type.
     """
 
     batch: TaskBatch
@@ -71,6 +89,11 @@ class TaskFamily(Protocol):
     @property
     def y(self) -> Range:
         """The range of the noise-free targets."""
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The labels of the components of a mixture, all different, as in the column KIND of its functions; none for
+        other families."""
 
     @property
     def sampler(self) -> "Sampler":

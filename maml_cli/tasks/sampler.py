@@ -100,6 +100,17 @@ class Sampler(NamedTuple):
             x = torch.cat([_scale(x[..., :num_support, :], self.x), _scale(x[..., num_support:, :], self.test_x)], -2)
             yield self._tasks(parameters.reshape(-1, count, num_parameters), x, noise, num_support=num_support)
 
+    def noisy_targets(self, functions: Any, x: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """The targets of `functions` at further inputs (R, B, K, 1) with noise from `generators`, one for each R."""
+        y: Tensor = functions(x)
+        normal = torch.stack([_normal(generator, *x.shape[1:]) for generator in generators])
+        return self.add_noise(y, functions, normal)
+
+    def add_noise(self, y: Tensor, functions: Any, normal: Tensor) -> Tensor:
+        """The noise-free targets `y` of `functions` with noise, from normal numbers of the same shape."""
+        scale = 1.0 if self.noise_scale is None else self.noise_scale(functions)
+        return y + self.noise * scale * normal
+
     def _draw(self, generator: Generator, num_steps: int, uniform: int, normal: int) -> tuple[Tensor, Tensor]:
         """Random numbers of each step: `uniform` uniform values, and `normal` normal values if there is noise."""
         if not self.noise:
@@ -112,8 +123,7 @@ class Sampler(NamedTuple):
         functions = self.functions(parameters[..., None, None])
         y = functions(x)
         if self.noise:
-            scale = 1.0 if self.noise_scale is None else self.noise_scale(functions)
-            y = y + self.noise * scale * normal.reshape(y.shape)
+            y = self.add_noise(y, functions, normal.reshape(y.shape))
         batch = TaskBatch(
             support=Points(x[..., :num_support, :], y[..., :num_support, :]),
             query=Points(x[..., num_support:, :], y[..., num_support:, :]),

@@ -47,6 +47,11 @@ class SineFamily(NamedTuple):
         return self.offset[0] - largest, self.offset[1] + largest
 
     @property
+    def kinds(self) -> list[str]:
+        """None: the family is no mixture."""
+        return []
+
+    @property
     def sampler(self) -> Sampler:
         """The sampler of its tasks."""
         scale = Sinusoids.amplitudes if self.relative_noise else None
