@@ -38,7 +38,7 @@ def load(path: str | os.PathLike[str], *overrides: str, device: str | None = Non
     """A trained run: `maml.load("outputs/mine").adapt(x, y).predict(x_new)`.
 
     path: a run directory, a checkpoint file, or the name of a published run, such as `best-5shot`.
-    overrides: other tasks to evaluate on, such as `tasks.phase=[0,1]`.
+    overrides: other tasks to evaluate on, such as `tasks.phase=[0,1]`, or another step size, `inner.alpha.scale=0.5`.
     device: `cpu`, `cuda`, `mps` or `auto`; by default auto.
 
     Raises FileError, CheckpointError or ConfigError.
@@ -96,6 +96,8 @@ def evaluate(
     shots: int | Sequence[int] = (),
     steps: int | None = None,
     seed: int = 0,
+    noisy_targets: bool = False,
+    per_task: bool = False,
     on_tasks: OnTasks = ignore_tasks,
 ) -> EvaluationResult:
     """Errors of a trained run on held-out test tasks, after every inner step, with baselines, as by `maml eval`.
@@ -104,6 +106,8 @@ def evaluate(
     shots: K, or several, one evaluation for each; by default that of training.
     steps: last inner step; by default 10, or those of training if they are more.
     seed: of the test tasks.
+    noisy_targets: whether errors are measured against targets with the noise of the tasks.
+    per_task: whether the error of every task is kept, for the rows of EvaluationResult.per_task.
     on_tasks: called with the name of a predictor, the number of tasks done, and that of all.
 
     Raises ConfigError.
@@ -117,7 +121,8 @@ def evaluate(
         if any(value < least for value in values):
             raise DataError(f"{name}: {', '.join(map(str, values))}; must be at least {least}")
     with runtime.torch_threads(run.config.run.threads):
-        return evaluate_run(run, Protocol(tasks, chosen, steps, seed), on_tasks=on_tasks)
+        protocol = Protocol(tasks, chosen, steps, seed, noisy_targets)
+        return evaluate_run(run, protocol, keep_tasks=per_task, on_tasks=on_tasks)
 
 
 def adapt(

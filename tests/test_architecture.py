@@ -52,7 +52,7 @@ THIRD_PARTY = {
     "torch.func": {"checks", "dev"},
     "torch.fx": {"engines.compiled"},
     "matplotlib": {"reporting.canvas"},
-    "rich": {"reporting.tables"},
+    "rich": {"reporting.tables", "reporting.evaluation_tables"},
     "typer": {"cli", "dev"},
     "yaml": {"config", "runs.directory", "dev.soak.fuzz"},
     "pydantic": {"config", "runs.contents", "dev.soak.configs"},

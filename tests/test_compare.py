@@ -10,7 +10,7 @@ import torch
 from maml_cli.core import expand_to_tasks
 from maml_cli.errors import ConfigError
 from maml_cli.evaluation import Protocol, TrainedRun, compare_runs, evaluate_run, open_run, sample_test_tasks
-from maml_cli.evaluation.evaluate import adapted_errors
+from maml_cli.evaluation.task_errors import adapted_errors
 from tests.conftest import TINY_RUN, Cli
 
 QUICK = [*TINY_RUN, "-q", "-s", "run.checkpoint_every=6"]

@@ -24,7 +24,8 @@ from maml_cli.evaluation import (
     sample_validation_tasks,
     write_result,
 )
-from maml_cli.evaluation.evaluate import adapted_errors, evaluate, learner_errors
+from maml_cli.evaluation.evaluate import evaluate
+from maml_cli.evaluation.task_errors import adapted_errors, learner_errors
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.tasks import BaselinePredictors, SineFamily, make_generator
 
@@ -199,6 +200,7 @@ def test_a_baseline_of_any_family_is_judged_by_its_predictor_for_each_measure() 
         sampler: Any
         test_range: tuple[float, float] = (-5.0, 5.0)
         grid_name: str = "grid"
+        kinds: tuple[str, ...] = ()
 
         def baselines(self) -> Any:
             return {"above": lambda support, f: BaselinePredictors(lambda x: f(x) + 1, lambda x: f(x) + 2)}

@@ -137,3 +137,14 @@ def test_inner_steps_after_the_last_alpha_are_extrapolated(after_last_step: str,
     update = chain(scale_by_alpha({"w": "alpha"}), extrapolate(2, EXTRAPOLATIONS[after_last_step]))
     steps = inner_loop.unroll(loss, MetaParams(params, rule), update, support, steps=4)
     assert [adapted["w"].item() for adapted in steps] == iterates
+
+
+def test_half_the_scale_covers_half_the_distance_that_alpha_covers() -> None:
+    """With loss (w - 8)^2 an alpha of 0.25 covers a half of the distance to 8, a scale of 0.5 a quarter of it."""
+    params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
+    support = Points(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
+    loss = mean_loss(lambda p, x: p["w"], squared)
+    rule = {"alpha": torch.full((1, 1, 1, 1, 1), 0.25, dtype=torch.float64)}
+    update = scale_by_alpha({"w": "alpha"}, scale=0.5)
+    steps = inner_loop.unroll(loss, MetaParams(params, rule), update, support, steps=3)
+    assert [adapted["w"].item() for adapted in steps] == [0.0, 2.0, 3.5, 4.625]

@@ -52,6 +52,10 @@ def _evaluation(means: list[float]) -> Evaluation:
         baselines=baselines,
         notes={},
         by_seed={0: steps},
+        noisy_targets=False,
+        by_kind={},
+        ensemble=[],
+        task_errors=None,
     )
 
 

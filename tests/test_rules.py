@@ -1,6 +1,7 @@
 """Update rules, by hand: every number here is derived in the docstring above it."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -124,3 +125,16 @@ def test_a_positive_alpha_is_the_exponential_of_the_learned_value() -> None:
         assert torch.autograd.grad(update_at_step.sum(), log)[0].flatten()[step].item() == pytest.approx(-4 * alpha)
     step_sizes = alphas({"w": log, "w.out": log}, groups={"w": "w"}, sign=ALPHA_SIGNS["positive"])
     assert step_sizes.keys() == {"w"} and step_sizes["w"].flatten().tolist() == pytest.approx([0.2, 0.3])
+
+
+@pytest.mark.parametrize("sign", ALPHA_SIGNS)
+def test_half_the_scale_is_half_the_update_whatever_the_alpha(sign: str) -> None:
+    """Alphas 0.25 and 2 of two parameters on gradients 8 and -3, times 0.5: updates 1 and -3."""
+    values = [ALPHA_SIGNS[sign].inverse(alpha) for alpha in (0.25, 2.0)]
+    options: dict[str, Any] = {"sign": ALPHA_SIGNS[sign], "scale": 0.5}
+    rule_params = {"w": _tensor(values, 1, 1, 1, 1, 2)}
+    update = scale_by_alpha({"w": "w"}, **options)
+    updates, _ = update(_by_step(rule_params), {"w": _tensor([8, -3], 1, 1, 1, 2)}, 0, {})
+    assert updates["w"].flatten().tolist() == pytest.approx([1.0, -3.0], rel=1e-15)
+    step_sizes = alphas(rule_params, groups={"w": "w"}, **options)
+    assert step_sizes["w"].flatten().tolist() == pytest.approx([0.125, 1.0], rel=1e-15)

@@ -15,7 +15,7 @@ from maml_cli.evaluation import (
     sample_test_tasks,
     summarise_tasks,
 )
-from maml_cli.evaluation.evaluate import adapted_errors
+from maml_cli.evaluation.task_errors import adapted_errors
 from maml_cli.tasks import make_generator
 from tests.conftest import TINY_RUN, Cli
 
@@ -59,6 +59,38 @@ def test_fits_are_predictions_of_the_params_adapted_to_the_support_points_shown(
         truth = block.functions(fit.x.reshape(-1, 1))[0, index, :, 0]
         assert torch.equal(fit.truth, truth)
         assert torch.equal(fit.support_y, block.functions(block.points["support"].x)[0, index, :, 0])
+
+
+@pytest.mark.parametrize(
+    "alpha", [{}, {"learned": "true", "per": "parameter", "sign": "positive"}, {"learned": "true", "per": "layer"}]
+)
+def test_half_of_every_alpha_moves_a_trained_linear_network_half_as_far(cli: Cli, alpha: dict[str, str]) -> None:
+    """One inner step of gradient descent is linear in alpha: theta - phi is halved; engine and device do not matter."""
+    settings = {"model.hidden": "[]", "run.dtype": "float64", "run.engine": "native"}
+    settings |= {f"inner.alpha.{key}": value for key, value in alpha.items()}
+    run = _trained_run(cli, *(word for item in settings.items() for word in ("-s", "=".join(item))))
+    halved = open_run(Path("outputs/smoke"), overrides=["inner.alpha.scale=0.5"])
+    assert halved.config.run.engine == "auto" and halved.overrides == ("inner.alpha.scale=0.5",)
+    (block,) = sample_test_tasks(run.experiment.family, Protocol(num_tasks=5), 4).iter_blocks()
+    moves = []
+    for opened in (run, halved):
+        start, adapted = opened.experiment.algorithm.unroll(
+            expand_to_tasks(opened.meta_params, 5), block.points["support"], 1
+        )
+        moves.append({key: start[key] - adapted[key] for key in start})
+    for key, move in moves[0].items():
+        assert move.abs().min() > 0
+        torch.testing.assert_close(moves[1][key], move / 2, rtol=1e-9, atol=1e-15)
+
+
+def test_a_trained_run_takes_no_other_alpha_than_a_multiple_of_its_own(cli: Cli) -> None:
+    run = cli("train", "-c", "smoke", *TINY_RUN, "-q").out.strip()
+    refused = cli("eval", run, "--set", "inner.alpha.init=0.5")
+    assert refused.code == 2 and refused.err == (
+        "--set inner.alpha.init=0.5: a trained run takes other tasks, such as tasks.phase=[0,1], and another "
+        "inner.alpha.after_last_step or inner.alpha.scale, but nothing else\n"
+    )
+    assert "inner.alpha.scale must be greater than 0" in cli("eval", run, "--set", "inner.alpha.scale=0").err
 
 
 @pytest.mark.parametrize(

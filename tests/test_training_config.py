@@ -10,7 +10,7 @@ from maml_cli.config import Config
 from maml_cli.core import MetaParams, expand_to_tasks
 from maml_cli.engines import make_engine
 from maml_cli.evaluation import sample_validation_tasks, summarise_tasks
-from maml_cli.evaluation.evaluate import adapted_errors
+from maml_cli.evaluation.task_errors import adapted_errors
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import checkpoint, create_run, read_lines
 from maml_cli.training import RunGroup, init_state, train

@@ -168,7 +168,7 @@ def adapt_to_points(learner: Learner, x: Any, y: Any, *, steps: int, task: Any =
 
 
 def band_over_seeds(predictions: Tensor) -> tuple[Tensor, Tensor]:
-    """The ends of a 90 % band, (N,) each, from the predictions (R, N) of R seeds; raises DataError for one seed."""
+    """The ends of a 90 % band, (...) each, from the predictions (R, ...) of R seeds; raises DataError for one seed."""
     if len(predictions) < 2:
         raise DataError("band: the run has one seed; a band needs several, such as those of run.seeds=8")
     half_width = NORMAL_QUANTILE_95 * predictions.std(dim=0)

@@ -115,7 +115,7 @@ class TaskLearner(NamedTuple):
         gradient = self.precondition(rule_params, key, gradient, step if inner.curvature_per_step else 0)
         direction, state = self.optimizer(gradient, step, state)
         alpha = rule_params[self.alpha_name(key)][step if inner.alpha.per_step else 0]
-        return self.alpha(alpha) * direction, state
+        return inner.alpha.scale * self.alpha(alpha) * direction, state
 
 
 def make_task_learner(config: Config, loss: TaskLoss, *, first_order: bool) -> TaskLearner:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -12,6 +11,7 @@ from maml_cli.cli.exit_codes import writing
 from maml_cli.cli.options import FILE_FORMATS, CheckpointOpt, DeviceOpt, JsonOpt, RunArg, StepsOpt, choose_run
 from maml_cli.cli.parameters import path
 from maml_cli.cli.run_commands import open_for_command
+from maml_cli.cli.text_files import STANDARD_STREAM, text_writer
 from maml_cli.errors import ConfigError
 from maml_cli.reporting.format import list_in_words
 
@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     from maml_cli.adaptation import Grid, TableFit, TableSummary
     from maml_cli.evaluation import TableSession, TrainedRun
 
-Write = Callable[[str], object]
-
 MAX_RANGE = 100_000
 """Largest number of inputs in the value of --range."""
 MAX_JSON_PREDICTIONS = 100_000
 """Largest number of predictions in a JSON document; more are written to a file."""
 NUM_PANELS = 6
-STANDARD_INPUT = Path("-")
 
 
 class InputRange(NamedTuple):
@@ -122,12 +119,12 @@ def adapt(
         raise ConfigError("--data: missing; give a table with the columns x and y, or - for standard input")
     if at is not None and at_range is not None:
         raise ConfigError(f"--at {at}, --range: give one of the two")
-    if at == STANDARD_INPUT or (as_json and out == STANDARD_INPUT):
+    if at == STANDARD_STREAM or (as_json and out == STANDARD_STREAM):
         raise ConfigError("--at, --out: - is for --data, or for --out without --json; give a file")
     if figure and figure.suffix.lower().removeprefix(".") not in FILE_FORMATS:
         raise ConfigError(f"--plot {figure}: must end in {list_in_words([f'.{name}' for name in FILE_FORMATS])}")
     trained_run = open_for_command(choose_run(run, checkpoint), None, device)
-    source = None if data == STANDARD_INPUT else data
+    source = None if data == STANDARD_STREAM else data
     session = start_table(
         trained_run, source, Columns(x, y, task), steps=steps, at=at, grid=_grid(at_range), rescale=rescale
     )
@@ -145,7 +142,7 @@ def _adapt(
     first: list[TableFit] = []
     records: list[dict[str, object]] = []
     num_seeds = len(run.run_index)
-    with writing("--out", out), count_progress("adapting", "tasks") as on_count, _writer(out) as write:
+    with writing("--out", out), count_progress("adapting", "tasks") as on_count, text_writer(out) as write:
         write(csv_header(session.steps, has_tasks=session.has_tasks, num_seeds=num_seeds))
 
         def on_fit(fit: "TableFit", summary: "TableSummary") -> None:
@@ -171,10 +168,10 @@ def _adapt(
                 title=run.title,
                 trained_steps=run.config.inner.steps,
                 notes=[scaling_note(session.learner.scaling)] if rescale else [],
-                to_stderr=out == STANDARD_INPUT,
+                to_stderr=out == STANDARD_STREAM,
             )
     for name, file in (("predictions", out), ("figure", figure)):
-        if file is not None and file != STANDARD_INPUT:
+        if file is not None and file != STANDARD_STREAM:
             print_message(f"{name} written to {file}")
 
 
@@ -190,19 +187,3 @@ def _collect(records: list[dict[str, object]], fit: "TableFit") -> None:
     records.extend(iter_predictions(fit))
     if len(records) > MAX_JSON_PREDICTIONS:
         raise ConfigError(f"--json: more than {MAX_JSON_PREDICTIONS:,} predictions; give a file for them with --out")
-
-
-@contextlib.contextmanager
-def _writer(out: Path | None) -> Iterator[Write]:
-    """A function that writes text to `out`, which replaces an old file at the end of the block; nowhere for None."""
-    from maml_cli.runs import make_folder, replacing, target_of
-
-    if out is None:
-        yield lambda text: None
-    elif out == STANDARD_INPUT:
-        yield lambda text: typer.echo(text, nl=False)
-    else:
-        make_folder(out.parent)
-        with replacing(target_of(out)) as descriptor, open(descriptor, "w", encoding="utf-8", closefd=False) as stream:
-            yield stream.write
-            stream.flush()

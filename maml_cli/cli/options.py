@@ -79,8 +79,8 @@ TaskSetOpt = Annotated[
         "--set",
         "-s",
         metavar="KEY=VALUE",
-        help="Other tasks than the trained ones (tasks.KEY), or other inner steps beyond the last per-step alpha "
-        "(inner.alpha.after_last_step); may be repeated.",
+        help="Other tasks than the trained ones (tasks.KEY), a factor on every alpha (inner.alpha.scale), or other "
+        "inner steps beyond the last per-step alpha (inner.alpha.after_last_step); may be repeated.",
     ),
 ]
 RunArg = Annotated[

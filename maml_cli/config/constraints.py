@@ -177,9 +177,12 @@ CONSTRAINTS = [
     ),
     Constraint(
         "inner.proximal",
-        ["inner.alpha.init"],
-        lambda c: c.inner.proximal * c.inner.alpha.init >= 2,
-        "must be below 2 / inner.alpha.init, or inner steps on the proximal term alone diverge",
+        ["inner.alpha.init", "inner.alpha.scale"],
+        lambda c: c.inner.proximal * c.inner.alpha.init * c.inner.alpha.scale >= 2,
+        lambda c: (
+            f"must be below 2 / {'inner.alpha.init' if c.inner.alpha.scale == 1 else '(inner.alpha.init * scale)'}, or "
+            f"inner steps on the proximal term alone diverge"
+        ),
     ),
     *_without_effect(
         {"inner.first_order_until": 0},

@@ -124,6 +124,7 @@ ADJOINT_LIMITS = [
     _only("inner.optimizer", "sgd"),
     _only("inner.curvature", "none", "kronecker"),
     _only("inner.alpha.sign", "free", "positive"),
+    _only("inner.alpha.scale", 1),
     _only("inner.proximal", 0),
     _only("model.num_context", 0),
 ]

@@ -50,6 +50,12 @@ class Alpha(Section):
         "parameter (Meta-SGD)",
     )
     per_step: bool = Field(False, description="whether each inner step has its own alphas (LSLR, if per is layer)")
+    scale: float = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        description="factor on every alpha, fixed or learned; also for a trained run: maml eval --set",
+    )
     after_last_step: Literal["hold", "decay", "stop"] | None = Field(
         None,
         description="inner steps beyond the last per-step alpha: reuse it (hold), halve it each step (decay), do "

@@ -75,8 +75,10 @@ ALPHA_SIGNS: dict[str, AlphaSign] = {
 """Values of `inner.alpha.sign`."""
 
 
-def scale_by_alpha(groups: Mapping[str, str], *, sign: AlphaSign = ALPHA_SIGNS["free"]) -> UpdateRule:
-    """The step size: alpha * gradient, with the alpha of each parameter's group (`alpha_groups`).
+def scale_by_alpha(
+    groups: Mapping[str, str], *, sign: AlphaSign = ALPHA_SIGNS["free"], scale: float = 1.0
+) -> UpdateRule:
+    """The step size: scale * alpha * gradient, with the alpha of each parameter's group (`alpha_groups`).
 
     An alpha for each parameter is Meta-SGD (Li et al. 2017, arXiv:1707.09835), one for each layer and inner step the
     LSLR of MAML++ (Antoniou et al. 2018, arXiv:1810.09502). Inner steps after the last that has an alpha use the last.
@@ -89,15 +91,16 @@ def scale_by_alpha(groups: Mapping[str, str], *, sign: AlphaSign = ALPHA_SIGNS["
 
     def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
         values = {group: value_at_step(rule_params[group], step) for group in dict.fromkeys(groups.values())}
-        alphas = {group: sign.alpha(value) for group, value in values.items()}
-        return {key: alphas[groups[key]] * gradient for key, gradient in gradients.items()}, state
+        step_sizes = alphas(values, groups=groups, sign=sign, scale=scale)
+        return {key: step_sizes[groups[key]] * gradient for key, gradient in gradients.items()}, state
 
     return update
 
 
-def alphas(rule_params: Params, *, groups: Mapping[str, str], sign: AlphaSign) -> Params:
-    """The step sizes by group, of the shapes of the rule's parameters."""
-    return {group: sign.alpha(rule_params[group]) for group in dict.fromkeys(groups.values())}
+def alphas(rule_params: Params, *, groups: Mapping[str, str], sign: AlphaSign, scale: float = 1.0) -> Params:
+    """The step sizes by group, scale * alpha, of the shapes of the rule's parameters."""
+    values = {group: sign.alpha(rule_params[group]) for group in dict.fromkeys(groups.values())}
+    return values if scale == 1 else {group: scale * value for group, value in values.items()}
 
 
 class AlphaGrouping(NamedTuple):

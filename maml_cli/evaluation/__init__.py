@@ -1,7 +1,7 @@
 """Trained runs on held-out tasks: errors after every inner step, baselines, intervals and comparisons."""
 
 from maml_cli.evaluation.compare import Comparison, compare_runs
-from maml_cli.evaluation.evaluate import Evaluation, learner_errors
+from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.fits import TaskFit, fit_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
 from maml_cli.evaluation.memory import Lower, check_memory
@@ -19,13 +19,18 @@ from maml_cli.evaluation.statistics import (
     t_interval,
 )
 from maml_cli.evaluation.table_session import TableSession, range_warnings, scaling_note, start_table, summarise_table
+from maml_cli.evaluation.tails import DIVERGED, Tail
+from maml_cli.evaluation.task_errors import learner_errors, zero_errors
+from maml_cli.evaluation.task_rows import TaskErrors, iter_task_rows
 from maml_cli.evaluation.trained_run import TrainedRun, open_run
 
 __all__ = [
+    "DIVERGED",
     "Comparison",
     "Errors",
     "Evaluation",
     "EvaluationResult",
+    "KindErrors",
     "LearnerStatistic",
     "Lower",
     "OnTasks",
@@ -33,6 +38,8 @@ __all__ = [
     "Protocol",
     "Statistic",
     "TableSession",
+    "Tail",
+    "TaskErrors",
     "TaskFit",
     "TrainedRun",
     "by_step",
@@ -42,6 +49,7 @@ __all__ = [
     "finite_or_none",
     "fit_tasks",
     "ignore_tasks",
+    "iter_task_rows",
     "learner_errors",
     "learner_statistics",
     "mean",
@@ -57,4 +65,5 @@ __all__ = [
     "summarise_tasks",
     "t_interval",
     "write_result",
+    "zero_errors",
 ]

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from maml_cli.config import to_dict
 from maml_cli.errors import ConfigError
-from maml_cli.evaluation.evaluate import learner_errors
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.run_evaluation import check_run_memory
 from maml_cli.evaluation.statistics import Errors, PointErrors, Statistic, statistic, summarise_runs
+from maml_cli.evaluation.task_errors import learner_errors
 from maml_cli.evaluation.trained_run import TrainedRun, last_inner_step
 from maml_cli.tasks import FUNCTION_GRID
 

@@ -1,21 +1,39 @@
-"""Evaluation: the errors of a learner, after each inner step, on held-out tasks.
+"""Evaluation: the statistics of a learner's errors, after each inner step, on held-out tasks, with baselines.
 
-Shapes: R runs, B test tasks, K points; errors are (R, B, 2), the mean squared and the mean absolute error of each task.
+Shapes: R runs, B test tasks, S inner steps; errors are (R, B, 2), see task_errors.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, residual, select_run, tensors
+from maml_cli.core import MetaParams, expand_to_tasks, select_run
+from maml_cli.evaluation.ensemble import EnsembleErrors, new_ensemble
 from maml_cli.evaluation.held_out import TestTasks
 from maml_cli.evaluation.memory import chunk_size
 from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
-from maml_cli.evaluation.statistics import PointErrors, summarise_runs, summarise_tasks
+from maml_cli.evaluation.statistics import Errors, Limits, PointErrors, summarise_runs, summarise_tasks
+from maml_cli.evaluation.tails import DIVERGED
+from maml_cli.evaluation.task_errors import adapted_errors, baseline_errors, ignore_grid, learner_errors, zero_errors
+from maml_cli.evaluation.task_rows import TaskErrors
 from maml_cli.experiment import Experiment
-from maml_cli.tasks import FUNCTION_GRID, Approximation, Baseline, make_generator
+from maml_cli.tasks import FUNCTION_GRID, KIND, Approximation, make_generator
+
+
+class KindErrors(NamedTuple):
+    """The errors on the test tasks of one component of a mixture.
+
+    num_tasks: their number.
+    steps: of the learner after 0, 1, ... inner steps, as in Evaluation.
+    baselines: of the family's predictors without meta-learning, as in Evaluation.
+    """
+
+    num_tasks: int
+    steps: list[PointErrors]
+    baselines: dict[str, PointErrors | None]
 
 
 class Evaluation(NamedTuple):
@@ -32,6 +50,10 @@ class Evaluation(NamedTuple):
         is not known.
     notes: the difference of each baseline that was computed approximately, by name.
     by_seed: errors as in `steps` of each run trained side by side, without diverged runs, by its seed of training.
+    noisy_targets: whether the errors on grid and fresh points are against targets with the family's noise.
+    by_kind: errors on the tasks of each component of a mixture, by its label; empty for other families.
+    ensemble: errors of the mean prediction over the seeds in `by_seed` after 0, 1, ... inner steps; empty for one seed.
+    task_errors: the error of each task; None unless they were to be kept.
     grid_name: the points `grid` in words.
     """
 
@@ -44,6 +66,10 @@ class Evaluation(NamedTuple):
     baselines: dict[str, PointErrors | None]
     notes: dict[str, str]
     by_seed: dict[int, list[PointErrors]]
+    noisy_targets: bool
+    by_kind: dict[str, KindErrors]
+    ensemble: list[EnsembleErrors]
+    task_errors: TaskErrors | None
     grid_name: str = FUNCTION_GRID
 
 
@@ -55,108 +81,93 @@ def evaluate(
     steps: int,
     trained_steps: int,
     run_index: Mapping[int, int] | None = None,
+    keep: str | None = None,
     on_tasks: OnTasks = ignore_tasks,
 ) -> Evaluation:
     """Adapt to `test_tasks` and report the errors after 0, 1, ..., `steps` inner steps, with baselines.
 
     `run_index` has the index in `meta_params` of each seed that counts, by default that of a single run with seed 0.
-    Untrained networks adapt by the update rule of the first of these runs. `on_tasks` is called after each chunk of
-    tasks. Memory: 24 bytes for each run, test task and inner step in float32, and a constant.
+    Untrained networks adapt by the update rule of the first of these runs. `keep` is the measure, `mse` or `mae`, of
+    which the error of each task is kept. `on_tasks` is called after each chunk of tasks. Memory: 24 bytes for each run,
+    test task and inner step in float32, 4 more for each task and inner step that is kept, and a constant.
     """
     run_index = run_index or {0: 0}
-    errors = learner_errors(experiment, meta_params, test_tasks, steps=steps, on_tasks=on_tasks)
-    by_seed = {seed: [summarise_tasks(step, run=index) for step in errors] for seed, index in run_index.items()}
-    over_seeds = [summarise_runs(step, [*run_index.values()]) for step in errors]
+    runs = [*run_index.values()]
+    limits, kinds = divergence_limits(test_tasks), tasks_by_kind(test_tasks)
+    ensemble = new_ensemble(runs, steps)
+    on_grid = ensemble.add if ensemble else ignore_grid
+    errors = learner_errors(experiment, meta_params, test_tasks, steps=steps, on_grid=on_grid, on_tasks=on_tasks)
+    by_seed = {
+        seed: [summarise_tasks(step, run=run, limits=limits) for step in errors] for seed, run in run_index.items()
+    }
+    summarise = partial(summarise_runs, limits=limits)
+    over_seeds = [summarise(step, runs) for step in errors]
+    by_kind = {
+        kind: KindErrors(len(tasks), [summarise(step, runs, tasks=tasks) for step in errors], {})
+        for kind, tasks in kinds.items()
+    }
+    task_errors = _keep(test_tasks, errors, runs, keep) if keep else None
     del errors
-    first_run = select_run(meta_params, next(iter(run_index.values())))
+    first_run = select_run(meta_params, runs[0])
     random_init = _random_init(experiment, first_run, test_tasks, steps=steps, on_tasks=on_tasks)
-    baselines = test_tasks.family.baselines()
+    baselines: dict[str, PointErrors | None] = {}
+    family_baselines = test_tasks.family.baselines()
+    for name, baseline in family_baselines.items():
+        of_baseline = baseline and baseline_errors(test_tasks, name, baseline, on_tasks=on_tasks)
+        baselines[name] = summarise(of_baseline, [0]) if of_baseline else None
+        for kind, tasks in kinds.items():
+            by_kind[kind].baselines[name] = summarise(of_baseline, [0], tasks=tasks) if of_baseline else None
     return Evaluation(
         shots=test_tasks.num_shots,
         num_tasks=test_tasks.num_tasks,
         seed=test_tasks.seeds[0],
         trained_steps=trained_steps,
         steps=over_seeds,
-        random_init=random_init,
-        baselines={
-            name: None
-            if baseline is None
-            else _baseline_errors(test_tasks, _predictors(baseline), counted(on_tasks, f"baseline {name}", test_tasks))
-            for name, baseline in baselines.items()
-        },
-        notes={name: baseline.note for name, baseline in baselines.items() if isinstance(baseline, Approximation)},
+        random_init=[summarise(step, [0]) for step in random_init],
+        baselines=baselines,
+        notes={name: row.note for name, row in family_baselines.items() if isinstance(row, Approximation)},
         by_seed=by_seed,
+        noisy_targets=test_tasks.noisy_targets,
+        by_kind=by_kind,
+        ensemble=ensemble.errors() if ensemble else [],
+        task_errors=task_errors,
         grid_name=test_tasks.family.grid_name,
     )
 
 
-def learner_errors(
-    experiment: Experiment,
-    meta_params: MetaParams,
-    test_tasks: TestTasks,
-    *,
-    steps: int,
-    on_tasks: OnTasks = ignore_tasks,
-) -> list[dict[str, Tensor]]:
-    """Errors of the learner `meta_params` after 0, 1, ..., `steps` inner steps: name of the points -> (R, B, 2)."""
-    return adapted_errors(
-        experiment,
-        test_tasks,
-        lambda count: expand_to_tasks(meta_params, count),
-        chunk=chunk_size(meta_params, test_tasks.num_shots),
-        num_runs=len(tensors(meta_params)[0]),
-        steps=steps,
-        on_count=counted(on_tasks, "learner", test_tasks),
-    )
+def divergence_limits(test_tasks: TestTasks) -> Limits:
+    """The errors above which a task counts as diverged: DIVERGED times the mean error of predicting zero."""
+    return {name: (DIVERGED * errors.mean(dim=0)).tolist() for name, errors in zero_errors(test_tasks).items()}
 
 
-@torch.no_grad()
-def adapted_errors(
-    experiment: Experiment,
-    test_tasks: TestTasks,
-    initial: Callable[[int], MetaParams],
-    *,
-    num_runs: int,
-    steps: int,
-    chunk: int | None = None,
-    on_count: Callable[[int], None] = lambda count: None,
-) -> list[dict[str, Tensor]]:
-    """Errors after 0, 1, ..., `steps` inner steps from `initial`: for each, name of the points -> (R, B, 2).
+def tasks_by_kind(test_tasks: TestTasks) -> dict[str, Tensor]:
+    """The indices of the tasks of each component of a mixture, by its label; empty for other families."""
+    if not test_tasks.family.kinds:
+        return {}
+    labels = [label for _, functions in test_tasks.iter_blocks() for label in functions.columns()[KIND]]
+    indices = {kind: [i for i, label in enumerate(labels) if label == kind] for kind in test_tasks.family.kinds}
+    return {kind: torch.tensor(tasks) for kind, tasks in indices.items() if tasks}
 
-    `initial(count)` gives the meta-parameters that the next `count` tasks start from, expanded to them. No graph is
-    built through the inner steps, and the errors are all that grows with the number of tasks, of which `chunk`, by
-    default CHUNK, adapt at a time. `on_count` is called with the number of tasks after each
-    chunk; it may raise to stop.
-    """
-    sizes = (steps + 1, len(PointErrors._fields), num_runs, test_tasks.num_tasks, 2)
-    errors = torch.empty(sizes, dtype=experiment.dtype)
-    start = 0
-    for groups in test_tasks.iter_chunks(experiment.network_inputs, num_runs=num_runs, chunk=chunk):
-        points = {
-            name: Points(*(tensor.to(experiment.device, experiment.dtype) for tensor in group))
-            for name, group in groups.items()
-        }
-        count = num_tasks(points["support"])
-        adapted = experiment.algorithm.unroll(initial(count), points["support"], steps)
-        for errors_at_step, params in zip(errors[..., start : start + count, :], adapted, strict=True):
-            for row, name in zip(errors_at_step, PointErrors._fields, strict=True):
-                error = residual(experiment.predict(params, points[name].x), points[name].y)
-                row[:] = _mean_errors(error / experiment.family.scaling.y_factor)
-        start += count
-        on_count(start)
-    return [dict(zip(PointErrors._fields, step, strict=True)) for step in errors]
+
+def _keep(
+    test_tasks: TestTasks, errors: Sequence[Mapping[str, Tensor]], runs: Sequence[int], measure: str
+) -> TaskErrors:
+    index = Errors._fields.index(measure)
+    means = [step["grid"][[*runs], :, index].double().mean(dim=0).to(step["grid"].dtype) for step in errors]
+    return TaskErrors(test_tasks, measure, torch.stack(means))
 
 
 def _random_init(
     experiment: Experiment, first_run: MetaParams, test_tasks: TestTasks, *, steps: int, on_tasks: OnTasks
-) -> list[PointErrors]:
+) -> list[dict[str, Tensor]]:
+    """The errors of untrained networks after 0, 1, ... inner steps, as of `learner_errors`."""
     stream = make_generator(test_tasks.seeds[0], "random-init")
 
     def untrained(count: int) -> MetaParams:
         params = {key: value.unsqueeze(0) for key, value in experiment.init_params(stream, count).items()}
         return expand_to_tasks(first_run, count)._replace(params=params)
 
-    errors = adapted_errors(
+    return adapted_errors(
         experiment,
         test_tasks,
         untrained,
@@ -165,27 +176,3 @@ def _random_init(
         chunk=chunk_size(first_run, test_tasks.num_shots),
         on_count=counted(on_tasks, "random initialisation", test_tasks),
     )
-    return [summarise_tasks(step) for step in errors]
-
-
-def _predictors(baseline: Baseline | Approximation) -> Baseline:
-    return baseline.baseline if isinstance(baseline, Approximation) else baseline
-
-
-def _baseline_errors(test_tasks: TestTasks, baseline: Baseline, on_count: Callable[[int], None]) -> PointErrors:
-    errors = torch.empty(len(PointErrors._fields), 1, test_tasks.num_tasks, 2, dtype=torch.float64)
-    start = 0
-    for points, functions in test_tasks.iter_blocks():
-        predictors = baseline(points["support"], functions)
-        stop = start + num_tasks(points["support"])
-        for row, name in zip(errors, PointErrors._fields, strict=True):
-            for measure, predict in enumerate(predictors):
-                row[:, start:stop, measure] = _mean_errors(predict(points[name].x) - points[name].y)[..., measure]
-        start = stop
-        on_count(start)
-    return summarise_tasks(dict(zip(PointErrors._fields, errors, strict=True)))
-
-
-def _mean_errors(error: Tensor) -> Tensor:
-    """(R, B, K, 1) -> (R, B, 2): the mean squared and the mean absolute error of each task."""
-    return torch.stack([(error * error).mean(dim=(-2, -1)), error.abs().mean(dim=(-2, -1))], dim=-1)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from maml_cli.adaptation import chunks
 from maml_cli.core import Points, num_tasks
+from maml_cli.errors import ConfigError
 from maml_cli.tasks import TaskFamily, TestBlock, make_generator
 
 NUM_GRID = 100
@@ -21,12 +22,14 @@ class Protocol(NamedTuple):
     shots: K, the support points of a task; one evaluation for each entry, none for the K of training.
     steps: inner steps, or None for the default: max(10, trained steps), or fewer where alphas end.
     seed: of the test tasks; equal seeds give equal tasks to every run.
+    noisy_targets: whether errors are measured against targets with the family's noise, as some papers do.
     """
 
     num_tasks: int = 10_000
     shots: tuple[int, ...] = ()
     steps: int | None = None
     seed: int = 0
+    noisy_targets: bool = False
 
 
 class TestTasks(NamedTuple):
@@ -37,6 +40,8 @@ class TestTasks(NamedTuple):
     purpose: name of the streams, `test` or `validation`; no two purposes share tasks, and none is that of training.
     num_tasks: number of tasks.
     num_shots: K, the support points of a task, and its fresh query points.
+    noisy_targets: whether the targets of grid and query points have the family's noise. The noise of the grid comes
+        from streams of its own, so that everything else is the same with and without.
     """
 
     family: TaskFamily
@@ -44,15 +49,18 @@ class TestTasks(NamedTuple):
     purpose: str
     num_tasks: int
     num_shots: int
+    noisy_targets: bool = False
 
     def iter_blocks(self) -> Iterator[TestBlock]:
         """The tasks in order, a block of a few hundred at a time: sampling is faster for many tasks."""
+        for_noise = [make_generator(seed, f"{self.purpose}-grid-noise") for seed in self.seeds]
         return self.family.sampler.iter_test_blocks(
             [make_generator(seed, self.purpose) for seed in self.seeds],
             purpose=self.purpose,
             num_tasks=self.num_tasks,
             num_shots=self.num_shots,
             num_grid=NUM_GRID,
+            for_noise=for_noise if self.noisy_targets else (),
         )
 
     def iter_chunks(
@@ -75,9 +83,15 @@ def sample_test_tasks(family: TaskFamily, protocol: Protocol, num_shots: int) ->
     arguments.
 
     The functions are the same for every K. Support targets have the family's noise, if any; the targets that errors are
-    measured against, on the grid and on K fresh points, have none.
+    measured against, on the grid and on K fresh points, have none, unless the protocol asks for it. Raises ConfigError
+    if it does and the family has none.
     """
-    return _held_out(family, (protocol.seed,), "test", protocol.num_tasks, num_shots)
+    if protocol.noisy_targets and not family.sampler.noise:
+        raise ConfigError(
+            "--noisy-targets: the tasks have no noise; leave it out, or give them some with --set tasks.noise=0.1"
+        )
+    tasks = _held_out(family, (protocol.seed,), "test", protocol.num_tasks, num_shots)
+    return tasks._replace(noisy_targets=protocol.noisy_targets)
 
 
 def sample_validation_tasks(family: TaskFamily, seeds: Sequence[int], *, num_tasks: int, num_shots: int) -> TestTasks:

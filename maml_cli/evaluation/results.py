@@ -1,10 +1,12 @@
 """Results of evaluations as plain values: nested dictionaries for JSON, and rows for tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from maml_cli.evaluation.evaluate import Evaluation
+from maml_cli.errors import DataError
+from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.statistics import Errors, PointErrors, Statistic
+from maml_cli.evaluation.task_rows import TaskErrors, iter_task_rows
 
 
 class EvaluationResult(NamedTuple):
@@ -40,15 +42,34 @@ class EvaluationResult(NamedTuple):
         points: `grid`, `query` or `support`.
         measure: `mse` or `mae`.
         mean, ci95, median: as in Statistic.
+        percentile_90, worst and others: as in Tail.
+
+        For a mixture there are rows of each kind of tasks too, with `kind`, its label; None for rows of all tasks.
         """
         return [
             {"shots": evaluation.shots, "predictor": predictor, "seed": seed, "inner_step": step, "points": points}
+            | ({"kind": kind} if evaluation.by_kind else {})
             | {"measure": measure, "mean": value.mean, "ci95": value.ci95, "median": value.median}
+            | (value.tail._asdict() if value.tail else {})
             for evaluation in self.results
-            for predictor, seed, step, errors in _predictors(evaluation)
+            for kind, predictor, seed, step, errors in _predictors(evaluation)
             for points, of_points in zip(PointErrors._fields, errors, strict=True)
             for measure, value in zip(Errors._fields, of_points, strict=True)
         ]
+
+    def per_task(self) -> list[dict[str, Any]]:
+        """A row for each K and test task: its index, its parameters, and its error on the grid after each inner step.
+
+        task: index of the task, from 0.
+        amplitude, phase and others: what describes a task of the family; None where it does not apply, such as the
+            slope of a sinusoid in a mixture, of which `kind` is the component.
+        shots: K.
+        mse_step_0, mse_step_1, ...: errors, `mae_step_0` and so on of a run trained on L1; with several seeds, means
+            over them.
+
+        Raises DataError unless the evaluation has kept them: `maml.evaluate(run, per_task=True)`.
+        """
+        return [row for evaluation in self.results for row in iter_task_rows(_errors_of_tasks(evaluation))]
 
 
 def by_step(steps: Sequence[PointErrors]) -> list[dict[str, Any]]:
@@ -58,8 +79,10 @@ def by_step(steps: Sequence[PointErrors]) -> list[dict[str, Any]]:
 
 def plain(value: Any) -> Any:
     """NamedTuples within NamedTuples as dictionaries; an interval over seeds only where there are several."""
-    if isinstance(value, Statistic) and value.ci95_seeds is None:
-        return {"mean": value.mean, "ci95": value.ci95, "median": value.median}
+    if isinstance(value, Statistic):
+        over_seeds = {} if value.ci95_seeds is None else {"ci95_seeds": value.ci95_seeds}
+        tail = value.tail._asdict() if value.tail else {}
+        return {"mean": value.mean, "ci95": value.ci95, "median": value.median} | over_seeds | tail
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: plain(item) for name, item in value._asdict().items()}
     return value
@@ -71,25 +94,52 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "num_tasks": evaluation.num_tasks,
         "seed": evaluation.seed,
         "trained_steps": evaluation.trained_steps,
+        "noisy_targets": evaluation.noisy_targets,
         "steps": by_step(evaluation.steps),
         "by_seed": [{"seed": seed, "steps": by_step(steps)} for seed, steps in evaluation.by_seed.items()],
         "baselines": {
             **{name: plain(errors) for name, errors in evaluation.baselines.items()},
             "random_init": by_step(evaluation.random_init),
         },
+        **({"by_kind": _by_kind(evaluation)} if evaluation.by_kind else {}),
+        **({"ensemble": _ensemble(evaluation)} if evaluation.ensemble else {}),
         **({"notes": evaluation.notes} if evaluation.notes else {}),
     }
 
 
-def _predictors(evaluation: Evaluation) -> list[tuple[str, int | None, int | None, PointErrors]]:
-    """Name, seed, inner step and errors of every predictor of an evaluation."""
-    learner = [("learner", None, step, errors) for step, errors in enumerate(evaluation.steps)]
-    by_seed = [
-        ("learner", seed, step, errors)
-        for seed, steps in evaluation.by_seed.items()
-        for step, errors in enumerate(steps)
-        if len(evaluation.by_seed) > 1
+def _by_kind(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "num_tasks": errors.num_tasks, "steps": by_step(errors.steps)}
+        | {"baselines": {name: plain(value) for name, value in errors.baselines.items()}}
+        for kind, errors in evaluation.by_kind.items()
     ]
-    random_init = [("random_init", None, step, errors) for step, errors in enumerate(evaluation.random_init)]
-    baselines = [(name, None, None, errors) for name, errors in evaluation.baselines.items() if errors]
-    return [*learner, *by_seed, *random_init, *baselines]
+
+
+def _ensemble(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [{"step": step, **plain(errors)} for step, errors in enumerate(evaluation.ensemble)]
+
+
+def _errors_of_tasks(evaluation: Evaluation) -> TaskErrors:
+    if evaluation.task_errors is None:
+        raise DataError("per_task: the errors of single tasks were not kept; give per_task=True to evaluate")
+    return evaluation.task_errors
+
+
+def _predictors(
+    evaluation: Evaluation,
+) -> Iterator[tuple[str | None, str, int | None, int | None, PointErrors]]:
+    """Kind of the tasks, name, seed, inner step and errors of every predictor of an evaluation."""
+    for step, errors in enumerate(evaluation.steps):
+        yield None, "learner", None, step, errors
+    for seed, steps in evaluation.by_seed.items() if len(evaluation.by_seed) > 1 else ():
+        for step, errors in enumerate(steps):
+            yield None, "learner", seed, step, errors
+    for step, errors in enumerate(evaluation.random_init):
+        yield None, "random_init", None, step, errors
+    all_tasks = KindErrors(evaluation.num_tasks, [], evaluation.baselines)
+    for kind, of_kind in [(None, all_tasks), *evaluation.by_kind.items()]:
+        for step, errors in enumerate(of_kind.steps):
+            yield kind, "learner", None, step, errors
+        for name, of_baseline in of_kind.baselines.items():
+            if of_baseline:
+                yield kind, name, None, None, of_baseline

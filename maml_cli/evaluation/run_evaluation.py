@@ -4,12 +4,13 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from maml_cli.evaluation.evaluate import evaluate, learner_errors
+from maml_cli.evaluation.evaluate import evaluate
 from maml_cli.evaluation.held_out import Protocol
 from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.results import EvaluationResult
 from maml_cli.evaluation.statistics import Errors, statistic
+from maml_cli.evaluation.task_errors import learner_errors
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks, last_inner_step
 from maml_cli.runs import make_folder, target_of, write_atomic
 
@@ -27,10 +28,13 @@ class LearnerStatistic(NamedTuple):
     max: float
 
 
-def evaluate_run(run: TrainedRun, protocol: Protocol, *, on_tasks: OnTasks = ignore_tasks) -> EvaluationResult:
+def evaluate_run(
+    run: TrainedRun, protocol: Protocol, *, keep_tasks: bool = False, on_tasks: OnTasks = ignore_tasks
+) -> EvaluationResult:
     """One evaluation of `run` for each K of `protocol`, after every inner step.
 
-    `on_tasks` is called after each chunk of tasks. Raises ConfigError if it needs more memory than is available.
+    `keep_tasks`: whether the result has the error of each task, see EvaluationResult.per_task. `on_tasks` is called
+    after each chunk of tasks. Raises ConfigError if it needs more memory than is available.
     """
     steps = last_inner_step(run, protocol)
     check_run_memory(run, protocol)
@@ -42,6 +46,7 @@ def evaluate_run(run: TrainedRun, protocol: Protocol, *, on_tasks: OnTasks = ign
             steps=steps,
             trained_steps=run.config.trained_steps,
             run_index=run.run_index,
+            keep=run.measure if keep_tasks else None,
             on_tasks=on_tasks,
         )
         for tasks in held_out_tasks(run, protocol)

@@ -1,4 +1,4 @@
-"""Statistics of errors: means over tasks and over seeds, their 95 % intervals, and medians."""
+"""Statistics of errors: means over tasks and over seeds, their 95 % intervals, medians and tails."""
 
 import math
 import statistics
@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+
+from maml_cli.evaluation.tails import Tail, tail_of_seeds, tail_of_tasks
+
+Limits = Mapping[str, Sequence[float]]
+"""Name of the points -> the squared and the absolute error of a task above which it counts as diverged."""
 
 
 class Statistic(NamedTuple):
@@ -17,12 +22,14 @@ class Statistic(NamedTuple):
     median: median over tasks; with several seeds, the mean of their medians.
     ci95_seeds: half width of the 95 % interval of the mean over seeds, by Student's t; None for a single seed, and for
         what does not depend on the seed of training, such as a baseline.
+    tail: percentiles and worst tasks; None for what is no error of an evaluation, such as a difference.
     """
 
     mean: float
     ci95: float
     median: float
     ci95_seeds: float | None = None
+    tail: Tail | None = None
 
 
 class Errors(NamedTuple):
@@ -49,37 +56,53 @@ class PointErrors(NamedTuple):
     support: Errors
 
 
-def summarise_tasks(errors: Mapping[str, Tensor], *, run: int = 0) -> PointErrors:
-    """Statistics over the tasks of one run, from (R, B, 2): the MSE and the MAE of each task, by name of the points."""
-    return summarise_runs(errors, [run])
+def summarise_tasks(errors: Mapping[str, Tensor], *, run: int = 0, limits: Limits | None = None) -> PointErrors:
+    """Statistics over the tasks of one run, from (R, B, 2): the MSE and the MAE of each task, by name of the points.
+
+    They have a tail if there are `limits`.
+    """
+    return summarise_runs(errors, [run], limits=limits)
 
 
-def summarise_runs(errors: Mapping[str, Tensor], runs: Sequence[int]) -> PointErrors:
-    """Statistics over the tasks and seeds of several runs, given by their indices."""
-    return PointErrors(
-        *(
-            Errors(*(aggregate_seeds(errors[name][list(runs), :, measure]) for measure in range(len(Errors._fields))))
-            for name in PointErrors._fields
-        )
-    )
+def summarise_runs(
+    errors: Mapping[str, Tensor], runs: Sequence[int], *, limits: Limits | None = None, tasks: Tensor | None = None
+) -> PointErrors:
+    """Statistics over the tasks and seeds of several runs, given by their indices; of some tasks, if `tasks` has their
+    indices, and with a tail if there are `limits`."""
+
+    def of_measure(name: str, measure: int) -> Statistic:
+        values = errors[name][list(runs), :, measure]
+        limit = None if limits is None else limits[name][measure]
+        return aggregate_seeds(values if tasks is None else values[:, tasks], limit=limit)
+
+    num_measures = len(Errors._fields)
+    return PointErrors(*(Errors(*(of_measure(name, i) for i in range(num_measures))) for name in PointErrors._fields))
 
 
-def statistic(values: Tensor) -> Statistic:
-    """Mean, 1.96 s / sqrt(B) and median of (B,), one number for each task; NaN counts as infinite."""
+def statistic(values: Tensor, *, limit: float | None = None) -> Statistic:
+    """Mean, 1.96 s / sqrt(B) and median of (B,), one number for each task; NaN counts as infinite.
+
+    With the `limit` above which a task counts as diverged, it has a tail. A single task has no finite interval.
+    """
     values = values.double().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
     count, ordered = len(values), values.sort().values
+    average = values.mean().item()
+    ci95 = 1.96 * values.std().item() / math.sqrt(count) if count > 1 else math.nan
     median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
-    return Statistic(values.mean().item(), 1.96 * values.std().item() / math.sqrt(count), median.item())
+    tail = None if limit is None else tail_of_tasks(ordered, mean=average, ci95=ci95, limit=limit)
+    return Statistic(average, ci95, median.item(), tail=tail)
 
 
-def aggregate_seeds(values: Tensor) -> Statistic:
-    """The statistic of (seeds, B), one number for each seed and task; see the fields of Statistic."""
+def aggregate_seeds(values: Tensor, *, limit: float | None = None) -> Statistic:
+    """The statistic of (seeds, B), one number for each seed and task; see the fields of Statistic and of Tail."""
     if len(values) == 1:
-        return statistic(values[0])
-    by_seed = [statistic(row) for row in values]
+        return statistic(values[0], limit=limit)
+    by_seed = [statistic(row, limit=limit) for row in values]
     means = [value.mean for value in by_seed]
-    over_tasks = statistic(values.double().mean(dim=0))
-    return Statistic(mean(means), over_tasks.ci95, mean([value.median for value in by_seed]), t_interval(means))
+    over_tasks = statistic(values.double().mean(dim=0), limit=limit)
+    tails = [value.tail for value in by_seed if value.tail]
+    tail = tail_of_seeds(tails, means, over_tasks.tail) if over_tasks.tail else None
+    return Statistic(mean(means), over_tasks.ci95, mean([value.median for value in by_seed]), t_interval(means), tail)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -14,6 +14,9 @@ from maml_cli.evaluation.held_out import Protocol, TestTasks, sample_test_tasks
 from maml_cli.experiment import Experiment, build_experiment, choose_device
 from maml_cli.runs import Checkpoint, open_checkpoint
 
+TEST_KEYS = ("inner.alpha.after_last_step", "inner.alpha.scale")
+"""Keys of the inner loop that a trained run may be evaluated with other values of."""
+
 
 class TrainedRun(NamedTuple):
     """A checkpoint ready to compute with.
@@ -107,16 +110,16 @@ class TrainedRun(NamedTuple):
 
 
 def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = None) -> TrainedRun:
-    """Open the run or checkpoint at `path`; `overrides` may change its tasks and `inner.alpha.after_last_step`.
+    """Open the run or checkpoint at `path`; `overrides` may change its tasks and the keys in TEST_KEYS.
 
     Raises ConfigError for other overrides, and FileError or CheckpointError if nothing can be opened.
     """
     checkpoint = open_checkpoint(path)
     for text in overrides:
-        if not text.strip().startswith(("tasks.", "inner.alpha.after_last_step")):
+        if not text.strip().startswith(("tasks.", *TEST_KEYS)):
             raise ConfigError(
                 f"--set {text}: a trained run takes other tasks, such as tasks.phase=[0,1], and another "
-                f"inner.alpha.after_last_step, but nothing else"
+                f"{' or '.join(TEST_KEYS)}, but nothing else"
             )
         if text.strip().startswith(("tasks.num_query", "tasks.query_sampling")):
             raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")

@@ -144,7 +144,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         ),
         alpha_groups=groups,
         learned_keys=learned_keys,
-        alphas=partial(update_rules.alphas, groups=groups, sign=_alpha_sign(config)),
+        alphas=partial(update_rules.alphas, groups=groups, sign=_alpha_sign(config), scale=alpha.scale),
         init_network=_initializer(config),
         device=torch.device(device),
         dtype=dtype,
@@ -213,7 +213,7 @@ def _update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
     transforms = [
         _curvature(config).transform,
         lookup(update_rules.INNER_OPTIMIZERS, inner.optimizer, "inner.optimizer", table),
-        update_rules.scale_by_alpha(groups, sign=_alpha_sign(config)),
+        update_rules.scale_by_alpha(groups, sign=_alpha_sign(config), scale=inner.alpha.scale),
     ]
     if inner.has_per_step_params:
         transforms.append(update_rules.extrapolate(inner.steps, _extrapolation(config)))

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
         to_json,
         training_document,
     )
+    from maml_cli.reporting.evaluation_tables import print_evaluations
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
     from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
-    from maml_cli.reporting.tables import print_cases, print_comparisons, print_evaluations
+    from maml_cli.reporting.tables import print_cases, print_comparisons
+    from maml_cli.reporting.task_table import iter_task_csv
 
 __all__ = [
     "Curve",
@@ -32,6 +34,7 @@ __all__ = [
     "format_interval",
     "format_number",
     "format_short",
+    "iter_task_csv",
     "plan_document",
     "plural",
     "print_cases",
@@ -53,6 +56,8 @@ _MODULES = {
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
     "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
-    "tables": ["print_cases", "print_comparisons", "print_evaluations"],
+    "evaluation_tables": ["print_evaluations"],
+    "tables": ["print_cases", "print_comparisons"],
+    "task_table": ["iter_task_csv"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

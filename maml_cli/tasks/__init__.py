@@ -4,6 +4,7 @@ from maml_cli.tasks.curves import Curves, Source, measure_curves, read_curves, s
 from maml_cli.tasks.data_family import CurveSampler
 from maml_cli.tasks.families import make_family
 from maml_cli.tasks.family import (
+    KIND,
     Approximation,
     Baseline,
     BaselinePredictors,
@@ -11,6 +12,7 @@ from maml_cli.tasks.family import (
     Range,
     SampledTasks,
     TaskFamily,
+    TaskFunctions,
     TestBlock,
     make_generator,
 )
@@ -22,6 +24,7 @@ from maml_cli.tasks.sinusoids import Sinusoids, with_task_parameters
 
 __all__ = [
     "FUNCTION_GRID",
+    "KIND",
     "Approximation",
     "Baseline",
     "BaselinePredictors",
@@ -36,6 +39,7 @@ __all__ = [
     "Sinusoids",
     "Source",
     "TaskFamily",
+    "TaskFunctions",
     "TestBlock",
     "affine_map",
     "make_bank",

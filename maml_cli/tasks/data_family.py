@@ -28,7 +28,7 @@ class DrawnCurves(NamedTuple):
 
     def columns(self) -> dict[str, list[Any]]:
         """The label of each task, for tables with a row a task."""
-        return {"task": [*self.labels]}
+        return {"curve": [*self.labels]}
 
 
 class DataFamily(NamedTuple):
@@ -66,6 +66,11 @@ class DataFamily(NamedTuple):
         return "other points"
 
     @property
+    def kinds(self) -> list[str]:
+        """None: the family is no mixture."""
+        return []
+
+    @property
     def sampler(self) -> "CurveSampler":
         """The sampler of its tasks."""
         return CurveSampler(self.source, self.digest)
@@ -88,6 +93,11 @@ class CurveSampler(NamedTuple):
 
     source: Source
     digest: str | None
+
+    @property
+    def noise(self) -> float:
+        """None is added to that of the curves."""
+        return 0.0
 
     @property
     def num_parameters(self) -> int:
@@ -147,7 +157,14 @@ class CurveSampler(NamedTuple):
         return min(num_tasks, available)
 
     def iter_test_blocks(
-        self, generators: Sequence[Generator], *, purpose: str, num_tasks: int, num_shots: int, num_grid: int
+        self,
+        generators: Sequence[Generator],
+        *,
+        purpose: str,
+        num_tasks: int,
+        num_shots: int,
+        num_grid: int,
+        for_noise: Sequence[Generator] = (),
     ) -> Iterator[TestBlock]:
         """Each curve with random support points; all of its other points, in random order, are the grid, and the first
         K of these the query points. Curves come by the number of their points, so that a block needs no padding."""

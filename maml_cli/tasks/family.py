@@ -45,11 +45,29 @@ class Approximation(NamedTuple):
     note: str
 
 
+KIND = "kind"
+"""The column of the labels of a mixture's components in the description of tasks."""
+
+
+class TaskFunctions(Protocol):
+    """Noise-free functions of a batch of tasks, (R, B): each family has its own type."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Inputs (R, B, K, 1) -> noise-free targets of the same shape."""
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The description of each task for tables: name of a column -> R B numbers or labels, the tasks of the first
+        run first; None where a column does not apply to a task.
+
+        Such as the parameters of the functions, or the label of a curve. A mixture has the column KIND.
+        """
+
+
 class SampledTasks(NamedTuple):
     """Tasks drawn from a family.
 
     batch: support and query points, with the family's noise on the targets.
-    functions: the noise-free functions of the tasks, in the family's own type; called with x (R, B, K, 1), it gives y.
+    functions: the noise-free functions of the tasks, TaskFunctions in the family's own type.
     """
 
     batch: TaskBatch
@@ -70,6 +88,10 @@ class TestBlock(NamedTuple):
 
 class TaskSampler(Protocol):
     """A sampler of training tasks, by random numbers from one generator for each of R runs, and of test tasks."""
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise on the targets, or its ratio to their amplitude; 0 for none."""
 
     @property
     def num_parameters(self) -> int:
@@ -94,10 +116,18 @@ class TaskSampler(Protocol):
         fewer than two. `purpose` is `test` or `validation`."""
 
     def iter_test_blocks(
-        self, generators: Sequence[Generator], *, purpose: str, num_tasks: int, num_shots: int, num_grid: int
+        self,
+        generators: Sequence[Generator],
+        *,
+        purpose: str,
+        num_tasks: int,
+        num_shots: int,
+        num_grid: int,
+        for_noise: Sequence[Generator] = (),
     ) -> Iterator[TestBlock]:
         """`num_tasks` test tasks in order, a block of a few hundred at a time, with `num_shots` support points each.
-        The grid of a function has `num_grid` points."""
+        The grid of a function has `num_grid` points. Targets on grid and query points are noise-free, or with noise
+        where `for_noise` has generators for that on the grid."""
 
 
 class TaskFamily(Protocol):
@@ -114,6 +144,11 @@ class TaskFamily(Protocol):
     @property
     def y(self) -> Range:
         """The range of the noise-free targets."""
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The labels of the components of a mixture, all different, as in the column KIND of its functions; none for
+        other families."""
 
     @property
     def sampler(self) -> TaskSampler:

@@ -4,14 +4,14 @@ Shapes: R runs, B tasks, K points. Points are (R, B, K, 1), parameters of a task
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from maml_cli.formulas import Distribution, Family
 from maml_cli.tasks import parametric_baselines
-from maml_cli.tasks.family import Approximation, Baseline, Range
+from maml_cli.tasks.family import KIND, Approximation, Baseline, Range
 from maml_cli.tasks.sampler import FUNCTION_GRID, Sampler
 from maml_cli.tasks.scaling import Scaling
 
@@ -29,6 +29,16 @@ class Component(NamedTuple):
     family: Family
     distributions: tuple[tuple[str, Distribution], ...]
     weight: float = 1.0
+
+
+def component_labels(components: Sequence[Component]) -> list[str]:
+    """The names of several components, with a number where two have the same, such as `line 1` and `line 2`; none for
+    a single one."""
+    names = [component.name for component in components]
+    if len(names) == 1:
+        return []
+    numbers = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    return [f"{name} {number}" if names.count(name) > 1 else name for name, number in zip(names, numbers, strict=True)]
 
 
 class ParametricFunctions(NamedTuple):
@@ -56,6 +66,22 @@ class ParametricFunctions(NamedTuple):
         for index, values in enumerate(by_component[1:], start=1):
             result = torch.where(self.kind == index, values, result)
         return result
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The parameters of each task, and for a mixture its kind; components share the column of a parameter of equal
+        name. See TaskFunctions."""
+        kind = self.kind.flatten().tolist()
+        labels = component_labels(self.components)
+        names = dict.fromkeys(name for parameters in self.parameters for name in parameters)
+        columns: dict[str, list[Any]] = {KIND: [labels[index] for index in kind]} if labels else {}
+        columns |= {name: [None] * len(kind) for name in names}
+        for index, parameters in enumerate(self.parameters):
+            for name, values in parameters.items():
+                of_component = values.expand_as(self.kind).flatten().tolist()
+                for task, value in enumerate(of_component):
+                    if kind[task] == index:
+                        columns[name][task] = value
+        return columns
 
     def amplitudes(self) -> Tensor:
         """The magnitude of the amplitude of each task, (R, B, 1, 1)."""
@@ -86,8 +112,8 @@ class ParametricFamily(NamedTuple):
 
     @property
     def kinds(self) -> list[str]:
-        """The names of the components of a mixture; none for a single one."""
-        return [component.name for component in self.components] if len(self.components) > 1 else []
+        """The labels of the components of a mixture; none for a single one."""
+        return component_labels(self.components)
 
     @property
     def scaling(self) -> Scaling:

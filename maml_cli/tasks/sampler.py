@@ -86,15 +86,25 @@ class Sampler(NamedTuple):
         return num_tasks
 
     def iter_test_blocks(
-        self, generators: Sequence[Generator], *, purpose: str, num_tasks: int, num_shots: int, num_grid: int
+        self,
+        generators: Sequence[Generator],
+        *,
+        purpose: str,
+        num_tasks: int,
+        num_shots: int,
+        num_grid: int,
+        for_noise: Sequence[Generator] = (),
     ) -> Iterator[TestBlock]:
-        """Test tasks with noise-free targets on `num_grid` equally spaced inputs and on K fresh random ones."""
+        """Test tasks with targets on `num_grid` equally spaced inputs and on K fresh random ones."""
         grid = torch.linspace(*self.test_x, num_grid, dtype=torch.float64).reshape(num_grid, 1)
         blocks = self.iter_blocks(generators, num_tasks=num_tasks, num_support=num_shots, num_query=num_shots)
         for batch, functions in blocks:
             grid_x = grid.expand(*batch.support.x.shape[:2], num_grid, 1)
-            points = {name: Points(x, functions(x)) for name, x in {"grid": grid_x, "query": batch.query.x}.items()}
-            yield TestBlock(points | {"support": batch.support}, functions)
+            if for_noise:
+                on_grid, on_query = Points(grid_x, self.noisy_targets(functions, grid_x, for_noise)), batch.query
+            else:
+                on_grid, on_query = (Points(x, functions(x)) for x in (grid_x, batch.query.x))
+            yield TestBlock({"grid": on_grid, "query": on_query, "support": batch.support}, functions)
 
     def iter_blocks(
         self, generators: Sequence[Generator], *, num_tasks: int, num_support: int, num_query: int
@@ -117,6 +127,17 @@ class Sampler(NamedTuple):
             x = torch.cat([_scale(x[..., :num_support, :], self.x), _scale(x[..., num_support:, :], self.test_x)], -2)
             yield self._tasks(parameters.reshape(-1, count, num_parameters), x, noise, num_support=num_support)
 
+    def noisy_targets(self, functions: Any, x: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """The targets of `functions` at further inputs (R, B, K, 1) with noise from `generators`, one for each R."""
+        y: Tensor = functions(x)
+        normal = torch.stack([_normal(generator, *x.shape[1:]) for generator in generators])
+        return self.add_noise(y, functions, normal)
+
+    def add_noise(self, y: Tensor, functions: Any, normal: Tensor) -> Tensor:
+        """The noise-free targets `y` of `functions` with noise, from normal numbers of the same shape."""
+        scale = 1.0 if self.noise_scale is None else self.noise_scale(functions)
+        return y + self.noise * scale * normal
+
     def _draw(self, generator: Generator, num_steps: int, uniform: int, normal: int) -> tuple[Tensor, Tensor]:
         """Random numbers of each step: `uniform` uniform values, and `normal` normal values if there is noise."""
         if not self.noise:
@@ -129,8 +150,7 @@ class Sampler(NamedTuple):
         functions = self.functions(parameters[..., None, None])
         y = functions(x)
         if self.noise:
-            scale = 1.0 if self.noise_scale is None else self.noise_scale(functions)
-            y = y + self.noise * scale * normal.reshape(y.shape)
+            y = self.add_noise(y, functions, normal.reshape(y.shape))
         batch = TaskBatch(
             support=Points(x[..., :num_support, :], y[..., :num_support, :]),
             query=Points(x[..., num_support:, :], y[..., num_support:, :]),

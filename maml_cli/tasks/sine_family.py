@@ -58,6 +58,11 @@ class SineFamily(NamedTuple):
         return FUNCTION_GRID
 
     @property
+    def kinds(self) -> list[str]:
+        """None: the family is no mixture."""
+        return []
+
+    @property
     def sampler(self) -> Sampler:
         """The sampler of its tasks."""
         scale = Sinusoids.amplitudes if self.relative_noise else None

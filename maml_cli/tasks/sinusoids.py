@@ -29,6 +29,10 @@ class Sinusoids(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         return self.amplitude * torch.sin(self.frequency * x - self.phase) + self.offset
 
+    def columns(self) -> dict[str, list[float]]:
+        """Amplitude, frequency, phase and offset of each task; see TaskFunctions."""
+        return {name: value.flatten().tolist() for name, value in self._asdict().items()}
+
     def amplitudes(self) -> Tensor:
         """The magnitude of the amplitude of each task, (R, B, 1, 1)."""
         return self.amplitude.abs()

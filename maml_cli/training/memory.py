@@ -134,7 +134,13 @@ def _values_of_task(config: Config, engine: str) -> float:
     values, units = ENGINES.get(engine, ENGINES["reference"]), _num_units(config)
     is_curved = config.model.activation != "relu"
     uses_adjoint = engine in ("eager", "compiled") and config.outer.meta_gradient == "query"
-    if not uses_adjoint or inner.optimizer != "sgd" or inner.order == "implicit" or inner.proximal:
+    if (
+        not uses_adjoint
+        or inner.optimizer != "sgd"
+        or inner.order == "implicit"
+        or inner.proximal
+        or inner.alpha.scale != 1
+    ):
         values = ENGINES["reference"]
     stores_all = config.outer.meta_gradient == "query" and inner.order != "implicit"
     steps = inner.steps if stores_all else 1

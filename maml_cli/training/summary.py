@@ -60,7 +60,8 @@ def _seeds_in_words(config: Config) -> str:
 def _update_in_words(config: Config) -> str:
     inner, alpha = config.inner, config.inner.alpha
     kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
-    words = [f"alpha {kind}{' and inner step' if alpha.per_step else ''}"]
+    times = "" if alpha.scale == 1 else f", times {alpha.scale:g}"
+    words = [f"alpha {kind}{' and inner step' if alpha.per_step else ''}{times}"]
     if inner.curvature != "none":
         words.append(f"{inner.curvature} curvature learned{' per step' if inner.curvature_per_step else ''}")
     if inner.optimizer != "sgd":

@@ -1,0 +1,121 @@
+"""The errors of each test task: of learners after every inner step, of baselines, and of predicting zero.
+
+Shapes: R runs, B test tasks, K points; errors are (R, B, 2), the mean squared and the mean absolute error of each task.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, residual, tensors
+from maml_cli.evaluation.held_out import TestTasks
+from maml_cli.evaluation.memory import chunk_size
+from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
+from maml_cli.evaluation.statistics import PointErrors
+from maml_cli.experiment import Experiment
+from maml_cli.tasks import Approximation, Baseline
+
+OnGrid = Callable[[int, Tensor, Tensor], None]
+"""(inner step, predictions, targets) of some tasks on the grid, both (R, tasks, K, 1)."""
+
+
+def ignore_grid(inner_step: int, predictions: Tensor, targets: Tensor) -> None:
+    """Predictions are of no use but for their errors."""
+
+
+def learner_errors(
+    experiment: Experiment,
+    meta_params: MetaParams,
+    test_tasks: TestTasks,
+    *,
+    steps: int,
+    on_grid: OnGrid = ignore_grid,
+    on_tasks: OnTasks = ignore_tasks,
+) -> list[dict[str, Tensor]]:
+    """Errors of the learner `meta_params` after 0, 1, ..., `steps` inner steps: name of the points -> (R, B, 2)."""
+    return adapted_errors(
+        experiment,
+        test_tasks,
+        lambda count: expand_to_tasks(meta_params, count),
+        chunk=chunk_size(meta_params, test_tasks.num_shots),
+        num_runs=len(tensors(meta_params)[0]),
+        steps=steps,
+        on_grid=on_grid,
+        on_count=counted(on_tasks, "learner", test_tasks),
+    )
+
+
+@torch.no_grad()
+def adapted_errors(
+    experiment: Experiment,
+    test_tasks: TestTasks,
+    initial: Callable[[int], MetaParams],
+    *,
+    num_runs: int,
+    steps: int,
+    chunk: int | None = None,
+    on_grid: OnGrid = ignore_grid,
+    on_count: Callable[[int], None] = lambda count: None,
+) -> list[dict[str, Tensor]]:
+    """Errors after 0, 1, ..., `steps` inner steps from `initial`: for each, name of the points -> (R, B, 2).
+
+    `initial(count)` gives the meta-parameters that the next `count` tasks start from, expanded to them. No graph is
+    built through the inner steps, and the errors are all that grows with the number of tasks, of which `chunk`, by
+    default CHUNK, adapt at a time. `on_grid` is called with the predictions of each chunk after each inner step,
+    `on_count` with the number of tasks after each chunk; it may raise to stop.
+    """
+    sizes = (steps + 1, len(PointErrors._fields), num_runs, test_tasks.num_tasks, 2)
+    errors = torch.empty(sizes, dtype=experiment.dtype)
+    start, unit = 0, experiment.family.scaling.y_factor  # of the network in that of the tasks
+    for groups in test_tasks.iter_chunks(experiment.network_inputs, num_runs=num_runs, chunk=chunk):
+        points = {
+            name: Points(*(tensor.to(experiment.device, experiment.dtype) for tensor in group))
+            for name, group in groups.items()
+        }
+        count = num_tasks(points["support"])
+        adapted = experiment.algorithm.unroll(initial(count), points["support"], steps)
+        for step, (errors_at_step, params) in enumerate(
+            zip(errors[..., start : start + count, :], adapted, strict=True)
+        ):
+            for row, name in zip(errors_at_step, PointErrors._fields, strict=True):
+                predictions, targets = experiment.predict(params, points[name].x), points[name].y
+                row[:] = mean_errors(residual(predictions, targets) / unit)
+                if name == "grid":
+                    on_grid(step, predictions / unit, targets / unit)
+        start += count
+        on_count(start)
+    return [dict(zip(PointErrors._fields, step, strict=True)) for step in errors]
+
+
+def baseline_errors(
+    test_tasks: TestTasks, name: str, baseline: Baseline | Approximation, *, on_tasks: OnTasks = ignore_tasks
+) -> dict[str, Tensor]:
+    """Errors of the baseline `name`: name of the points -> (1, B, 2)."""
+    on_count = counted(on_tasks, f"baseline {name}", test_tasks)
+    make_predictors = baseline.baseline if isinstance(baseline, Approximation) else baseline
+    errors = torch.empty(len(PointErrors._fields), 1, test_tasks.num_tasks, 2, dtype=torch.float64)
+    start = 0
+    for points, functions in test_tasks.iter_blocks():
+        predictors = make_predictors(points["support"], functions)
+        stop = start + num_tasks(points["support"])
+        for row, points_name in zip(errors, PointErrors._fields, strict=True):
+            x, y = points[points_name]
+            for measure, predict in enumerate(predictors):
+                row[:, start:stop, measure] = mean_errors(predict(x) - y)[..., measure]
+        start = stop
+        on_count(start)
+    return dict(zip(PointErrors._fields, errors, strict=True))
+
+
+def zero_errors(test_tasks: TestTasks) -> dict[str, Tensor]:
+    """The mean over tasks of the errors of predicting zero: name of the points -> (R, 2), R streams of tasks."""
+    sums = dict.fromkeys(PointErrors._fields, torch.zeros(len(test_tasks.seeds), 2, dtype=torch.float64))
+    for points, _ in test_tasks.iter_blocks():
+        sums = {name: total + mean_errors(points[name].y).sum(dim=1) for name, total in sums.items()}
+    return {name: total / test_tasks.num_tasks for name, total in sums.items()}
+
+
+def mean_errors(error: Tensor) -> Tensor:
+    """(R, B, K, 1) -> (R, B, 2): the mean squared and the mean absolute error of each task."""
+    return torch.stack([(error * error).mean(dim=(-2, -1)), error.abs().mean(dim=(-2, -1))], dim=-1)

@@ -1,0 +1,44 @@
+"""Rows of single test tasks: what describes a task, and its error after each inner step."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from maml_cli.evaluation.held_out import TestTasks
+
+
+class TaskErrors(NamedTuple):
+    """The error of each test task on the grid.
+
+    test_tasks: the tasks, which are sampled again where their functions are needed.
+    measure: `mse` or `mae`.
+    errors: after 0, 1, ..., S inner steps, (S + 1, B); with several seeds, the mean over them.
+    """
+
+    test_tasks: TestTasks
+    measure: str
+    errors: Tensor
+
+    @property
+    def error_columns(self) -> list[str]:
+        """The names of the columns of errors, `mse_step_0`, `mse_step_1`, ..."""
+        return [f"{self.measure}_step_{step}" for step in range(len(self.errors))]
+
+
+def iter_task_rows(task_errors: TaskErrors) -> Iterator[dict[str, Any]]:
+    """A row for each task: its index `task`, the columns of its function (see TaskFunctions), K as `shots`, and its
+    errors. None where a column does not apply to a task."""
+    test_tasks, start = task_errors.test_tasks, 0
+    for block in test_tasks.iter_blocks():
+        columns = block.functions.columns()
+        stop = start + block.points["support"].x.shape[1]
+        by_task = task_errors.errors[:, start:stop].double().mT.tolist()
+        for index, errors in enumerate(by_task):
+            yield {
+                "task": start + index,
+                **{name: values[index] for name, values in columns.items()},
+                "shots": test_tasks.num_shots,
+                **dict(zip(task_errors.error_columns, errors, strict=True)),
+            }
+        start = stop
