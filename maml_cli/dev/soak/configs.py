@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from maml_cli.config import Config
-from maml_cli.config.field_types import MAX_LAYERS, MAX_RADIANS, MAX_SEEDS, MAX_TARGET, MAX_WIDTH
+from maml_cli.config.field_types import MAX_LAYERS, MAX_RADIANS, MAX_SEEDS, MAX_SUPPORT, MAX_TARGET, MAX_WIDTH
 from maml_cli.config.fields import FIELDS, choices, section_model
 from maml_cli.config.validation_messages import Fault, faults
-from maml_cli.formulas import FAMILIES
+from maml_cli.formulas import DATA, FAMILIES
 
 KEYS = sorted(key for key, field in FIELDS.items() if section_model(field) is None)
 """The keys of all values, without those of sections."""
@@ -26,6 +26,15 @@ RANGES = {
     "tasks.test_x": MAX_RADIANS,
 }
 """Ranges, and the largest magnitude of their ends."""
+
+OF_TABLES: dict[str, list[Any]] = {
+    "tasks.file": [None],
+    "tasks.data.task_column": ["task", "station"],
+    "tasks.data.x_column": ["x", "1e3"],
+    "tasks.data.y_column": ["y", " "],
+    "tasks.data.measured": [None],
+}
+"""Values of keys that take text; no file is named, since a training would need it."""
 
 HOSTILE: list[Any] = [
     None, True, -1, 0, 10**400, math.nan, math.inf, -math.inf, 5e-324, -1e308, "", "\n", "\x00", "\x1b[31m", "\u202e",
@@ -66,7 +75,7 @@ def nearly_valid(stream: random.Random) -> dict[str, Any]:
 def random_value(key: str, stream: random.Random) -> Any:
     """A random value of `key` within its bounds, extremes included."""
     field = FIELDS[key]
-    words = choices(field)
+    words = [word for word in choices(field) if word != DATA]  # it needs a file
     types = (field.annotation, *get_args(field.annotation))
     if key == "tasks.parameters":
         return stream.choice([None, {"slope": [-3, 3]}, {"amplitude": {"normal": [1, 0.5]}, "frequency": 2}])
@@ -80,6 +89,11 @@ def random_value(key: str, stream: random.Random) -> Any:
     if key == "run.seeds":
         count = stream.randint(1, 5)
         return stream.choice([None, count, MAX_SEEDS, sorted({stream.randrange(2**63) for _ in range(count)})])
+    if key in OF_TABLES:
+        return stream.choice(OF_TABLES[key])
+    if key == "tasks.num_support":
+        low, high = sorted(_whole_number(1, MAX_SUPPORT, stream) for _ in range(2))
+        return stream.choice([low, [low, high]])
     if words:
         return stream.choice([None if word == "null" else word for word in words])
     if bool in types:
