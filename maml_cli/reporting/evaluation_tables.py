@@ -121,7 +121,7 @@ def _tail_cells(tail: Tail) -> list[str]:
 
 
 def _tail_notes(evaluation: Evaluation, measure: str) -> list[str]:
-    """What counts as diverged, where tasks did, and a note where few tasks carry the mean."""
+    """Notes: the meaning of diverged, where tasks did, and that few tasks carry the mean, where they do."""
     step = min(evaluation.trained_steps, len(evaluation.steps) - 1)
     tail, notes = _tail(evaluation.steps[step], measure), []
     if any(_tail(errors, measure).num_diverged for errors in evaluation.steps):
