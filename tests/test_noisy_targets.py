@@ -13,7 +13,7 @@ from maml_cli.errors import ConfigError
 from maml_cli.evaluation import Protocol, sample_test_tasks
 from maml_cli.evaluation.evaluate import evaluate
 from maml_cli.experiment import build_experiment
-from maml_cli.tasks import make_family
+from maml_cli.tasks import make_family, make_generator
 from tests.conftest import TINY_RUN, Cli
 
 
@@ -40,6 +40,8 @@ def test_the_noise_is_that_of_the_family_and_everything_else_stays(tasks: dict[s
         ]
         of_points[name] = torch.cat(differences, dim=1)
     scale = tasks.get("noise") or tasks["relative_noise"]
+    of_task_stream = torch.randn(400 * 100, generator=make_generator(0, "test"), dtype=torch.float64)
+    assert (of_points["grid"].flatten()[: 400 * 100] / scale - of_task_stream).abs().min() > 1e-9
     for noise in of_points.values():  # the relative error of a standard deviation of n numbers is 1 / sqrt(2 n)
         assert abs(noise.std().item() / scale - 1) < 4 / (2 * noise.numel()) ** 0.5
     on_query = of_points["query"][0, :, :, 0]

@@ -137,4 +137,6 @@ def test_every_row_of_the_api_has_the_tail(trained: str) -> None:
 
     rows = maml.evaluate(maml.load(Path(trained)), tasks=20, steps=1).to_rows()
     assert all(row["percentile_90"] <= row["percentile_99"] <= row["worst"] for row in rows)
+    seed = maml.evaluate(maml.load(Path(trained)), tasks=20, steps=1).to_dict()["results"][0]["by_seed"][0]
+    assert seed["steps"][1]["grid"]["mse"]["percentile_90"] == rows[6]["percentile_90"] and rows[6]["inner_step"] == 1
     assert {row["predictor"] for row in rows} == {"learner", "random_init", "zero", "best_unadapted", "least_squares"}

@@ -137,8 +137,12 @@ def test_an_old_file_is_as_it_was_until_all_rows_are_written(
 def test_errors_of_kinds_have_the_error_of_all_tasks_as_their_weighted_mean(cli: Cli, mixture: str) -> None:
     """For the learner after each inner step and for the baselines, on all points; and in the table."""
     arguments = ["eval", mixture, "--tasks", 600, "--steps", 1]
-    evaluation = json.loads(cli(*arguments, "--json").out)["results"][0]
-    kinds = evaluation["by_kind"]
+    evaluation = json.loads(cli(*arguments, "--json", "--per-task", "t.csv").out)["results"][0]
+    kinds, rows = evaluation["by_kind"], _rows("t.csv")
+    for kind in kinds:
+        errors = [float(row["mse_step_1"]) for row in rows if row["kind"] == kind["kind"]]
+        assert len(errors) == kind["num_tasks"]
+        assert kind["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(sum(errors) / len(errors), rel=1e-6)
     assert [kind["kind"] for kind in kinds] == ["sine", "line 1", "line 2"]
     assert sum(kind["num_tasks"] for kind in kinds) == 600
 
