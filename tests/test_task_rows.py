@@ -11,7 +11,7 @@ import torch
 
 import maml_cli as maml
 from maml_cli.config import Config
-from maml_cli.errors import DataError
+from maml_cli.errors import ConfigError, DataError
 from maml_cli.evaluation import Protocol, learner_errors, open_run, sample_test_tasks
 from maml_cli.tasks import make_family, make_generator
 from tests.conftest import TINY_RUN, Cli
@@ -202,3 +202,20 @@ def test_rows_of_a_mixture_are_of_all_tasks_and_of_each_kind(mixture: str) -> No
     rows = maml.evaluate(maml.load(mixture), tasks=50, steps=0).to_rows()
     assert {row["kind"] for row in rows} == {None, "sine", "line 1", "line 2"}
     assert {row["predictor"] for row in rows if row["kind"]} == {"learner", "zero", "best_unadapted", "least_squares"}
+
+
+def test_errors_that_are_kept_count_in_the_memory_of_an_evaluation(
+    trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 bytes for each of 1,000,000 tasks and 11 inner steps, at both K."""
+    needed: list[float] = []
+
+    def refuse(size: float, **words: object) -> None:
+        needed.append(size)
+        raise ConfigError("too much")
+
+    monkeypatch.setattr("maml_cli.evaluation.memory.require_memory", refuse)
+    for per_task in False, True:
+        with pytest.raises(ConfigError, match="too much"):
+            maml.evaluate(maml.load(trained), tasks=1_000_000, shots=(5, 10), per_task=per_task)
+    assert needed[1] - needed[0] == 2 * 11 * 4 * 1_000_000
