@@ -62,7 +62,7 @@ def _zero_errors(config: Config, measure: str) -> list[float]:
         make_family(dict(config.tasks)),
         config.seeds,
         num_tasks=config.run.eval_tasks,
-        num_shots=config.tasks.num_support,
+        num_shots=config.tasks.max_support,
     )
     errors: list[float] = zero_errors(tasks)["grid"][:, Errors._fields.index(measure)].tolist()
     return errors
