@@ -185,7 +185,10 @@ def test_distributions_are_written_as_they_are_read(value: Any) -> None:
     ("tasks", "message"),
     [
         ({"family": "waves"}, "sawtooth, mixture or data; a package that adds it is not installed, got 'waves'"),
-        ({"family": "lines"}, "tasks.family must be sine, line, .* or data; did you mean line., got 'lines'"),
+        (
+            {"family": "lines"},
+            "tasks.family must be sine, line, .* or data; did you mean line. Else a package that adds it is not installed, got 'lines'",
+        ),
         ({"family": "line", "parameters": {"slop": 1}}, "tasks.parameters has slop; there are slope, intercept in fam"),
         ({"family": "line", "parameters": {"slope": [2, 1]}}, "has slope, which must have its low end first"),
         ({"family": "line", "parameters": {"slope": "2"}}, r"has slope, which must be a number, \[low, high\], or"),

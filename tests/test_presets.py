@@ -140,6 +140,25 @@ EXPECTED: dict[str, dict[str, Any]] = {
         }
         for shots in (5, 10)
     },
+    **{
+        f"mmaml-{count}modes": {
+            "tasks.family": "mixture",
+            "tasks.mixture": [
+                {"family": family, "weight": 1.0, "parameters": {}}
+                for family in ("sine", "line", "quadratic", "tanh", "absolute")[:count]
+            ],
+            "tasks.noise": 0.3,
+            "tasks.num_support": 5,
+            "tasks.num_query": 5,
+            "model.hidden": [100, 100, 100],
+            "model.activation": "relu",
+            "inner.steps": 5,
+            "inner.alpha.init": 0.001,
+            "outer.tasks_per_step": 25 * count,
+            "outer.steps": 70_000,
+        }
+        for count in (2, 3, 5)
+    },
     "own-curves": {
         "tasks.family": "data",
         "tasks.file": "configs/own-curves.csv",

@@ -179,10 +179,12 @@ def _documented_keys(command: str) -> set[str]:
 
 def test_json_documents_have_exactly_the_documented_keys(cli: Cli, trained: str) -> None:
     """Of `info` the page names some."""
+    Path("points.csv").write_text("x,y\n1,2\n3,4\n")
     commands = {
         "train": ["train", "-c", "smoke", *SHORT["train"]],
         "eval": ["eval", "--checkpoint", trained, "--tasks", "10"],
         "compare": ["compare", trained, trained, "--tasks", "10"],
+        "adapt": ["adapt", trained, "--data", "points.csv"],
         "check": ["check", "-c", "smoke"],
         "info": ["info"],
     }

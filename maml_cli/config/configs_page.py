@@ -69,6 +69,11 @@ PRESET_GROUPS = [
         ),
     ),
     PresetGroup(
+        "Mixtures of families",
+        "MAML in the protocol of the multimodal benchmark of MMAML: `maml eval` reports the error of each family.",
+        ("mmaml-2modes", "mmaml-3modes", "mmaml-5modes"),
+    ),
+    PresetGroup(
         "Your own curves",
         "Trained on a table of curves; maml_cli/tasks/README.md walks through it.",
         ("own-curves",),

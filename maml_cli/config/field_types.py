@@ -105,7 +105,8 @@ def _as_family(value: Any) -> str:
         find_family(value)
     except ConfigError as error:
         close = suggest_value("tasks.family", value, [*family_names(), *WITHOUT_FORMULA])
-        hint = f"; did you mean {close}?" if close else "; a package that adds it is not installed"
+        hint = f"; did you mean {close}? Else a" if close else "; a"
+        hint += " package that adds it is not installed"
         text = error.lines[0] + (hint if value not in family_names() else "")
         raise PydanticCustomError("range", "{text}", {"text": text}) from None
     return value

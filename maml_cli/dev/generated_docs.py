@@ -9,6 +9,7 @@ from pathlib import Path
 from maml_cli.config import configs_readme
 from maml_cli.dev import benchmark_tables, results_tables
 from maml_cli.dev.benchmark_document import read_benchmark
+from maml_cli.dev.families_table import families_table
 from maml_cli.dev.package_map import package_map
 from maml_cli.dev.published_figures import draw_benchmark, draw_results
 from maml_cli.dev.results_document import read_results
@@ -29,6 +30,9 @@ def generated_pages(root: Path) -> dict[Path, str]:
         Path("README.md"): fill_sections((root / "README.md").read_text(encoding="utf-8"), readme_sections),
         Path("maml_cli/README.md"): fill_sections(
             (root / "maml_cli" / "README.md").read_text(encoding="utf-8"), {"map": package_map()}
+        ),
+        Path("maml_cli/formulas/README.md"): fill_sections(
+            (root / "maml_cli" / "formulas" / "README.md").read_text(encoding="utf-8"), {"families": families_table()}
         ),
         Path("configs/README.md"): configs_readme(),
         PUBLISHED / "RESULTS.md": results_page(published),
