@@ -187,8 +187,8 @@ def test_distributions_are_written_as_they_are_read(value: Any) -> None:
         ({"family": "waves"}, "sawtooth, mixture or data; a package that adds it is not installed, got 'waves'"),
         (
             {"family": "lines"},
-            "tasks.family must be sine, line, .* or data; did you mean line. Else a package that adds it is not installed, "
-            "got 'lines'",
+            "tasks.family must be sine, line, .* or data; did you mean line. Else a package that adds it is not "
+            "installed, got 'lines'",
         ),
         ({"family": "line", "parameters": {"slop": 1}}, "tasks.parameters has slop; there are slope, intercept in fam"),
         ({"family": "line", "parameters": {"slope": [2, 1]}}, "has slope, which must have its low end first"),
