@@ -4,9 +4,11 @@ import math
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import maml_cli as maml
 from maml_cli.config import from_dict
@@ -19,7 +21,7 @@ from maml_cli.tables import Columns
 from maml_cli.tasks import Baseline, Curves, Source, curves, make_generator, read_curves
 from maml_cli.tasks.data_baselines import baselines, best_frequency
 from maml_cli.tasks.data_family import CurveSampler
-from tests.conftest import Cli
+from tests.conftest import ROOT, Cli
 
 COLUMNS = Columns("x", "y", "task")
 SMALL = {
@@ -333,3 +335,14 @@ def test_the_committed_table_is_that_of_the_formula() -> None:
 def test_a_normalisation_without_a_row_is_refused(table: str) -> None:
     with pytest.raises(NotImplementedError, match=r"tasks\.data\.normalise: unknown has no row"):
         curves.measure_curves(_source(table), "unknown")
+
+
+def test_the_blocks_of_the_page_are_a_config_and_a_prediction(table: str, cli: Cli) -> None:
+    page = (ROOT / "maml_cli/tasks/README.md").read_text()
+    (config,) = [block.partition("```")[0] for block in page.split("```yaml\n")[1:]]
+    from_dict(yaml.safe_load(config), label="page")
+    (code,) = [block.partition("```")[0] for block in page.split("```python\n")[1:]]
+    maml.train("own-curves", "outer.steps=2", "run.eval_every=0", "run.engine=eager", out="outputs/own-curves")
+    names: dict[str, Any] = {"maml": maml}
+    exec(code, names)
+    assert len(names["celsius"]) == 365

@@ -21,7 +21,9 @@ from tests.conftest import TINY_RUN, Cli
 ROOT = Path(__file__).parent.parent
 README, INSIDE = ROOT / "README.md", ROOT / "maml_cli" / "README.md"
 SHARED = ROOT / "maml_cli" / "training" / "README.md"
-PAGES = [README, INSIDE, SHARED, ROOT / "configs" / "README.md", ROOT / "outputs" / "published" / "RESULTS.md"]
+OWN_CURVES, FAMILIES = (ROOT / "maml_cli" / name / "README.md" for name in ("tasks", "formulas"))
+PUBLISHED_PAGES = [ROOT / "configs" / "README.md", ROOT / "outputs" / "published" / "RESULTS.md"]
+PAGES = [README, INSIDE, SHARED, OWN_CURVES, FAMILIES, *PUBLISHED_PAGES]
 SHORT = {
     "train": [*TINY_RUN, "-s", "run.checkpoint_every=4", "-s", "run.device=cpu"],
     "eval": ["--tasks", "10"],
@@ -38,14 +40,15 @@ def _commands(page: Path) -> Iterator[str]:
             yield line.removeprefix("$ ").partition(" #")[0].strip()
 
 
-@pytest.mark.parametrize("page", [README, INSIDE], ids=["README", "maml_cli/README"])
+@pytest.mark.parametrize("page", [README, INSIDE, OWN_CURVES], ids=["README", "maml_cli/README", "tasks/README"])
 def test_every_maml_command_of_the_page_runs_in_its_order(page: Path, cli: Cli) -> None:
     """Shortened to twelve outer steps and ten tasks, and to a checkpoint that such a run has."""
     for name in ("best-5shot", "finn-10shot"):
         shutil.copytree(ROOT / "outputs" / "published" / name, f"outputs/published/{name}")
     Path("points.csv").write_text("x,y\n0,1\n1,2\n3,-1\n")
+    Path("station.csv").write_text("day,celsius\n15,-2\n180,21\n300,8\n")
     commands = [shlex.split(command)[1:] for command in _commands(page) if command.startswith("maml ")]
-    assert len(commands) > 8
+    assert len(commands) >= (4 if page == OWN_CURVES else 9)
     for arguments in commands:
         resumes = "--resume" in arguments and "auto" not in arguments
         short = [] if resumes else SHORT.get(arguments[0], [])
