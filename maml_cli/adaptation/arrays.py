@@ -44,6 +44,8 @@ def read_arrays(value: Any, name: str) -> Arrays:
 
     Raises DataError for anything else, and for values that are not finite numbers.
     """
+    if isinstance(value, range):
+        value = list(value)
     if isinstance(value, list | tuple) and any(_has_items(item) for item in value):
         return _read_list(value, name)
     tensor, dtype = _as_tensor(value, name)
