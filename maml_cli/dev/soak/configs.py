@@ -27,6 +27,12 @@ RANGES = {
 }
 """Ranges, and the largest magnitude of their ends."""
 
+OF_SOURCES: dict[str, list[Any]] = {
+    "run.init_from": [None, "outputs/quickstart", "best-5shot", "1e5"],
+    "run.init_sha256": [None, "0" * 64, "1" * 40 + "e" + "2" * 23],
+}
+"""Values of keys about the run that a training starts from."""
+
 HOSTILE: list[Any] = [
     None, True, -1, 0, 10**400, math.nan, math.inf, -math.inf, 5e-324, -1e308, "", "\n", "\x00", "\x1b[31m", "\u202e",
     "\ud800", "a" * 1000, "1e3", "[/]", "$x^$", [], [[]], [1, 2, 3], [1e308, -1e308], {}, {"a": 1}, {"\ud83d\ude00": 1},
@@ -75,6 +81,8 @@ def random_value(key: str, stream: random.Random) -> Any:
     if key in RANGES:
         low, high = sorted(_number(-RANGES[key], RANGES[key], stream) for _ in range(2))
         return low if key not in ("tasks.x", "tasks.test_x") and stream.random() < 0.3 else [low, high]
+    if key in OF_SOURCES:
+        return stream.choice(OF_SOURCES[key])
     if key == "model.hidden":
         return [stream.choice([1, 8, 40, MAX_WIDTH]) for _ in range(stream.choice([0, 1, 2, 3, MAX_LAYERS]))]
     if key == "run.seeds":
