@@ -103,7 +103,7 @@ def evaluate(
     """Errors of a trained run on held-out test tasks, after every inner step, with baselines, as by `maml eval`.
 
     tasks: number of test tasks, from 2.
-    shots: K, or several, one evaluation for each; by default that of training.
+    shots: K, or several, one evaluation for each; by default that of training, of a range its smallest and largest.
     steps: last inner step; by default 10, or those of training if they are more.
     seed: of the test tasks.
     noisy_targets: whether errors are measured against targets with the noise of the tasks.

@@ -21,7 +21,18 @@ from maml_cli.training import session
 from tests.conftest import NUM_CHECKS, TINY_RUN, Cli, shell
 
 ROOT = Path(__file__).parent.parent
+EVALUATION = {"shots", "num_tasks", "seed", "trained_steps", "noisy_targets", "steps", "by_seed", "baselines"}
 STATISTIC = {"mean", "ci95", "median"}
+TAIL = {
+    "percentile_90",
+    "percentile_99",
+    "worst",
+    "worst_10_percent_mean",
+    "num_diverged",
+    "mean_without_diverged",
+    "worst_1_percent_share",
+    "tasks_for_10_percent_interval",
+}
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -217,7 +228,7 @@ def test_the_document_of_eval_has_a_result_for_each_k_and_repeats_exactly(cli: C
     assert document["checkpoint"] == f"{trained}/checkpoints/step-00000012.pt" and document["step"] == 12
     assert [evaluation["shots"] for evaluation in document["results"]] == [5, 10]
     for evaluation in document["results"]:
-        assert evaluation.keys() == {"shots", "num_tasks", "seed", "trained_steps", "steps", "by_seed", "baselines"}
+        assert evaluation.keys() == EVALUATION
         assert (evaluation["num_tasks"], evaluation["seed"], evaluation["trained_steps"]) == (20, 7, 1)
         assert evaluation["baselines"].keys() == {
             "zero",
@@ -237,7 +248,7 @@ def test_the_document_of_eval_has_a_result_for_each_k_and_repeats_exactly(cli: C
         for point in points:
             for name in "grid", "query", "support":
                 assert point[name].keys() == {"mse", "mae"}
-                assert point[name]["mse"].keys() == point[name]["mae"].keys() == STATISTIC
+                assert point[name]["mse"].keys() == point[name]["mae"].keys() == STATISTIC | TAIL
     assert (
         cli(
             "eval", "--checkpoint", trained, "--tasks", "20", "--steps", "2", "--shots", "5,10", "--seed", "7", "--json"
@@ -249,7 +260,7 @@ def test_the_document_of_eval_has_a_result_for_each_k_and_repeats_exactly(cli: C
 def test_errors_that_overflow_are_null_in_json_and_inf_in_the_table(cli: Cli, trained: str) -> None:
     arguments = ["eval", "--checkpoint", trained, "--tasks", "4", "--steps", "40", "--set", "tasks.amplitude=1e20"]
     last = _json(cli(*arguments, "--json").out)["results"][0]["steps"][40]
-    assert last["grid"]["mse"] == {"mean": None, "ci95": None, "median": None}
+    assert last["grid"]["mse"] == dict.fromkeys(STATISTIC | TAIL) | {"num_diverged": 4}
     row = next(line for line in cli(*arguments).out.splitlines() if line.startswith("40"))
     assert row.split()[1:4] == ["inf", "inf", "inf"]
 

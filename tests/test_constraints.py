@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from maml_cli.config import Config, load_config
 from maml_cli.config.constraint import Constraint
 from maml_cli.config.constraints import CONSTRAINTS
+from maml_cli.config.data_schema import Measured
 from maml_cli.config.fields import FIELDS, choices
 from maml_cli.config.tasks_schema import Component
 from maml_cli.errors import ConfigError
@@ -72,7 +73,16 @@ def test_reasons_of_constraints_name_existing_keys_only() -> None:
 
 PLAIN = Component.model_construct(family="plain", weight=1.0, parameters={})
 VALUES: dict[str, list[Any]] = {
-    "tasks.family": ["sine", "line", "mixture"],
+    "tasks.family": ["sine", "line", "mixture", "data"],
+    "tasks.file": [None, "curves.csv"],
+    "tasks.data.task_column": ["task", "station"],
+    "tasks.data.x_column": ["x", "day"],
+    "tasks.data.y_column": ["y", "celsius"],
+    "tasks.data.validation": [0.15, 0.6],
+    "tasks.data.test": [0.15, 0.6],
+    "tasks.data.split_seed": [0, 1],
+    "tasks.data.measured": [None, Measured(x=(0, 1), y=(0, 1), x_factor=1, x_shift=0, y_factor=1, y_shift=0)],
+    "tasks.count": [None, 5],
     "tasks.amplitude": [(0.1, 5.0), (0.0, 1.0)],
     "tasks.phase": [(0.0, math.pi), (0.0, 1.0)],
     "tasks.parameters": [None, {"slope": 1.0}, {"amplitude": 1.0}],
@@ -87,7 +97,7 @@ VALUES: dict[str, list[Any]] = {
     "tasks.x": [(0.0, 1.0), (0.0, 0.0), (1.0, 1.0001), (-1e6, 1e6)],
     "tasks.frequency": [(1.0, 1.0), (0.0, 1e6)],
     "tasks.offset": [(0.0, 0.0), (0.0, 1.0)],
-    "tasks.num_support": [10],
+    "tasks.num_support": [10, (2, 6)],
     "tasks.num_query": [1, 2],
     "model.hidden": [[4], [], [2000, 2000]],
     "model.activation": ["relu", "gelu"],

@@ -84,6 +84,14 @@ def test_inner_steps_after_the_last_alpha_reuse_it_stop_or_raise() -> None:
         list(experiment.algorithm.unroll(meta_params, support, 3))
 
 
+def test_step_sizes_are_alphas_times_their_scale() -> None:
+    """Initially 0.01 each, of every layer, times 3."""
+    alpha = {"learned": True, "per": "layer", "sign": "positive", "scale": 3}
+    experiment = build_experiment(_config(inner={"alpha": alpha}))
+    step_sizes = experiment.alphas(experiment.init_meta_params([0]).rule_params)
+    assert [value.item() for value in step_sizes.values()] == pytest.approx([0.03] * len(step_sizes))
+
+
 def test_gain_query_points_and_oracle_are_those_of_the_config() -> None:
     plain, oracle = build_experiment(_config()), build_experiment(_config(model={"init_gain": 0.5, "oracle": True}))
     for experiment, factor, inputs in ((plain, 1.0, 1), (oracle, 0.5, 4)):

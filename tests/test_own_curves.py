@@ -236,7 +236,7 @@ def test_another_table_is_evaluated_in_the_units_of_the_training(table: str) -> 
     (result,) = maml.evaluate(run).results
     assert result.num_tasks == 7 and math.isfinite(result.steps[1].grid.mse.mean)
     assert result.baselines["zero"] and result.baselines["mean_curve"] is None  # there are no training curves in it
-    for setting in ("tasks.data.seed=1", "tasks.data.test=1"):
+    for setting in ("tasks.data.split_seed=1", "tasks.data.test=1"):
         with pytest.raises(ConfigError, match="the test curves are those of the training"):
             maml.load("run", setting)
     with pytest.raises(ConfigError, match="the normalisation is that of the training curves"):

@@ -143,9 +143,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "own-curves": {
         "tasks.family": "data",
         "tasks.file": "configs/own-curves.csv",
-        "tasks.data.task": "station",
-        "tasks.data.x": "day",
-        "tasks.data.y": "celsius",
+        "tasks.data.task_column": "station",
+        "tasks.data.x_column": "day",
+        "tasks.data.y_column": "celsius",
         "tasks.num_support": 10,
         "tasks.num_query": 20,
     },

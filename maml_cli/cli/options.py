@@ -107,14 +107,17 @@ ShotsOpt = Annotated[
         "--shots",
         parser=whole_numbers(1, 100_000),
         metavar="K,K,...",
-        help="Support points, one evaluation for each K; by default as trained.",
+        help="Support points, one evaluation for each K; by default as trained, of a range its two ends.",
     ),
 ]
 FILE_FORMATS = ("png", "svg", "pdf")
 OneShotOpt = Annotated[
     int | None,
     typer.Option(
-        "--shots", parser=whole_number(1, 100_000), metavar="K", help="Support points; by default as trained."
+        "--shots",
+        parser=whole_number(1, 100_000),
+        metavar="K",
+        help="Support points; by default as trained, of a range its largest.",
     ),
 ]
 ShowStepsOpt = Annotated[

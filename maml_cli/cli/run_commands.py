@@ -75,7 +75,8 @@ def evaluate(
       maml eval outputs/quickstart
       maml eval outputs/quickstart --shots 5,10,20 --steps 10
       maml eval outputs/quickstart --set 'tasks.phase=[3.14,6.28]'
-      maml eval outputs/quickstart --set inner.alpha.scale=0.5 --per-task tasks.csv
+      maml eval outputs/quickstart --set inner.alpha.scale=0.5
+      maml eval outputs/quickstart --per-task tasks.csv
       maml eval outputs/quickstart/checkpoints/step-00001000.pt --json
     """
     from maml_cli.evaluation import Protocol, evaluate_run, write_result

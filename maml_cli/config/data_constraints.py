@@ -1,9 +1,10 @@
 """Constraints on the family `data`, whose tasks are the user's own curves."""
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maml_cli.config.constraint import Constraint
+from maml_cli.config.data_schema import Data
 from maml_cli.config.tasks_schema import Tasks
 from maml_cli.formulas import DATA
 
@@ -14,13 +15,15 @@ FOR_FUNCTIONS = ("parameters", "mixture", "x", "test_x", "noise", "relative_nois
 """Keys of `tasks` that only families of functions have; those of the family sine are refused with its others."""
 
 
+DEFAULTS = Tasks()
+
+
 def _is_data(config: "Config") -> bool:
     return config.tasks.family == DATA
 
 
 def _differs(config: "Config", key: str) -> bool:
-    default: Any = Tasks.model_fields[key].default
-    return bool(attrgetter(key)(config.tasks) != default)
+    return bool(attrgetter(key)(config.tasks) != attrgetter(key)(DEFAULTS))
 
 
 DATA_CONSTRAINTS = [
@@ -37,7 +40,7 @@ DATA_CONSTRAINTS = [
             lambda c, key=key: not _is_data(c) and _differs(c, key),  # type: ignore[misc]
             "has no effect: tasks.family is not data",
         )
-        for key in ("file", "data")
+        for key in ("file", *(f"data.{name}" for name in Data.model_fields))
     ),
     *(
         Constraint(

@@ -30,14 +30,14 @@ class Measured(Section):
 class Data(Section):
     """Curves of the user's own: how the table in `tasks.file` is read, split and normalised."""
 
-    task: ColumnName = Field("task", description="column with the label of the curve that a row belongs to")
-    x: ColumnName = Field("x", description="column of inputs")
-    y: ColumnName = Field("y", description="column of targets")
+    task_column: ColumnName = Field("task", description="column with the label of the curve that a row belongs to")
+    x_column: ColumnName = Field("x", description="column of inputs")
+    y_column: ColumnName = Field("y", description="column of targets")
     validation: float = Field(
         0.15, ge=0, le=1, description="share of the curves for validation, where no column `split` assigns them"
     )
     test: float = Field(0.15, ge=0, le=1, description="share of the curves for the test; the rest is for training")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of the split")
+    split_seed: int = Field(0, ge=0, lt=2**63, description="seed of the split")
     normalise: Literal["standard", "range", "none"] = Field(
         "standard",
         description="map of x and y for the network, by the training curves and undone in every result: onto mean 0 "

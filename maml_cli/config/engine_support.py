@@ -73,7 +73,7 @@ def native_thread_bytes(config: "Config") -> int:
     inner, alpha = config.inner, config.inner.alpha
     return kernel_task_bytes(
         layer_widths(config),
-        (config.tasks.num_support, config.tasks.num_query),
+        (config.tasks.max_support, config.tasks.num_query),
         inner_steps=inner.steps,
         alpha_steps=inner.steps if alpha.per_step else 1,
         learned=alpha.learned,
@@ -113,6 +113,14 @@ def _many_unrolled_steps(config: "Config") -> str | None:
     return f"{steps} inner steps, more than {MAX_UNROLLED_STEPS} in one graph" if steps > MAX_UNROLLED_STEPS else None
 
 
+def _varying_support(config: "Config") -> str | None:
+    low, high = config.tasks.support_range
+    return f"tasks.num_support = [{low}, {high}], a number that varies" if low < high else None
+
+
+VARYING_SUPPORT = Limit(["tasks.num_support"], _varying_support)
+
+
 def _multi_step_loss(config: "Config") -> str | None:
     until = config.outer.multi_step_loss_until
     return "outer.multi_step_loss_until, a loss that changes at every step" if until else None
@@ -136,6 +144,7 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
         _only("inner.curvature", "none"),
         _only("model.oracle", False),
         _only("outer.task_blocks", None),
+        VARYING_SUPPORT,
         _only("model.activation", *KERNEL_ACTIVATIONS),
         _only("inner.loss", *KERNEL_LOSSES),
         Limit(["outer.optimizer", "inner.alpha.optimizer"], _other_optimizer),
@@ -157,6 +166,7 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
     ],
     "compiled": [
         _only("outer.task_blocks", None),
+        VARYING_SUPPORT,
         Limit(["inner.steps", "inner.order", "inner.cg_steps"], _many_unrolled_steps),
         Limit(["outer.multi_step_loss_until"], _multi_step_loss),
     ],

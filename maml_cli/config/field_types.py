@@ -26,6 +26,7 @@ MAX_STEPS = 99_999_999
 MAX_LAYERS = 16
 MAX_WIDTH = 8192
 MAX_PATH = 4096
+MAX_SUPPORT = 100_000
 MAX_RADIANS = 1e6
 """Largest magnitude of inputs, frequencies and phases: in float64 the phase of a sinusoid, at most their product, then
 has an error below 0.001 radians."""
@@ -68,6 +69,19 @@ def _is_finite(value: Any) -> bool:
 
 def _from_range(value: tuple[float, float]) -> float | list[float]:
     return value[0] if value[0] == value[1] else list(value)
+
+
+def _as_support(value: Any) -> int | tuple[int, int]:
+    """A number of support points K, or (low, high) from [low, high]; the number where both are equal."""
+    ends = value if isinstance(value, list | tuple) else [value, value]
+    if len(ends) != 2 or not all(type(end) is int and 1 <= end <= MAX_SUPPORT for end in ends):
+        raise PydanticCustomError(
+            "support", f"must be a whole number from 1 to {MAX_SUPPORT:,}, or [low, high] of two such numbers"
+        )
+    low, high = ends
+    if low > high:
+        raise PydanticCustomError("support", "must have its low end first")
+    return low if low == high else (low, high)
 
 
 def _as_seeds(value: Any) -> Any:
@@ -155,6 +169,11 @@ Parameters = Annotated[
     BeforeValidator(_as_parameters),
     PlainSerializer(_from_parameters),
     Takes("section: name: number, [low, high], or {normal: [mean, std]}"),
+]
+SupportSize = Annotated[
+    int | tuple[int, int],
+    BeforeValidator(_as_support),
+    Takes(f"whole number from 1 to {MAX_SUPPORT:,}, or [low, high]"),
 ]
 Seeds = Annotated[
     int | list[int] | None,

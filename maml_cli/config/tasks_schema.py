@@ -13,6 +13,7 @@ from maml_cli.config.field_types import (
     FilePath,
     InputRange,
     Parameters,
+    SupportSize,
     Takes,
     TargetRange,
 )
@@ -66,9 +67,34 @@ class Tasks(Section):
         le=1_000_000,
         description="size of a fixed set of training tasks of each seed; null: always new ones",
     )
-    num_support: int = Field(10, ge=1, le=100_000, description="K, the support points that a task adapts on")
+    num_support: SupportSize = Field(
+        10,
+        description="K, the support points that a task adapts on; of a range, one number for all tasks of an outer "
+        "step, uniform on its whole numbers",
+    )
     num_query: int = Field(10, ge=1, le=100_000, description="query points of a task in training, for the outer loss")
     query_sampling: Literal["uniform", "stratified"] = Field(
         "uniform",
         description="uniform: query points are independent; stratified: one in each of num_query equal intervals of x",
     )
+
+    @property
+    def support_range(self) -> tuple[int, int]:
+        """The smallest and the largest K of an outer step."""
+        low, high = (self.num_support,) * 2 if isinstance(self.num_support, int) else self.num_support
+        return low, high
+
+    @property
+    def max_support(self) -> int:
+        """The largest K of an outer step."""
+        return self.support_range[1]
+
+    @property
+    def trained_shots(self) -> tuple[int, ...]:
+        """Each K of an evaluation by default: that of training, or the smallest and the largest of a range."""
+        return tuple(dict.fromkeys(self.support_range))
+
+    @property
+    def support_in_words(self) -> str:
+        """`10`, or `3 to 20` for a range."""
+        return " to ".join(map(str, self.trained_shots))

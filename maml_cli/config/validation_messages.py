@@ -86,6 +86,8 @@ def format_error(item: ErrorDetails) -> str:
         hint = suggest_value(format_key(key), value, words)
     elif kind == "too_long":
         return f"{format_key(key)} must have at most {context['max_length']} items, has {context['actual_length']}"
+    elif kind == "support":
+        hint = _whole_number(value)
     elif kind not in ("range", "seeds"):
         return f"{format_key(key)}: {problem}, got {format_value(value)}"
     return f"{format_key(key)} {problem}, got {format_value(value)}" + (f"; did you mean {hint}?" if hint else "")

@@ -98,7 +98,7 @@ def library_worker(name: str, config: Config) -> Worker:
         config.inner.alpha.init,
         config.inner.steps,
         config.outer.tasks_per_step,
-        config.tasks.num_support,
+        config.tasks.max_support,
     )
     learner = other_libraries.LIBRARIES[name](problem)
 

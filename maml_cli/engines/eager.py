@@ -35,6 +35,7 @@ from maml_cli.engines.outer_step import (
 )
 from maml_cli.engines.rule_derivatives import RuleSpec
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
+from maml_cli.engines.support_size import first_support, support_size
 from maml_cli.engines.task_blocks import BlockShare, average_in_blocks, concat_blocks
 from maml_cli.experiment import Experiment, first_order_until, step_weights
 
@@ -120,7 +121,7 @@ def _step_by_step(
         for batch in batches.iter_steps():
             result = take_outer_step(
                 state,
-                batch,
+                first_support(batch, support_size(config.tasks.support_range, state.step)),
                 meta_gradient,
                 average=average,
                 scale=lr_scale(config, state.step),

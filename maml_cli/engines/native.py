@@ -147,7 +147,7 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
     return KernelSpec(
         dtype=DTYPES[config.run.dtype],
         widths=layer_widths(config),
-        num_support=config.tasks.num_support,
+        num_support=config.tasks.max_support,
         num_query=config.tasks.num_query,
         inner_steps=inner.steps,
         activation=config.model.activation,

@@ -66,7 +66,8 @@ class Comparison(NamedTuple):
 def compare_runs(
     runs: Sequence[TrainedRun], protocol: Protocol, *, any_family: bool = False, on_tasks: OnTasks = ignore_tasks
 ) -> list[Comparison]:
-    """One comparison for each K of `protocol`, by default the K that all were trained with.
+    """One comparison for each K of `protocol`, by default the K that all were trained with, or the
+    smallest and the largest of their range.
 
     Each run is compared after `protocol.steps` inner steps, by default after those it was trained for. Raises
     ConfigError if the families differ; with `any_family` all are compared on the tasks of the first run's family. Also
@@ -74,7 +75,7 @@ def compare_runs(
     """
     if not any_family:
         _check_families(runs)
-    shots = protocol.shots or (_common_shots(runs),)
+    shots = protocol.shots or _common_shots(runs)
     for run in runs:
         check_run_memory(run, protocol._replace(shots=shots))
     return [_compare(runs, protocol, num_shots, on_tasks) for num_shots in shots]
@@ -104,14 +105,17 @@ def _difference(errors: Tensor, first_errors: Tensor) -> Statistic:
     return statistic(torch.where(errors == first_errors, 0.0, errors - first_errors))
 
 
-def _common_shots(runs: Sequence[TrainedRun]) -> int:
-    shots = sorted({run.config.tasks.num_support for run in runs})
-    if len(shots) > 1:
+def _common_shots(runs: Sequence[TrainedRun]) -> tuple[int, ...]:
+    sections = sorted((run.config.tasks for run in runs), key=lambda tasks: tasks.support_range)
+    ranges = [tasks.support_range for tasks in sections]
+    if len(set(ranges)) > 1:
+        trained = dict.fromkeys(tasks.support_in_words for tasks in sections)
+        of_most = max(sorted({*sum(ranges, ())}), key=lambda k: sum(low <= k <= high for low, high in ranges))
         raise ConfigError(
-            f"the runs were trained with K = {', '.join(map(str, shots))}; give the K to compare them at, such as "
-            f"--shots {shots[0]}"
+            f"the runs were trained with K = {', '.join(trained)}; give the K to compare them at, such as "
+            f"--shots {of_most}"
         )
-    return shots[0]
+    return sections[0].trained_shots
 
 
 def _check_families(runs: Sequence[TrainedRun]) -> None:

@@ -78,8 +78,7 @@ def ensemble_errors(predictions: Tensor, targets: Tensor) -> Tensor:
     (R, B, K, 1) and targets (B, K, 1); infinite, infinite and 0 for predictions that are not finite."""
     squared = (predictions.mean(dim=0) - targets).square()
     variance = predictions.var(dim=0)
-    nll = 0.5 * (2 * math.pi * variance).log() + squared / (2 * variance)
-    nll = torch.where(variance > 0, nll, math.inf)
+    nll = 0.5 * (2 * math.pi * variance).log() + squared / (2 * variance)  # NaN, so infinite below, at a variance of 0
     low, high = band_over_seeds(predictions)
     covered = ((low <= targets) & (targets <= high)).double()
     means = [values.mean(dim=(-2, -1)) for values in (squared, nll, covered)]

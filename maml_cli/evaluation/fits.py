@@ -52,8 +52,8 @@ class TaskFit(NamedTuple):
 def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> list[TaskFit]:
     """Fits to the first `protocol.num_tasks` functions of the test tasks, after 0, 1, ..., S inner steps.
 
-    S is `protocol.steps`, by default the trained number; K is the first of `protocol.shots`, by default the trained K.
-    The support points are drawn for that many tasks alone.
+    S is `protocol.steps`, by default the trained number; K is the first of `protocol.shots`, by default the
+    smallest that was trained. The support points are drawn for that many tasks alone.
     """
     steps = run.resolve_steps(protocol.steps, run.config.inner.steps)
     (tasks, *_) = held_out_tasks(run, protocol)

@@ -19,7 +19,8 @@ class Protocol(NamedTuple):
     """The settings of an evaluation, apart from the learner.
 
     num_tasks: number of test tasks.
-    shots: K, the support points of a task; one evaluation for each entry, none for the K of training.
+    shots: K, the support points of a task; one evaluation for each entry, none for the K of training (of a range, its
+        smallest and its largest).
     steps: inner steps, or None for the default: max(10, trained steps), or fewer where alphas end.
     seed: of the test tasks; equal seeds give equal tasks to every run.
     noisy_targets: whether errors are measured against targets with the family's noise, as some papers do.

@@ -28,10 +28,16 @@ class Lower(NamedTuple):
     task: str
 
 
-def check_memory(meta_params: MetaParams, *, num_tasks: int, num_shots: int, steps: int, lower: Lower) -> None:
-    """Raises ConfigError if an evaluation would need more memory than is available."""
+def check_memory(
+    meta_params: MetaParams, *, num_tasks: int, num_shots: int, steps: int, lower: Lower, num_kept: int = 0
+) -> None:
+    """Raises ConfigError if an evaluation would need more memory than is available.
+
+    num_kept: evaluations whose error of each task and inner step is kept until all are done.
+    """
     values = tensors(meta_params)
     num_errors = (steps + 1) * len(PointErrors._fields) * len(Errors._fields) * len(values[0]) * num_tasks
+    num_errors += num_kept * (steps + 1) * num_tasks
     errors = num_errors * values[0].element_size() + num_tasks * 64
     of_task = chunks.task_bytes(meta_params, max(num_shots, held_out.NUM_GRID))
     chunk = min(num_tasks, chunk_size(meta_params, num_shots)) * of_task

@@ -37,7 +37,7 @@ def evaluate_run(
     after each chunk of tasks. Raises ConfigError if it needs more memory than is available.
     """
     steps = last_inner_step(run, protocol)
-    check_run_memory(run, protocol)
+    check_run_memory(run, protocol, num_kept=max(1, len(protocol.shots)) if keep_tasks else 0)
     evaluations = [
         evaluate(
             run.experiment,
@@ -55,8 +55,9 @@ def evaluate_run(
     return EvaluationResult(str(checkpoint.file), checkpoint.step, tuple(run.overrides), tuple(evaluations))
 
 
-def check_run_memory(run: TrainedRun, protocol: Protocol) -> None:
-    """Raises ConfigError if an evaluation of `run` by `protocol` would need more memory than is available."""
+def check_run_memory(run: TrainedRun, protocol: Protocol, *, num_kept: int = 0) -> None:
+    """Raises ConfigError if an evaluation of `run` by `protocol` would need more memory than is available, with the
+    errors of single tasks of `num_kept` evaluations."""
     for tasks in held_out_tasks(run, protocol):
         check_memory(
             run.meta_params,
@@ -64,6 +65,7 @@ def check_run_memory(run: TrainedRun, protocol: Protocol) -> None:
             num_shots=tasks.num_shots,
             steps=last_inner_step(run, protocol),
             lower=Lower("--tasks or --steps", "--shots"),
+            num_kept=num_kept,
         )
 
 

@@ -25,9 +25,9 @@ class Tail(NamedTuple):
         if all did.
     worst_1_percent_share: share of the worst B // 100 tasks in the mean, from 0 to 1; with several seeds, of each
         task's mean over seeds. None for fewer than 100 tasks, and where the mean is 0 or not finite.
-    tasks_for_10_percent_interval: number of test tasks for a 95 % interval of ±10 % of the mean, (1.96 s / (0.1
-        mean))^2, with s of these tasks; with several seeds, of each task's mean over seeds. None where the mean is 0 or
-        not finite.
+    tasks_for_10_percent_interval: number of test tasks for a 95 % interval of ±10 % of the mean: (1.96 s / (0.1
+        mean))^2, rounded, s the standard deviation over these tasks; with several seeds, of each task's mean over
+        seeds. None where the mean is 0 or not finite.
     """
 
     percentile_90: float
@@ -58,7 +58,7 @@ def tail_of_tasks(ordered: Tensor, *, mean: float, ci95: float, limit: float) ->
         count - num_kept,
         ordered[:num_kept].mean().item() if 0 < num_kept < count else None,
         ordered[-(count // 100) :].sum().item() / total if has_share else None,
-        math.ceil(count * (ci95 / (0.1 * mean)) ** 2) if has_interval else None,
+        round(count * (ci95 / (0.1 * mean)) ** 2) if has_interval else None,
     )
 
 

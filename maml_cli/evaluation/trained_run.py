@@ -154,10 +154,11 @@ def _table_changes(checkpoint: Checkpoint, overrides: Sequence[str]) -> list[str
 
 
 def held_out_tasks(run: TrainedRun, protocol: Protocol) -> list[TestTasks]:
-    """The test tasks of `protocol` for each K, by default the K of training."""
+    """The test tasks of `protocol` for each K, by default the K of training; of a range, its smallest and its
+    largest."""
     return [
         sample_test_tasks(run.experiment.family, protocol, num_shots)
-        for num_shots in protocol.shots or (run.config.tasks.num_support,)
+        for num_shots in protocol.shots or run.config.tasks.trained_shots
     ]
 
 

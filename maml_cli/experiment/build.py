@@ -57,7 +57,7 @@ class Experiment(NamedTuple):
     family: distribution of the tasks.
     sample: (generators of R runs, num_steps=, runs=) -> a TaskBatch of network inputs (R, B, K, D) and targets (R, B,
         K, 1), with an axis of outer steps in front where `num_steps` is given; `runs` are the indices of the runs, by
-        default all.
+        default all. K is the largest of `tasks.num_support`; engines take the first K of each outer step.
     network_inputs: (points, their functions) -> points in the units of the network, with task parameters for an oracle.
     predict: (params, inputs) -> predictions.
     loss: mean loss of each task, in the inner and in the outer loop.
@@ -175,7 +175,7 @@ def _sampler(config: Config, family: TaskFamily) -> Callable[..., SampledTasks]:
     return partial(
         family.sampler.sample,
         num_tasks=config.outer.tasks_per_step,
-        num_support=tasks.num_support,
+        num_support=tasks.max_support,
         num_query=tasks.num_query,
         stratified=lookup(STRATIFIED, tasks.query_sampling, "tasks.query_sampling", "experiment.build.STRATIFIED"),
         dtype=torch.float64,

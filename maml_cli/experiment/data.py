@@ -27,7 +27,7 @@ def measure_data(config: Config) -> Config:
         **measured.scaling._asdict(),
     }
     sampler, tasks = CurveSampler(source, measured.digest), config.tasks
-    sampler.training_curves(tasks.num_support + tasks.num_query)
+    sampler.training_curves(tasks.max_support + tasks.num_query)
     if config.run.eval_every:
-        sampler.num_test_tasks("validation", config.run.eval_tasks, tasks.num_support)
+        sampler.num_test_tasks("validation", config.run.eval_tasks, tasks.max_support)
     return override(config, [f"tasks.data.measured={json.dumps(values)}"], label=str(config.tasks.file))

@@ -28,4 +28,5 @@ def outer_step_work(config: Config) -> int:
     """
     weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(layer_widths(config)))
     passes = meta_gradient_source(config).support_passes(config)
-    return config.outer.tasks_per_step * (config.tasks.num_support * passes + config.tasks.num_query * 3) * weights
+    mean_support = sum(config.tasks.support_range) // 2
+    return config.outer.tasks_per_step * (mean_support * passes + config.tasks.num_query * 3) * weights

@@ -67,9 +67,13 @@ def draw(
     By default `out` is `plots` in the run directory, or `plots` next to a checkpoint outside one; for a published run
     that came with the package it is `outputs/plots/NAME`.
 
+    Tasks have the first K of `protocol`, by default the K of training; of a range, its largest.
+
     Raises KeyError for a kind that is not in FIGURES, FileError if it needs metrics.jsonl and there is none, and
     ConfigError if `show_steps` exceed the inner steps of `protocol`.
     """
+    if not protocol.shots:
+        protocol = protocol._replace(shots=(run.config.tasks.max_support,))
     request = FigureRequest(run, protocol, show_steps, on_tasks)
     functions = {kind: drawing_function(kind) for kind in kinds}
     for kind in kinds:
@@ -162,12 +166,14 @@ def curve(request: FigureRequest) -> Figure:
     ]
     before, after = ([(step, [errors[index] for errors in runs]) for step, runs in evaluations] for index in (0, -1))
     steps = len(evaluations[0][1][0]) - 1 if evaluations else trained.inner.steps
+    varies = len(trained.tasks.trained_shots) > 1
+    validated = f", validation K = {trained.tasks.max_support}" if varies else ""
     return training_figures.curve_figure(
         TrainingTraces(_until(losses, run), _until(before, run), _until(after, run), steps),
         loss_label=f"{LOSS_LABELS[trained.outer.meta_gradient]} ({LOSS_NAMES[trained.inner.loss]})",
         measure=run.measure,
         floor=run.experiment.family.best_nonadaptive_error(run.measure),
-        title=f"{_name(run)}: training, {_trained_on(run)}",
+        title=f"{_name(run)}: training, {_trained_on(run)}{validated}",
     )
 
 
@@ -226,7 +232,7 @@ def _until(trace: Trace, run: TrainedRun) -> Trace:
 
 def _trained_on(run: TrainedRun) -> str:
     config = run.checkpoint.config
-    return f"K = {config.tasks.num_support}, {plural(config.inner.steps, 'inner step')}"
+    return f"K = {config.tasks.support_in_words}, {plural(config.inner.steps, 'inner step')}"
 
 
 def _name(run: TrainedRun) -> str:

@@ -170,6 +170,17 @@ def ends_with_evaluation(run: Path, step: int) -> bool:
     return last is not None and last["step"] == step and "eval" in last
 
 
+def read_final_evaluation(run: Path, step: int) -> EvaluationRecord | None:
+    """The evaluation in the last line of metrics.jsonl, if it is one after `step` outer steps; None if it is not."""
+    last = read_last_record(run / METRICS)
+    if last is None or last["step"] != step or "eval" not in last:
+        return None
+    try:
+        return _decode_evaluation(last, ANY_SHAPE)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None
+
+
 def _encode_runs(values: Sequence[Any], encode: Callable[[Any], Any]) -> Any:
     """A single run's value as it is; the values of several runs as a list."""
     encoded = [encode(value) for value in values]

@@ -194,4 +194,5 @@ def _split_advice(source: Source) -> str:
 def source_of(tasks: Mapping[str, Any]) -> Source:
     """The source that the values of the section `tasks` describe."""
     data = tasks["data"]
-    return Source(tasks["file"], Columns(data.x, data.y, data.task), (data.validation, data.test), data.seed)
+    columns = Columns(data.x_column, data.y_column, data.task_column)
+    return Source(tasks["file"], columns, (data.validation, data.test), data.split_seed)

@@ -1,6 +1,6 @@
 """Advice after divergence: changes of the config that can act on the value that was not finite."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from maml_cli.config import Config, override
@@ -23,10 +23,13 @@ class Change(NamedTuple):
 
 def divergence_advice(config: Config, error: DivergedError) -> str:
     """One line that names the changes which can prevent `error`, each as a `--set`."""
-    changes = [f"{change.words} (--set {change.setting})" for change in divergence_changes(config, error)]
-    if not changes:
-        return "no change of a single key of the config is known to prevent that"
-    *first, last = changes
+    changes = divergence_changes(config, error)
+    return in_words(changes) if changes else "no change of a single key of the config is known to prevent that"
+
+
+def in_words(changes: Sequence[Change]) -> str:
+    """Changes as a phrase: `try a lower alpha (--set inner.alpha.init=0.001) or ...`."""
+    *first, last = [f"{change.words} (--set {change.setting})" for change in changes]
     return f"try {', '.join(first)} or {last}" if first else f"try {last}"
 
 
@@ -49,18 +52,15 @@ def divergence_changes(config: Config, error: DivergedError) -> list[Change]:
         candidates += _inner_loop(config)
         if error.cause == "gradient" and config.outer.clip_task_norm is None:
             candidates += _task_clipping(config)
-        candidates.append(
-            Change("a smaller initialisation", f"model.init_gain={_smaller(config.model.init_gain, 1):g}")
-        )
-    accepted = [change for change in candidates if _is_accepted(config, change)]
+        candidates.append(Change("a smaller initialisation", f"model.init_gain={smaller(config.model.init_gain, 1):g}"))
     wider = Change("the range of float64", "run.dtype=float64")
-    return accepted or ([wider] if config.run.dtype == "float32" and _is_accepted(config, wider) else [])
+    return accepted(config, candidates) or accepted(config, [wider] if config.run.dtype == "float32" else [])
 
 
 def _inner_loop(config: Config) -> Iterator[Change]:
     if config.trained_steps == 0:
         return
-    yield Change("a lower alpha", f"inner.alpha.init={_smaller(config.inner.alpha.init, 0.01):g}")
+    yield Change("a lower alpha", f"inner.alpha.init={smaller(config.inner.alpha.init, 0.01):g}")
     if config.inner.steps > 1:
         yield Change("fewer inner steps", f"inner.steps={config.inner.steps // 2}")
 
@@ -78,14 +78,14 @@ def _large_weight_noise(config: Config) -> Iterator[Change]:
 
 def _weight_noise(config: Config) -> Iterator[Change]:
     if config.outer.weight_noise:
-        yield Change("less weight noise", f"outer.weight_noise={_smaller(config.outer.weight_noise, 0.01):g}")
+        yield Change("less weight noise", f"outer.weight_noise={smaller(config.outer.weight_noise, 0.01):g}")
 
 
 def _rates(config: Config) -> Iterator[Change]:
     outer, alpha = config.outer, config.inner.alpha
-    changes = [(outer.lr, Change("a lower outer learning rate", f"outer.lr={_smaller(outer.lr, 0.001):g}"))]
+    changes = [(outer.lr, Change("a lower outer learning rate", f"outer.lr={smaller(outer.lr, 0.001):g}"))]
     if alpha.learned and alpha.lr is not None:
-        setting = f"inner.alpha.lr={_smaller(alpha.lr, 0.001):g}"
+        setting = f"inner.alpha.lr={smaller(alpha.lr, 0.001):g}"
         changes.append((alpha.lr, Change("a lower learning rate of alpha", setting)))
     if any(rate > LARGE_RATE for rate, _ in changes):  # that rate first
         changes.sort(key=lambda item: -item[0])
@@ -117,6 +117,11 @@ def _smaller_tasks(config: Config) -> Iterator[Change]:
         yield Change("less noise on the targets", f"tasks.noise={USUAL_MAGNITUDE:g}")
 
 
+def accepted(config: Config, changes: Sequence[Change]) -> list[Change]:
+    """The changes that `config` accepts."""
+    return [change for change in changes if _is_accepted(config, change)]
+
+
 def _is_accepted(config: Config, change: Change) -> bool:
     try:
         override(config, [change.setting], label="config")
@@ -125,6 +130,6 @@ def _is_accepted(config: Config, change: Change) -> bool:
     return True
 
 
-def _smaller(value: float, usual: float) -> float:
+def smaller(value: float, usual: float) -> float:
     """A tenth of `value`, or the `usual` value where even a tenth is more than a thousand times as much."""
     return usual if value / 10 > 1000 * usual else value / 10

@@ -74,7 +74,7 @@ def check_training_memory(config: Config, engine: str, template: MetaParams, *, 
     sizes = " x ".join(map(str, config.model.hidden)) or "none"
     purpose = (
         f"an outer step of {_tasks_at_a_time(config):,} tasks with "
-        f"{config.tasks.num_support + config.tasks.num_query:,} points and hidden layers {sizes} (engine {engine})"
+        f"{config.tasks.max_support + config.tasks.num_query:,} points and hidden layers {sizes} (engine {engine})"
     )
     needed = num_processes * training_bytes(config, engine)
     require_memory(needed, purpose=purpose, lower=" or ".join(keys_to_lower(config, engine)))
@@ -82,7 +82,7 @@ def check_training_memory(config: Config, engine: str, template: MetaParams, *, 
         check_memory(
             template,
             num_tasks=config.run.eval_tasks,
-            num_shots=config.tasks.num_support,
+            num_shots=config.tasks.max_support,
             steps=config.inner.steps,
             lower=Lower("run.eval_tasks, run.seeds or inner.steps", "tasks.num_support, run.seeds or model.hidden"),
         )
@@ -109,7 +109,7 @@ def training_bytes(config: Config, engine: str) -> float:
     num_tasks, points = _tasks_at_a_time(config), config.tasks
     value_bytes = 8 if config.run.dtype == "float64" else 4
     per_run = PROCESS_BYTES + RUN_COPIES * num_meta_params * len(config.seeds) * value_bytes
-    sampled = num_tasks * (points.num_support + points.num_query) * BYTES_PER_POINT
+    sampled = num_tasks * (points.max_support + points.num_query) * BYTES_PER_POINT
     sampled += (points.count or 0) * len(config.seeds) * BYTES_PER_FIXED_TASK
     if engine == "native":
         return (
@@ -154,7 +154,7 @@ def _values_of_task(config: Config, engine: str) -> float:
     return factor * (
         num_params(config) * (values.params + values.params_by_step * steps)
         + 3 * num_rule_params(config)
-        + (values.curved if is_curved else values.support) * tasks.num_support * units * min(activations, steps + 1)
+        + (values.curved if is_curved else values.support) * tasks.max_support * units * min(activations, steps + 1)
         + (values.curved_query if is_curved else values.query) * tasks.num_query * units
     )
 

@@ -41,8 +41,11 @@ def loss_record(config: Config, experiment: Experiment, state: TrainState, resul
 def evaluation_record(
     config: Config, experiment: Experiment, state: TrainState, *, on_tasks: OnTasks = ignore_tasks
 ) -> EvaluationRecord:
-    """Errors on validation tasks, which neither training nor `maml eval` uses; `on_tasks` may raise to stop."""
-    shots, num_tasks = config.tasks.num_support, config.run.eval_tasks
+    """Errors at the largest K on validation tasks, which neither training nor `maml eval` uses.
+
+    `on_tasks` may raise to stop.
+    """
+    shots, num_tasks = config.tasks.max_support, config.run.eval_tasks
     tasks = sample_validation_tasks(experiment.family, config.seeds, num_tasks=num_tasks, num_shots=shots)
     errors = learner_errors(experiment, state.meta_params, tasks, steps=config.inner.steps, on_tasks=on_tasks)
 

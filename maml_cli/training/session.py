@@ -20,6 +20,7 @@ from maml_cli.training.plan import TrainPlan
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
 from maml_cli.training.recorder import Hooks
+from maml_cli.training.result_advice import result_advice
 from maml_cli.training.run_groups import RunGroup, group_configs, select_run_contents
 from maml_cli.training.saving import check_initial_values
 from maml_cli.training.sharing import block_share, check_shareable
@@ -95,7 +96,7 @@ def run_session(
                 hooks = Hooks(report_step, on_tasks, stop, stop.abandonable)
                 result = train(config, groups, run, processes=processes, hooks=hooks)
     if processes.is_leader:
-        _report(run, result, config, notify)
+        _report(run, result, config, notify, quiet=quiet)
     exit_code = 128 + result.stopped_by if result.interrupted else 0
     return SessionResult(run, result, config, plan.device.name, choice.name, exit_code)
 
@@ -213,7 +214,7 @@ def _report_unsaved_stop(stop: Stop, run: Path) -> Iterator[None]:
         raise InterruptedRun(message, stop.exit_code or 130) from None
 
 
-def _report(run: Path, result: TrainResult, config: Config, notify: Notify) -> None:
+def _report(run: Path, result: TrainResult, config: Config, notify: Notify, *, quiet: bool) -> None:
     """Print the end of a training; diverged seeds and an interruption even if messages are off."""
     for seed, step in result.diverged.items():
         print_message(f"seed {seed} diverged at outer step {step:,} and is frozen; the others continued")
@@ -223,4 +224,6 @@ def _report(run: Path, result: TrainResult, config: Config, notify: Notify) -> N
         name = signal.Signals(result.stopped_by).name
         print_message(f"stopped by {name}; checkpoint saved. Resume with: maml train --resume {run}")
     else:
+        if not quiet and (advice := result_advice(run, config)):
+            notify(advice)
         notify(f"next: maml eval --checkpoint {run}")

@@ -13,7 +13,7 @@ def training_summary(config: Config, device: Choice, engine: Choice) -> list[str
     threads = f"{config.run.threads} thread{'s' if config.run.threads > 1 else ''}"
     return [
         f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
-        f"{tasks.num_support} support and {tasks.num_query} query points each",
+        f"{tasks.support_in_words} support and {tasks.num_query} query points each",
         *_curves_in_words(config),
         f"network  {'-'.join(map(str, layer_widths(config)))} {config.model.activation}, "
         f"{num_params(config):,} parameters, {_seeds_in_words(config)}",
@@ -32,7 +32,7 @@ def _curves_in_words(config: Config) -> list[str]:
     if tasks.data.measured is None:
         return []
     curves = read_curves(source_of(dict(tasks)), tasks.data.measured.digest)
-    num_points = tasks.num_support + tasks.num_query
+    num_points = tasks.max_support + tasks.num_query
     held_out = f"{len(curves.indices('validation'))} for validation, {len(curves.indices('test'))} for the test"
     training, usable = (len(curves.indices("train", num_points=number)) for number in (1, num_points))
     short = f", of which {training - usable} are left out: fewer than {num_points} points" if usable < training else ""

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from maml_cli.config import Config
-from maml_cli.config.field_types import MAX_LAYERS, MAX_RADIANS, MAX_SEEDS, MAX_TARGET, MAX_WIDTH
+from maml_cli.config.field_types import MAX_LAYERS, MAX_RADIANS, MAX_SEEDS, MAX_SUPPORT, MAX_TARGET, MAX_WIDTH
 from maml_cli.config.fields import FIELDS, choices, section_model
 from maml_cli.config.validation_messages import Fault, faults
-from maml_cli.formulas import FAMILIES
+from maml_cli.formulas import DATA, FAMILIES
 
 KEYS = sorted(key for key, field in FIELDS.items() if section_model(field) is None)
 """The keys of all values, without those of sections."""
@@ -27,11 +27,16 @@ RANGES = {
 }
 """Ranges, and the largest magnitude of their ends."""
 
-OF_SOURCES: dict[str, list[Any]] = {
-    "run.init_from": [None, "outputs/quickstart", "best-5shot", "1e5"],
-    "run.init_sha256": [None, "0" * 64, "1" * 40 + "e" + "2" * 23],
+OF_FILES: dict[str, list[Any]] = {
+    "tasks.file": [None],
+    "tasks.data.task_column": ["task", "station"],
+    "tasks.data.x_column": ["x", "1e3"],
+    "tasks.data.y_column": ["y", " "],
+    "tasks.data.measured": [None],
+    "run.init_from": [None],
+    "run.init_sha256": [None, "0" * 64],
 }
-"""Values of keys about the run that a training starts from."""
+"""Values of keys that take text; no file is named, since a training would need it."""
 
 HOSTILE: list[Any] = [
     None, True, -1, 0, 10**400, math.nan, math.inf, -math.inf, 5e-324, -1e308, "", "\n", "\x00", "\x1b[31m", "\u202e",
@@ -72,7 +77,7 @@ def nearly_valid(stream: random.Random) -> dict[str, Any]:
 def random_value(key: str, stream: random.Random) -> Any:
     """A random value of `key` within its bounds, extremes included."""
     field = FIELDS[key]
-    words = choices(field)
+    words = [word for word in choices(field) if word != DATA]  # it needs a file
     types = (field.annotation, *get_args(field.annotation))
     if key == "tasks.parameters":
         return stream.choice([None, {"slope": [-3, 3]}, {"amplitude": {"normal": [1, 0.5]}, "frequency": 2}])
@@ -81,13 +86,16 @@ def random_value(key: str, stream: random.Random) -> Any:
     if key in RANGES:
         low, high = sorted(_number(-RANGES[key], RANGES[key], stream) for _ in range(2))
         return low if key not in ("tasks.x", "tasks.test_x") and stream.random() < 0.3 else [low, high]
-    if key in OF_SOURCES:
-        return stream.choice(OF_SOURCES[key])
     if key == "model.hidden":
         return [stream.choice([1, 8, 40, MAX_WIDTH]) for _ in range(stream.choice([0, 1, 2, 3, MAX_LAYERS]))]
     if key == "run.seeds":
         count = stream.randint(1, 5)
         return stream.choice([None, count, MAX_SEEDS, sorted({stream.randrange(2**63) for _ in range(count)})])
+    if key in OF_FILES:
+        return stream.choice(OF_FILES[key])
+    if key == "tasks.num_support":
+        low, high = sorted(_whole_number(1, MAX_SUPPORT, stream) for _ in range(2))
+        return stream.choice([low, [low, high]])
     if words:
         return stream.choice([None if word == "null" else word for word in words])
     if bool in types:

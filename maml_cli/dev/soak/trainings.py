@@ -29,7 +29,7 @@ VALUES: dict[str, tuple[object, ...]] = {
     "tasks.offset": ([0, 0], [-2, 2]),
     "tasks.x": ([-5, 5], [0, 1e-3], [-1e3, 1e3]),
     "tasks.noise": (0, 0.1, 10),
-    "tasks.num_support": (1, 2, 10, 100),
+    "tasks.num_support": (1, 2, 10, 100, [2, 7]),
     "tasks.num_query": (1, 2, 10, 100),
     "tasks.query_sampling": ("uniform", "stratified"),
     "model.hidden": ([], [1], [40, 40], [3, 3, 3, 3]),
