@@ -53,6 +53,7 @@ def train(
     config: Config | Mapping[str, Any] | str | os.PathLike[str],
     *overrides: str,
     out: str | os.PathLike[str] | None = None,
+    init: str | os.PathLike[str] | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     device: str | None = None,
     quiet: bool = True,
@@ -62,6 +63,7 @@ def train(
     config: a preset by name, a YAML file, a Config, or a mapping of its sections, such as {"inner": {"steps": 5}}.
     overrides: changes of single keys, such as `outer.steps=1000`.
     out: the run directory; by default a new one in outputs/.
+    init: a run, checkpoint or published run whose parameters training starts from, in place of random ones.
     on_step: called after every block of outer steps with the number of steps taken and the mean query loss.
     device: replaces that of the config.
     quiet: whether messages and progress, which go to stderr, are left out.
@@ -77,7 +79,8 @@ def train(
     """
     source = from_dict(dict(config), label="config") if isinstance(config, Mapping) else config
     source = source if isinstance(source, Config) else os.fspath(source)
-    plan = plan_training(source, overrides, out=Path(out) if out else None, resume=None, device=device)
+    start = None if init is None else os.fspath(init)
+    plan = plan_training(source, overrides, out=Path(out) if out else None, resume=None, device=device, init=start)
     with runtime.torch_threads(torch.get_num_threads()):
         session = run_session(plan, quiet=quiet, on_step=on_step)
     if session.result.interrupted:

@@ -54,7 +54,7 @@ THIRD_PARTY = {
     "matplotlib": {"reporting.canvas"},
     "rich": {"reporting.tables", "reporting.evaluation_tables"},
     "typer": {"cli", "dev"},
-    "yaml": {"config", "runs.directory", "dev.soak.fuzz"},
+    "yaml": {"config", "dev.soak.fuzz"},
     "pydantic": {"config", "runs.contents", "dev.soak.configs"},
     "pydantic_core": {"config", "runs.contents"},
     "tqdm": {"training.progress"},

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from maml_cli.config import Config, annotated_yaml, constraints, from_dict, override, strict_yaml, to_dict
+from maml_cli.config import Config, annotated_yaml, constraints, from_dict, override, plain_yaml, strict_yaml, to_dict
 from maml_cli.config.fields import FIELDS
 from maml_cli.config.load import load_config
 from maml_cli.config.loaded import LoadedConfig
@@ -32,6 +32,16 @@ configs = streams.map(random_config)
 @given(configs)
 def test_from_dict_inverts_to_dict_through_json(config: Config) -> None:
     assert from_dict(json.loads(json.dumps(to_dict(config))), label="x") == config
+
+
+@pytest.mark.parametrize("flow", [True, False, None])
+@given(text=st.one_of(st.text(), st.text("0123456789e.+-_:xob", max_size=64)))
+@example(text="1e5")  # a number in YAML 1.2, and text in YAML 1.1, which PyYAML follows
+@example(text="1" * 40 + "e" + "2" * 23)  # 64 hexadecimal digits
+@example(text="null")
+@example(text="on")
+def test_any_text_of_a_dumped_value_is_loaded_as_the_same_text(text: str, flow: bool | None) -> None:
+    assert strict_yaml.parse(plain_yaml({"key": text}, flow=flow, width=100)).value == {"key": text}
 
 
 @fast

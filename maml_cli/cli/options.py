@@ -69,6 +69,13 @@ ResumeOpt = Annotated[
         help="Resume a run; auto: the newest unfinished run with this config, else a new one.",
     ),
 ]
+InitOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Start from the parameters of another run: a run directory, a .pt file, or the name of a published run.",
+    ),
+]
 SetOpt = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one key of the config; may be repeated."),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from maml_cli.cli.exit_codes import print_path
-from maml_cli.cli.options import ConfigOpt, DeviceOpt, JsonOpt, ResumeOpt, RunDirOpt, SetOpt
+from maml_cli.cli.options import ConfigOpt, DeviceOpt, InitOpt, JsonOpt, ResumeOpt, RunDirOpt, SetOpt
 from maml_cli.errors import printable
 
 
@@ -15,6 +15,7 @@ def train(
     overrides: SetOpt = None,
     out: RunDirOpt = None,
     resume: ResumeOpt = None,
+    init: InitOpt = None,
     device: DeviceOpt = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the training; write nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no progress, only errors.")] = False,
@@ -29,18 +30,21 @@ def train(
       maml train
       maml train --config finn-10shot --set outer.steps=20000 --set run.seed=1
       maml train --config mine.yaml --out outputs/mine --device cpu
+      maml train --config mine.yaml --init outputs/mine
       maml train --resume outputs/mine
     """
     from maml_cli.reporting import plan_document, to_json, training_document
-    from maml_cli.training import join_processes, plan_training, run_session, training_summary
+    from maml_cli.training import join_processes, plan_training, run_session
 
     with join_processes() as processes:
-        plan = plan_training(config, overrides or [], out=out, resume=resume, device=device, processes=processes)
+        plan = plan_training(
+            config, overrides or [], out=out, resume=resume, device=device, init=init, processes=processes
+        )
         if dry_run:
             if processes.is_leader:
                 lines = [
                     f"{plan.run_directory}: nothing written (--dry-run)",
-                    *training_summary(plan.config, plan.device, plan.engine),
+                    *plan.summary(),
                 ]
                 typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(map(printable, lines)))
             return

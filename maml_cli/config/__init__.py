@@ -6,7 +6,7 @@ from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from maml_cli.config.configs_page import configs_readme, presets_markdown
-    from maml_cli.config.dump import annotated_yaml, to_dict
+    from maml_cli.config.dump import annotated_yaml, plain_yaml, to_dict
     from maml_cli.config.engine_support import (
         ADJOINT_LIMITS,
         ENGINE_DEVICES,
@@ -44,13 +44,14 @@ __all__ = [
     "num_params",
     "num_rule_params",
     "override",
+    "plain_yaml",
     "presets_markdown",
     "to_dict",
 ]
 
 _MODULES = {
     "configs_page": ["configs_readme", "presets_markdown"],
-    "dump": ["annotated_yaml", "to_dict"],
+    "dump": ["annotated_yaml", "plain_yaml", "to_dict"],
     "engine_support": [
         "ADJOINT_LIMITS",
         "ENGINE_DEVICES",

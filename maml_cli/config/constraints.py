@@ -213,6 +213,9 @@ CONSTRAINTS = [
     *_without_effect(
         {"run.seed": 0}, lambda c: isinstance(c.run.seeds, list), ["run.seeds"], "run.seeds lists the seeds"
     ),
+    *_without_effect(
+        {"run.init_sha256": None}, lambda c: c.run.init_from is None, ["run.init_from"], "run.init_from is null"
+    ),
     Constraint(
         "run.seeds",
         ["run.seed"],

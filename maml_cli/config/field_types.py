@@ -1,6 +1,7 @@
 """Field types of the schema that pydantic lacks: ranges, seeds and widths, each with the text of what it takes."""
 
 import math
+import re
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -24,6 +25,7 @@ MAX_SEEDS = 1024
 MAX_STEPS = 99_999_999
 MAX_LAYERS = 16
 MAX_WIDTH = 8192
+MAX_PATH = 4096
 MAX_SUPPORT = 100_000
 MAX_RADIANS = 1e6
 """Largest magnitude of inputs, frequencies and phases: in float64 the phase of a sinusoid, at most their product, then
@@ -96,6 +98,20 @@ def _as_seeds(value: Any) -> Any:
     return value
 
 
+def _as_source(value: Any) -> Any:
+    """The text of a path, or None; it is not opened, as a config may come from anybody."""
+    if value is not None and not (isinstance(value, str) and value.isprintable() and 0 < len(value) <= MAX_PATH):
+        text = f"must be a path, of 1 to {MAX_PATH:,} characters that print, the name of a published run, or null"
+        raise PydanticCustomError("range", "{text}", {"text": text})
+    return value
+
+
+def _as_sha256(value: Any) -> Any:
+    if value is not None and not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
+        raise PydanticCustomError("range", "must be a SHA-256, 64 hexadecimal digits in quotes, or null")
+    return value
+
+
 def _as_family(value: Any) -> str:
     if not isinstance(value, str):
         raise PydanticCustomError("range", "must be the name of a family, such as sine")
@@ -165,6 +181,10 @@ Seeds = Annotated[
     BeforeValidator(_as_seeds),
     Takes(f"whole number from 1 to {MAX_SEEDS:,}, list of seeds, or null"),
 ]
+SourcePath = Annotated[
+    str | None, BeforeValidator(_as_source), Takes("path of a run or checkpoint, name of a published run, or null")
+]
+Sha256 = Annotated[str | None, BeforeValidator(_as_sha256), Takes("64 hexadecimal digits, or null")]
 PositiveSteps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 StepsOrZero = Annotated[int, Field(ge=0, le=MAX_STEPS)]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from maml_cli.config import constraints
-from maml_cli.config.field_types import PositiveSteps, Seeds, StepsOrZero, Widths
+from maml_cli.config.field_types import PositiveSteps, Seeds, Sha256, SourcePath, StepsOrZero, Widths
 from maml_cli.config.section import Section
 from maml_cli.config.tasks_schema import Tasks
 
@@ -164,6 +164,16 @@ class Run(Section):
         True,
         description="whether the runs of several seeds are computed together; false: one run after the other, so that "
         "several processes can share them",
+    )
+    init_from: SourcePath = Field(
+        None,
+        description="trained run whose parameters are the initial ones, in place of model.init; null: none (`maml "
+        "train --init` sets it)",
+    )
+    init_sha256: Sha256 = Field(
+        None,
+        description="digest of the parameters of run.init_from, which are refused if they have another; null: written "
+        "when training starts",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: an accelerator if outer steps are large enough to gain from it, else the CPU"

@@ -159,6 +159,7 @@ KEYS: dict[str, list[str]] = {
     "outer.clip_norm": ["clip", "clipping", "grad_clip", "gradient_clip", "max_grad_norm", "clip_grad_norm"],
     "run.seed": ["random_seed", "manual_seed"],
     "run.seeds": ["num_seeds", "n_seeds"],
+    "run.init_from": ["init_checkpoint", "warm_start", "pretrained", "load_from", "finetune_from"],
     "run.device": ["gpu", "cuda", "use_cuda", "use_gpu", "accelerator"],
     "run.engine": ["backend"],
     "run.dtype": ["precision", "float"],

@@ -76,7 +76,8 @@ def format_error(item: ErrorDetails) -> str:
         bound, comparison = _BOUNDS[kind]
         problem = f"must be {comparison} {format_number(context[bound])}"
     elif kind in ("model_type", "dict_type"):
-        problem = f"must be a section, with keys such as {names_in(format_key(key))[0]}"
+        names = names_in(format_key(key))
+        problem = f"must be a section, with keys such as {names[0]}" if names else "must be a section, or null"
     elif kind in _TYPES:
         problem = f"must be {_TYPES[kind]}"
         hint = suggest_boolean(value) if kind == "bool_type" else _whole_number(value) if kind == "int_type" else None

@@ -15,9 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from maml_cli.config import Config, to_dict
+from maml_cli.config import Config, plain_yaml, to_dict
 from maml_cli.errors import FileError
 from maml_cli.reading import kind_of, read_file
 from maml_cli.runs import checkpoint
@@ -96,7 +94,7 @@ def training_lock(run: Path) -> AbstractContextManager[None]:
 
 def dump_yaml(data: dict[str, Any]) -> str:
     """Plain values as block YAML in the order given, with short lists on one line."""
-    return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
+    return plain_yaml(data, flow=None, width=100)
 
 
 def _write_checksums(run: Path, checksums: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The plan of a training: a new run or one to resume, from which checkpoint, on which device and engine."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from maml_cli.runtime import Choice
 from maml_cli.training.memory import check_training_memory
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.sharing import shared_settings
+from maml_cli.training.summary import training_summary
+from maml_cli.training.warm_start import WarmStart, read_warm_start
 
 
 class TrainPlan(NamedTuple):
@@ -36,6 +39,7 @@ class TrainPlan(NamedTuple):
     resumed_run: the run directory to resume; None for a new run.
     checkpoint: the checkpoint to resume; None for a new run, or one without a good checkpoint, which starts again.
     warnings: lines about files that are missing or damaged.
+    warm_start: the initial values from another run; None for random ones, and where a checkpoint is resumed.
     """
 
     config: Config
@@ -46,6 +50,12 @@ class TrainPlan(NamedTuple):
     resumed_run: Path | None = None
     checkpoint: Checkpoint | None = None
     warnings: Sequence[str] = ()
+    warm_start: WarmStart | None = None
+
+    def summary(self, engine: Choice | None = None) -> list[str]:
+        """The training in words; `engine` is the one that was made, where it is not the planned one."""
+        start = self.warm_start.summary if self.warm_start else ""
+        return training_summary(self.config, self.device, engine or self.engine, start=start)
 
     @property
     def run_directory(self) -> str:
@@ -62,6 +72,7 @@ def plan_training(
     out: Path | None,
     resume: str | None,
     device: str | None,
+    init: str | None = None,
     processes: Processes = ONE_PROCESS,
 ) -> TrainPlan:
     """Plan the training that the options of `maml train` ask for; writes nothing, and refuses what needs more memory
@@ -69,6 +80,7 @@ def plan_training(
 
     source: a YAML file, preset or config, by default quickstart. overrides: `key=value`. out: the run directory.
     resume: a run or checkpoint, or `auto`: the newest unfinished run with this config, else a new one.
+    init: a run, checkpoint or published run whose parameters a new run starts from, whatever the config says.
     device: replaces that of the config; a resumed run keeps its config and uses the device for this process alone.
     processes: those that share the training; the leader plans for all. If torchrun has started them again, they resume
     the run that they began, whatever the options.
@@ -79,7 +91,7 @@ def plan_training(
         if processes.started_run is not None:
             planned = _plan_resumed(Path(processes.started_run), device)
         else:
-            planned = _plan_from_options(source, overrides, out, resume, device, shared=processes.are_joined)
+            planned = _plan_from_options(source, overrides, out, resume, device, init, shared=processes.are_joined)
         config, engine = planned.config, planned.engine.name
         if planned.device.name == "cpu":
             template = build_experiment(config).template
@@ -95,25 +107,32 @@ def _plan_from_options(
     out: Path | None,
     resume: str | None,
     device: str | None,
+    init: str | None,
     *,
     shared: bool,
 ) -> TrainPlan:
     if resume == "":
         raise ConfigError("--resume: an empty path; give a run, a checkpoint or auto")
     if resume is not None and resume != "auto":
-        if source is not None or overrides or out is not None:
+        if source is not None or overrides or out is not None or init is not None:
             raise ConfigError(
-                "--resume: a resumed run keeps its config and directory; leave out --config, --set and --out"
+                "--resume: a resumed run keeps its config and directory; leave out --config, --set, --out and --init"
             )
         return _plan_resumed(Path(resume), device)
+    if init == "":
+        raise ConfigError("--init: an empty path; give a run, a checkpoint or the name of a published run")
     settings = [*overrides, *([f"run.device={device}"] if device else [])]
+    if init is not None:
+        settings += [f"run.init_from={json.dumps(init)}", "run.init_sha256=null"]
     loaded = load_config(source or "quickstart", settings)
     if shared:
         loaded = load_config(source or "quickstart", [*settings, *shared_settings(loaded.config)])
     config = measure_data(loaded.config)
+    warm_start = read_warm_start(config)
+    config = warm_start.config if warm_start else config
     run, checkpoint, warnings = _find_unfinished(config, out) if resume else (None, None, ())
     plan = _plan(config, loaded.name, out=out, resumed_run=run, checkpoint=checkpoint)
-    return plan._replace(warnings=warnings)
+    return plan._replace(warnings=warnings, warm_start=None if checkpoint else warm_start)
 
 
 def _plan(
@@ -134,7 +153,7 @@ def _plan(
 def _plan_resumed(path: Path, device: str | None) -> TrainPlan:
     if path.is_dir() and not checkpoint_files(path) and (config := read_config(path)):
         # It stopped before its first checkpoint: it starts again.
-        return _plan(config, path.name, resumed_run=path, device=device)
+        return _plan(config, path.name, resumed_run=path, device=device)._replace(warm_start=read_warm_start(config))
     checkpoint = open_checkpoint(path)
     run = checkpoint.run
     if run is None:

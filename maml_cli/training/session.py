@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from maml_cli import runtime
 from maml_cli.config import Config
+from maml_cli.core import MetaParams, select_run
 from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
@@ -26,7 +27,7 @@ from maml_cli.training.saving import check_initial_values
 from maml_cli.training.sharing import block_share, check_shareable
 from maml_cli.training.signals import Stop, catch_stop
 from maml_cli.training.snapshot import init_state, restore_state
-from maml_cli.training.summary import sharing_summary, training_summary
+from maml_cli.training.summary import sharing_summary
 
 Notify = Callable[[str], None]
 OnStep = Callable[[int, float], None]
@@ -81,7 +82,7 @@ def run_session(
             processes.announce(str(run))
             first_step = plan.checkpoint.step if plan.checkpoint else 0
             notify(f"{run}: {f'resumed at outer step {first_step:,}' if plan.resumed_run else 'new run'}")
-            for line in [*training_summary(config, plan.device, choice), *sharing_summary(config, processes)]:
+            for line in [*plan.summary(choice), *sharing_summary(config, processes)]:
                 notify(f"  {line}")
             tasks_per_step = config.outer.tasks_per_step * len(config.seeds)
             with progress(
@@ -114,11 +115,19 @@ def _make_group(
     if plan.checkpoint:
         state = _restore(plan.checkpoint, config, experiment, index)
     else:
-        state = init_state(config, experiment)
+        state = init_state(config, experiment, _initial_values(plan, config, index))
         check_initial_values(config, state)
     choice, engine = _make_with_fallback(plan.engine, config, experiment, processes, notify)
     is_recorded = processes.is_leader or len(plan.config.seeds) > 1
     return choice, RunGroup(config, experiment, state, engine, is_recorded)
+
+
+def _initial_values(plan: TrainPlan, config: Config, index: int) -> MetaParams | None:
+    """The initial values that the runs of `config` take over: those of all runs, or of the one at `index`."""
+    if plan.warm_start is None:
+        return None
+    values, is_single = plan.warm_start.meta_params, len(config.seeds) < len(plan.config.seeds)
+    return select_run(values, index) if is_single else values
 
 
 def _make_with_fallback(

@@ -14,10 +14,15 @@ from maml_cli.tasks import make_generator
 from maml_cli.training.random_streams import restore_generators, save_generators
 
 
-def init_state(config: Config, experiment: Experiment) -> TrainState:
-    """The state before the first outer step, on the experiment's device."""
+def init_state(config: Config, experiment: Experiment, start: MetaParams | None = None) -> TrainState:
+    """The state before the first outer step, on the experiment's device; `start` has initial values, (R, ...), in place
+    of random ones, and in place of those that the config gives to rule parameters, all or some."""
     seeds = config.seeds
     meta_params = experiment.init_meta_params(seeds)
+    if start is not None:
+        device = experiment.device
+        groups = zip(meta_params, start, strict=True)
+        meta_params = MetaParams(*(old | {key: value.to(device) for key, value in new.items()} for old, new in groups))
     zeros = torch.zeros(len(seeds), dtype=torch.int64)
     return TrainState(
         meta_params,

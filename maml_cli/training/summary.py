@@ -7,8 +7,9 @@ from maml_cli.training.processes import Processes
 from maml_cli.training.sharing import idle_processes
 
 
-def training_summary(config: Config, device: Choice, engine: Choice) -> list[str]:
-    """One line each for tasks, network, inner loop, order, outer loop, device and engine."""
+def training_summary(config: Config, device: Choice, engine: Choice, *, start: str = "") -> list[str]:
+    """One line each for tasks, network, inner loop, order, outer loop, device and engine, and for the trained run that
+    the initial parameters are from; `start` is its summary, where it was read."""
     tasks, inner = config.tasks, config.inner
     threads = f"{config.run.threads} thread{'s' if config.run.threads > 1 else ''}"
     return [
@@ -17,6 +18,7 @@ def training_summary(config: Config, device: Choice, engine: Choice) -> list[str
         *_curves_in_words(config),
         f"network  {'-'.join(map(str, layer_widths(config)))} {config.model.activation}, "
         f"{num_params(config):,} parameters, {_seeds_in_words(config)}",
+        *([f"init     {start or f'from {config.run.init_from}'}"] if config.run.init_from is not None else []),
         f"inner    {inner.steps} inner step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
         f"{_update_in_words(config)}",
         f"order    {_order_in_words(config)}",

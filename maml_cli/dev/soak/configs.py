@@ -27,12 +27,14 @@ RANGES = {
 }
 """Ranges, and the largest magnitude of their ends."""
 
-OF_TABLES: dict[str, list[Any]] = {
+OF_FILES: dict[str, list[Any]] = {
     "tasks.file": [None],
     "tasks.data.task_column": ["task", "station"],
     "tasks.data.x_column": ["x", "1e3"],
     "tasks.data.y_column": ["y", " "],
     "tasks.data.measured": [None],
+    "run.init_from": [None],
+    "run.init_sha256": [None, "0" * 64],
 }
 """Values of keys that take text; no file is named, since a training would need it."""
 
@@ -89,8 +91,8 @@ def random_value(key: str, stream: random.Random) -> Any:
     if key == "run.seeds":
         count = stream.randint(1, 5)
         return stream.choice([None, count, MAX_SEEDS, sorted({stream.randrange(2**63) for _ in range(count)})])
-    if key in OF_TABLES:
-        return stream.choice(OF_TABLES[key])
+    if key in OF_FILES:
+        return stream.choice(OF_FILES[key])
     if key == "tasks.num_support":
         low, high = sorted(_whole_number(1, MAX_SUPPORT, stream) for _ in range(2))
         return stream.choice([low, [low, high]])
