@@ -134,7 +134,9 @@ def test_resume_continues_from_a_run_or_one_of_its_checkpoints(cli: Cli, trained
     assert result.code == 0 and "resumed at outer step 8" in result.err and last.read_bytes() == expected
     assert "nothing left to do" in cli("train", "--resume", trained).err
     result = cli("train", "--resume", trained, "-s", "outer.steps=3")
-    assert result.code == 2 and "leave out --config, --set and --out" in result.err
+    assert result.code == 2 and "outputs/smoke has taken 12 outer steps; give more" in result.err
+    result = cli("train", "--resume", trained, "-c", "smoke")
+    assert result.code == 2 and "leave out --config, --out and --init" in result.err
     Path("lone.pt").write_bytes(expected)
     assert "lone.pt: not in a run directory" in cli("train", "--resume", "lone.pt").err
 

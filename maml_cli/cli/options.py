@@ -66,7 +66,8 @@ ResumeOpt = Annotated[
     str | None,
     typer.Option(
         metavar="RUN|auto",
-        help="Resume a run; auto: the newest unfinished run with this config, else a new one.",
+        help="Resume a run, with --set outer.steps=N to more outer steps; auto: the newest unfinished run with this "
+        "config, else a new one.",
     ),
 ]
 InitOpt = Annotated[

@@ -32,6 +32,7 @@ def train(
       maml train --config mine.yaml --out outputs/mine --device cpu
       maml train --config mine.yaml --init outputs/mine
       maml train --resume outputs/mine
+      maml train --resume outputs/mine --set outer.steps=40000
     """
     from maml_cli.reporting import plan_document, to_json, training_document
     from maml_cli.training import join_processes, plan_training, run_session

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from maml_cli.runs.files import append_line, make_folder, read_lines, replacing, target_of, write_atomic
     from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
+    from maml_cli.runs.replaced_config import replace_config
 
 __all__ = [
     "OUTPUTS",
@@ -33,6 +34,7 @@ __all__ = [
     "read_evaluations",
     "read_lines",
     "read_losses",
+    "replace_config",
     "replacing",
     "save_checkpoint",
     "target_of",
@@ -61,6 +63,7 @@ __getattr__ = lazy_attributes(
         "read_evaluations": "metrics",
         "read_lines": "files",
         "read_losses": "metrics",
+        "replace_config": "replaced_config",
         "replacing": "files",
         "save_checkpoint": "directory",
         "target_of": "files",

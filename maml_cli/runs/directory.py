@@ -42,15 +42,28 @@ def checkpoint_file(run: Path, step: int) -> Path:
 
 def save_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> Path:
     """Write a checkpoint, then its SHA-256, then last.json: a crash in between leaves a state that can be resumed."""
+    fsync_file(run / METRICS)
+    file, sha256 = replace_checkpoint(run, step, contents)
+    _write_last(run, file, step, sha256)
+    return file
+
+
+def replace_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> tuple[Path, str]:
+    """Write a checkpoint, then its SHA-256, but not last.json; returns its path and SHA-256."""
     data = checkpoint.encode(contents)
     file = checkpoint_file(run, step)
-    fsync_file(run / METRICS)
     if file.exists():
         _write_checksums(run, {name: sha256 for name, sha256 in read_checksums(run).items() if name != file.name})
     write_atomic(file, data)
     _write_checksums(run, read_checksums(run) | {file.name: checkpoint.digest(data)})
-    _write_last(run, file, step, checkpoint.digest(data))
-    return file
+    return file, checkpoint.digest(data)
+
+
+def remove_checkpoint(file: Path) -> None:
+    """Remove a checkpoint that last.json does not name, after its SHA-256."""
+    run = file.parent.parent
+    _write_checksums(run, {name: sha256 for name, sha256 in read_checksums(run).items() if name != file.name})
+    file.unlink(missing_ok=True)
 
 
 def truncate_to(newest: Checkpoint | None, run: Path) -> None:

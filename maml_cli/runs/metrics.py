@@ -13,7 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maml_cli.runs.files import append_line, parse_record, read_last_record, split_lines
+from maml_cli.reading import read_if_exists
+from maml_cli.runs.files import (
+    TRUNCATED_LOG_BYTES,
+    append_line,
+    parse_record,
+    read_last_record,
+    split_lines,
+    write_atomic,
+)
 from maml_cli.runs.log_values import decode_lists, decode_values
 
 METRICS = "metrics.jsonl"
@@ -179,6 +187,13 @@ def read_final_evaluation(run: Path, step: int) -> EvaluationRecord | None:
         return _decode_evaluation(last, ANY_SHAPE)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
+
+
+def remove_evaluation(run: Path, step: int) -> None:
+    """Remove the last line of metrics.jsonl if it is an evaluation at outer step `step`."""
+    if ends_with_evaluation(run, step):
+        data = read_if_exists(run / METRICS, limit=TRUNCATED_LOG_BYTES) or b""
+        write_atomic(run / METRICS, data[: data.rfind(b"\n", 0, -1) + 1])
 
 
 def _encode_runs(values: Sequence[Any], encode: Callable[[Any], Any]) -> Any:

@@ -22,6 +22,7 @@ from maml_cli.runs import (
     read_lines,
 )
 from maml_cli.runtime import Choice
+from maml_cli.training.extension import Extension, plan_extension
 from maml_cli.training.memory import check_training_memory
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.sharing import shared_settings
@@ -40,6 +41,7 @@ class TrainPlan(NamedTuple):
     checkpoint: the checkpoint to resume; None for a new run, or one without a good checkpoint, which starts again.
     warnings: lines about files that are missing or damaged.
     warm_start: the initial values from another run; None for random ones, and where a checkpoint is resumed.
+    extension: the other number of outer steps that the resumed run gets; None if it keeps its own.
     """
 
     config: Config
@@ -51,11 +53,13 @@ class TrainPlan(NamedTuple):
     checkpoint: Checkpoint | None = None
     warnings: Sequence[str] = ()
     warm_start: WarmStart | None = None
+    extension: Extension | None = None
 
     def summary(self, engine: Choice | None = None) -> list[str]:
         """The training in words; `engine` is the one that was made, where it is not the planned one."""
         start = self.warm_start.summary if self.warm_start else ""
-        return training_summary(self.config, self.device, engine or self.engine, start=start)
+        changed = [f"extended {self.extension.summary}"] if self.extension else []
+        return [*changed, *training_summary(self.config, self.device, engine or self.engine, start=start)]
 
     @property
     def run_directory(self) -> str:
@@ -78,7 +82,8 @@ def plan_training(
     """Plan the training that the options of `maml train` ask for; writes nothing, and refuses what needs more memory
     than is available.
 
-    source: a YAML file, preset or config, by default quickstart. overrides: `key=value`. out: the run directory.
+    source: a YAML file, preset or config, by default quickstart. overrides: `key=value`; a resumed run takes another
+        number of outer steps alone. out: the run directory.
     resume: a run or checkpoint, or `auto`: the newest unfinished run with this config, else a new one.
     init: a run, checkpoint or published run whose parameters a new run starts from, whatever the config says.
     device: replaces that of the config; a resumed run keeps its config and uses the device for this process alone.
@@ -114,11 +119,11 @@ def _plan_from_options(
     if resume == "":
         raise ConfigError("--resume: an empty path; give a run, a checkpoint or auto")
     if resume is not None and resume != "auto":
-        if source is not None or overrides or out is not None or init is not None:
+        if source is not None or out is not None or init is not None:
             raise ConfigError(
-                "--resume: a resumed run keeps its config and directory; leave out --config, --set, --out and --init"
+                "--resume: a resumed run keeps its config and directory; leave out --config, --out and --init"
             )
-        return _plan_resumed(Path(resume), device)
+        return _extended(_plan_resumed(Path(resume), device), overrides)
     if init == "":
         raise ConfigError("--init: an empty path; give a run, a checkpoint or the name of a published run")
     settings = [*overrides, *([f"run.device={device}"] if device else [])]
@@ -165,6 +170,16 @@ def _plan_resumed(path: Path, device: str | None) -> TrainPlan:
             f"new run with --config"
         )
     return _plan(checkpoint.config, checkpoint.label, resumed_run=run, checkpoint=checkpoint, device=device)
+
+
+def _extended(plan: TrainPlan, overrides: Sequence[str]) -> TrainPlan:
+    """`plan` of a resumed run with the outer steps that `overrides` give it."""
+    if not overrides or plan.resumed_run is None:
+        return plan
+    extension = plan_extension(plan.resumed_run, plan.config, plan.checkpoint, overrides, plan.device.device)
+    if extension is None:
+        return plan
+    return plan._replace(config=extension.config, checkpoint=extension.checkpoint, extension=extension)
 
 
 def _find_unfinished(config: Config, out: Path | None) -> tuple[Path | None, Checkpoint | None, Sequence[str]]:

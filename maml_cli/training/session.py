@@ -3,7 +3,6 @@
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +13,12 @@ from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reading import reason
-from maml_cli.runs import Checkpoint, directory, metrics, new_run
+from maml_cli.runs import Checkpoint
 from maml_cli.runtime import Choice
+from maml_cli.training.extension import remove_extra_checkpoint
 from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan
+from maml_cli.training.prepared_run import prepared_run
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
 from maml_cli.training.recorder import Hooks
@@ -77,7 +78,7 @@ def run_session(
         groups = [group for _, group in built]
         choice = built[0][0] if built else plan.engine
         with contextlib.ExitStack() as stack:
-            run = processes.lead(lambda: stack.enter_context(_prepared_run(plan)))
+            run = processes.lead(lambda: stack.enter_context(prepared_run(plan)))
             stack.enter_context(_report_unsaved_stop(stop, run))
             processes.announce(str(run))
             first_step = plan.checkpoint.step if plan.checkpoint else 0
@@ -97,6 +98,8 @@ def run_session(
                 hooks = Hooks(report_step, on_tasks, stop, stop.abandonable)
                 result = train(config, groups, run, processes=processes, hooks=hooks)
     if processes.is_leader:
+        if plan.extension:
+            remove_extra_checkpoint(run, plan.extension, result.step)
         _report(run, result, config, notify, quiet=quiet)
     exit_code = 128 + result.stopped_by if result.interrupted else 0
     return SessionResult(run, result, config, plan.device.name, choice.name, exit_code)
@@ -156,48 +159,6 @@ def _restore(checkpoint: Checkpoint, config: Config, experiment: Experiment, ind
         return restore_state(config, experiment, contents)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}; take another checkpoint") from None
-
-
-@contextlib.contextmanager
-def _prepared_run(plan: TrainPlan) -> Iterator[Path]:
-    """The run directory, locked: a new one, or that which is resumed, in its state at the checkpoint."""
-    with _locked_run(plan) as run:
-        if plan.resumed_run:
-            _prepare_resume(run, plan)
-        yield run
-
-
-def _locked_run(plan: TrainPlan) -> AbstractContextManager[Path]:
-    """The run directory, locked for the training: that which is resumed, or a new one."""
-    if plan.resumed_run is None:
-        return new_run(plan.out, name=plan.name, config=plan.config)
-    directory.check_files(plan.resumed_run)
-    return _locked(plan.resumed_run)
-
-
-@contextlib.contextmanager
-def _locked(run: Path) -> Iterator[Path]:
-    with directory.training_lock(run):
-        yield run
-
-
-def _prepare_resume(run: Path, plan: TrainPlan) -> None:
-    """Return the files of `run` to their state at the checkpoint, or at the start; report files that are missing."""
-    config, checkpoint = plan.config, plan.checkpoint
-    step = checkpoint.step if checkpoint else 0
-    for warning in plan.warnings:
-        print_message(warning)
-    if not (run / "config.yaml").exists():
-        directory.write_config(run, config)
-    (run / "checkpoints").mkdir(exist_ok=True)
-    directory.truncate_to(checkpoint, run)
-    num_missing = 0
-    with contextlib.suppress(FileError):  # a log too large to be read is not counted
-        num_missing = step // config.run.log_every - metrics.count_losses(run)
-    if num_missing > 0:
-        print_message(
-            f"{run / metrics.METRICS}: {num_missing} log lines before step {step:,} are missing and cannot be restored"
-        )
 
 
 @contextlib.contextmanager
