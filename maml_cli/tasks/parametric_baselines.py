@@ -70,7 +70,9 @@ def least_squares(support: Points, functions: "ParametricFunctions") -> Predicto
     def design(index: int, x: Tensor) -> Tensor:
         features = functions.components[index].family.features
         assert features is not None, "checked by baselines"
-        return torch.cat([value.expand_as(x) for value in features(x, **functions.parameters[index])], dim=-1)
+        return torch.cat(
+            [value.to(x.dtype).expand_as(x) for value in features(x, **functions.parameters[index])], dim=-1
+        )
 
     weights = [
         torch.linalg.lstsq(design(index, support.x), support.y, driver="gelsd").solution
