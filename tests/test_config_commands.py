@@ -10,9 +10,11 @@ from tests.conftest import Cli, shell
 
 
 def test_sizes_of_twenty_digits_are_refused_before_anything_is_allocated(cli: Cli) -> None:
-    for key in "tasks.num_support", "tasks.num_query", "outer.tasks_per_step", "outer.steps", "run.eval_tasks":
+    for key in "tasks.num_query", "outer.tasks_per_step", "outer.steps", "run.eval_tasks":
         result = cli("train", "-c", "smoke", "-s", f"{key}=100000000000000000000")
         assert result.code == 2 and f"{key} must be at most" in result.err
+    result = cli("train", "-c", "smoke", "-s", "tasks.num_support=100000000000000000000")
+    assert result.code == 2 and "tasks.num_support must be a whole number from 1 to 100,000" in result.err
 
 
 def test_an_alpha_beyond_the_range_of_float32_is_refused_in_float32_only(cli: Cli) -> None:

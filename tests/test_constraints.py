@@ -75,6 +75,8 @@ PLAIN = Component.model_construct(family="plain", weight=1.0, parameters={})
 VALUES: dict[str, list[Any]] = {
     "tasks.family": ["sine", "line", "mixture", "data"],
     "tasks.file": [None, "curves.csv"],
+    "run.init_from": [None, "outputs/mine"],
+    "run.init_sha256": [None, "0" * 64],
     "tasks.data.task_column": ["task", "station"],
     "tasks.data.x_column": ["x", "day"],
     "tasks.data.y_column": ["y", "celsius"],

@@ -92,7 +92,7 @@ def test_equal_seeds_have_null_for_a_likelihood_in_json_and_inf_in_the_table(cli
 def test_several_seeds_have_a_table_and_one_seed_has_none(cli: Cli, trained: str) -> None:
     run = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "run.seeds=2").out.strip()
     out = cli("eval", run, "--tasks", 20, "--steps", 1).out
-    table = out.partition("2 seeds as an ensemble, on the grid\n")[2].splitlines()
+    table = out.partition("2 seeds as an ensemble, on the 100-point grid\n")[2].splitlines()
     assert " ".join(table[0].split()) == "step MSE of the mean NLL per point in the 90 % band"
     assert table[2].startswith("1*") and table[2].endswith("%") and max(map(len, table)) <= 80
     document = json.loads(cli("eval", run, "--tasks", 20, "--steps", 1, "--json").out)["results"][0]

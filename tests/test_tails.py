@@ -97,7 +97,7 @@ def test_the_terminal_has_a_table_of_tails_and_names_the_mean_without_diverged_t
     document = json.loads(cli(*arguments, "--json").out)["results"][0]
     out = cli(*arguments).out
     assert max(map(len, out.splitlines())) <= 80
-    _, _, table = out.partition("distribution over tasks, MSE on the grid\n")
+    _, _, table = out.partition("distribution over tasks, MSE on the 100-point grid\n")
     assert (
         "mean without" in table and "diverged: not finite, or an error above 100 times that of predicting zero" in out
     )

@@ -169,7 +169,7 @@ def test_errors_of_kinds_have_the_error_of_all_tasks_as_their_weighted_mean(cli:
         assert abs(zero["mean"] - expected) < 4 * zero["ci95"] / 1.96
     out = cli(*arguments).out
     assert max(map(len, out.splitlines())) <= 80
-    table = out.partition("kinds of tasks, mean MSE on the grid\n")[2].splitlines()
+    table = out.partition("kinds of tasks, mean MSE on the 100-point grid\n")[2].splitlines()
     assert table[0].split() == ["sine", "line", "1", "line", "2"]
     means = [kind["steps"][1]["grid"]["mse"]["mean"] for kind in kinds] + [
         evaluation["steps"][1]["grid"]["mse"]["mean"]

@@ -95,10 +95,19 @@ def test_durations_have_seconds_up_to_a_minute(seconds: float, text: str) -> Non
 
 
 def test_an_evaluation_in_a_log_file_has_a_line_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    """Chunks after 1, 6, 6 and 12 seconds; short evaluations print nothing."""
-    times = iter([0.0, 1.0, 6.0, 6.0, 6.5, 12.0, 12.0])
+    """Chunks after 1, 6.5, 7 and 12 seconds, the first of which counts as the start."""
+    times = iter([0.0, 1.0, 6.5, 7.0, 12.0])
     with evaluation_progress(clock=lambda: next(times)) as on_tasks:
         for done in (100, 1200, 1300, 2400):
             on_tasks("K = 10, learner", done, 10_000)
     lines = ["K = 10, learner: 1,200/10,000 tasks", "K = 10, learner: 2,400/10,000 tasks"]
     assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_short_evaluations_with_outer_steps_between_them_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of one second each, 100 seconds apart."""
+    times = iter([0.0, 1.0, 2.0, 102.0, 103.0])
+    with evaluation_progress(clock=lambda: next(times)) as on_tasks:
+        for done in (5, 10, 5, 10):
+            on_tasks("K = 10, learner", done, 10)
+    assert capsys.readouterr().err == ""

@@ -92,21 +92,20 @@ def evaluation_progress(*, quiet: bool = False, clock: Callable[[], float] = tim
     on_terminal = _is_on_terminal()
     interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BETWEEN_LINES
     shown, bar = clock(), None
-    ended: float | None = clock()
+    ended: float | None = shown
 
     def on_tasks(predictor: str, done: int, total: int) -> None:
         nonlocal shown, bar, interval, ended
+        now = clock()
         if ended is not None:
-            shown += clock() - ended  # outer steps between two evaluations do not count
-            ended = None
-        if done == total:
-            ended = clock()
+            shown += now - ended  # outer steps between two evaluations do not count
+        ended = now if done == total else None
         if bar is not None and (done == total or bar.desc != f"{predictor}: "):
             bar.close()
             bar = None
-        if clock() - shown < interval or done == total:
+        if now - shown < interval or done == total:
             return
-        shown = clock()
+        shown = now
         if not on_terminal:
             print_message(f"{predictor}: {done:,}/{total:,} tasks")
             return
