@@ -36,6 +36,21 @@ if TYPE_CHECKING:
     from maml_cli.evaluation import TrainedRun
 
 
+PerTaskOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--per-task",
+        parser=path,
+        metavar="FILE",
+        help="Write a table, CSV: the parameters of each test task, and its error after each inner step.",
+    ),
+]
+NoisyTargetsOpt = Annotated[
+    bool,
+    typer.Option("--noisy-targets", help="Errors against targets with the noise of the tasks, as in some papers."),
+]
+
+
 def evaluate(
     run: RunArg = None,
     checkpoint: CheckpointOpt = None,
@@ -48,19 +63,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", parser=path, metavar="FILE", help="Write the JSON document to FILE.")
     ] = None,
-    per_task: Annotated[
-        Path | None,
-        typer.Option(
-            "--per-task",
-            parser=path,
-            metavar="FILE",
-            help="Write a table, CSV: the parameters of each test task, and its error after each inner step.",
-        ),
-    ] = None,
-    noisy_targets: Annotated[
-        bool,
-        typer.Option("--noisy-targets", help="Errors against targets with the noise of the tasks, as in some papers."),
-    ] = False,
+    per_task: PerTaskOpt = None,
+    noisy_targets: NoisyTargetsOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Adapt a trained run to held-out test tasks and report its error after each inner step.

@@ -74,8 +74,9 @@ def _with_table(config: Config, folder: Path) -> Config:
     file = config.tasks.file
     if file is None or os.path.exists(file):
         return config
-    found = [path for parent in (folder, presets.directory()) if os.path.exists(path := parent / file)]
-    return override(config, [f"tasks.file={json.dumps(_relative(found[0]))}"], label="config") if found else config
+    candidates = (parent / file for parent in (folder, presets.directory()))
+    table = next((path for path in candidates if os.path.exists(path)), None)
+    return override(config, [f"tasks.file={json.dumps(_relative(table))}"], label="config") if table else config
 
 
 def override(config: Config, overrides: Sequence[str], *, label: str) -> Config:

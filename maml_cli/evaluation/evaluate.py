@@ -97,9 +97,7 @@ def evaluate(
     ensemble = new_ensemble(runs, steps)
     on_grid = ensemble.add if ensemble else ignore_grid
     errors = learner_errors(experiment, meta_params, test_tasks, steps=steps, on_grid=on_grid, on_tasks=on_tasks)
-    by_seed = {
-        seed: [summarise_tasks(step, run=run, limits=limits) for step in errors] for seed, run in run_index.items()
-    }
+    by_seed = _by_seed(errors, run_index, limits)
     summarise = partial(summarise_runs, limits=limits)
     over_seeds = [summarise(step, runs) for step in errors]
     by_kind = {
@@ -108,15 +106,14 @@ def evaluate(
     }
     task_errors = _keep(test_tasks, errors, runs, keep) if keep else None
     del errors
-    first_run = select_run(meta_params, runs[0])
-    random_init = _random_init(experiment, first_run, test_tasks, steps=steps, on_tasks=on_tasks)
-    baselines: dict[str, PointErrors | None] = {}
+    random_init = _random_init(experiment, select_run(meta_params, runs[0]), test_tasks, steps=steps, on_tasks=on_tasks)
     family_baselines = test_tasks.family.baselines()
+    baselines: dict[str, PointErrors | None] = {}
     for name, baseline in family_baselines.items():
-        of_baseline = baseline and baseline_errors(test_tasks, name, baseline, on_tasks=on_tasks)
-        baselines[name] = summarise(of_baseline, [0]) if of_baseline else None
+        errors_by_task = baseline and baseline_errors(test_tasks, name, baseline, on_tasks=on_tasks)
+        baselines[name] = summarise(errors_by_task, [0]) if errors_by_task else None
         for kind, tasks in kinds.items():
-            by_kind[kind].baselines[name] = summarise(of_baseline, [0], tasks=tasks) if of_baseline else None
+            by_kind[kind].baselines[name] = summarise(errors_by_task, [0], tasks=tasks) if errors_by_task else None
     return Evaluation(
         shots=test_tasks.num_shots,
         num_tasks=test_tasks.num_tasks,
@@ -147,6 +144,12 @@ def tasks_by_kind(test_tasks: TestTasks) -> dict[str, Tensor]:
     labels = [label for _, functions in test_tasks.iter_blocks() for label in functions.columns()[KIND]]
     indices = {kind: [i for i, label in enumerate(labels) if label == kind] for kind in test_tasks.family.kinds}
     return {kind: torch.tensor(tasks) for kind, tasks in indices.items() if tasks}
+
+
+def _by_seed(
+    errors: Sequence[Mapping[str, Tensor]], run_index: Mapping[int, int], limits: Limits
+) -> dict[int, list[PointErrors]]:
+    return {seed: [summarise_tasks(step, run=run, limits=limits) for step in errors] for seed, run in run_index.items()}
 
 
 def _keep(

@@ -64,8 +64,9 @@ def tail_of_tasks(ordered: Tensor, *, mean: float, ci95: float, limit: float) ->
 
 def tail_of_seeds(tails: Sequence[Tail], means: Sequence[float], of_means: Tail) -> Tail:
     """The tail over several seeds, from that of each, its mean over tasks, and the tail of each task's mean."""
-    kept = [tail.mean_without_diverged if tail.num_diverged else mean for tail, mean in zip(tails, means, strict=True)]
-    known = [value for value in kept if value is not None]
+    pairs = zip(tails, means, strict=True)
+    finite_means = [tail.mean_without_diverged if tail.num_diverged else mean for tail, mean in pairs]
+    known = [value for value in finite_means if value is not None]
     num_diverged = sum(tail.num_diverged for tail in tails)
     return Tail(
         _mean([tail.percentile_90 for tail in tails]),
