@@ -21,7 +21,7 @@ MIN_ACCELERATOR_WORK = 200_000_000
 """Multiply-adds of one outer step from which an accelerator is expected to be faster than one CPU core: with fewer,
 launching its kernels takes longer than the arithmetic."""
 
-PACKAGES = ("torch", "typer", "pydantic", "pyyaml", "matplotlib", "tqdm", "numpy")
+PACKAGES = ("torch", "typer", "pydantic", "pyyaml", "matplotlib", "rich", "tqdm", "numpy", "scipy")
 
 
 class Choice(NamedTuple):

@@ -547,6 +547,19 @@ def test_info_has_versions_and_devices_in_text_and_json(cli: Cli) -> None:
     assert cli("info").out.count("\n") == len(document) - 1
 
 
+def test_info_names_the_compiler(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own-c++"
+    own.write_text("#!/bin/sh\necho own compiler 1.2\necho more\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("CXX", str(own))
+    assert _json(cli("info", "--json").out)["compiler"] == f"{own}, own compiler 1.2"
+    own.write_bytes(b"\x7fELF")
+    assert _json(cli("info", "--json").out)["compiler"] == f"{own}, which does not run"
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _json(cli("info", "--json").out)["compiler"] == "none"
+
+
 def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> None:
     fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     ours, theirs = pty.openpty()

@@ -129,3 +129,23 @@ def test_tasks_beyond_what_the_arithmetic_represents_are_refused(override: str, 
 @pytest.mark.parametrize("override", ["tasks.frequency=33554", "tasks.x=[1,1.00013]", "tasks.offset=-1e30"])
 def test_tasks_at_the_bounds_of_the_arithmetic_are_accepted(override: str, cli: Cli) -> None:
     assert cli("config", "check", "smoke", "-s", override).code == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["tasks.family=harmonic", "tasks.parameters={frequency2: 33555}"], "tasks.parameters"),
+        (["tasks.family=square", "tasks.parameters={frequency: {normal: [33000, 200]}}"], "tasks.parameters"),
+        (["tasks.family=mixture", "tasks.mixture=[{family: line}, {family: sawtooth, parameters: {frequency: -4e4}}]"],
+         "tasks.mixture"),
+    ],
+)  # fmt: skip
+def test_frequencies_of_every_family_are_limited_alike(overrides: list[str], key: str, cli: Cli) -> None:
+    result = cli("config", "check", "smoke", *(arg for text in overrides for arg in ("-s", text)))
+    assert result.code == 2 and f"{key} must have frequencies of at most 33,554.4" in " ".join(result.err.split())
+
+
+def test_a_family_without_frequency_takes_inputs_of_any_range(cli: Cli) -> None:
+    overrides = ["tasks.family=line", "tasks.x=[-1e6,1e6]"]
+    assert cli("config", "check", "smoke", *(arg for text in overrides for arg in ("-s", text))).code == 0
+    assert cli("config", "check", "smoke", "-s", "tasks.x=[-1e6,1e6]").code == 2  # a sinusoid

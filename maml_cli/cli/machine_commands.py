@@ -46,11 +46,12 @@ def check(
 
 
 def info(as_json: JsonOpt = False) -> None:
-    """Print versions, devices, threads and the CPU's capability, for a bug report."""
+    """Print versions, devices, threads, the CPU's capability and the compiler, for a bug report."""
+    from maml_cli.engines import describe_compiler
     from maml_cli.reporting import to_json
     from maml_cli.runtime import machine_info
 
-    facts = machine_info()
+    facts = {**machine_info(), "compiler": describe_compiler()}
     if as_json:
         typer.echo(to_json(dict(facts)))
         return

@@ -17,6 +17,25 @@ def _uses_sine_keys(config: "Config") -> bool:
     return config.tasks.family == "sine" and not config.tasks.parameters
 
 
+def frequencies(key: str, config: "Config") -> list[float]:
+    """The largest magnitude of each frequency of the tasks, as far as the config gives them at `key`."""
+    tasks = config.tasks
+    if key == "tasks.frequency":
+        return [max(map(abs, tasks.frequency))] if _uses_sine_keys(config) else []
+    if key == "tasks.mixture":
+        components = tasks.mixture or [] if tasks.family == MIXTURE else []
+        return [value for entry in components for value in _frequencies(entry.family, entry.parameters)]
+    return [] if _uses_sine_keys(config) else _frequencies(tasks.family, tasks.parameters or {})
+
+
+def _frequencies(family: str, parameters: dict[str, Any]) -> list[float]:
+    """The largest magnitude of each parameter whose name starts with frequency; none where a parameter is wrong."""
+    if family in WITHOUT_FORMULA or _unknown(family, parameters):
+        return []
+    distributions = find_family(family).distributions(parameters)
+    return [max(map(abs, value.extent)) for name, value in distributions.items() if name.startswith("frequency")]
+
+
 def _parameter_problem(config: "Config") -> str:
     """The reason why `tasks.parameters` do not fit the family; empty if they do."""
     tasks = config.tasks

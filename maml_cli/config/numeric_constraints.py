@@ -1,14 +1,16 @@
 """Constraints on numbers that the arithmetic of a run, float32 or float64, cannot tell apart or not represent."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from maml_cli.config.constraint import Constraint
+from maml_cli.config.family_constraints import frequencies
 
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
 
 MAX_PHASE_ERROR = 0.01
-"""Largest error of frequency * x, in radians, by rounding x."""
+"""Largest error of frequency * x, in radians, by rounding x; frequencies are the parameters whose names start so."""
 MIN_DISTINCT_INPUTS = 1000
 """Fewest different inputs on the range of x, after rounding."""
 
@@ -28,9 +30,14 @@ def _is_too_narrow(config: "Config") -> bool:
     return high - low <= MIN_DISTINCT_INPUTS * spacing
 
 
-def _phase_error(config: "Config") -> float:
-    tasks = config.tasks
-    return _largest(tasks.frequency) * _largest(tasks.x) * _rounding(config.run.dtype)
+def _max_frequency(config: "Config") -> float:
+    """The largest frequency whose phases are accurate to MAX_PHASE_ERROR on the range of x."""
+    return MAX_PHASE_ERROR / _rounding(config.run.dtype) / max(_largest(config.tasks.x), 1e-300)
+
+
+def _has_inaccurate_phases(key: str, config: "Config") -> bool:
+    """Whether a frequency that the config gives at `key` is above the largest."""
+    return max(frequencies(key, config), default=0.0) > _max_frequency(config)
 
 
 NUMERIC_CONSTRAINTS = [
@@ -41,15 +48,21 @@ NUMERIC_CONSTRAINTS = [
         lambda c: c.tasks.x[0] < c.tasks.x[1] and _is_too_narrow(c),
         lambda c: f"must be wide enough for {MIN_DISTINCT_INPUTS:,} different inputs in {c.run.dtype}",
     ),
-    Constraint(
-        "tasks.frequency",
-        ["tasks.x", "run.dtype"],
-        lambda c: _phase_error(c) > MAX_PHASE_ERROR,
-        lambda c: (
-            f"must be at most {MAX_PHASE_ERROR / _rounding(c.run.dtype) / _largest(c.tasks.x):,.6g} in magnitude: "
-            f"rounded to {c.run.dtype}, inputs as far out as those of tasks.x have phases with larger errors than "
-            f"{MAX_PHASE_ERROR:g} radians"
-        ),
+    *(
+        Constraint(
+            key,
+            ["tasks.family", *depends_on, "tasks.x", "run.dtype"],
+            partial(_has_inaccurate_phases, key),
+            lambda c, words=words: (  # type: ignore[misc]
+                f"must {words} at most {_max_frequency(c):,.6g} in magnitude: rounded to {c.run.dtype}, inputs as "
+                f"far out as those of tasks.x have phases with larger errors than {MAX_PHASE_ERROR:g} radians"
+            ),
+        )
+        for key, depends_on, words in [
+            ("tasks.frequency", ["tasks.parameters"], "be"),
+            ("tasks.parameters", [], "have frequencies of"),
+            ("tasks.mixture", [], "have frequencies of"),
+        ]
     ),
     Constraint(
         "inner.alpha.init",

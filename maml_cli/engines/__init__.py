@@ -2,6 +2,7 @@
 
 from maml_cli.engines.eager import adjoint_meta_gradient
 from maml_cli.engines.finite import finite_runs, is_finite
+from maml_cli.engines.kernel_build import describe_compiler
 from maml_cli.engines.optimizers import (
     OUTER_OPTIMIZERS,
     OptimizerKind,
@@ -32,6 +33,7 @@ __all__ = [
     "adjoint_meta_gradient",
     "average_in_blocks",
     "choose_engine",
+    "describe_compiler",
     "finite_runs",
     "is_finite",
     "load_state",

@@ -53,7 +53,7 @@ def compiled_engine(config: Config, experiment: Experiment, *, notify: Notify, b
             inputs = StepInputs(batch, rates[index], not_learned, None if noise is None else noise[index])
             is_first_order = state.step + index < first_order_until(config)
             if is_first_order not in compiled_steps:
-                notify("compiling the outer step; up to a minute ...")
+                notify("compiling the outer step; this can take minutes ...")
                 step = traced_step(config, state, learned, average, step=state.step + index)
                 compiled_steps[is_first_order] = _compile(step, buffers, inputs)
             with torch.no_grad(), _report_failed_compilation():

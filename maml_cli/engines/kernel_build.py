@@ -130,6 +130,16 @@ def compiler() -> str | None:
     return next((path for name in candidates if name and (path := shutil.which(name))), None)
 
 
+def describe_compiler() -> str:
+    """The path of the C++ compiler and its version, as it names itself; `none` without one."""
+    path = compiler()
+    if path is None:
+        return "none"
+    with contextlib.suppress(OSError):
+        return f"{path}, {_compiler_version(path).decode(errors='replace').partition(chr(10))[0]}"
+    return f"{path}, which does not run"
+
+
 def load_kernel(spec: KernelSpec, *, notify: Callable[[str], None] = lambda text: None) -> Kernel:
     """The kernel for `spec`, from the cache or else compiled into it, which `notify` announces.
 
