@@ -15,8 +15,8 @@ from maml_cli.errors import DataError, shorten
 from maml_cli.tables import BLOCK_ROWS, PointTable, TableReader
 from maml_cli.tasks import Range
 
-MAX_PREDICTIONS = 4_000_000
-"""Predictions, of all seeds and inner steps, that are computed at a time: 32 MB."""
+MAX_PREDICTIONS = 1_000_000
+"""Predictions, of all seeds and inner steps, that are computed at a time: 8 MB, and some 60 MB as text."""
 
 
 class Inputs(NamedTuple):

@@ -89,7 +89,8 @@ def sample_test_tasks(family: TaskFamily, protocol: Protocol, num_shots: int) ->
     """
     if protocol.noisy_targets and not family.sampler.noise:
         raise ConfigError(
-            "--noisy-targets: the tasks have no noise; leave it out, or give them some with --set tasks.noise=0.1"
+            "--noisy-targets: the tasks have no noise; leave it out, or give functions some with --set tasks.noise=0.1 "
+            "(curves of a table are compared as they were measured, always)"
         )
     tasks = _held_out(family, (protocol.seed,), "test", protocol.num_tasks, num_shots)
     return tasks._replace(noisy_targets=protocol.noisy_targets)
