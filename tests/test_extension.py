@@ -13,6 +13,7 @@ from maml_cli.engines import kernel_build
 from maml_cli.errors import ConfigError
 from maml_cli.runs import checkpoint_files, open_checkpoint, read_lines
 from maml_cli.training import Hooks, extension, loop, plan_training, session
+from tests.conformance import FULL
 from tests.conftest import Cli
 
 TINY = [
@@ -123,8 +124,10 @@ def test_a_run_without_a_checkpoint_starts_again_with_the_new_number(cli: Cli) -
     assert _files(run) == _files(planned)
 
 
-@pytest.mark.parametrize("log_every", [5, 7])
-@pytest.mark.parametrize("again", [[], ["-s", "outer.steps=40"]])
+AGAIN = ["-s", "outer.steps=40"]
+
+
+@pytest.mark.parametrize(("log_every", "again"), [(5, []), (7, AGAIN), *([(7, []), (5, AGAIN)] if FULL else [])])
 def test_a_kill_before_any_change_of_a_file_leaves_a_run_that_is_resumed_or_extended_again(
     log_every: int, again: list[str], cli: Cli
 ) -> None:

@@ -85,7 +85,9 @@ def test_a_perfect_learner_errs_by_the_variance_and_zero_by_as_much_more() -> No
 
 
 def test_noisy_targets_of_a_family_without_noise_are_refused(cli: Cli, trained: str) -> None:
-    message = "--noisy-targets: the tasks have no noise; leave it out, or give functions some with --set tasks.noise=0.1"
+    message = (
+        "--noisy-targets: the tasks have no noise; leave it out, or give functions some with --set tasks.noise=0.1"
+    )
     result = cli("eval", trained, "--noisy-targets", "--tasks", 5)
     assert result.code == 2 and " ".join(result.err.split()).startswith(message) and result.out == ""
     with pytest.raises(ConfigError, match="the tasks have no noise"):
