@@ -29,6 +29,7 @@ SHORT = {
     "eval": ["--tasks", "10"],
     "plot": ["--tasks", "10"],
     "compare": ["--tasks", "10"],
+    "report": ["--tasks", "10"],
 }
 
 
