@@ -36,6 +36,7 @@ LEARNERS: dict[str, list[str]] = {
     "curvature per step": ["inner.curvature=kronecker", "inner.curvature_per_step=true", "inner.steps=2",
                            "inner.alpha.after_last_step=hold"],
     "curvature of a context": ["model.num_context=3", "inner.curvature=kronecker"],
+    "alpha scaled": ["inner.alpha.scale=0.5"],
     "adam": ["inner.optimizer=adam"],
     "proximal": ["inner.order=implicit", "inner.proximal=0.7", "inner.steps=3"],
     "three layers": ["model.hidden=[5,3,4]"],
@@ -212,7 +213,7 @@ def test_sliders_choose_a_sinusoid_and_runs_are_exchanged(page: str) -> None:
     seen.points = points();
     seen.labels = all(".sliders span").map((label) => [label.textContent, label.className]);
     const [first, second] = all(".choices select");
-    seen.two = curves().length;
+    seen.two = curves().length; seen.message = root.querySelector(".message").textContent;
     input(second, ""); seen.one = [curves().length, errors().length];
     input(second, "2"); seen.oracle = [errors(), root.querySelector(".message").textContent];
     return seen;""")  # fmt: skip
@@ -226,6 +227,7 @@ def test_sliders_choose_a_sinusoid_and_runs_are_exchanged(page: str) -> None:
         assert y == pytest.approx(amplitude * np.sin(frequency * x - phase), abs=1e-6)
     assert [state for _, state in result["labels"]] == ["", "outside", "outside"]
     assert result["labels"][1][0].endswith("trained: 1") and "trained: 0 to 3.14" in result["labels"][2][0]
+    assert result["message"] == "first was trained with 1 inner step. second <b> was trained with 1 inner step."
     assert result["two"] == 2 and result["one"] == [1, 2]
     shown, message = result["oracle"]
     assert shown[2:] == ["\N{EN DASH}"] * 2 and message.startswith(

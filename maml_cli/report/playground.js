@@ -196,8 +196,9 @@
     for (const result of results.filter(({ reason, curves }) => !reason && state.step >= curves.length)) {
       notes.push(`${result.learner.name} has step sizes for ${result.curves.length - 1} inner steps.`);
     }
-    const trained = results.find(({ reason }) => !reason)?.learner.trainedSteps;
-    if (!notes.length && trained !== undefined) notes.push(`Trained with ${trained} inner step${trained === 1 ? "" : "s"}.`);
+    for (const { learner } of notes.length ? [] : results.filter(({ reason }) => !reason)) {
+      notes.push(`${learner.name} was trained with ${learner.trainedSteps} inner step${learner.trainedSteps === 1 ? "" : "s"}.`);
+    }
     message.textContent = notes.join(" ");
   }
 
@@ -322,7 +323,7 @@
   }
   if (!playground.tasks[0].truth) find(".query-title").textContent = "other points";
   chooseTask(0);
-  state.step = Math.min(loaded[0].learner.trainedSteps ?? 0, maxSteps());
+  state.step = Math.min(Math.max(...loaded.slice(0, 2).map(({ learner }) => learner.trainedSteps ?? 0)), maxSteps());
   root.hidden = false;
   draw();
 })();
