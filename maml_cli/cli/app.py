@@ -16,6 +16,7 @@ from maml_cli.cli.adapt_command import adapt
 from maml_cli.cli.config_commands import config_app, presets_app
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.cli.export_commands import export_app
+from maml_cli.cli.init_command import init
 from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
 from maml_cli.cli.report_command import report
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 register(app, train)
+register(app, init)
 register(app, evaluate, name="eval")
 register(app, adapt)
 register(app, plot)

@@ -75,6 +75,17 @@ def config_show(source: SourceArg, overrides: SetOpt = None) -> None:
     typer.echo(annotated_yaml(load_config(source, overrides or [])), nl=False)
 
 
+def config_schema() -> None:
+    """Print the JSON schema of a config, by which editors complete and check it.
+
+    The first line of a preset names the schema for editors with the YAML language server; `maml presets copy` and
+    `maml init` write its path into yours.
+    """
+    from maml_cli.config import json_schema_text
+
+    typer.echo(json_schema_text(), nl=False)
+
+
 def config_keys() -> None:
     """Print every key of a config with its default and meaning, as a Markdown table."""
     from maml_cli.config import key_table_markdown
@@ -88,3 +99,4 @@ register(presets_app, presets_copy, name="copy")
 register(config_app, config_check, name="check")
 register(config_app, config_show, name="show")
 register(config_app, config_keys, name="keys")
+register(config_app, config_schema, name="schema")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from maml_cli.config.commented import commented_yaml
     from maml_cli.config.configs_page import configs_readme, presets_markdown
     from maml_cli.config.dump import annotated_yaml, leaves, plain_yaml, to_dict
     from maml_cli.config.engine_support import (
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         kernel_task_bytes,
         native_thread_bytes,
     )
+    from maml_cli.config.json_schema import json_schema_text
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, override
     from maml_cli.config.schema import Config
@@ -32,9 +34,11 @@ __all__ = [
     "KERNEL_OPTIMIZERS",
     "Config",
     "annotated_yaml",
+    "commented_yaml",
     "configs_readme",
     "exceeded",
     "from_dict",
+    "json_schema_text",
     "kernel_task_bytes",
     "key_table_markdown",
     "layer_widths",
@@ -51,6 +55,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "commented": ["commented_yaml"],
+    "json_schema": ["json_schema_text"],
     "configs_page": ["configs_readme", "presets_markdown"],
     "dump": ["annotated_yaml", "leaves", "plain_yaml", "to_dict"],
     "engine_support": [

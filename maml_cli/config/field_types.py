@@ -145,8 +145,9 @@ def _from_parameters(value: dict[str, Distribution]) -> dict[str, Any]:
     return {name: to_plain(distribution) for name, distribution in value.items()}
 
 
-def _within(most: float) -> BeforeValidator:
-    return BeforeValidator(partial(_as_range, most=most))
+def _within(most: float, written: Any = float | tuple[float, float]) -> BeforeValidator:
+    """The validator of a range; `written` is its type in a config, for the JSON schema."""
+    return BeforeValidator(partial(_as_range, most=most), json_schema_input_type=written)
 
 
 def _range(text: str, most: float) -> Takes:
@@ -156,7 +157,12 @@ def _range(text: str, most: float) -> Takes:
 _Plain = PlainSerializer(_from_range)
 TargetRange = Annotated[tuple[float, float], _within(MAX_TARGET), _Plain, _range("number or [low, high]", MAX_TARGET)]
 AngleRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range("number or [low, high]", MAX_RADIANS)]
-InputRange = Annotated[tuple[float, float], _within(MAX_RADIANS), _Plain, _range("[low, high]", MAX_RADIANS)]
+InputRange = Annotated[
+    tuple[float, float],
+    _within(MAX_RADIANS, written=tuple[float, float]),
+    _Plain,
+    _range("[low, high]", MAX_RADIANS),
+]
 FamilyName = Annotated[
     str,
     BeforeValidator(_as_family),

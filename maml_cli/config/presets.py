@@ -6,6 +6,11 @@ from pathlib import Path
 
 from maml_cli.errors import ConfigError, FileError
 
+SCHEMA = "schema.json"
+"""The file beside the presets with the JSON schema of a config."""
+MODELINE = "# yaml-language-server: $schema="
+"""The beginning of the first line of a preset, which names the schema for editors."""
+
 
 def directory() -> Path:
     """The directory of the presets: `presets` of an installed package, or `configs` of a checkout."""
@@ -50,8 +55,11 @@ def find(source: str) -> Path:
 
 
 def copy(name: str, file: Path) -> None:
-    """Copy the preset `name` to the new file `file`; raises FileError if it exists or cannot be written."""
-    text = path(name).read_text(encoding="utf-8")
+    """Copy the preset `name` to the new file `file`, with the schema's absolute path for editors.
+
+    Raises FileError if the file exists or cannot be written.
+    """
+    text = path(name).read_text(encoding="utf-8").replace(f"{MODELINE}{SCHEMA}", modeline(), 1)
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
@@ -61,7 +69,13 @@ def copy(name: str, file: Path) -> None:
         raise FileError(f"{file}: cannot be written: {error.strerror}") from None
 
 
+def modeline() -> str:
+    """The line by which an editor finds the schema from any directory."""
+    return f"{MODELINE}{(directory() / SCHEMA).as_uri()}"
+
+
 def summary(name: str) -> str:
-    """The first comment line of a preset: what it trains."""
-    first = path(name).read_text(encoding="utf-8").partition("\n")[0]
+    """The first comment line of a preset, after that for editors: what it trains."""
+    lines = path(name).read_text(encoding="utf-8").splitlines()
+    first = next(line for line in lines if not line.startswith(MODELINE))
     return first.removeprefix("#").strip()

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from maml_cli.config import configs_readme
+from maml_cli.config import configs_readme, json_schema_text
 from maml_cli.dev import benchmark_tables, results_tables
 from maml_cli.dev.benchmark_document import read_benchmark
 from maml_cli.dev.families_table import families_table
@@ -35,6 +35,7 @@ def generated_pages(root: Path) -> dict[Path, str]:
             (root / "maml_cli" / "formulas" / "README.md").read_text(encoding="utf-8"), {"families": families_table()}
         ),
         Path("configs/README.md"): configs_readme(),
+        Path("configs/schema.json"): json_schema_text(),
         PUBLISHED / "RESULTS.md": results_page(published),
     }
 
