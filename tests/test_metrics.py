@@ -10,7 +10,8 @@ import pytest
 from maml_cli.errors import FileError
 from maml_cli.runs import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_lines, read_losses
 from maml_cli.runs.files import LOG_LINES
-from maml_cli.runs.metrics import LogShape, ends_with_evaluation, read_log, write_evaluation, write_losses, write_timing
+from maml_cli.runs.metrics import LogShape, ends_with_evaluation, read_log, write_evaluation, write_losses
+from maml_cli.runs.timing import write_timing
 
 NAN = math.nan
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         native_thread_bytes,
     )
     from maml_cli.config.key_table import key_table_markdown
-    from maml_cli.config.load import from_dict, load_config, load_config_file, override
+    from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, override
     from maml_cli.config.schema import Config
     from maml_cli.config.sizes import layer_widths, num_params, num_rule_params
 
@@ -40,6 +40,7 @@ __all__ = [
     "layer_widths",
     "load_config",
     "load_config_file",
+    "load_quickly",
     "native_thread_bytes",
     "num_params",
     "num_rule_params",
@@ -64,7 +65,7 @@ _MODULES = {
         "native_thread_bytes",
     ],
     "key_table": ["key_table_markdown"],
-    "load": ["from_dict", "load_config", "load_config_file", "override"],
+    "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "override"],
     "schema": ["Config"],
     "sizes": ["layer_widths", "num_params", "num_rule_params"],
 }

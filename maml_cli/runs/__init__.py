@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from maml_cli.runs.creation import check_new_run, create_run, new_run
     from maml_cli.runs.directory import save_checkpoint, write_config
     from maml_cli.runs.files import append_line, make_folder, read_lines, replacing, target_of, write_atomic
-    from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
+    from maml_cli.runs.listing import checkpoint_files, read_config
+    from maml_cli.runs.load import Checkpoint, newest_good_checkpoint, open_checkpoint
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
     from maml_cli.runs.replaced_config import replace_config
 
@@ -52,14 +53,14 @@ __getattr__ = lazy_attributes(
         "check_finite": "contents",
         "check_tensors": "contents",
         "check_new_run": "creation",
-        "checkpoint_files": "load",
+        "checkpoint_files": "listing",
         "create_run": "creation",
         "make_folder": "files",
         "new_run": "creation",
         "newest_good_checkpoint": "load",
         "open_checkpoint": "load",
         "read_alphas": "metrics",
-        "read_config": "load",
+        "read_config": "listing",
         "read_evaluations": "metrics",
         "read_lines": "files",
         "read_losses": "metrics",

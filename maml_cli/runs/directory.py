@@ -2,7 +2,7 @@
 
 config.yaml                      resolved, enough to repeat the run
 metrics.jsonl                    losses and validation errors, the same bytes whenever the run is repeated
-timing.jsonl                     times and rates
+timing.jsonl                     engines, times and rates, a divergence
 checkpoints/step-00001000.pt     and their SHA256SUMS, as `sha256sum -c` reads it
 last.json                        names the newest checkpoint and its SHA-256
 plots/, eval.json                results of `maml plot` and `maml eval`
@@ -26,8 +26,10 @@ from maml_cli.runs.files import (
     truncate_lines,
     write_atomic,
 )
-from maml_cli.runs.load import CHECKSUMS, LAST, LAST_SCHEMA_VERSION, Checkpoint, read_checksums
-from maml_cli.runs.metrics import METRICS, TIMING
+from maml_cli.runs.listing import CHECKSUMS, LAST, LAST_SCHEMA_VERSION, read_checksums
+from maml_cli.runs.load import Checkpoint
+from maml_cli.runs.metrics import METRICS
+from maml_cli.runs.timing import TIMING
 
 
 def write_config(run: Path, config: Config) -> None:
