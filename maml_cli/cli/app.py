@@ -18,6 +18,7 @@ from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
 from maml_cli.cli.run_commands import compare, evaluate, plot
+from maml_cli.cli.runs_command import runs
 from maml_cli.cli.train_command import train
 from maml_cli.interrupts import quiet_interrupt
 
@@ -35,6 +36,7 @@ register(app, evaluate, name="eval")
 register(app, adapt)
 register(app, plot)
 register(app, compare)
+register(app, runs)
 register(app, check)
 register(app, info)
 app.add_typer(presets_app, name="presets")

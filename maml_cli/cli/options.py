@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
-from maml_cli.errors import ConfigError
+from maml_cli.errors import ConfigError, printable
 from maml_cli.reporting.figure_kinds import FIGURES
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -33,6 +33,14 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in presets.names() if name.startswith(incomplete)]
 
 
+def run_path(text: str | Path) -> Path:
+    """The path of a run; the word `latest` is that of the newest run in outputs/."""
+    from maml_cli.runs import find_run
+
+    path(text)
+    return find_run(text)
+
+
 def choose_run(run: Path | None, checkpoint: Path | None) -> Path:
     """The trained run that a command is about, given as an argument or by --checkpoint."""
     if run and checkpoint:
@@ -40,9 +48,18 @@ def choose_run(run: Path | None, checkpoint: Path | None) -> Path:
     chosen = run or checkpoint
     if chosen is None:
         raise ConfigError(
-            "RUN or --checkpoint: missing; give a run directory or a .pt file, such as outputs/quickstart"
+            "RUN or --checkpoint: missing; give a run directory or a .pt file, such as outputs/quickstart, or latest"
         )
     return chosen
+
+
+def choose_run_or_latest(run: Path | None, checkpoint: Path | None) -> Path:
+    """As `choose_run`; the newest run in outputs/ where none is given, with a line on stderr that names it."""
+    if run or checkpoint:
+        return choose_run(run, checkpoint)
+    latest = run_path("latest")
+    typer.echo(f"{printable(str(latest))}: the newest run, as no RUN is given", err=True)
+    return latest
 
 
 ConfigOpt = Annotated[
@@ -65,16 +82,17 @@ RunDirOpt = Annotated[
 ResumeOpt = Annotated[
     str | None,
     typer.Option(
-        metavar="RUN|auto",
-        help="Resume a run, with --set outer.steps=N to more outer steps; auto: the newest unfinished run with this "
-        "config, else a new one.",
+        metavar="RUN|latest|auto",
+        help="Resume a run, with --set outer.steps=N to more outer steps; latest: the newest run in outputs; auto: the "
+        "newest unfinished run with this config, else a new one.",
     ),
 ]
 InitOpt = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="Start from the parameters of another run: a run directory, a .pt file, or the name of a published run.",
+        help="Start from the parameters of another run: a run directory, a .pt file, the name of a published "
+        "run, or latest.",
     ),
 ]
 SetOpt = Annotated[
@@ -94,19 +112,22 @@ TaskSetOpt = Annotated[
 RunArg = Annotated[
     Path | None,
     typer.Argument(
-        parser=path,
+        parser=run_path,
         metavar="RUN",
-        help="A run directory (its newest checkpoint), a .pt file, or the name of a published run.",
+        help="A run directory (its newest checkpoint), a .pt file, the name of a published run, or latest, the newest "
+        "run in outputs (latest:2, the one before it; ./latest is a path).",
         show_default=False,
     ),
 ]
 CheckpointOpt = Annotated[
-    Path | None, typer.Option("--checkpoint", parser=path, metavar="RUN", help="The same as the argument RUN.")
+    Path | None, typer.Option("--checkpoint", parser=run_path, metavar="RUN", help="The same as the argument RUN.")
 ]
 RunsArg = Annotated[
     list[Path],
     typer.Argument(
-        parser=path, metavar="RUN RUN...", help="Run directories or .pt files; all are compared with the first."
+        parser=run_path,
+        metavar="RUN RUN...",
+        help="Run directories, .pt files, published runs or latest; all are compared with the first.",
     ),
 ]
 ShotsOpt = Annotated[

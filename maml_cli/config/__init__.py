@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         kernel_task_bytes,
         native_thread_bytes,
     )
+    from maml_cli.config.fields import changed_keys
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, override
     from maml_cli.config.schema import Config
@@ -32,6 +33,7 @@ __all__ = [
     "KERNEL_OPTIMIZERS",
     "Config",
     "annotated_yaml",
+    "changed_keys",
     "configs_readme",
     "exceeded",
     "from_dict",
@@ -64,6 +66,7 @@ _MODULES = {
         "kernel_task_bytes",
         "native_thread_bytes",
     ],
+    "fields": ["changed_keys"],
     "key_table": ["key_table_markdown"],
     "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "override"],
     "schema": ["Config"],

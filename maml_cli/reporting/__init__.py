@@ -5,17 +5,11 @@ from typing import TYPE_CHECKING
 from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from maml_cli.reporting.documents import (
-        Document,
-        case_document,
-        comparison_document,
-        plan_document,
-        to_json,
-        training_document,
-    )
+    from maml_cli.reporting.documents import case_document, comparison_document, plan_document, training_document
     from maml_cli.reporting.evaluation_tables import print_evaluations
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
+    from maml_cli.reporting.json_text import Document, to_json
     from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
     from maml_cli.reporting.tables import print_cases, print_comparisons
     from maml_cli.reporting.task_table import iter_task_csv
@@ -45,16 +39,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    "documents": [
-        "Document",
-        "case_document",
-        "comparison_document",
-        "plan_document",
-        "to_json",
-        "training_document",
-    ],
+    "documents": ["case_document", "comparison_document", "plan_document", "training_document"],
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
+    "json_text": ["Document", "to_json"],
     "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
     "evaluation_tables": ["print_evaluations"],
     "tables": ["print_cases", "print_comparisons"],
