@@ -13,7 +13,9 @@ import typer
 
 from maml_cli import __version__
 from maml_cli.cli.adapt_command import adapt
+from maml_cli.cli.clean_command import clean
 from maml_cli.cli.config_commands import config_app, presets_app
+from maml_cli.cli.diff_command import diff
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
@@ -36,7 +38,9 @@ register(app, evaluate, name="eval")
 register(app, adapt)
 register(app, plot)
 register(app, compare)
+register(app, diff)
 register(app, runs)
+register(app, clean)
 register(app, check)
 register(app, info)
 app.add_typer(presets_app, name="presets")

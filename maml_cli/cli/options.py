@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from maml_cli.cli.completion import complete_override, complete_preset, complete_run
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
 from maml_cli.errors import ConfigError, printable
 from maml_cli.reporting.figure_kinds import FIGURES
@@ -24,13 +25,6 @@ def reflow(text: str) -> str:
     """The text with each paragraph on one line, which terminals of any width break; indented paragraphs unchanged."""
     paragraphs = text.split("\n\n")
     return "\n\n".join(words if words.startswith(" ") else " ".join(words.split()) for words in paragraphs)
-
-
-def complete_preset(incomplete: str) -> list[str]:
-    """The names of presets that begin with `incomplete`."""
-    from maml_cli.config import presets
-
-    return [name for name in presets.names() if name.startswith(incomplete)]
 
 
 def run_path(text: str | Path) -> Path:
@@ -85,6 +79,7 @@ ResumeOpt = Annotated[
         metavar="RUN|latest|auto",
         help="Resume a run, with --set outer.steps=N to more outer steps; latest: the newest run in outputs; auto: the "
         "newest unfinished run with this config, else a new one.",
+        autocompletion=complete_run,
     ),
 ]
 InitOpt = Annotated[
@@ -93,11 +88,18 @@ InitOpt = Annotated[
         metavar="RUN",
         help="Start from the parameters of another run: a run directory, a .pt file, the name of a published "
         "run, or latest.",
+        autocompletion=complete_run,
     ),
 ]
 SetOpt = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one key of the config; may be repeated."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Replace one key of the config; may be repeated.",
+        autocompletion=complete_override,
+    ),
 ]
 TaskSetOpt = Annotated[
     list[str] | None,
@@ -107,6 +109,7 @@ TaskSetOpt = Annotated[
         metavar="KEY=VALUE",
         help="Other tasks than the trained ones (tasks.KEY), a factor on every alpha (inner.alpha.scale), or other "
         "inner steps beyond the last per-step alpha (inner.alpha.after_last_step); may be repeated.",
+        autocompletion=complete_override,
     ),
 ]
 RunArg = Annotated[
@@ -116,11 +119,19 @@ RunArg = Annotated[
         metavar="RUN",
         help="A run directory (its newest checkpoint), a .pt file, the name of a published run, or latest, the newest "
         "run in outputs (latest:2, the one before it; ./latest is a path).",
+        autocompletion=complete_run,
         show_default=False,
     ),
 ]
 CheckpointOpt = Annotated[
-    Path | None, typer.Option("--checkpoint", parser=run_path, metavar="RUN", help="The same as the argument RUN.")
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        parser=run_path,
+        metavar="RUN",
+        help="The same as the argument RUN.",
+        autocompletion=complete_run,
+    ),
 ]
 RunsArg = Annotated[
     list[Path],
@@ -128,7 +139,11 @@ RunsArg = Annotated[
         parser=run_path,
         metavar="RUN RUN...",
         help="Run directories, .pt files, published runs or latest; all are compared with the first.",
+        autocompletion=complete_run,
     ),
+]
+AnyFamilyOpt = Annotated[
+    bool, typer.Option("--any-family", help="Compare runs of different task families, on the tasks of the first.")
 ]
 ShotsOpt = Annotated[
     WholeNumbers | None,

@@ -8,6 +8,7 @@ import typer
 from maml_cli.cli.exit_codes import print_path, writing
 from maml_cli.cli.options import (
     FILE_FORMATS,
+    AnyFamilyOpt,
     CheckpointOpt,
     Device,
     DeviceOpt,
@@ -162,9 +163,7 @@ def compare(
     shots: ShotsOpt = None,
     steps: StepsOpt = None,
     seed: SeedOpt = 0,
-    any_family: Annotated[
-        bool, typer.Option("--any-family", help="Compare runs of different task families, on the tasks of the first.")
-    ] = False,
+    any_family: AnyFamilyOpt = False,
     out: Annotated[
         Path,
         typer.Option(

@@ -1,6 +1,7 @@
 """Trained runs on held-out tasks: errors after every inner step, baselines, intervals and comparisons."""
 
 from maml_cli.evaluation.compare import Comparison, compare_runs
+from maml_cli.evaluation.difference import KeyDifference, RunDifference, diff_runs
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.fits import TaskFit, fit_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
@@ -30,12 +31,14 @@ __all__ = [
     "Errors",
     "Evaluation",
     "EvaluationResult",
+    "KeyDifference",
     "KindErrors",
     "LearnerStatistic",
     "Lower",
     "OnTasks",
     "PointErrors",
     "Protocol",
+    "RunDifference",
     "Statistic",
     "TableSession",
     "Tail",
@@ -45,6 +48,7 @@ __all__ = [
     "by_step",
     "check_memory",
     "compare_runs",
+    "diff_runs",
     "evaluate_run",
     "finite_or_none",
     "fit_tasks",

@@ -5,13 +5,19 @@ from typing import TYPE_CHECKING
 from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from maml_cli.reporting.documents import case_document, comparison_document, plan_document, training_document
+    from maml_cli.reporting.documents import (
+        case_document,
+        comparison_document,
+        difference_document,
+        plan_document,
+        training_document,
+    )
     from maml_cli.reporting.evaluation_tables import print_evaluations
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
     from maml_cli.reporting.json_text import Document, to_json
     from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
-    from maml_cli.reporting.tables import print_cases, print_comparisons
+    from maml_cli.reporting.tables import print_cases, print_comparisons, print_difference
     from maml_cli.reporting.task_table import iter_task_csv
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "Document",
     "case_document",
     "comparison_document",
+    "difference_document",
     "draw",
     "draw_comparison",
     "draw_curves",
@@ -33,19 +40,20 @@ __all__ = [
     "plural",
     "print_cases",
     "print_comparisons",
+    "print_difference",
     "print_evaluations",
     "to_json",
     "training_document",
 ]
 
 _MODULES = {
-    "documents": ["case_document", "comparison_document", "plan_document", "training_document"],
+    "documents": ["case_document", "comparison_document", "difference_document", "plan_document", "training_document"],
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
     "json_text": ["Document", "to_json"],
     "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
     "evaluation_tables": ["print_evaluations"],
-    "tables": ["print_cases", "print_comparisons"],
+    "tables": ["print_cases", "print_comparisons", "print_difference"],
     "task_table": ["iter_task_csv"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maml_cli.checks import Case
 from maml_cli.config import to_dict
-from maml_cli.evaluation import Comparison, by_step, plain
+from maml_cli.evaluation import Comparison, RunDifference, by_step, plain
 from maml_cli.reporting.json_text import Document
 from maml_cli.training import SessionResult, TrainPlan
 
@@ -45,6 +45,17 @@ def comparison_document(comparisons: Sequence[Comparison], figures: Sequence[Pat
     return {
         "figures": [str(figure) for figure in figures],
         "results": [_comparison(comparison) for comparison in comparisons],
+    }
+
+
+def difference_document(difference: RunDifference) -> Document:
+    """The document of `maml diff --json`: the keys that differ, and one result for each K, or a note without any."""
+    return {
+        "left": difference.left,
+        "right": difference.right,
+        "keys": [key._asdict() for key in difference.keys],
+        "note": difference.note or None,
+        "results": [_comparison(comparison) for comparison in difference.comparisons],
     }
 
 

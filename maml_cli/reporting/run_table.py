@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
-import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maml_cli.errors import printable, shorten
-from maml_cli.reporting.format import format_short
+from maml_cli.reporting.format import format_plain, format_short
 from maml_cli.reporting.json_text import Document
 from maml_cli.runs import RunOverview
 
@@ -28,9 +27,12 @@ CSV_COLUMNS = (
 def run_lines(runs: Sequence[RunOverview], *, now: float, width: int | None) -> list[str]:
     """The lines of a table of `runs`, of `width` columns at most where it is given (and allows a legible table).
 
+    Of the changes of a run, those that few of the runs share come first.
+
     now: the time from which ages count, in seconds since the epoch.
     """
-    cells = [dict(zip(TITLES, TITLES, strict=True)), *(_cells(run, now) for run in runs)]
+    counts = Counter(change for run in runs for change in _changes(run, digits=4))
+    cells = [dict(zip(TITLES, TITLES, strict=True)), *(_cells(run, now, counts) for run in runs)]
     titles = [title for title in TITLES if any(row[title] for row in cells[1:])]
     widths = {title: max(len(row[title]) for row in cells) for title in titles}
     if width is not None:
@@ -78,7 +80,8 @@ def format_age(seconds: float) -> str:
     return f"{int(max(0.0, seconds) // length)} {unit}"
 
 
-def _cells(run: RunOverview, now: float) -> dict[str, str]:
+def _cells(run: RunOverview, now: float, counts: Mapping[str, int]) -> dict[str, str]:
+    changes = sorted(_changes(run, digits=4), key=lambda change: counts[change])
     planned = "" if run.num_steps in (None, run.step) else f"/{run.num_steps}"
     return {
         "run": printable(run.name),
@@ -88,30 +91,18 @@ def _cells(run: RunOverview, now: float) -> dict[str, str]:
         "error": "" if run.error is None else format_short(run.error),
         "engine": run.engine,
         "age": format_age(now - run.changed),
-        "changes": printable(run.problem or _in_words(run, digits=4)),
+        "changes": printable(run.problem or " ".join(changes)),
     }
 
 
-def _in_words(run: RunOverview, *, digits: int | None) -> str:
+def _changes(run: RunOverview, *, digits: int | None) -> list[str]:
     """The changes as `--set` takes them; numbers of so many significant digits, or exact ones for None."""
-    return " ".join(f"{key}={_value(value, digits)}" for key, value in run.changes.items())
-
-
-def _value(value: Any, digits: int | None) -> str:
-    return value if isinstance(value, str) else json.dumps(_rounded(value, digits), separators=(",", ":"))
-
-
-def _rounded(value: Any, digits: int | None) -> Any:
-    if isinstance(value, list):
-        return [_rounded(item, digits) for item in value]
-    if digits is not None and isinstance(value, float) and math.isfinite(value):
-        return float(f"{value:.{digits}g}")
-    return value
+    return [f"{key}={format_plain(value, digits=digits)}" for key, value in run.changes.items()]
 
 
 def _csv_row(run: RunOverview, now: float) -> list[Any]:
     error = "" if run.error is None else run.error
-    changes = _in_words(run, digits=None)
+    changes = " ".join(_changes(run, digits=None))
     age = f"{max(0.0, now - run.changed):.0f}"
     steps = [run.step, "" if run.num_steps is None else run.num_steps]
     row = [run.name, run.path, run.preset, run.state, *steps, error, run.engine, age, changes, run.problem]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
     from maml_cli.runs.newest import find_run, newest_runs, run_directories
     from maml_cli.runs.overview import STATES, RunOverview, read_overview
+    from maml_cli.runs.pruning import Pruning, plan_pruning, prune
     from maml_cli.runs.replaced_config import replace_config
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "EvaluationRecord",
     "LossRecord",
+    "Pruning",
     "RunOverview",
     "append_line",
     "check_finite",
@@ -36,6 +38,8 @@ __all__ = [
     "newest_good_checkpoint",
     "newest_runs",
     "open_checkpoint",
+    "plan_pruning",
+    "prune",
     "read_alphas",
     "read_config",
     "read_evaluations",
@@ -59,6 +63,9 @@ __getattr__ = lazy_attributes(
         "EvaluationRecord": "metrics",
         "LossRecord": "metrics",
         "RunOverview": "overview",
+        "Pruning": "pruning",
+        "plan_pruning": "pruning",
+        "prune": "pruning",
         "append_line": "files",
         "check_finite": "contents",
         "check_tensors": "contents",

@@ -11,6 +11,7 @@ plots/, eval.json                results of `maml plot` and `maml eval`
 import json
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,15 @@ def replace_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> tuple[
 
 def remove_checkpoint(file: Path) -> None:
     """Remove a checkpoint that last.json does not name, after its SHA-256."""
-    run = file.parent.parent
-    _write_checksums(run, {name: sha256 for name, sha256 in read_checksums(run).items() if name != file.name})
-    file.unlink(missing_ok=True)
+    remove_checkpoints(file.parent.parent, [file])
+
+
+def remove_checkpoints(run: Path, files: Sequence[Path]) -> None:
+    """Remove checkpoints of `run` that last.json does not name, after their SHA-256."""
+    removed = {file.name for file in files}
+    _write_checksums(run, {name: sha256 for name, sha256 in read_checksums(run).items() if name not in removed})
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def truncate_to(newest: Checkpoint | None, run: Path) -> None:

@@ -59,8 +59,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         return _read(file, run, checksums)._replace(warnings=warnings)
     except CheckpointError as error:
-        files = checkpoint_files(run) if run else []
-        good = next((older for older in files if _is_good(older, run, checksums)), None)
+        good = newest_good_file(run, checkpoint_files(run)) if run else None
         advice = f"the newest good checkpoint is {good}" if good else "there is no other checkpoint in its directory"
         raise CheckpointError(f"{file}: {error}; {advice}") from None
 
@@ -90,6 +89,12 @@ def newest_good_checkpoint(run: Path, config: Config) -> tuple[Checkpoint | None
             warnings += _shortened(skipped)
             return checkpoint._replace(warnings=warnings), warnings
     return None, [*warnings, *_shortened(skipped), f"{run}: no good checkpoint; the run starts again"]
+
+
+def newest_good_file(run: Path, files: Sequence[Path]) -> Path | None:
+    """The first of `files`, checkpoints of `run` with the newest first, that is good; None if none is."""
+    checksums = read_checksums(run)
+    return next((file for file in files if _is_good(file, run, checksums)), None)
 
 
 def _read(file: Path, run: Path | None, checksums: Mapping[str, str]) -> Checkpoint:
