@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maml_cli.cli.completion import complete_run
+from maml_cli.cli.completion import complete_own_run
 from maml_cli.cli.options import run_path
 from maml_cli.cli.parameters import whole_number
 from maml_cli.errors import FileError, printable
@@ -22,7 +22,7 @@ RunOrFolderArg = Annotated[
         parser=run_path,
         metavar="RUN|DIR",
         help="A run directory or latest, or a directory with run directories directly in it.",
-        autocompletion=complete_run,
+        autocompletion=complete_own_run,
     ),
 ]
 KeepLastOpt = Annotated[

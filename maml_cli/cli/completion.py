@@ -18,18 +18,37 @@ def complete_preset(incomplete: str) -> list[str]:
     return [*names, *_paths(incomplete, suffixes=(".yaml", ".yml"))][:MAX_COMPLETIONS]
 
 
-def complete_run(incomplete: str) -> list[str]:
-    """Runs that begin with `incomplete`: those in outputs/, the newest first, `latest`, published runs, and paths."""
+def complete_own_run(incomplete: str) -> list[str]:
+    """Runs that begin with `incomplete`: those in outputs/, the newest first, `latest`, and paths."""
     from maml_cli.runs import newest_runs
     from maml_cli.runs.newest import LATEST
-    from maml_cli.runs.published import published_names
 
     runs: list[str] = []
     with contextlib.suppress(FileError):
         runs = [str(run) for run in newest_runs()]
-    words = [*runs, LATEST, *published_names()]
-    matching = [word for word in words if word.startswith(incomplete) and word.isprintable()]
-    return [*dict.fromkeys([*matching, *_paths(incomplete, suffixes=(".pt",))])][:MAX_COMPLETIONS]
+    paths = [path for path in _paths(incomplete, suffixes=(".pt",)) if path.rstrip("/") not in runs]
+    words = [word for word in [*runs, LATEST] if word.startswith(incomplete) and word.isprintable()]
+    return [*words, *paths][:MAX_COMPLETIONS]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """As `complete_own_run`, and the names of published runs."""
+    from maml_cli.runs.published import published_names
+
+    names = [name for name in published_names() if name.startswith(incomplete)]
+    return [*complete_own_run(incomplete), *names][:MAX_COMPLETIONS]
+
+
+def complete_resumed(incomplete: str) -> list[str]:
+    """As `complete_own_run`, and `auto`."""
+    return [*complete_own_run(incomplete), *(["auto"] if "auto".startswith(incomplete) else [])]
+
+
+def complete_condition(incomplete: str) -> list[str]:
+    """As `complete_override`, and the columns of `maml runs`."""
+    from maml_cli.cli.conditions import COLUMNS
+
+    return [*(f"{name}=" for name in COLUMNS if name.startswith(incomplete)), *complete_override(incomplete)]
 
 
 def complete_override(incomplete: str) -> list[str]:

@@ -60,10 +60,11 @@ def parse_condition(text: str) -> Condition:
     key, symbol, word = match[1], match[2].replace("==", "="), match[3]
     _check_key(text, key)
     value = word if key in TEXT_COLUMNS else _parse_value(text, word)
-    if (symbol not in EQUALITIES or key in NUMBER_COLUMNS) and not _is_number(value) and value is not None:
+    is_order = symbol not in EQUALITIES
+    if is_order and key in TEXT_COLUMNS:
+        raise _error(text, f"{key} is a text, compared by = or !=")
+    if (is_order or (key in NUMBER_COLUMNS and value is not None)) and not _is_number(value):
         raise _error(text, f"{key} {symbol} takes a number")
-    if symbol not in EQUALITIES and (value is None or key in TEXT_COLUMNS):
-        raise _error(text, f"{symbol} takes a number; {key} is compared by = or !=")
     _check_choice(text, key, word)
     return Condition(key, symbol, value)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maml_cli.cli.completion import complete_override, complete_preset, complete_run
+from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
 from maml_cli.errors import ConfigError, printable
 from maml_cli.reporting.figure_kinds import FIGURES
@@ -79,7 +79,7 @@ ResumeOpt = Annotated[
         metavar="RUN|latest|auto",
         help="Resume a run, with --set outer.steps=N to more outer steps; latest: the newest run in outputs; auto: the "
         "newest unfinished run with this config, else a new one.",
-        autocompletion=complete_run,
+        autocompletion=complete_resumed,
     ),
 ]
 InitOpt = Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maml_cli.cli.completion import complete_condition, complete_own_run
 from maml_cli.cli.options import JsonOpt
 from maml_cli.cli.parameters import one_of, path
 from maml_cli.errors import ConfigError, printable
@@ -28,7 +29,12 @@ ORDERS: Mapping[str, Callable[["RunOverview"], Any]] = {
 
 FolderArg = Annotated[
     Path,
-    typer.Argument(parser=path, metavar="DIR", help="A directory with run directories directly in it, or one of them."),
+    typer.Argument(
+        parser=path,
+        metavar="DIR",
+        help="A directory with run directories directly in it, or one of them.",
+        autocompletion=complete_own_run,
+    ),
 ]
 SortOpt = Annotated[
     str,
@@ -47,6 +53,7 @@ WhereOpt = Annotated[
         metavar="CONDITION",
         help="Only runs with KEY=VALUE, or != < <= > >=, KEY being a key of the config or name, preset, state, step, "
         "error or engine; may be repeated.",
+        autocompletion=complete_condition,
     ),
 ]
 CsvOpt = Annotated[bool, typer.Option("--csv", help="Print CSV, a row for each run.")]

@@ -42,7 +42,7 @@ def value_at(config: Mapping[str, Any], key: str) -> Any:
     there is none."""
     value: Any = config
     for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
