@@ -181,7 +181,8 @@ def read_last_evaluation(run: Path) -> EvaluationRecord | None:
     """The last evaluation in metrics.jsonl, a log of any number of lines, of which no other record is decoded; None
     without one, or if it cannot be read. Raises FileError as `read_last_record`."""
     data = read_if_exists(run / METRICS, limit=TRUNCATED_LOG_BYTES) or b""
-    start = data.rfind(b"\n", 0, max(data.rfind(b'"eval": {'), 0)) + 1
+    end = data.rfind(b"\n") + 1  # a last line without its end was cut short by a crash
+    start = data.rfind(b"\n", 0, max(data.rfind(b'"eval": {', 0, end), 0)) + 1
     try:
         return _decode_evaluation(parse_record(data[start:].partition(b"\n")[0]) or {}, ANY_SHAPE)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
