@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from maml_cli.errors import FileError
 from maml_cli.runs import checkpoint_files, directory, plan_pruning, prune
 from maml_cli.runs.listing import read_checksums
 from tests.conftest import Cli
@@ -61,6 +62,8 @@ def test_the_newest_good_checkpoint_stays_where_newer_ones_are_damaged(cli: Cli,
     _spoil(trained, 8)
     assert cli("clean", trained, "--keep-last", "1", "--yes").code == 0
     assert _steps(trained) == [4, 12]
+    (Path(trained) / "config.yaml").unlink()
+    assert cli("clean", trained, "--keep-last", "1", "--yes").err == f"{trained}: no checkpoint to remove\n"
     assert cli("train", "--resume", f"{trained}/checkpoints/step-00000004.pt", "-q").code == 0
 
 
@@ -86,11 +89,20 @@ def test_nothing_is_removed_from_a_run_without_a_good_checkpoint_or_in_training(
     assert _steps(trained) == [0, 4, 8, 12]
 
 
-def test_a_training_that_starts_after_the_plan_prevents_the_removal(trained: str) -> None:
-    planned = plan_pruning(Path(trained), keep_last=1)
-    assert len(planned.files) == 3
+def test_a_removal_is_of_planned_checkpoints_that_are_still_old_and_of_a_run_that_is_not_trained(trained: str) -> None:
+    run = Path(trained)
+    later = {file: file.read_bytes() for file in (directory.checkpoint_file(run, 12), run / "last.json")}
+    for file in later:
+        file.unlink()
+    planned = plan_pruning(run, keep_last=1)
+    assert [file.name for file in planned.files] == ["step-00000000.pt", "step-00000004.pt"]
+    for file, data in later.items():  # a training went on after the plan
+        file.write_bytes(data)
     directory.remove_checkpoint(planned.files[0])
-    assert [file.name for file in prune(planned, keep_last=1).files] == ["step-00000004.pt", "step-00000008.pt"]
+    with directory.training_lock(run), pytest.raises(FileError, match="another process is training this run"):
+        prune(planned, keep_last=1)
+    assert [file.name for file in prune(planned, keep_last=1).files] == ["step-00000004.pt"]
+    assert _steps(trained) == [8, 12]
 
 
 def test_all_runs_of_a_directory_are_cleaned_and_those_with_a_problem_skipped(cli: Cli, trained: str) -> None:
