@@ -156,7 +156,7 @@ def test_the_last_evaluation_is_that_of_the_last_complete_line_with_one(tmp_path
     assert read_last_evaluation(tmp_path) is None
     for step in (4, 8):
         write_evaluation(tmp_path, EvaluationRecord(step, 10, 100, *([[[float(step)]]] * 4)))
-    write_losses(tmp_path, LossRecord(9, [1.0], [1.0]))
+    write_losses(tmp_path, LossRecord(9, [1.0], [1.0], None, {}, {}))
     with (tmp_path / "metrics.jsonl").open("a") as log:
         log.write('{"step": 12, "eval": {"shots": 10, "num_')  # a crash
     last = read_last_evaluation(tmp_path)
