@@ -30,6 +30,7 @@ SHORT = {
     "plot": ["--tasks", "10"],
     "compare": ["--tasks", "10"],
     "diff": ["--tasks", "10"],
+    "report": ["--tasks", "10"],
 }
 
 

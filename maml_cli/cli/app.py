@@ -19,6 +19,7 @@ from maml_cli.cli.diff_command import diff
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
+from maml_cli.cli.report_command import report
 from maml_cli.cli.run_commands import compare, evaluate, plot
 from maml_cli.cli.runs_command import runs
 from maml_cli.cli.train_command import train
@@ -41,6 +42,7 @@ register(app, compare)
 register(app, diff)
 register(app, runs)
 register(app, clean)
+register(app, report)
 register(app, check)
 register(app, info)
 app.add_typer(presets_app, name="presets")

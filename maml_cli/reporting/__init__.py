@@ -12,36 +12,52 @@ if TYPE_CHECKING:
         plan_document,
         training_document,
     )
-    from maml_cli.reporting.evaluation_tables import print_evaluations
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
     from maml_cli.reporting.json_text import Document, to_json
+    from maml_cli.reporting.result_tables import evaluation_tables, print_evaluations, table_notes
     from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
-    from maml_cli.reporting.tables import print_cases, print_comparisons, print_difference
+    from maml_cli.reporting.tables import (
+        PlainTable,
+        TitledTable,
+        comparison_notes,
+        comparison_tables,
+        plain_table,
+        print_cases,
+        print_comparisons,
+        print_difference,
+    )
     from maml_cli.reporting.task_table import iter_task_csv
 
 __all__ = [
     "Curve",
     "Document",
+    "PlainTable",
+    "TitledTable",
     "case_document",
     "comparison_document",
+    "comparison_notes",
+    "comparison_tables",
     "difference_document",
     "draw",
     "draw_comparison",
     "draw_curves",
     "draw_growth",
     "drawable",
+    "evaluation_tables",
     "finite_or_null",
     "format_interval",
     "format_number",
     "format_short",
     "iter_task_csv",
+    "plain_table",
     "plan_document",
     "plural",
     "print_cases",
     "print_comparisons",
     "print_difference",
     "print_evaluations",
+    "table_notes",
     "to_json",
     "training_document",
 ]
@@ -52,8 +68,17 @@ _MODULES = {
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
     "json_text": ["Document", "to_json"],
     "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
-    "evaluation_tables": ["print_evaluations"],
-    "tables": ["print_cases", "print_comparisons", "print_difference"],
+    "result_tables": ["evaluation_tables", "print_evaluations", "table_notes"],
+    "tables": [
+        "PlainTable",
+        "TitledTable",
+        "comparison_notes",
+        "comparison_tables",
+        "plain_table",
+        "print_cases",
+        "print_comparisons",
+        "print_difference",
+    ],
     "task_table": ["iter_task_csv"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})
