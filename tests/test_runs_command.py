@@ -76,6 +76,12 @@ def test_a_run_of_another_name_has_the_keys_that_differ_from_the_defaults(cli: C
     assert Config.from_yaml("finn-10shot", "outer.steps=10") == Config.from_yaml(str(run / "config.yaml"))
 
 
+def test_a_value_that_training_writes_into_the_config_is_no_change(cli: Cli) -> None:
+    _make_run("smoke", "run.init_from=outputs/first", f'run.init_sha256="{"0" * 64}"')
+    (row,) = _listed(cli)
+    assert row["changes"] == {"outer.steps": 10, "run.init_from": "outputs/first"}
+
+
 def test_states_follow_from_the_files_of_a_run(cli: Cli) -> None:
     _make_run("done")
     _make_run("interrupted", step=4)
