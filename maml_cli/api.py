@@ -22,6 +22,7 @@ from maml_cli.core import MetaParams, Params, Points, inner_loop
 from maml_cli.errors import DataError, InterruptedRun
 from maml_cli.evaluation import EvaluationResult, OnTasks, Protocol, TrainedRun, evaluate_run, ignore_tasks, open_run
 from maml_cli.formulas import FAMILIES, Family
+from maml_cli.runs import find_run
 from maml_cli.training import plan_training, run_session
 
 families: Mapping[str, Family] = FAMILIES
@@ -37,7 +38,8 @@ step, of which later steps use the last. A tensor is multiplied with the gradien
 def load(path: str | os.PathLike[str], *overrides: str, device: str | None = None) -> TrainedRun:
     """A trained run: `maml.load("outputs/mine").adapt(x, y).predict(x_new)`.
 
-    path: a run directory, a checkpoint file, or the name of a published run, such as `best-5shot`.
+    path: a run directory, a checkpoint file, the name of a published run, such as `best-5shot`, or `latest`, the
+        newest run in outputs/ (`latest:2` the one before it; `./latest` is a path).
     overrides: other tasks to evaluate on, such as `tasks.phase=[0,1]`, or another step size, `inner.alpha.scale=0.5`.
     device: `cpu`, `cuda`, `mps` or `auto`; by default auto.
 
@@ -46,7 +48,7 @@ def load(path: str | os.PathLike[str], *overrides: str, device: str | None = Non
     >>> load("best-5shot").config.inner.steps
     5
     """
-    return open_run(Path(path), overrides=overrides, device=device)
+    return open_run(find_run(path), overrides=overrides, device=device)
 
 
 def train(
@@ -63,7 +65,7 @@ def train(
     config: a preset by name, a YAML file, a Config, or a mapping of its sections, such as {"inner": {"steps": 5}}.
     overrides: changes of single keys, such as `outer.steps=1000`.
     out: the run directory; by default a new one in outputs/.
-    init: a run, checkpoint or published run whose parameters training starts from, in place of random ones.
+    init: a run, checkpoint, published run or `latest` whose parameters training starts from, in place of random ones.
     on_step: called after every block of outer steps with the number of steps taken and the mean query loss.
     device: replaces that of the config.
     quiet: whether messages and progress, which go to stderr, are left out.

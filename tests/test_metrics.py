@@ -10,7 +10,15 @@ import pytest
 from maml_cli.errors import FileError
 from maml_cli.runs import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_lines, read_losses
 from maml_cli.runs.files import LOG_LINES
-from maml_cli.runs.metrics import LogShape, ends_with_evaluation, read_log, write_evaluation, write_losses, write_timing
+from maml_cli.runs.metrics import (
+    LogShape,
+    ends_with_evaluation,
+    read_last_evaluation,
+    read_log,
+    write_evaluation,
+    write_losses,
+)
+from maml_cli.runs.timing import write_timing
 
 NAN = math.nan
 
@@ -142,3 +150,14 @@ def test_whole_numbers_of_any_size_are_read_as_floats_or_skipped(tmp_path: Path)
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     log = read_log(tmp_path)
     assert _same([record.loss for record in log.losses], [[2.0**64], [1e308]]) and log.num_skipped == 1
+
+
+def test_the_last_evaluation_is_that_of_the_last_complete_line_with_one(tmp_path: Path) -> None:
+    assert read_last_evaluation(tmp_path) is None
+    for step in (4, 8):
+        write_evaluation(tmp_path, EvaluationRecord(step, 10, 100, *([[[float(step)]]] * 4)))
+    write_losses(tmp_path, LossRecord(9, [1.0], [1.0], None, {}, {}))
+    with (tmp_path / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 12, "eval": {"shots": 10, "num_')  # a crash
+    last = read_last_evaluation(tmp_path)
+    assert last is not None and (last.step, last.grid_mse) == (8, [[8.0]])

@@ -29,6 +29,7 @@ SHORT = {
     "eval": ["--tasks", "10"],
     "plot": ["--tasks", "10"],
     "compare": ["--tasks", "10"],
+    "diff": ["--tasks", "10"],
     "report": ["--tasks", "10"],
 }
 
@@ -189,6 +190,8 @@ def test_json_documents_have_exactly_the_documented_keys(cli: Cli, trained: str)
         "train": ["train", "-c", "smoke", *SHORT["train"]],
         "eval": ["eval", "--checkpoint", trained, "--tasks", "10"],
         "compare": ["compare", trained, trained, "--tasks", "10"],
+        "diff": ["diff", trained, trained, "--tasks", "10"],
+        "runs": ["runs"],
         "adapt": ["adapt", trained, "--data", "points.csv"],
         "check": ["check", "-c", "smoke"],
         "info": ["info"],

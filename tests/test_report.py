@@ -296,6 +296,8 @@ def test_the_command_writes_the_page_and_refuses_other_files(cli: Cli, trained: 
     ):
         refused = cli("report", trained, "--tasks", 5, *arguments)
         assert (refused.code, refused.err) == (2, message)
+    newest = cli("report", "--tasks", 5)
+    assert newest.out == f"{trained}/report.html\n" and newest.err.startswith(f"{trained}: the newest run")
     missing = cli("report", "nowhere")
     assert missing.code == 3 and missing.err.startswith("nowhere: ")
 

@@ -13,7 +13,9 @@ import typer
 
 from maml_cli import __version__
 from maml_cli.cli.adapt_command import adapt
+from maml_cli.cli.clean_command import clean
 from maml_cli.cli.config_commands import config_app, presets_app
+from maml_cli.cli.diff_command import diff
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.cli.export_commands import export_app
 from maml_cli.cli.init_command import init
@@ -21,6 +23,7 @@ from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
 from maml_cli.cli.report_command import report
 from maml_cli.cli.run_commands import compare, evaluate, plot
+from maml_cli.cli.runs_command import runs
 from maml_cli.cli.train_command import train
 from maml_cli.interrupts import quiet_interrupt
 
@@ -39,6 +42,9 @@ register(app, evaluate, name="eval")
 register(app, adapt)
 register(app, plot)
 register(app, compare)
+register(app, diff)
+register(app, runs)
+register(app, clean)
 register(app, report)
 register(app, check)
 register(app, info)

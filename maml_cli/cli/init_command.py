@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maml_cli.cli.completion import complete_preset
 from maml_cli.cli.exit_codes import print_path
-from maml_cli.cli.options import SetOpt, complete_preset
+from maml_cli.cli.options import SetOpt
 from maml_cli.errors import ConfigError, FileError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
-from maml_cli.errors import ConfigError
+from maml_cli.errors import ConfigError, printable
 from maml_cli.reporting.figure_kinds import FIGURES
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -26,11 +27,12 @@ def reflow(text: str) -> str:
     return "\n\n".join(words if words.startswith(" ") else " ".join(words.split()) for words in paragraphs)
 
 
-def complete_preset(incomplete: str) -> list[str]:
-    """The names of presets that begin with `incomplete`."""
-    from maml_cli.config import presets
+def run_path(text: str | Path) -> Path:
+    """The path of a run; the word `latest` is that of the newest run in outputs/."""
+    from maml_cli.runs import find_run
 
-    return [name for name in presets.names() if name.startswith(incomplete)]
+    path(text)
+    return find_run(text)
 
 
 def choose_run(run: Path | None, checkpoint: Path | None) -> Path:
@@ -40,9 +42,18 @@ def choose_run(run: Path | None, checkpoint: Path | None) -> Path:
     chosen = run or checkpoint
     if chosen is None:
         raise ConfigError(
-            "RUN or --checkpoint: missing; give a run directory or a .pt file, such as outputs/quickstart"
+            "RUN or --checkpoint: missing; give a run directory or a .pt file, such as outputs/quickstart, or latest"
         )
     return chosen
+
+
+def choose_run_or_latest(run: Path | None, checkpoint: Path | None) -> Path:
+    """As `choose_run`; the newest run in outputs/ where none is given, with a line on stderr that names it."""
+    if run or checkpoint:
+        return choose_run(run, checkpoint)
+    latest = run_path("latest")
+    typer.echo(f"{printable(str(latest))}: the newest run, as no RUN is given", err=True)
+    return latest
 
 
 ConfigOpt = Annotated[
@@ -65,21 +76,30 @@ RunDirOpt = Annotated[
 ResumeOpt = Annotated[
     str | None,
     typer.Option(
-        metavar="RUN|auto",
-        help="Resume a run, with --set outer.steps=N to more outer steps; auto: the newest unfinished run with this "
-        "config, else a new one.",
+        metavar="RUN|latest|auto",
+        help="Resume a run, with --set outer.steps=N to more outer steps; latest: the newest run in outputs; auto: the "
+        "newest unfinished run with this config, else a new one.",
+        autocompletion=complete_resumed,
     ),
 ]
 InitOpt = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="Start from the parameters of another run: a run directory, a .pt file, or the name of a published run.",
+        help="Start from the parameters of another run: a run directory, a .pt file, the name of a published "
+        "run, or latest.",
+        autocompletion=complete_run,
     ),
 ]
 SetOpt = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one key of the config; may be repeated."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Replace one key of the config; may be repeated.",
+        autocompletion=complete_override,
+    ),
 ]
 TaskSetOpt = Annotated[
     list[str] | None,
@@ -89,25 +109,41 @@ TaskSetOpt = Annotated[
         metavar="KEY=VALUE",
         help="Other tasks than the trained ones (tasks.KEY), a factor on every alpha (inner.alpha.scale), or other "
         "inner steps beyond the last per-step alpha (inner.alpha.after_last_step); may be repeated.",
+        autocompletion=complete_override,
     ),
 ]
 RunArg = Annotated[
     Path | None,
     typer.Argument(
-        parser=path,
+        parser=run_path,
         metavar="RUN",
-        help="A run directory (its newest checkpoint), a .pt file, or the name of a published run.",
+        help="A run directory (its newest checkpoint), a .pt file, the name of a published run, or latest, the newest "
+        "run in outputs (latest:2, the one before it; ./latest is a path).",
+        autocompletion=complete_run,
         show_default=False,
     ),
 ]
 CheckpointOpt = Annotated[
-    Path | None, typer.Option("--checkpoint", parser=path, metavar="RUN", help="The same as the argument RUN.")
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        parser=run_path,
+        metavar="RUN",
+        help="The same as the argument RUN.",
+        autocompletion=complete_run,
+    ),
 ]
 RunsArg = Annotated[
     list[Path],
     typer.Argument(
-        parser=path, metavar="RUN RUN...", help="Run directories or .pt files; all are compared with the first."
+        parser=run_path,
+        metavar="RUN RUN...",
+        help="Run directories, .pt files, published runs or latest; all are compared with the first.",
+        autocompletion=complete_run,
     ),
+]
+AnyFamilyOpt = Annotated[
+    bool, typer.Option("--any-family", help="Compare runs of different task families, on the tasks of the first.")
 ]
 ShotsOpt = Annotated[
     WholeNumbers | None,

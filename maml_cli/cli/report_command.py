@@ -5,14 +5,21 @@ from typing import Annotated
 
 import typer
 
+from maml_cli.cli.completion import complete_run
 from maml_cli.cli.exit_codes import print_path, writing
-from maml_cli.cli.options import DeviceOpt, SeedOpt, ShotsOpt, StepsOpt, TasksOpt
+from maml_cli.cli.options import DeviceOpt, SeedOpt, ShotsOpt, StepsOpt, TasksOpt, choose_run_or_latest, run_path
 from maml_cli.cli.parameters import path
 from maml_cli.cli.run_commands import open_for_command
 from maml_cli.errors import ConfigError
 
 ReportRunsArg = Annotated[
-    list[Path], typer.Argument(parser=path, metavar="RUN...", help="Run directories, published runs or .pt files.")
+    list[Path] | None,
+    typer.Argument(
+        parser=run_path,
+        metavar="RUN...",
+        help="Run directories, published runs, .pt files or latest.",
+        autocompletion=complete_run,
+    ),
 ]
 PageOpt = Annotated[
     Path | None,
@@ -26,7 +33,7 @@ PageOpt = Annotated[
 
 
 def report(
-    runs: ReportRunsArg,
+    runs: ReportRunsArg = None,
     out: PageOpt = None,
     tasks: TasksOpt = 10_000,
     shots: ShotsOpt = None,
@@ -51,7 +58,7 @@ def report(
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {out}: must end in .html")
-    trained_runs = [open_for_command(run, None, device) for run in runs]
+    trained_runs = [open_for_command(run, None, device) for run in runs or [choose_run_or_latest(None, None)]]
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
     file = out or default_file(trained_runs)
     with writing("--out", out), evaluation_progress() as on_tasks:

@@ -8,6 +8,7 @@ import typer
 from maml_cli.cli.exit_codes import print_path, writing
 from maml_cli.cli.options import (
     FILE_FORMATS,
+    AnyFamilyOpt,
     CheckpointOpt,
     Device,
     DeviceOpt,
@@ -24,7 +25,7 @@ from maml_cli.cli.options import (
     StepsOpt,
     TaskSetOpt,
     TasksOpt,
-    choose_run,
+    choose_run_or_latest,
 )
 from maml_cli.cli.parameters import path
 from maml_cli.cli.text_files import STANDARD_STREAM, text_writer
@@ -76,6 +77,7 @@ def evaluate(
 
     [bold]Examples[/]
 
+      maml eval
       maml eval outputs/quickstart
       maml eval outputs/quickstart --shots 5,10,20 --steps 10
       maml eval outputs/quickstart --set 'tasks.phase=[3.14,6.28]'
@@ -89,7 +91,7 @@ def evaluate(
 
     if per_task == STANDARD_STREAM:
         raise ConfigError("--per-task -: give a file; standard output has the results")
-    trained_run = open_for_command(choose_run(run, checkpoint), overrides, device)
+    trained_run = open_for_command(choose_run_or_latest(run, checkpoint), overrides, device)
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed, noisy_targets)
     with evaluation_progress() as on_tasks:
         result = evaluate_run(trained_run, protocol, keep_tasks=per_task is not None, on_tasks=on_tasks)
@@ -137,7 +139,7 @@ def plot(
     from maml_cli.reporting.run_figures import draw, drawable, read_log
     from maml_cli.training import evaluation_progress, print_message
 
-    trained_run = open_for_command(choose_run(run, checkpoint), overrides, None)
+    trained_run = open_for_command(choose_run_or_latest(run, checkpoint), overrides, None)
     kinds = drawable(trained_run) if kind == "all" else [kind]
     if kind == "all":
         for name in (name for name in FIGURES if name not in kinds):
@@ -161,9 +163,7 @@ def compare(
     shots: ShotsOpt = None,
     steps: StepsOpt = None,
     seed: SeedOpt = 0,
-    any_family: Annotated[
-        bool, typer.Option("--any-family", help="Compare runs of different task families, on the tasks of the first.")
-    ] = False,
+    any_family: AnyFamilyOpt = False,
     out: Annotated[
         Path,
         typer.Option(

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
         kernel_task_bytes,
         native_thread_bytes,
     )
+    from maml_cli.config.fields import changed_keys
     from maml_cli.config.json_schema import json_schema_text
     from maml_cli.config.key_table import key_table_markdown
-    from maml_cli.config.load import from_dict, load_config, load_config_file, override
+    from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, override
     from maml_cli.config.schema import Config
     from maml_cli.config.sizes import layer_widths, num_params, num_rule_params
 
@@ -34,6 +35,7 @@ __all__ = [
     "KERNEL_OPTIMIZERS",
     "Config",
     "annotated_yaml",
+    "changed_keys",
     "commented_yaml",
     "configs_readme",
     "exceeded",
@@ -45,6 +47,7 @@ __all__ = [
     "leaves",
     "load_config",
     "load_config_file",
+    "load_quickly",
     "native_thread_bytes",
     "num_params",
     "num_rule_params",
@@ -70,8 +73,9 @@ _MODULES = {
         "kernel_task_bytes",
         "native_thread_bytes",
     ],
+    "fields": ["changed_keys"],
     "key_table": ["key_table_markdown"],
-    "load": ["from_dict", "load_config", "load_config_file", "override"],
+    "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "override"],
     "schema": ["Config"],
     "sizes": ["layer_widths", "num_params", "num_rule_params"],
 }

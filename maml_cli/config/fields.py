@@ -1,6 +1,7 @@
 """The fields of the schema by dotted key, and the values that each takes."""
 
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -30,6 +31,25 @@ def _fields(section: type[Section], prefix: str = "") -> dict[str, FieldInfo]:
 
 FIELDS: dict[str, FieldInfo] = _fields(Config)
 """Every section and every value by dotted key, sections before their values."""
+
+
+DERIVED = ("tasks.data.measured", "run.init_sha256")
+"""Keys whose values training writes into the config."""
+
+
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key in a config of nested dictionaries, also inside a value that is a mapping; None if
+    there is none."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def changed_keys(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `config` that differ from those of `base`, by dotted key, without those that training writes."""
+    keys = (key for key, field in FIELDS.items() if section_model(field) is None and key not in DERIVED)
+    return {key: value for key in keys if (value := value_at(config, key)) != value_at(base, key)}
 
 
 def names_in(section: str) -> list[str]:

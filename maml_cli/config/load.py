@@ -52,9 +52,16 @@ def load_config_file(file: Path) -> Config:
     return _parse(read_file(file, limit=CONFIG_BYTES), file, ()).config
 
 
-def _parse(content: bytes, path: Path, overrides: Sequence[str]) -> LoadedConfig:
+def load_quickly(file: Path) -> Config:
+    """As `load_config_file`, several times as fast, for many files whose faults are only counted."""
+    return _parse(read_file(file, limit=CONFIG_BYTES), file, (), loader=strict_yaml.QUICK_LOADER).config
+
+
+def _parse(
+    content: bytes, path: Path, overrides: Sequence[str], *, loader: Any = strict_yaml.DEFAULT_LOADER
+) -> LoadedConfig:
     label = _relative(path)
-    document = strict_yaml.parse(_decode(content, path))
+    document = strict_yaml.parse(_decode(content, path), loader=loader)
     problems = [_Problem((0, *error.mark), _at(label, error.mark), error.message) for error in document.errors]
     data: Any = {} if document.value is None else document.value
     if not isinstance(data, dict):

@@ -77,7 +77,7 @@ def grid_errors(run: Path, *, shots: int, steps: int, num_tasks: int) -> list[St
 
 def training_seconds(run: Path) -> float:
     """Seconds that the training in `run` took, summed over its resumptions: the clock of each starts at zero."""
-    times = [float(record["seconds"]) for record in read_lines(run / "timing.jsonl")]
+    times = [float(record["seconds"]) for record in read_lines(run / "timing.jsonl") if "seconds" in record]
     return sum(now for now, after in pairwise([*times, 0.0]) if after < now)
 
 

@@ -1,6 +1,7 @@
 """Trained runs on held-out tasks: errors after every inner step, baselines, intervals and comparisons."""
 
 from maml_cli.evaluation.compare import Comparison, compare_runs
+from maml_cli.evaluation.difference import KeyDifference, RunDifference, diff_runs
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.exported_params import encode_params
 from maml_cli.evaluation.fits import TaskFit, fit_tasks
@@ -31,12 +32,14 @@ __all__ = [
     "Errors",
     "Evaluation",
     "EvaluationResult",
+    "KeyDifference",
     "KindErrors",
     "LearnerStatistic",
     "Lower",
     "OnTasks",
     "PointErrors",
     "Protocol",
+    "RunDifference",
     "Statistic",
     "TableSession",
     "Tail",
@@ -46,6 +49,7 @@ __all__ = [
     "by_step",
     "check_memory",
     "compare_runs",
+    "diff_runs",
     "encode_params",
     "evaluate_run",
     "finite_or_none",

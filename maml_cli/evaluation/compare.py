@@ -73,12 +73,18 @@ def compare_runs(
     ConfigError if the families differ; with `any_family` all are compared on the tasks of the first run's family. Also
     raises it if more memory is needed than is available. `on_tasks` is called after each chunk of tasks of a run.
     """
-    if not any_family:
-        _check_families(runs)
-    shots = protocol.shots or _common_shots(runs)
+    shots = comparable_shots(runs, protocol, any_family=any_family)
     for run in runs:
         check_run_memory(run, protocol._replace(shots=shots))
     return [_compare(runs, protocol, num_shots, on_tasks) for num_shots in shots]
+
+
+def comparable_shots(runs: Sequence[TrainedRun], protocol: Protocol, *, any_family: bool = False) -> tuple[int, ...]:
+    """Each K at which `runs` are compared; raises ConfigError if there is none, or the families differ, as
+    `compare_runs`."""
+    if not any_family:
+        _check_families(runs)
+    return protocol.shots or _common_shots(runs)
 
 
 def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int, on_tasks: OnTasks) -> Comparison:

@@ -6,15 +6,15 @@ from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from maml_cli.reporting.documents import (
-        Document,
         case_document,
         comparison_document,
+        difference_document,
         plan_document,
-        to_json,
         training_document,
     )
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
+    from maml_cli.reporting.json_text import Document, to_json
     from maml_cli.reporting.result_tables import evaluation_tables, print_evaluations, table_notes
     from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
     from maml_cli.reporting.tables import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         plain_table,
         print_cases,
         print_comparisons,
+        print_difference,
     )
     from maml_cli.reporting.task_table import iter_task_csv
 
@@ -37,6 +38,7 @@ __all__ = [
     "comparison_document",
     "comparison_notes",
     "comparison_tables",
+    "difference_document",
     "draw",
     "draw_comparison",
     "draw_curves",
@@ -53,6 +55,7 @@ __all__ = [
     "plural",
     "print_cases",
     "print_comparisons",
+    "print_difference",
     "print_evaluations",
     "table_notes",
     "to_json",
@@ -60,16 +63,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    "documents": [
-        "Document",
-        "case_document",
-        "comparison_document",
-        "plan_document",
-        "to_json",
-        "training_document",
-    ],
+    "documents": ["case_document", "comparison_document", "difference_document", "plan_document", "training_document"],
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
+    "json_text": ["Document", "to_json"],
     "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
     "result_tables": ["evaluation_tables", "print_evaluations", "table_notes"],
     "tables": [
@@ -80,6 +77,7 @@ _MODULES = {
         "plain_table",
         "print_cases",
         "print_comparisons",
+        "print_difference",
     ],
     "task_table": ["iter_task_csv"],
 }

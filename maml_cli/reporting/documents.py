@@ -1,29 +1,13 @@
-"""JSON documents of results: one object a command, with its schema version first.
+"""JSON documents of results: NamedTuples become objects with the names of their fields."""
 
-Numbers that are not finite are null. NamedTuples become objects with the names of their fields. The text is ASCII:
-other characters are JSON's escapes, and a byte XX of a path that is not UTF-8 is \\udcXX, as in Python's own strings.
-"""
-
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from maml_cli.checks import Case
 from maml_cli.config import to_dict
-from maml_cli.evaluation import Comparison, by_step, plain
-from maml_cli.reporting.format import finite_or_null
+from maml_cli.evaluation import Comparison, RunDifference, by_step, plain
+from maml_cli.reporting.json_text import Document
 from maml_cli.training import SessionResult, TrainPlan
-
-JSON_SCHEMA_VERSION = 1
-
-Document = dict[str, Any]
-"""An object of strings, numbers, booleans, None, lists and further objects; numbers may be infinite or NaN."""
-
-
-def to_json(document: Document) -> str:
-    """The text of a document, with `schema_version` first and null for numbers that are not finite."""
-    return json.dumps(finite_or_null({"schema_version": JSON_SCHEMA_VERSION, **document}), indent=2, allow_nan=False)
 
 
 def plan_document(plan: TrainPlan) -> Document:
@@ -61,6 +45,17 @@ def comparison_document(comparisons: Sequence[Comparison], figures: Sequence[Pat
     return {
         "figures": [str(figure) for figure in figures],
         "results": [_comparison(comparison) for comparison in comparisons],
+    }
+
+
+def difference_document(difference: RunDifference) -> Document:
+    """The document of `maml diff --json`: the keys that differ, and one result for each K, or a note without any."""
+    return {
+        "left": difference.left,
+        "right": difference.right,
+        "keys": [key._asdict() for key in difference.keys],
+        "note": difference.note or None,
+        "results": [_comparison(comparison) for comparison in difference.comparisons],
     }
 
 

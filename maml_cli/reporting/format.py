@@ -3,6 +3,7 @@
 A number in a table is at most nine columns wide, so that a row of errors fits into 80 columns.
 """
 
+import json
 import math
 from typing import Any
 
@@ -62,6 +63,15 @@ def list_in_words(words: list[str], *, last: str = "or") -> str:
     return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
+def format_plain(value: Any, *, digits: int | None = None) -> str:
+    """A plain value of a config as `--set` takes it; numbers of so many significant digits, or exact ones for None.
+
+    >>> format_plain([0.0, 3.14159265], digits=4), format_plain("relu"), format_plain(None)
+    ('[0.0,3.142]', 'relu', 'null')
+    """
+    return value if isinstance(value, str) else json.dumps(_rounded(value, digits), separators=(",", ":"))
+
+
 def finite_or_null(value: Any) -> Any:
     """Plain lists and dictionaries, with None (null in JSON) for numbers that are not finite."""
     if isinstance(value, dict):
@@ -70,6 +80,14 @@ def finite_or_null(value: Any) -> Any:
         return [finite_or_null(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    return value
+
+
+def _rounded(value: Any, digits: int | None) -> Any:
+    if isinstance(value, list):
+        return [_rounded(item, digits) for item in value]
+    if digits is not None and isinstance(value, float) and math.isfinite(value):
+        return float(f"{value:.{digits}g}")
     return value
 
 

@@ -19,9 +19,9 @@ from maml_cli.reporting.canvas import (
     new_figure,
     save_figure,
 )
-from maml_cli.reporting.documents import Document
 from maml_cli.reporting.figures import COLUMNS, SUPPORT_STYLE, finish_panels, fit_styles, step_label
 from maml_cli.reporting.format import format_number, format_short, plural
+from maml_cli.reporting.json_text import Document
 from maml_cli.reporting.tables import new_console, new_table
 from maml_cli.runs import make_folder
 

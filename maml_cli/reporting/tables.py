@@ -10,8 +10,8 @@ from rich.text import Text
 
 from maml_cli.checks import Case
 from maml_cli.errors import printable
-from maml_cli.evaluation import Comparison, Errors, Statistic
-from maml_cli.reporting.format import format_interval, format_number, plural
+from maml_cli.evaluation import Comparison, Errors, RunDifference, Statistic
+from maml_cli.reporting.format import format_interval, format_number, format_plain, plural
 
 MEASURES = {"mse": "mean squared", "mae": "mean absolute"}
 PIPE_WIDTH = 160
@@ -84,6 +84,24 @@ def comparison_notes(comparisons: Sequence[Comparison]) -> list[str]:
     if any(run.compared_step == run.trained_steps for run in runs):
         notes.append("* the trained number of inner steps")
     return notes
+
+
+def print_difference(difference: RunDifference) -> None:
+    """Print the keys that differ, with both values, and the comparisons of errors or the note without them."""
+    console = new_console()
+    if difference.keys:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for title in ("key", difference.left, difference.right):
+            table.add_column(printable(title), overflow="fold")
+        for row in difference.keys:
+            table.add_row(row.key, *(printable(format_plain(value)) for value in (row.left, row.right)))
+        console.print(table)
+    else:
+        console.print("no key of the config differs")
+    if difference.note:
+        console.print(f"\nno difference of errors: {difference.note}", soft_wrap=True)
+    else:
+        print_comparisons(difference.comparisons)
 
 
 def print_cases(cases: Sequence[Case]) -> None:

@@ -10,35 +10,48 @@ if TYPE_CHECKING:
     from maml_cli.runs.creation import check_new_run, create_run, new_run
     from maml_cli.runs.directory import save_checkpoint, write_config
     from maml_cli.runs.files import append_line, make_folder, read_lines, replacing, target_of, write_atomic
-    from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
+    from maml_cli.runs.listing import checkpoint_files, read_config
+    from maml_cli.runs.load import Checkpoint, newest_good_checkpoint, open_checkpoint
     from maml_cli.runs.metric_table import METRIC_COLUMNS, metric_rows
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
+    from maml_cli.runs.newest import find_run, newest_runs, run_directories
+    from maml_cli.runs.overview import STATES, RunOverview, read_overview
+    from maml_cli.runs.pruning import Pruning, plan_pruning, prune
     from maml_cli.runs.replaced_config import replace_config
 
 __all__ = [
     "METRIC_COLUMNS",
     "OUTPUTS",
+    "STATES",
     "Checkpoint",
     "EvaluationRecord",
     "LossRecord",
+    "Pruning",
+    "RunOverview",
     "append_line",
     "check_finite",
     "check_new_run",
     "check_tensors",
     "checkpoint_files",
     "create_run",
+    "find_run",
     "make_folder",
     "metric_rows",
     "new_run",
     "newest_good_checkpoint",
+    "newest_runs",
     "open_checkpoint",
+    "plan_pruning",
+    "prune",
     "read_alphas",
     "read_config",
     "read_evaluations",
     "read_lines",
     "read_losses",
+    "read_overview",
     "replace_config",
     "replacing",
+    "run_directories",
     "save_checkpoint",
     "target_of",
     "write_atomic",
@@ -48,28 +61,37 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
+        "STATES": "overview",
         "Checkpoint": "load",
         "METRIC_COLUMNS": "metric_table",
         "EvaluationRecord": "metrics",
         "LossRecord": "metrics",
+        "RunOverview": "overview",
+        "Pruning": "pruning",
+        "plan_pruning": "pruning",
+        "prune": "pruning",
         "append_line": "files",
         "check_finite": "contents",
         "check_tensors": "contents",
         "check_new_run": "creation",
-        "checkpoint_files": "load",
+        "checkpoint_files": "listing",
         "create_run": "creation",
+        "find_run": "newest",
         "make_folder": "files",
         "new_run": "creation",
         "newest_good_checkpoint": "load",
+        "newest_runs": "newest",
         "open_checkpoint": "load",
         "metric_rows": "metric_table",
         "read_alphas": "metrics",
-        "read_config": "load",
+        "read_config": "listing",
         "read_evaluations": "metrics",
         "read_lines": "files",
         "read_losses": "metrics",
+        "read_overview": "overview",
         "replace_config": "replaced_config",
         "replacing": "files",
+        "run_directories": "newest",
         "save_checkpoint": "directory",
         "target_of": "files",
         "write_atomic": "files",

@@ -2,7 +2,7 @@
 
 config.yaml                      resolved, enough to repeat the run
 metrics.jsonl                    losses and validation errors, the same bytes whenever the run is repeated
-timing.jsonl                     times and rates
+timing.jsonl                     engines, times and rates, a divergence
 checkpoints/step-00001000.pt     and their SHA256SUMS, as `sha256sum -c` reads it
 last.json                        names the newest checkpoint and its SHA-256
 plots/, eval.json                results of `maml plot` and `maml eval`
@@ -11,6 +11,7 @@ plots/, eval.json                results of `maml plot` and `maml eval`
 import json
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from maml_cli.runs.files import (
     truncate_lines,
     write_atomic,
 )
-from maml_cli.runs.load import CHECKSUMS, LAST, LAST_SCHEMA_VERSION, Checkpoint, read_checksums
-from maml_cli.runs.metrics import METRICS, TIMING
+from maml_cli.runs.listing import CHECKSUMS, LAST, LAST_SCHEMA_VERSION, read_checksums
+from maml_cli.runs.load import Checkpoint
+from maml_cli.runs.metrics import METRICS
+from maml_cli.runs.timing import TIMING
 
 
 def write_config(run: Path, config: Config) -> None:
@@ -61,9 +64,15 @@ def replace_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> tuple[
 
 def remove_checkpoint(file: Path) -> None:
     """Remove a checkpoint that last.json does not name, after its SHA-256."""
-    run = file.parent.parent
-    _write_checksums(run, {name: sha256 for name, sha256 in read_checksums(run).items() if name != file.name})
-    file.unlink(missing_ok=True)
+    remove_checkpoints(file.parent.parent, [file])
+
+
+def remove_checkpoints(run: Path, files: Sequence[Path]) -> None:
+    """Remove checkpoints of `run` that last.json does not name, after their SHA-256."""
+    removed = {file.name for file in files}
+    _write_checksums(run, {name: sha256 for name, sha256 in read_checksums(run).items() if name not in removed})
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def truncate_to(newest: Checkpoint | None, run: Path) -> None:

@@ -1,26 +1,17 @@
 """Reading run directories: checkpoints verified before use, and the newest good one named where one is damaged."""
 
-import contextlib
-import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maml_cli.config import Config, load_config_file
-from maml_cli.errors import CheckpointError, ConfigError, FileError, NewerVersionError
+from maml_cli.config import Config
+from maml_cli.errors import CheckpointError, FileError, NewerVersionError
 from maml_cli.reading import read_file
 from maml_cli.runs import checkpoint
 from maml_cli.runs.contents import validate
-from maml_cli.runs.files import OUTPUTS, parse_json
+from maml_cli.runs.files import OUTPUTS
+from maml_cli.runs.listing import checkpoint_files, newest_checkpoint, read_checksums, step_of
 from maml_cli.runs.published import published_checkpoint
-
-CHECKSUMS, LAST = "SHA256SUMS", "last.json"
-LAST_SCHEMA_VERSION = 1
-CHECKSUMS_BYTES, LAST_BYTES = 16_000_000, 65_536
-"""Largest files that are read."""
-MAX_NAME = 255
-"""Bytes of the name of a file in every common file system."""
 
 
 class Checkpoint(NamedTuple):
@@ -62,14 +53,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if published := published_checkpoint(path):
             return _read(published, None, {})._replace(name=path.name)
         raise FileError(f"{path}: no such run or checkpoint{_did_you_mean(path)}")
-    file, warnings = _newest_checkpoint(path) if path.is_dir() else (path, [])
+    file, warnings = newest_checkpoint(path) if path.is_dir() else (path, [])
     run = _run_of(file)
     checksums = read_checksums(run) if run else {}
     try:
         return _read(file, run, checksums)._replace(warnings=warnings)
     except CheckpointError as error:
-        files = checkpoint_files(run) if run else []
-        good = next((older for older in files if _is_good(older, run, checksums)), None)
+        good = newest_good_file(run, checkpoint_files(run)) if run else None
         advice = f"the newest good checkpoint is {good}" if good else "there is no other checkpoint in its directory"
         raise CheckpointError(f"{file}: {error}; {advice}") from None
 
@@ -81,9 +71,9 @@ def newest_good_checkpoint(run: Path, config: Config) -> tuple[Checkpoint | None
     is not taken, unless last.json names a renamed one, whose outer step is not known. Raises NewerVersionError for a
     checkpoint of a newer version of maml.
     """
-    newest, warnings = _newest_checkpoint(run)
-    checksums, last_step, skipped = read_checksums(run), _step_of(newest), list[str]()
-    older = [file for file in checkpoint_files(run) if last_step is None or (_step_of(file) or 0) < last_step]
+    newest, warnings = newest_checkpoint(run)
+    checksums, last_step, skipped = read_checksums(run), step_of(newest), list[str]()
+    older = [file for file in checkpoint_files(run) if last_step is None or (step_of(file) or 0) < last_step]
     for file in [newest, *older]:
         try:
             checkpoint = _read(file, run, checksums)
@@ -101,49 +91,10 @@ def newest_good_checkpoint(run: Path, config: Config) -> tuple[Checkpoint | None
     return None, [*warnings, *_shortened(skipped), f"{run}: no good checkpoint; the run starts again"]
 
 
-def read_config(run: Path) -> Config | None:
-    """The config of a run, or None if it is missing or invalid."""
-    try:
-        return load_config_file(run / "config.yaml")
-    except (ConfigError, FileError):
-        return None
-
-
-def checkpoint_files(run: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
-    files = {file: _step_of(file) for file in run.glob("checkpoints/step-*.pt")}
-    return sorted((file for file, step in files.items() if step is not None), key=lambda f: (files[f], f), reverse=True)
-
-
-def read_checksums(run: Path) -> dict[str, str]:
-    """SHA-256 of each checkpoint by file name, from SHA256SUMS, or that of the newest from last.json without it."""
-    with contextlib.suppress(FileError, UnicodeDecodeError):
-        text = read_file(run / "checkpoints" / CHECKSUMS, limit=CHECKSUMS_BYTES).decode("utf-8")
-        lines = (line.partition("  ") for line in text.split("\n") if line[64:66] == "  ")
-        return {name: digest for digest, _, name in lines if name and "/" not in name}
-    with contextlib.suppress(FileError, ValueError):
-        last = _read_last(run)
-        return {Path(last["checkpoint"]).name: last["sha256"]}
-    return {}
-
-
-def _read_last(run: Path) -> dict[str, str]:
-    """`checkpoint` and `sha256` of last.json; raises ValueError unless it names a .pt file in the run's checkpoints/,
-    and NewerVersionError if a newer version of maml wrote it."""
-    last = parse_json(read_file(run / LAST, limit=LAST_BYTES))
-    if not isinstance(last, dict) or type(last.get("schema_version")) is not int:
-        raise ValueError("without a schema_version")
-    if (version := last["schema_version"]) > LAST_SCHEMA_VERSION:
-        raise NewerVersionError(
-            f"{run / LAST}: written by a newer maml (schema {version}, this one reads {LAST_SCHEMA_VERSION}); upgrade"
-        )
-    values = {key: last.get(key) for key in ("checkpoint", "sha256")}
-    folder, _, name = str(values["checkpoint"]).partition("/")
-    if not all(isinstance(value, str) for value in values.values()) or folder != "checkpoints":
-        raise ValueError("without the newest checkpoint")
-    if not name.endswith(".pt") or Path(name).name != name or not name.isprintable() or len(name.encode()) > MAX_NAME:
-        raise ValueError("it names no checkpoint of the run")
-    return {key: str(value) for key, value in values.items()}
+def newest_good_file(run: Path, files: Sequence[Path]) -> Path | None:
+    """The first of `files`, checkpoints of `run` with the newest first, that is good; None if none is."""
+    checksums = read_checksums(run)
+    return next((file for file in files if _is_good(file, run, checksums)), None)
 
 
 def _read(file: Path, run: Path | None, checksums: Mapping[str, str]) -> Checkpoint:
@@ -151,15 +102,9 @@ def _read(file: Path, run: Path | None, checksums: Mapping[str, str]) -> Checkpo
     data = read_file(file, limit=checkpoint.MAX_BYTES)
     contents = checkpoint.decode(data, sha256=checksums.get(file.name))
     config = validate(contents)
-    if run and _step_of(file) not in (None, contents["step"]):
+    if run and step_of(file) not in (None, contents["step"]):
         raise CheckpointError(f"its name is that of another outer step: it was saved at {contents['step']:,}")
     return Checkpoint(file, run, config, contents)
-
-
-def _step_of(file: Path) -> int | None:
-    """The outer step in the name of a checkpoint; None for a renamed one."""
-    named = re.fullmatch(r"step-(\d+)", file.stem)
-    return int(named[1]) if named else None
 
 
 def _is_good(file: Path, run: Path | None, checksums: Mapping[str, str]) -> bool:
@@ -168,23 +113,6 @@ def _is_good(file: Path, run: Path | None, checksums: Mapping[str, str]) -> bool
     except (CheckpointError, FileError):
         return False
     return True
-
-
-def _newest_checkpoint(directory: Path) -> tuple[Path, list[str]]:
-    """The file that last.json names, or else that of the last outer step, and a warning in that case."""
-    run = directory.parent if directory.name == "checkpoints" else directory
-    files = checkpoint_files(run)
-    if not files:
-        raise FileError(f"{directory}: not a run directory: it has no checkpoints/step-*.pt")
-    if not os.path.lexists(run / LAST):
-        return files[0], []
-    try:
-        named = run / _read_last(run)["checkpoint"]
-    except (FileError, ValueError):
-        return files[0], [f"{run / LAST}: damaged; using the newest checkpoint, {files[0].name}"]
-    if named.exists():
-        return named, []
-    return files[0], [f"{named}: missing; using the newest checkpoint, {files[0].name}"]
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -25,7 +25,6 @@ from maml_cli.runs.files import (
 from maml_cli.runs.log_values import decode_lists, decode_values
 
 METRICS = "metrics.jsonl"
-TIMING = "timing.jsonl"
 
 
 class LossRecord(NamedTuple):
@@ -126,11 +125,6 @@ def write_evaluation(run: Path, record: EvaluationRecord) -> None:
     append_line(run / METRICS, {"step": record.step, "eval": line})
 
 
-def write_timing(run: Path, step: int, *, seconds: float, steps_taken: int) -> None:
-    """Append to timing.jsonl: the seconds in which this process took `steps_taken` outer steps, and its rate."""
-    append_line(run / TIMING, {"step": step, "seconds": seconds, "outer_steps_per_second": steps_taken / seconds})
-
-
 def read_log(run: Path, shape: LogShape = ANY_SHAPE) -> Log:
     """The records of metrics.jsonl in the order of outer steps; lines that do not have `shape` are skipped and counted.
 
@@ -180,11 +174,17 @@ def ends_with_evaluation(run: Path, step: int) -> bool:
 
 def read_final_evaluation(run: Path, step: int) -> EvaluationRecord | None:
     """The evaluation in the last line of metrics.jsonl, if it is one after `step` outer steps; None if it is not."""
-    last = read_last_record(run / METRICS)
-    if last is None or last["step"] != step or "eval" not in last:
-        return None
+    return read_last_evaluation(run) if ends_with_evaluation(run, step) else None
+
+
+def read_last_evaluation(run: Path) -> EvaluationRecord | None:
+    """The last evaluation in metrics.jsonl, a log of any number of lines, of which no other record is decoded; None
+    without one, or if it cannot be read. Raises FileError as `read_last_record`."""
+    data = read_if_exists(run / METRICS, limit=TRUNCATED_LOG_BYTES) or b""
+    end = data.rfind(b"\n") + 1  # a last line without its end was cut short by a crash
+    start = data.rfind(b"\n", 0, max(data.rfind(b'"eval": {', 0, end), 0)) + 1
     try:
-        return _decode_evaluation(last, ANY_SHAPE)
+        return _decode_evaluation(parse_record(data[start:].partition(b"\n")[0]) or {}, ANY_SHAPE)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 

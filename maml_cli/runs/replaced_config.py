@@ -5,7 +5,8 @@ from pathlib import Path
 from maml_cli.config import Config, to_dict
 from maml_cli.errors import CheckpointError, FileError
 from maml_cli.runs import directory
-from maml_cli.runs.load import Checkpoint, checkpoint_files, open_checkpoint
+from maml_cli.runs.listing import checkpoint_files
+from maml_cli.runs.load import Checkpoint, open_checkpoint
 
 
 def replace_config(run: Path, newest: Checkpoint, *, previous: Config, config: Config) -> None:

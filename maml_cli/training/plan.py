@@ -16,6 +16,7 @@ from maml_cli.runs import (
     check_new_run,
     checkpoint_files,
     directory,
+    find_run,
     newest_good_checkpoint,
     open_checkpoint,
     read_config,
@@ -84,8 +85,8 @@ def plan_training(
 
     source: a YAML file, preset or config, by default quickstart. overrides: `key=value`; a resumed run takes another
         number of outer steps alone. out: the run directory.
-    resume: a run or checkpoint, or `auto`: the newest unfinished run with this config, else a new one.
-    init: a run, checkpoint or published run whose parameters a new run starts from, whatever the config says.
+    resume: a run or checkpoint, `latest`, or `auto`: the newest unfinished run with this config, else a new one.
+    init: a run, checkpoint, published run or `latest` whose parameters a new run starts from, whatever the config says.
     device: replaces that of the config; a resumed run keeps its config and uses the device for this process alone.
     processes: those that share the training; the leader plans for all. If torchrun has started them again, they resume
     the run that they began, whatever the options.
@@ -123,12 +124,12 @@ def _plan_from_options(
             raise ConfigError(
                 "--resume: a resumed run keeps its config and directory; leave out --config, --out and --init"
             )
-        return _extended(_plan_resumed(Path(resume), device), overrides)
+        return _extended(_plan_resumed(find_run(resume), device), overrides)
     if init == "":
         raise ConfigError("--init: an empty path; give a run, a checkpoint or the name of a published run")
     settings = [*overrides, *([f"run.device={device}"] if device else [])]
     if init is not None:
-        settings += [f"run.init_from={json.dumps(init)}", "run.init_sha256=null"]
+        settings += [f"run.init_from={json.dumps(str(find_run(init)))}", "run.init_sha256=null"]
     loaded = load_config(source or "quickstart", settings)
     if shared:
         loaded = load_config(source or "quickstart", [*settings, *shared_settings(loaded.config)])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from maml_cli.config import Config, to_dict
 from maml_cli.engines import StepResult
 from maml_cli.evaluation import OnTasks, ignore_tasks
-from maml_cli.runs import directory, metrics, save_checkpoint
+from maml_cli.runs import directory, metrics, save_checkpoint, timing
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.progress import print_message
 from maml_cli.training.records import concat_records, evaluation_record, loss_record
@@ -77,7 +77,7 @@ class Recorder(NamedTuple):
         if records:
             record = concat_records(records)
             metrics.write_losses(self.run, record)
-            metrics.write_timing(self.run, record.step, seconds=seconds, steps_taken=steps_taken)
+            timing.write_timing(self.run, record.step, seconds=seconds, steps_taken=steps_taken)
         for group in self.groups:
             group.state.loss_sum.zero_()
             group.state.skipped_tasks.zero_()

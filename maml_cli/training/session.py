@@ -10,10 +10,10 @@ from maml_cli import runtime
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, select_run
 from maml_cli.engines import Engine, TrainState, make_engine
-from maml_cli.errors import CheckpointError, ConfigError, FileError, InterruptedRun
+from maml_cli.errors import CheckpointError, ConfigError, DivergedError, FileError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reading import reason
-from maml_cli.runs import Checkpoint
+from maml_cli.runs import Checkpoint, timing
 from maml_cli.runtime import Choice
 from maml_cli.training.extension import remove_extra_checkpoint
 from maml_cli.training.loop import TrainResult, train
@@ -96,7 +96,8 @@ def run_session(
 
                 stop.can_save = True
                 hooks = Hooks(report_step, on_tasks, stop, stop.abandonable)
-                result = train(config, groups, run, processes=processes, hooks=hooks)
+                with _recorded(run, first_step, choice.name, plan.device.name, processes):
+                    result = train(config, groups, run, processes=processes, hooks=hooks)
     if processes.is_leader:
         if plan.extension:
             remove_extra_checkpoint(run, plan.extension, result.step)
@@ -182,6 +183,19 @@ def _report_unsaved_stop(stop: Stop, run: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         message = f"{run}: stopped before it could save; resume its newest checkpoint with: maml train --resume {run}"
         raise InterruptedRun(message, stop.exit_code or 130) from None
+
+
+@contextlib.contextmanager
+def _recorded(run: Path, step: int, engine: str, device: str, processes: Processes) -> Iterator[None]:
+    """Record the start of a training at outer step `step`, and that it diverged, in timing.jsonl."""
+    if processes.is_leader:
+        timing.write_start(run, step, engine=engine, device=device)
+    try:
+        yield
+    except DivergedError as error:
+        with contextlib.suppress(OSError):  # the divergence itself is reported
+            timing.write_divergence(run, error.outer_step, error.cause)
+        raise
 
 
 def _report(run: Path, result: TrainResult, config: Config, notify: Notify, *, quiet: bool) -> None:

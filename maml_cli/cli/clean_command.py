@@ -1,0 +1,114 @@
+"""The command `maml clean`: old checkpoints of runs are removed."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maml_cli.cli.completion import complete_own_run
+from maml_cli.cli.options import run_path
+from maml_cli.cli.parameters import whole_number
+from maml_cli.errors import FileError, printable
+from maml_cli.reporting.format import plural
+
+if TYPE_CHECKING:
+    from maml_cli.runs import Pruning
+
+RunOrFolderArg = Annotated[
+    Path,
+    typer.Argument(
+        parser=run_path,
+        metavar="RUN|DIR",
+        help="A run directory or latest, or a directory with run directories directly in it.",
+        autocompletion=complete_own_run,
+    ),
+]
+KeepLastOpt = Annotated[
+    int,
+    typer.Option(
+        "--keep-last",
+        parser=whole_number(1, 1_000_000),
+        metavar="N",
+        help="Checkpoints to keep of each run: the last N.",
+        show_default=False,
+    ),
+]
+YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
+
+
+def clean(keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes: YesOpt = False) -> None:
+    """Remove old checkpoints of a run, or of all runs in a directory.
+
+    The files and their sizes are listed first; nothing is removed without --yes or, on a terminal, a yes. The newest
+    good checkpoint, that of last.json and later ones stay whatever N is, so that the run can be evaluated and resumed.
+    Runs in training are left as they are. maml train --resume RUN --set outer.steps=N may need an older checkpoint.
+
+    [bold]Examples[/]
+
+      maml clean outputs/mine --keep-last 2
+      maml clean --keep-last 1 --yes
+    """
+    from maml_cli.runs import plan_pruning, prune, run_directories
+
+    runs = run_directories(folder)
+    plans = [plan_pruning(run, keep_last=keep_last) for run in runs]
+    for plan in plans:
+        if plan.problem and runs == [folder]:
+            raise FileError(plan.problem)
+        if plan.problem:
+            _say(plan.problem)
+    chosen = [plan for plan in plans if plan.files]
+    if not chosen:
+        _say(f"{folder}: no checkpoint to remove")
+        return
+    for line in _table(chosen):
+        typer.echo(line)
+    if not yes and not _confirmed(chosen):
+        _say("nothing removed" if _is_interactive() else "nothing removed; --yes removes them")
+        return
+    removed = []
+    for plan in chosen:
+        try:
+            removed.append(prune(plan, keep_last=keep_last))
+        except FileError as error:
+            _say(error.lines[0])
+    _say(f"removed {_amount(removed)}")
+
+
+def _table(plans: Sequence["Pruning"]) -> list[str]:
+    """A line for each run: its checkpoints to remove, their size, and those that stay."""
+    rows = [
+        (printable(str(plan.run)), _amount([plan]), f"{plan.num_left:,} stay", _outer_steps(plan)) for plan in plans
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _outer_steps(plan: "Pruning") -> str:
+    """The outer steps of the checkpoints to remove, without those in the middle."""
+    steps = [f"{int(file.stem.removeprefix('step-')):,}" for file in plan.files]
+    shown = steps if len(steps) <= 4 else [*steps[:2], "...", steps[-1]]
+    return f"outer step{'s' if len(steps) > 1 else ''} {' '.join(shown)}"
+
+
+def _amount(plans: Sequence["Pruning"]) -> str:
+    num_files, num_bytes = sum(len(plan.files) for plan in plans), sum(plan.num_bytes for plan in plans)
+    return f"{plural(num_files, 'checkpoint')}, {num_bytes / 1e6:,.2f} MB"
+
+
+def _confirmed(plans: Sequence["Pruning"]) -> bool:
+    """Whether the user at a terminal wants `plans` carried out."""
+    if not _is_interactive():
+        return False
+    typer.echo(f"remove {_amount(plans)}? [y/N] ", err=True, nl=False)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _is_interactive() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _say(text: str) -> None:
+    typer.echo(printable(text), err=True)

@@ -1,0 +1,84 @@
+"""Completions of the shell: presets, runs and config keys that begin with a word, found without PyTorch."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from maml_cli.errors import FileError
+
+MAX_COMPLETIONS = 500
+"""Completions that are offered at most."""
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """The names of presets that begin with `incomplete`, and YAML files."""
+    from maml_cli.config import presets
+
+    names = [name for name in presets.names() if name.startswith(incomplete)]
+    return [*names, *_paths(incomplete, suffixes=(".yaml", ".yml"))][:MAX_COMPLETIONS]
+
+
+def complete_own_run(incomplete: str) -> list[str]:
+    """Runs that begin with `incomplete`: those in outputs/, the newest first, `latest`, and paths."""
+    from maml_cli.runs import newest_runs
+    from maml_cli.runs.newest import LATEST
+
+    runs: list[str] = []
+    with contextlib.suppress(FileError):
+        runs = [str(run) for run in newest_runs()]
+    paths = [path for path in _paths(incomplete, suffixes=(".pt",)) if path.rstrip("/") not in runs]
+    words = [word for word in [*runs, LATEST] if word.startswith(incomplete) and word.isprintable()]
+    return [*words, *paths][:MAX_COMPLETIONS]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """As `complete_own_run`, and the names of published runs."""
+    from maml_cli.runs.published import published_names
+
+    names = [name for name in published_names() if name.startswith(incomplete)]
+    return [*complete_own_run(incomplete), *names][:MAX_COMPLETIONS]
+
+
+def complete_resumed(incomplete: str) -> list[str]:
+    """As `complete_own_run`, and `auto`."""
+    return [*complete_own_run(incomplete), *(["auto"] if "auto".startswith(incomplete) else [])]
+
+
+def complete_condition(incomplete: str) -> list[str]:
+    """As `complete_override`, and the columns of `maml runs`."""
+    from maml_cli.cli.conditions import COLUMNS
+
+    return [*(f"{name}=" for name in COLUMNS if name.startswith(incomplete)), *complete_override(incomplete)]
+
+
+def complete_override(incomplete: str) -> list[str]:
+    """The keys of the config that begin with `incomplete`, as `key=`, or after it the values of a key that takes words:
+    `key=value`."""
+    from maml_cli.config.fields import FIELDS, choices, section_model
+
+    key, equals, word = incomplete.partition("=")
+    if equals:
+        values = choices(FIELDS[key]) if key in FIELDS else []
+        return [f"{key}={value}" for value in values if value.startswith(word)]
+    keys = (key for key, field in FIELDS.items() if section_model(field) is None)
+    return [f"{key}=" for key in keys if key.startswith(incomplete)]
+
+
+def _paths(incomplete: str, *, suffixes: tuple[str, ...]) -> list[str]:
+    """The directories, as `name/`, and the files with one of `suffixes` whose path begins with `incomplete`; none for
+    an empty word, for which there are better ones."""
+    if not incomplete:
+        return []
+    folder, _, start = incomplete.rpartition("/")
+    prefix = incomplete[: len(incomplete) - len(start)]
+    try:
+        with os.scandir(folder or ("/" if prefix else ".")) as entries:
+            named = sorted((e.name, e.is_dir()) for e in entries if e.name.startswith(start) and e.name.isprintable())
+    except OSError:
+        return []
+    shown = [(name, is_folder) for name, is_folder in named if start.startswith(".") or not name.startswith(".")]
+    return [
+        f"{prefix}{name}{'/' if is_folder else ''}"
+        for name, is_folder in shown
+        if is_folder or Path(name).suffix in suffixes
+    ]

@@ -1,0 +1,132 @@
+"""Runs at a glance as a table, as CSV and as JSON, without PyTorch."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from maml_cli.errors import printable, shorten
+from maml_cli.reporting.format import format_plain, format_short
+from maml_cli.reporting.json_text import Document
+from maml_cli.runs import RunOverview
+
+TITLES = ("run", "preset", "state", "step", "error", "engine", "age", "changes")
+RIGHT_ALIGNED = ("step", "error", "age")
+OPTIONAL = ("preset", "engine")
+"""Columns that a narrow terminal leaves out, in this order."""
+GAP = "  "
+LEAST_CHANGES, LEAST_NAME = 24, 12
+"""Columns that changes and names have at least, where a terminal is narrow."""
+UNITS = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+CSV_COLUMNS = (
+    "name", "path", "preset", "state", "step", "num_steps", "error", "engine", "age_seconds", "changes", "problem",
+)  # fmt: skip
+
+
+def run_lines(runs: Sequence[RunOverview], *, now: float, width: int | None) -> list[str]:
+    """The lines of a table of `runs`, of `width` columns at most where it is given (and allows a legible table).
+
+    Of the changes of a run, those that few of the runs share come first.
+
+    now: the time from which ages count, in seconds since the epoch.
+    """
+    counts = Counter(change for run in runs for change in _changes(run, digits=4))
+    cells = [dict(zip(TITLES, TITLES, strict=True)), *(_cells(run, now, counts) for run in runs)]
+    titles = [title for title in TITLES if any(row[title] for row in cells[1:])]
+    widths = {title: max(len(row[title]) for row in cells) for title in titles}
+    if width is not None:
+        _narrow(widths, width)
+    return [_line(row, widths) for row in cells]
+
+
+def run_documents(runs: Sequence[RunOverview], *, now: float) -> Document:
+    """The document of `maml runs --json`: an object for each run."""
+    return {
+        "runs": [
+            {
+                "name": run.name,
+                "path": str(run.path),
+                "preset": run.preset or None,
+                "changes": dict(run.changes),
+                "state": run.state,
+                "step": run.step,
+                "num_steps": run.num_steps,
+                "error": run.error,
+                "engine": run.engine or None,
+                "age_seconds": max(0.0, now - run.changed),
+                "problem": run.problem or None,
+            }
+            for run in runs
+        ]
+    }
+
+
+def iter_run_csv(runs: Sequence[RunOverview], *, now: float) -> Iterator[str]:
+    """The lines of `maml runs --csv`: a header and a row for each run; a cell without a value is empty."""
+    for row in [CSV_COLUMNS, *(_csv_row(run, now) for run in runs)]:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(row)
+        yield text.getvalue()
+
+
+def format_age(seconds: float) -> str:
+    """A duration in its largest unit.
+
+    >>> [format_age(seconds) for seconds in (0.4, 59, 61, 7300, 86_400 * 3.5, 86_400 * 800)]
+    ['0 s', '59 s', '1 min', '2 h', '3 d', '2 y']
+    """
+    length, unit = next((row for row in UNITS if seconds >= row[0]), UNITS[-1])
+    return f"{int(max(0.0, seconds) // length)} {unit}"
+
+
+def _cells(run: RunOverview, now: float, counts: Mapping[str, int]) -> dict[str, str]:
+    changes = sorted(_changes(run, digits=4), key=lambda change: counts[change])
+    planned = "" if run.num_steps in (None, run.step) else f"/{run.num_steps}"
+    return {
+        "run": printable(run.name),
+        "preset": run.preset,
+        "state": run.state,
+        "step": f"{run.step}{planned}",
+        "error": "" if run.error is None else format_short(run.error),
+        "engine": run.engine,
+        "age": format_age(now - run.changed),
+        "changes": printable(run.problem or " ".join(changes)),
+    }
+
+
+def _changes(run: RunOverview, *, digits: int | None) -> list[str]:
+    """The changes as `--set` takes them; numbers of so many significant digits, or exact ones for None."""
+    return [f"{key}={format_plain(value, digits=digits)}" for key, value in run.changes.items()]
+
+
+def _csv_row(run: RunOverview, now: float) -> list[Any]:
+    error = "" if run.error is None else run.error
+    changes = " ".join(_changes(run, digits=None))
+    age = f"{max(0.0, now - run.changed):.0f}"
+    steps = [run.step, "" if run.num_steps is None else run.num_steps]
+    row = [run.name, run.path, run.preset, run.state, *steps, error, run.engine, age, changes, run.problem]
+    return [printable(str(cell)) for cell in row]
+
+
+def _narrow(widths: dict[str, int], width: int) -> None:
+    """Fit columns of `widths` into `width`: columns are left out, changes cut, then names."""
+    wanted = min(widths.get("changes", 0), LEAST_CHANGES)
+
+    def excess() -> int:
+        return sum(widths.values()) - widths.get("changes", 0) + wanted + len(GAP) * (len(widths) - 1) - width
+
+    for title in OPTIONAL:
+        if excess() > 0:
+            widths.pop(title, None)
+    widths["run"] -= min(max(excess(), 0), max(widths["run"] - LEAST_NAME, 0))
+    if "changes" in widths:
+        widths["changes"] = min(widths["changes"], max(wanted - excess(), len("changes")))
+
+
+def _line(row: dict[str, str], widths: dict[str, int]) -> str:
+    cells = []
+    for title, width in widths.items():
+        text = shorten(row[title], width)
+        cells.append(text.rjust(width) if title in RIGHT_ALIGNED else text.ljust(width))
+    return GAP.join(cells).rstrip()

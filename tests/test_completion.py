@@ -1,0 +1,83 @@
+"""Completion of the shell: runs, presets, config keys and their values, in bash and zsh, without PyTorch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maml_cli.cli.completion import (
+    complete_condition,
+    complete_override,
+    complete_own_run,
+    complete_preset,
+    complete_resumed,
+    complete_run,
+)
+from maml_cli.config.fields import FIELDS, section_model
+from maml_cli.runs.published import published_names
+from tests.conftest import Cli
+
+CODE = (
+    "import sys; from maml_cli.cli.app import main\n"
+    "heavy = {'torch', 'matplotlib', 'numpy', 'scipy'}\n"
+    "try: main()\n"
+    "except SystemExit: pass\n"
+    "finally: print(sorted(heavy & sys.modules.keys()), file=sys.stderr)"
+)
+
+
+def _complete(line: str, shell: str = "bash") -> list[str]:
+    """The completions of the last word of a line, by a process that imports nothing heavy."""
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1), "_TYPER_COMPLETE_ARGS": line}
+    environment = os.environ | {"_MAML_COMPLETE": f"complete_{shell}"} | words
+    done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]", done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("command", ["eval ", "diff x ", "check --checkpoint "])
+def test_runs_in_outputs_the_newest_first_and_published_names(trained: str, command: str) -> None:
+    older = Path("outputs/older")
+    older.mkdir()
+    (older / "last.json").touch()
+    os.utime(older / "last.json", (1, 1))
+    assert _complete(f"maml {command}") == [trained, str(older), "latest", *published_names()]
+
+
+def test_a_word_is_completed_to_runs_directories_and_checkpoints(trained: str) -> None:
+    Path("outputs/other").mkdir()
+    Path(".hidden").mkdir()
+    assert complete_run("out") == [trained, "outputs/"]
+    assert complete_run("outputs/") == [trained, "outputs/other/"]
+    files = [f"{trained}/checkpoints/step-{step:08d}.pt" for step in (0, 4, 8, 12)]
+    assert complete_run(f"{trained}/checkpoints/s") == files
+    assert complete_run("finn") == [name for name in published_names() if name.startswith("finn")]
+    assert complete_run("nowhere/x") == complete_run("\0") == []
+
+
+def test_resume_completes_auto_and_no_published_run(trained: str) -> None:
+    assert complete_resumed("") == [trained, "latest", "auto"]
+    assert complete_own_run("") == [trained, "latest"]
+    assert _complete("maml train --resume a") == ["auto"]
+
+
+def test_config_completes_presets_and_yaml_files(cli: Cli) -> None:
+    Path("finn-mine.yaml").touch()
+    Path("finn-notes.txt").touch()
+    assert complete_preset("finn") == ["finn-10shot", "finn-10shot-noise", "finn-5shot", "finn-mine.yaml"]
+    assert complete_preset("") == complete_preset("")[:500] and "smoke" in complete_preset("")
+
+
+def test_set_completes_keys_and_the_words_that_a_key_takes(cli: Cli) -> None:
+    keys = [f"{key}=" for key, field in FIELDS.items() if section_model(field) is None]
+    assert complete_override("") == keys
+    assert complete_override("inner.loss=") == ["inner.loss=mse", "inner.loss=l1", "inner.loss=huber"]
+    assert complete_override("outer.lr=0") == complete_override("nothing=") == []
+    assert complete_condition("st") == ["state=", "step="]
+    assert _complete("maml train -s outer.l") == _complete("maml eval --set outer.l") == ["outer.lr="]
+
+
+def test_zsh_gets_the_same_words(trained: str) -> None:
+    assert '"outer.lr="' in "".join(_complete("maml train --set outer.l", shell="zsh"))
