@@ -20,7 +20,8 @@ from matplotlib.image import imread
 from maml_cli.config.schema import Inner, Outer
 from maml_cli.evaluation import Errors, Evaluation, PointErrors, Protocol, Statistic, TaskFit, fit_tasks, open_run
 from maml_cli.reporting import draw, draw_growth, figures, run_figures, training_figures
-from maml_cli.reporting.canvas import STYLE, Axes, Figure, line_styles, log_axis, new_figure, save_figure
+from maml_cli.reporting.axes import log_axis
+from maml_cli.reporting.canvas import STYLE, Axes, Figure, line_styles, new_figure, save_figure
 from maml_cli.reporting.figure_kinds import FIGURES, FigureKind, drawing_function
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.training_figures import TrainingTraces

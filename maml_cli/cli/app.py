@@ -15,9 +15,10 @@ from maml_cli import __version__
 from maml_cli.cli.adapt_command import adapt
 from maml_cli.cli.config_commands import config_app, presets_app
 from maml_cli.cli.exit_codes import exit_on_error
+from maml_cli.cli.figure_commands import compare, plot
 from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
-from maml_cli.cli.run_commands import compare, evaluate, plot
+from maml_cli.cli.run_commands import evaluate
 from maml_cli.cli.train_command import train
 from maml_cli.interrupts import quiet_interrupt
 
