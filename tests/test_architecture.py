@@ -51,7 +51,7 @@ THIRD_PARTY = {
     },
     "torch.func": {"checks", "dev"},
     "torch.fx": {"engines.compiled"},
-    "matplotlib": {"reporting.canvas"},
+    "matplotlib": {"reporting.matplotlib_import"},
     "rich": {"reporting.tables", "reporting.evaluation_tables"},
     "typer": {"cli", "dev"},
     "yaml": {"config", "dev.soak.fuzz"},

@@ -159,7 +159,7 @@ def compare(
     """
     from maml_cli.evaluation import Protocol, compare_runs, numeric_difference
     from maml_cli.reporting import comparison_document, print_comparisons, to_json
-    from maml_cli.reporting.run_figures import draw_comparison
+    from maml_cli.reporting.comparison_figures import draw_comparison
     from maml_cli.training import evaluation_progress, print_message
 
     if len(runs) < 2:

@@ -76,14 +76,13 @@ def run_labels(labels: Sequence[str], runs: Sequence[Path], *, example: str) -> 
     names = [str(run) for run in runs]
     in_order = []
     for label in labels:
-        name, separator, text = label.partition("=")
-        if separator and name in names:
-            index = names.index(name)
-            if index in named:
-                raise ConfigError(f"--label {label}: a second label of {name}; give one")
-            named[index] = text
-        else:
+        name = max((name for name in names if label.startswith(f"{name}=")), key=len, default=None)
+        if name is None:
             in_order.append(label)
+        elif (index := names.index(name)) in named:
+            raise ConfigError(f"--label {label}: a second label of {name}; give one")
+        else:
+            named[index] = label[len(name) + 1 :]
     free = [index for index in range(len(runs)) if index not in named]
     if len(in_order) > len(free):
         raise ConfigError(f"--label {in_order[len(free)]}: more labels than runs; give one for each, or {example}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from maml_cli.reporting.comparison_figures import draw_comparison, draw_curves, draw_growth
     from maml_cli.reporting.documents import (
         Document,
         case_document,
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from maml_cli.reporting.evaluation_tables import print_evaluations
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
-    from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
+    from maml_cli.reporting.run_figures import draw, drawable
     from maml_cli.reporting.tables import print_cases, print_comparisons
     from maml_cli.reporting.task_table import iter_task_csv
 
@@ -55,7 +56,8 @@ _MODULES = {
     ],
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
-    "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
+    "comparison_figures": ["draw_comparison", "draw_curves", "draw_growth"],
+    "run_figures": ["draw", "drawable"],
     "evaluation_tables": ["print_evaluations"],
     "tables": ["print_cases", "print_comparisons"],
     "task_table": ["iter_task_csv"],

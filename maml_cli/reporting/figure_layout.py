@@ -137,15 +137,23 @@ def _wrap_labels(figure: Figure, panels: Sequence[Axes]) -> None:
 
 
 def _wrap(text: Text, width: float) -> None:
-    """Break `text` between words into lines of at most `width` inches, as far as words allow."""
+    """Break `text` between words into lines of about the same length, at most `width` inches as far as words allow."""
     font, words = text.get_fontproperties(), text.get_text().replace("\n", " ").split(" ")
-    lines = words[:1]
+    lines = _lines(words, width, font)
+    for share in (0.9, 0.8, 0.7, 0.6):  # shorter lines, as long as there are not more of them
+        shorter = _lines(words, share * width, font)
+        lines = shorter if len(shorter) == len(lines) > 1 else lines
+    text.set_text("\n".join(lines))
+
+
+def _lines(words: Sequence[str], width: float, font: FontProperties) -> list[str]:
+    lines = [words[0]]
     for word in words[1:]:
         if text_width(f"{lines[-1]} {word}", font) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    text.set_text("\n".join(lines))
+    return lines
 
 
 def _scale_lines(figure: Figure) -> None:

@@ -18,10 +18,10 @@ from maml_cli.reporting.figures import (
 from maml_cli.reporting.format import format_short
 from maml_cli.reporting.step_styles import fit_styles, step_label
 
-FRAMES_PER_SECOND = 15
-FRAMES_OF_STEP, FRAMES_OF_PAUSE = 8, 10
+FRAMES_PER_SECOND = 10
+FRAMES_OF_STEP, FRAMES_OF_PAUSE = 6, 5
 """Frames of the change from one inner step to the next, and of the pause after it."""
-FRAMES_AT_END = 25
+FRAMES_AT_END = 15
 MOST_FRAMES = 400
 """Frames of an animation: with more inner steps, the changes are shorter."""
 

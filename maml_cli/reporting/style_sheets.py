@@ -84,12 +84,12 @@ def _checked(key: str, value: str, *, where: str) -> Any:
     except ValueError as error:
         problem = shorten(" ".join(str(error).split()), 2 * MAX_LENGTH)
         raise ConfigError(f"{where}: {key}: {shorten(value, MAX_LENGTH) or 'no value'}: {problem}") from None
-    found = matplotlib.rcParams[key]
-    if key == "figure.figsize" and not all(1 <= length <= 100 for length in found):
+    parsed = matplotlib.rcParams[key]
+    if key == "figure.figsize" and not all(1 <= length <= 100 for length in parsed):
         raise ConfigError(f"{where}: {key}: must be a width and a height from 1 to 100 inches, such as 3.4, 2.6")
-    if key == "font.size" and not 1 <= found <= 100:
+    if key == "font.size" and not 1 <= parsed <= 100:
         raise ConfigError(f"{where}: {key}: must be from 1 to 100 points")
-    return found
+    return parsed
 
 
 def _is_plain_cycle(text: str) -> bool:

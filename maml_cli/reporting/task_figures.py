@@ -83,7 +83,7 @@ def tail_figure(
         shares = [rank / len(ordered) for rank in ranks]
         least = min([least, *(value for value in values if value > 0)])
         label = f"{step_label(step, trained_steps)}{note}"
-        axis.plot(values, shares, marker=marker, ms=4, markevery=0.1, label=label, **line)
+        axis.plot(values, shares, marker=marker, ms=4, markevery=max(1, len(ranks) // 10), label=label, **line)
     if len(errors.T) >= 100:
         axis.axhline(0.01, color=BLACK, lw=0.6, ls=":")
         axis.text(

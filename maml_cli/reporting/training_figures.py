@@ -33,10 +33,6 @@ Trace = Sequence[tuple[int, Sequence[float]]]
 """Outer steps, each with a value for each run (NaN for runs that diverged) or for each inner step."""
 
 
-ALPHA_MARKERS = {"ms": 3.5, "markevery": 0.12}
-"""Markers of lines that differ in nothing else without colours: one after each 12 % of the length of the axis."""
-
-
 class TrainingTraces(NamedTuple):
     """The course of a training.
 
@@ -110,7 +106,9 @@ def alpha_figure(
         outer_steps = [step for step, _ in points]
         by_step = list(zip(*(map(drawable, values) for _, values in points), strict=True))
         for index, (values, look) in enumerate(zip(by_step, line_styles(), strict=False)):
-            line = look | ALPHA_MARKERS if is_learned else {"color": GREY, "ls": "--"}
+            line = (
+                look | {"ms": 3.5, "markevery": max(1, len(values) // 8)} if is_learned else {"color": GREY, "ls": "--"}
+            )
             label = f"Inner step {index + 1}" if len(by_step) > 1 else "All inner steps"
             axis.plot(outer_steps, values, lw=1.4, label=label if is_learned else "Fixed", **line)
         axis.set_title(key)
