@@ -79,8 +79,8 @@ def plot(
 
       maml plot outputs/quickstart
       maml plot outputs/quickstart --kind fit --steps 5 --show-steps 0,1,5
-      maml plot outputs/quickstart --kind tail --format pdf --width 3.3in --font-size 8 --title ''
-      maml plot outputs/quickstart --kind fit --with outputs/joint-10shot --label MAML --label Pretrained
+      maml plot outputs/quickstart --kind tail --width 3.3in --font-size 8
+      maml plot outputs/quickstart --kind fit --with outputs/mine
       maml plot outputs/quickstart --kind adapt --steps 10 --style dark
     """
     from maml_cli.evaluation import Protocol
@@ -155,7 +155,7 @@ def compare(
 
       maml compare outputs/quickstart outputs/mine
       maml compare outputs/quickstart outputs/mine --shots 5,10 --steps 5
-      maml compare outputs/quickstart outputs/mine --label Finn --label Mine --style paper --out compare.pdf
+      maml compare outputs/quickstart outputs/mine --style paper --label Finn
     """
     from maml_cli.evaluation import Protocol, compare_runs, numeric_difference
     from maml_cli.reporting import comparison_document, print_comparisons, to_json

@@ -105,13 +105,12 @@ def adapting(
 
     def draw_frame(frame: int) -> None:
         step, share = frames[frame]
-        reached = step if share == 0 else step + 1
         for axis, line, fit in zip(axes[0], moving, fits, strict=True):
             low, high = fit.predictions[step], fit.predictions[min(step + 1, steps)]
             line.set_ydata([*map(drawable, (low + share * (high - low)).tolist())])
             axis.set_title(f"{measure.upper()} {format_short(fit_error(fit, step, measure))}")
-        mark = " (trained)" if reached == trained_steps else ""
-        figure.suptitle(f"{title}, inner step {reached} of {steps}{mark}")
+        mark = " (trained)" if step == trained_steps else ""
+        figure.suptitle(f"{title}, inner step {step} of {steps}{mark}")
 
     finish_panels(figure, axes, num_panels=len(fits), title=f"{title}, inner step 0 of {steps}", labels=labels)
     draw_frame(0)
