@@ -20,7 +20,8 @@ from matplotlib.image import imread
 from maml_cli.config.schema import Inner, Outer
 from maml_cli.evaluation import Errors, Evaluation, PointErrors, Protocol, Statistic, TaskFit, fit_tasks, open_run
 from maml_cli.reporting import draw, draw_growth, figures, run_figures, training_figures
-from maml_cli.reporting.canvas import STYLE, Axes, Figure, line_styles, log_axis, new_figure, save_figure
+from maml_cli.reporting.axes import log_axis
+from maml_cli.reporting.canvas import STYLE, Axes, Figure, line_styles, new_figure, save_figure
 from maml_cli.reporting.figure_kinds import FIGURES, FigureKind, drawing_function
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.training_figures import TrainingTraces
@@ -100,7 +101,7 @@ def test_fit_draws_truth_support_and_the_steps_to_show_of_each_task() -> None:
 @pytest.mark.parametrize("trained", [1, 5, 12])
 def test_no_two_of_ten_steps_of_a_fit_look_alike(trained: int) -> None:
     figure = figures.fit_figure(_fits(10), show_steps=range(11), trained_steps=trained, measure="mse", title="")
-    looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines[:-1]]
+    looks = [(line.get_color(), str(line._dash_pattern)) for line in figure.axes[0].lines[:-1]]  # type: ignore[attr-defined]
     assert len(looks) == 12 and len(set(looks)) == 12
 
 

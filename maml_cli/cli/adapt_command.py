@@ -8,12 +8,24 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from maml_cli.cli.exit_codes import writing
-from maml_cli.cli.options import FILE_FORMATS, CheckpointOpt, DeviceOpt, JsonOpt, RunArg, StepsOpt, choose_run
+from maml_cli.cli.figure_options import (
+    FontSizeOpt,
+    HeightOpt,
+    StyleOpt,
+    StyleOptions,
+    TitleOpt,
+    WidthOpt,
+    XLabelOpt,
+    YLabelOpt,
+    check_file_format,
+    figure_style,
+)
+from maml_cli.cli.options import CheckpointOpt, DeviceOpt, JsonOpt, RunArg, StepsOpt, choose_run
 from maml_cli.cli.parameters import path
 from maml_cli.cli.run_commands import open_for_command
 from maml_cli.cli.text_files import STANDARD_STREAM, text_writer
 from maml_cli.errors import ConfigError
-from maml_cli.reporting.format import list_in_words
+from maml_cli.reporting.figure_style import FigureStyle
 
 if TYPE_CHECKING:
     from maml_cli.adaptation import Grid, TableFit, TableSummary
@@ -96,6 +108,13 @@ def adapt(
     at_range: RangeOpt = None,
     out: PredictionsOpt = None,
     figure: FitFigureOpt = None,
+    width: WidthOpt = None,
+    height: HeightOpt = None,
+    font_size: FontSizeOpt = None,
+    title: TitleOpt = None,
+    x_label: XLabelOpt = None,
+    y_label: YLabelOpt = None,
+    style: StyleOpt = None,
     rescale: RescaleOpt = False,
     device: DeviceOpt = None,
     as_json: JsonOpt = False,
@@ -121,18 +140,27 @@ def adapt(
         raise ConfigError(f"--at {at}, --range: give one of the two")
     if at == STANDARD_STREAM or (as_json and out == STANDARD_STREAM):
         raise ConfigError("--at, --out: - is for --data, or for --out without --json; give a file")
-    if figure and figure.suffix.lower().removeprefix(".") not in FILE_FORMATS:
-        raise ConfigError(f"--plot {figure}: must end in {list_in_words([f'.{name}' for name in FILE_FORMATS])}")
+    if figure:
+        check_file_format("--plot", figure)
+    options = StyleOptions(width, height, font_size, title, x_label or x, y_label or y, style)
+    look = figure_style(options) if figure else FigureStyle()
     trained_run = open_for_command(choose_run(run, checkpoint), None, device)
     source = None if data == STANDARD_STREAM else data
     session = start_table(
         trained_run, source, Columns(x, y, task), steps=steps, at=at, grid=_grid(at_range), rescale=rescale
     )
-    _adapt(trained_run, session, out=out, figure=figure, rescale=rescale, as_json=as_json)
+    _adapt(trained_run, session, out=out, figure=figure, style=look, rescale=rescale, as_json=as_json)
 
 
 def _adapt(
-    run: "TrainedRun", session: "TableSession", *, out: Path | None, figure: Path | None, rescale: bool, as_json: bool
+    run: "TrainedRun",
+    session: "TableSession",
+    *,
+    out: Path | None,
+    figure: Path | None,
+    style: FigureStyle,
+    rescale: bool,
+    as_json: bool,
 ) -> None:
     from maml_cli.evaluation import range_warnings, scaling_note, summarise_table
     from maml_cli.reporting import to_json
@@ -158,7 +186,7 @@ def _adapt(
     try:
         if figure:
             with writing("--plot", figure):
-                draw_own_fits(run, session, first[0], figure, most=NUM_PANELS)
+                draw_own_fits(run, session, first[0], figure, most=NUM_PANELS, style=style)
     finally:  # a figure that cannot be written does not lose the numbers
         if as_json:
             typer.echo(to_json(adapted_document(run, session, summary, records, out=out, figure=figure)))

@@ -18,11 +18,12 @@ from maml_cli.cli.config_commands import config_app, presets_app
 from maml_cli.cli.diff_command import diff
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.cli.export_commands import export_app
+from maml_cli.cli.figure_commands import compare, plot
 from maml_cli.cli.init_command import init
 from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
 from maml_cli.cli.report_command import report
-from maml_cli.cli.run_commands import compare, evaluate, plot
+from maml_cli.cli.run_commands import evaluate
 from maml_cli.cli.runs_command import runs
 from maml_cli.cli.train_command import train
 from maml_cli.interrupts import quiet_interrupt

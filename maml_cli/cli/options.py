@@ -10,7 +10,6 @@ import typer
 from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
 from maml_cli.errors import ConfigError, printable
-from maml_cli.reporting.figure_kinds import FIGURES
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -154,7 +153,6 @@ ShotsOpt = Annotated[
         help="Support points, one evaluation for each K; by default as trained, of a range its two ends.",
     ),
 ]
-FILE_FORMATS = ("png", "svg", "pdf")
 OneShotOpt = Annotated[
     int | None,
     typer.Option(
@@ -170,20 +168,8 @@ ShowStepsOpt = Annotated[
         "--show-steps",
         parser=whole_numbers(0, 100_000),
         metavar="N,N,...",
-        help="Inner steps that fit shows; by default 0, the first, the trained and the last.",
+        help="Inner steps that fit and tail show; by default 0, the first, the trained and, of fit, the last.",
     ),
-]
-KindOpt = Annotated[
-    str,
-    typer.Option(
-        "--kind",
-        parser=one_of([*FIGURES, "all"]),
-        metavar="KIND",
-        help="; ".join(f"{name}: {row.help}" for name, row in FIGURES.items()) + "; or all.",
-    ),
-]
-FormatOpt = Annotated[
-    str, typer.Option("--format", parser=one_of(FILE_FORMATS), metavar="FORMAT", help="png, svg or pdf.")
 ]
 FiguresOpt = Annotated[
     Path | None,

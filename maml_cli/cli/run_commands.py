@@ -1,27 +1,19 @@
-"""The commands about trained runs: `maml eval`, `maml plot` and `maml compare`."""
+"""The command `maml eval`, and the opening of trained runs for all commands about them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maml_cli.cli.exit_codes import print_path, writing
+from maml_cli.cli.exit_codes import writing
 from maml_cli.cli.options import (
-    FILE_FORMATS,
-    AnyFamilyOpt,
     CheckpointOpt,
     Device,
     DeviceOpt,
-    FiguresOpt,
-    FormatOpt,
     JsonOpt,
-    KindOpt,
-    OneShotOpt,
     RunArg,
-    RunsArg,
     SeedOpt,
     ShotsOpt,
-    ShowStepsOpt,
     StepsOpt,
     TaskSetOpt,
     TasksOpt,
@@ -30,8 +22,6 @@ from maml_cli.cli.options import (
 from maml_cli.cli.parameters import path
 from maml_cli.cli.text_files import STANDARD_STREAM, text_writer
 from maml_cli.errors import ConfigError
-from maml_cli.reporting.figure_kinds import FIGURES
-from maml_cli.reporting.format import list_in_words
 
 if TYPE_CHECKING:
     from maml_cli.evaluation import TrainedRun
@@ -110,103 +100,6 @@ def evaluate(
     print_message(note)
     if per_task:
         print_message(f"errors of single tasks written to {per_task}")
-
-
-def plot(
-    run: RunArg = None,
-    checkpoint: CheckpointOpt = None,
-    kind: KindOpt = "all",
-    file_format: FormatOpt = "png",
-    out: FiguresOpt = None,
-    tasks: TasksOpt = 10_000,
-    shots: OneShotOpt = None,
-    steps: StepsOpt = None,
-    show_steps: ShowStepsOpt = None,
-    overrides: TaskSetOpt = None,
-    seed: SeedOpt = 0,
-) -> None:
-    """Draw figures of a trained run; the paths of the files are printed on stdout.
-
-    A checkpoint outside a run directory has no figures over outer steps.
-
-    [bold]Examples[/]
-
-      maml plot outputs/quickstart
-      maml plot outputs/quickstart --kind fit --steps 5 --show-steps 0,1,5
-      maml plot outputs/quickstart --set 'tasks.phase=[0,1]' --out figures
-    """
-    from maml_cli.evaluation import Protocol
-    from maml_cli.reporting.run_figures import draw, drawable, read_log
-    from maml_cli.training import evaluation_progress, print_message
-
-    trained_run = open_for_command(choose_run_or_latest(run, checkpoint), overrides, None)
-    kinds = drawable(trained_run) if kind == "all" else [kind]
-    if kind == "all":
-        for name in (name for name in FIGURES if name not in kinds):
-            print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
-    needs_metrics = any(FIGURES[name].needs_metrics for name in kinds)
-    if needs_metrics and "curve" in drawable(trained_run) and (warning := read_log(trained_run).warning):
-        print_message(warning)
-    protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
-    shown = show_steps.values if show_steps else ()
-    options = {"kinds": kinds, "file_format": file_format, "out": out, "show_steps": shown}
-    with writing("--out", out):
-        with evaluation_progress() as on_tasks:
-            files = draw(trained_run, protocol, **options, on_tasks=on_tasks)  # type: ignore[arg-type]
-        for file in files:
-            print_path(file)
-
-
-def compare(
-    runs: RunsArg,
-    tasks: TasksOpt = 10_000,
-    shots: ShotsOpt = None,
-    steps: StepsOpt = None,
-    seed: SeedOpt = 0,
-    any_family: AnyFamilyOpt = False,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", parser=path, metavar="FILE", help="The figure, .png, .svg or .pdf; with several K, one each."
-        ),
-    ] = Path("outputs/compare.png"),
-    device: DeviceOpt = None,
-    as_json: JsonOpt = False,
-) -> None:
-    """Compare trained runs on the same test tasks: errors side by side, and differences task by task.
-
-    Every run adapts to the same points of the same tasks. The difference from the first run is taken on each task, so
-    that its interval says whether it is more than chance. Each run is compared after the inner steps it was trained
-    for, or all after --steps.
-
-    [bold]Examples[/]
-
-      maml compare outputs/quickstart outputs/mine
-      maml compare outputs/quickstart outputs/mine --shots 5,10 --steps 5
-    """
-    from maml_cli.evaluation import Protocol, compare_runs
-    from maml_cli.reporting import comparison_document, print_comparisons, to_json
-    from maml_cli.reporting.run_figures import draw_comparison
-    from maml_cli.training import evaluation_progress, print_message
-
-    if len(runs) < 2:
-        raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")
-    if out.suffix.lower().removeprefix(".") not in FILE_FORMATS:
-        raise ConfigError(f"--out {out}: must end in {list_in_words([f'.{name}' for name in FILE_FORMATS])}")
-    trained_runs = [open_for_command(run, None, device) for run in runs]
-    protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
-    with evaluation_progress() as on_tasks:
-        comparisons = compare_runs(trained_runs, protocol, any_family=any_family, on_tasks=on_tasks)
-    figures: list[Path] = []
-    try:
-        with writing("--out", out):
-            figures = draw_comparison(comparisons, out)
-    finally:  # a figure that cannot be written does not lose the numbers
-        if as_json:
-            typer.echo(to_json(comparison_document(comparisons, figures)))
-        else:
-            print_comparisons(comparisons)
-    print_message(f"drawn as {', '.join(map(str, figures))}")
 
 
 def open_for_command(path: Path, overrides: list[str] | None, device: Device | None) -> "TrainedRun":

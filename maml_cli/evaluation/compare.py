@@ -4,7 +4,8 @@ Shapes: B test tasks; errors are (B,), one number a task.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +17,9 @@ from maml_cli.evaluation.held_out import Protocol, sample_test_tasks
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.run_evaluation import check_run_memory
 from maml_cli.evaluation.statistics import Errors, PointErrors, Statistic, statistic, summarise_runs
-from maml_cli.evaluation.task_errors import learner_errors
+from maml_cli.evaluation.task_errors import baseline_errors, learner_errors
 from maml_cli.evaluation.trained_run import TrainedRun, last_inner_step
-from maml_cli.tasks import FUNCTION_GRID
+from maml_cli.tasks import FUNCTION_GRID, Approximation
 
 POINT_KEYS = ("num_support", "num_query", "query_sampling", "file")
 """Keys of the config's section `tasks` that describe the points of training or the place of a table, not the family."""
@@ -53,6 +54,7 @@ class Comparison(NamedTuple):
     measure: error of the differences, on the grid: `mae` if all runs were trained on L1, else `mse`.
     runs: in the order given.
     grid_name: the points `grid` in words.
+    baselines: errors of the family's predictors without meta-learning, by name, as far as they are known exactly.
     """
 
     shots: int
@@ -61,6 +63,7 @@ class Comparison(NamedTuple):
     measure: str
     runs: list[RunComparison]
     grid_name: str = FUNCTION_GRID
+    baselines: Mapping[str, PointErrors] = MappingProxyType({})
 
 
 def compare_runs(
@@ -83,7 +86,7 @@ def comparable_shots(runs: Sequence[TrainedRun], protocol: Protocol, *, any_fami
     """Each K at which `runs` are compared; raises ConfigError if there is none, or the families differ, as
     `compare_runs`."""
     if not any_family:
-        _check_families(runs)
+        check_families(runs)
     return protocol.shots or _common_shots(runs)
 
 
@@ -104,7 +107,12 @@ def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int, on_
         first_errors = errors_at_step if first_errors is None else first_errors
         by_step = [summarise_runs(at_step, indices) for at_step in errors]
         compared.append(RunComparison(run.name, trained, step, len(indices), by_step, difference))
-    return Comparison(num_shots, tasks.num_tasks, protocol.seed, measure, compared, tasks.family.grid_name)
+    baselines = {
+        name: summarise_runs(baseline_errors(tasks, name, baseline, on_tasks=on_tasks), [0])
+        for name, baseline in tasks.family.baselines().items()
+        if baseline is not None and not isinstance(baseline, Approximation)
+    }
+    return Comparison(num_shots, tasks.num_tasks, protocol.seed, measure, compared, tasks.family.grid_name, baselines)
 
 
 def _difference(errors: Tensor, first_errors: Tensor) -> Statistic:
@@ -124,7 +132,8 @@ def _common_shots(runs: Sequence[TrainedRun]) -> tuple[int, ...]:
     return sections[0].trained_shots
 
 
-def _check_families(runs: Sequence[TrainedRun]) -> None:
+def check_families(runs: Sequence[TrainedRun]) -> None:
+    """Raises ConfigError if the task families of `runs` differ."""
     first, expected = runs[0], _family(runs[0])
     for run in runs[1:]:
         for key, actual in _family(run).items():

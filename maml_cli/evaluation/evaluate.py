@@ -15,10 +15,10 @@ from maml_cli.evaluation.ensemble import EnsembleErrors, new_ensemble
 from maml_cli.evaluation.held_out import TestTasks
 from maml_cli.evaluation.memory import chunk_size
 from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
-from maml_cli.evaluation.statistics import Errors, Limits, PointErrors, summarise_runs, summarise_tasks
+from maml_cli.evaluation.statistics import Limits, PointErrors, summarise_runs, summarise_tasks
 from maml_cli.evaluation.tails import DIVERGED
 from maml_cli.evaluation.task_errors import adapted_errors, baseline_errors, ignore_grid, learner_errors, zero_errors
-from maml_cli.evaluation.task_rows import TaskErrors
+from maml_cli.evaluation.task_rows import TaskErrors, mean_task_errors
 from maml_cli.experiment import Experiment
 from maml_cli.tasks import FUNCTION_GRID, KIND, Approximation, make_generator
 
@@ -104,7 +104,7 @@ def evaluate(
         kind: KindErrors(len(tasks), [summarise(step, runs, tasks=tasks) for step in errors], {})
         for kind, tasks in kinds.items()
     }
-    task_errors = _keep(test_tasks, errors, runs, keep) if keep else None
+    task_errors = mean_task_errors(test_tasks, errors, runs, keep) if keep else None
     del errors
     random_init = _random_init(experiment, select_run(meta_params, runs[0]), test_tasks, steps=steps, on_tasks=on_tasks)
     family_baselines = test_tasks.family.baselines()
@@ -150,14 +150,6 @@ def _by_seed(
     errors: Sequence[Mapping[str, Tensor]], run_index: Mapping[int, int], limits: Limits
 ) -> dict[int, list[PointErrors]]:
     return {seed: [summarise_tasks(step, run=run, limits=limits) for step in errors] for seed, run in run_index.items()}
-
-
-def _keep(
-    test_tasks: TestTasks, errors: Sequence[Mapping[str, Tensor]], runs: Sequence[int], measure: str
-) -> TaskErrors:
-    index = Errors._fields.index(measure)
-    means = [step["grid"][[*runs], :, index].double().mean(dim=0).to(step["grid"].dtype) for step in errors]
-    return TaskErrors(test_tasks, measure, torch.stack(means))
 
 
 def _random_init(

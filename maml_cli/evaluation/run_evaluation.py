@@ -11,6 +11,7 @@ from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.results import EvaluationResult
 from maml_cli.evaluation.statistics import Errors, statistic
 from maml_cli.evaluation.task_errors import learner_errors
+from maml_cli.evaluation.task_rows import TaskErrors, mean_task_errors
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks, last_inner_step
 from maml_cli.runs import make_folder, target_of, write_atomic
 
@@ -53,6 +54,17 @@ def evaluate_run(
     ]
     checkpoint = run.checkpoint
     return EvaluationResult(str(checkpoint.file), checkpoint.step, tuple(run.overrides), tuple(evaluations))
+
+
+def learner_task_errors(run: TrainedRun, protocol: Protocol, *, on_tasks: OnTasks = ignore_tasks) -> TaskErrors:
+    """The error of each test task after every inner step, of the learner alone: at the first K of `protocol`, mean over
+    the seeds that have not diverged. Raises ConfigError if it needs more memory than is available."""
+    check_run_memory(run, protocol, num_kept=1)
+    (tasks, *_) = held_out_tasks(run, protocol)
+    errors = learner_errors(
+        run.experiment, run.meta_params, tasks, steps=last_inner_step(run, protocol), on_tasks=on_tasks
+    )
+    return mean_task_errors(tasks, errors, [*run.run_index.values()], run.measure)
 
 
 def check_run_memory(run: TrainedRun, protocol: Protocol, *, num_kept: int = 0) -> None:

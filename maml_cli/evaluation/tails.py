@@ -47,8 +47,6 @@ def tail_of_tasks(ordered: Tensor, *, mean: float, ci95: float, limit: float) ->
     """
     count = len(ordered)
     num_kept = int((ordered <= min(limit or math.inf, sys.float_info.max)).sum())
-    total = ordered.sum().item()
-    has_share = count >= 100 and 0 < total < math.inf
     has_interval = 0 < mean < math.inf and math.isfinite(ci95)
     return Tail(
         percentile(ordered, 0.9),
@@ -57,7 +55,7 @@ def tail_of_tasks(ordered: Tensor, *, mean: float, ci95: float, limit: float) ->
         ordered[-max(1, count // 10) :].mean().item(),
         count - num_kept,
         ordered[:num_kept].mean().item() if 0 < num_kept < count else None,
-        ordered[-(count // 100) :].sum().item() / total if has_share else None,
+        worst_1_percent_share(ordered),
         round(count * (ci95 / (0.1 * mean)) ** 2) if has_interval else None,
     )
 
@@ -78,6 +76,13 @@ def tail_of_seeds(tails: Sequence[Tail], means: Sequence[float], of_means: Tail)
         of_means.worst_1_percent_share,
         of_means.tasks_for_10_percent_interval,
     )
+
+
+def worst_1_percent_share(ordered: Tensor) -> float | None:
+    """The share of the worst B // 100 numbers in the sum of (B,), in ascending order, without NaN; None for fewer than
+    100, and where the sum is 0 or not finite."""
+    count, total = len(ordered), ordered.sum().item()
+    return ordered[-(count // 100) :].sum().item() / total if count >= 100 and 0 < total < math.inf else None
 
 
 def percentile(ordered: Tensor, share: float) -> float:

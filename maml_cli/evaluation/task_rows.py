@@ -1,11 +1,13 @@
 """Rows of single test tasks: what describes a task, and its error after each inner step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from maml_cli.evaluation.held_out import TestTasks
+from maml_cli.evaluation.statistics import Errors
 
 
 class TaskErrors(NamedTuple):
@@ -24,6 +26,16 @@ class TaskErrors(NamedTuple):
     def error_columns(self) -> list[str]:
         """The names of the columns of errors, `mse_step_0`, `mse_step_1`, ..."""
         return [f"{self.measure}_step_{step}" for step in range(len(self.errors))]
+
+
+def mean_task_errors(
+    test_tasks: TestTasks, errors: Sequence[Mapping[str, Tensor]], runs: Sequence[int], measure: str
+) -> TaskErrors:
+    """The errors on the grid of each task, mean over `runs`, from those after each inner step: name of the points ->
+    (R, B, 2)."""
+    index = Errors._fields.index(measure)
+    means = [step["grid"][[*runs], :, index].double().mean(dim=0).to(step["grid"].dtype) for step in errors]
+    return TaskErrors(test_tasks, measure, torch.stack(means))
 
 
 def iter_task_rows(task_errors: TaskErrors) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from maml_cli.reporting.comparison_figures import draw_comparison, draw_curves, draw_growth
     from maml_cli.reporting.documents import (
         case_document,
         comparison_document,
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
     from maml_cli.reporting.json_text import Document, to_json
     from maml_cli.reporting.result_tables import evaluation_tables, print_evaluations, table_notes
-    from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
+    from maml_cli.reporting.run_figures import draw, drawable
     from maml_cli.reporting.tables import (
         PlainTable,
         TitledTable,
@@ -67,7 +68,6 @@ _MODULES = {
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
     "json_text": ["Document", "to_json"],
-    "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
     "result_tables": ["evaluation_tables", "print_evaluations", "table_notes"],
     "tables": [
         "PlainTable",
@@ -79,6 +79,8 @@ _MODULES = {
         "print_comparisons",
         "print_difference",
     ],
+    "comparison_figures": ["draw_comparison", "draw_curves", "draw_growth"],
+    "run_figures": ["draw", "drawable"],
     "task_table": ["iter_task_csv"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

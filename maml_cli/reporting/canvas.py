@@ -1,55 +1,33 @@
-"""matplotlib with fixed settings: a figure has the same bytes in every environment and with every user's files.
+"""The canvas: figures of fixed settings, which have the same bytes in every environment, and their style.
 
-Only this module imports matplotlib; figures are `Figure` objects that are saved to files, without pyplot and without
-a window. Colours are Okabe and Ito's palette for colour-blind readers, and lines differ in dash and marker as well.
+Figures are `Figure` objects that are saved to files, without pyplot and without a window. Colours are Okabe and Ito's
+palette for colour-blind readers, and lines differ in dash or marker as well.
 """
 
 import contextlib
 import io
 import itertools
-import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from maml_cli.errors import FileError, printable
+from maml_cli.errors import printable
+from maml_cli.reporting.figure_layout import fit_legend, fit_to_style
+from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
+from maml_cli.reporting.matplotlib_import import (
+    Axes,
+    Figure,
+    get_named_colors_mapping,
+    matplotlib,
+    to_rgb,
+)
 from maml_cli.runs import write_atomic
 
-
-@contextlib.contextmanager
-def _without_user_settings() -> Iterator[None]:
-    """Import matplotlib without MPLBACKEND and MATPLOTLIBRC, and without warnings about its cache directory.
-
-    matplotlib reads both at import and fails on a backend that is not installed, such as the one that notebooks
-    export to their child processes.
-    """
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with mock.patch.dict(os.environ):
-            for name in ("MPLBACKEND", "MATPLOTLIBRC"):
-                os.environ.pop(name, None)
-            yield
-    except UnicodeDecodeError:
-        raise FileError("matplotlibrc: not a text file; remove it from this directory or from ~/.config") from None
-    finally:
-        logger.setLevel(level)
-
-
-with _without_user_settings():
-    import matplotlib
-    import matplotlib.font_manager
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-
-from maml_cli.reporting.format import format_short  # noqa: E402  after the guarded import
-
 __all__ = [
+    "BACKGROUND",
     "BLACK",
     "BLUE",
     "GREEN",
@@ -57,34 +35,34 @@ __all__ = [
     "ORANGE",
     "PALE_GREY",
     "PURPLE",
+    "SKY",
+    "STYLE",
+    "YELLOW",
     "Axes",
     "Figure",
-    "NullLocator",
     "drawable",
-    "integer_axis",
+    "figure_settings",
+    "font_size",
     "label_text",
     "legend_below",
     "line_styles",
-    "log_axis",
     "new_figure",
+    "ordered_colour",
     "save_figure",
 ]
 
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-YELLOW, SKY, BLACK, GREY, PALE_GREY = "#E69F00", "#56B4E9", "#000000", "#767676", "#C8C8C8"
+BLUE, ORANGE, GREEN, PURPLE = "maml:blue", "maml:orange", "maml:green", "maml:purple"
+YELLOW, SKY, BLACK, GREY, PALE_GREY = "maml:yellow", "maml:sky", "maml:black", "maml:grey", "maml:pale grey"
+BACKGROUND = "maml:background"
+"""Names of colours, which matplotlib resolves as it draws: a style sheet gives them other values."""
+OKABE_ITO = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, YELLOW, SKY)
+GREYS = {BLACK: 0.0, GREY: 118 / 255, PALE_GREY: 200 / 255, BACKGROUND: 1.0}
+"""Share of the background in a grey."""
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^Dv<>P"
-CHARACTERS_PER_INCH, HANDLE = 13, 6
-"""Of a legend: average characters of its font, and the width of a handle with its padding in characters."""
 SMALLEST, LARGEST = 1e-100, 1e100
 """Magnitudes that are drawn: with a wider range the limits of an axis, and the products of transforms, overflow."""
-MARGIN = 0.05
-"""Free space at the end of an axis, as a fraction of its length."""
-LOG_LIMITS = (1e-290, 1e290)
-"""Limits of a logarithmic axis: beyond, matplotlib's own margins and ticks overflow or underflow in float64."""
-ROUNDING = 1e-9
-"""Relative difference of values that are the same but for rounding; the axis around them is a factor of four long."""
 
 # No date inside, so that the same figure has the same bytes.
 METADATA: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
@@ -93,30 +71,88 @@ STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9.0,
-    "figure.titlesize": 10.0,
+    "axes.titlesize": "medium",
+    "axes.prop_cycle": f"cycler('color', {OKABE_ITO})",
     "legend.frameon": False,
     "svg.hashsalt": "maml",
+    "svg.fonttype": "none",  # text, which can be searched and edited
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a name with $ is no formula
 }
+TITLE = 10 / 9
+"""Size of the title of several panels, as a multiple of that of labels."""
+FONT = "DejaVu Sans"
+"""The font that comes with matplotlib, for characters that another lacks."""
 
 
-def save_figure(draw: Callable[[], Figure], file: Path) -> Path:
-    """Draw a figure in our style and write it to `file`; its suffix chooses the format."""
+@contextlib.contextmanager
+def figure_settings(style: FigureStyle) -> Iterator[None]:
+    """The settings in which figures are drawn and saved: ours, the style sheet's, then the font size of `style`."""
     with matplotlib.rc_context(), mock.patch.dict(os.environ):
         os.environ.pop("SOURCE_DATE_EPOCH", None)  # matplotlib parses it even for figures without a date
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(STYLE | dict(style.sheet.settings))
+        settings = matplotlib.rcParams
+        if style.font_size:
+            settings["font.size"] = style.font_size
+        if "figure.titlesize" not in style.sheet.settings:
+            settings["figure.titlesize"] = TITLE * settings["font.size"]
+        if FONT not in settings["font.family"] and settings["font.family"] != ["sans-serif"]:
+            settings["font.family"] = [*settings["font.family"], FONT]
+        _name_colours()
+        try:
+            yield
+        finally:
+            matplotlib.rcdefaults()
+            settings.update(STYLE)
+            _name_colours()
+
+
+def _name_colours() -> None:
+    """Give the names of colours their values by the settings in force; greys lie between text and background."""
+    settings, colours = matplotlib.rcParams, get_named_colors_mapping()
+    cycle = itertools.cycle(settings["axes.prop_cycle"].by_key().get("color", OKABE_ITO))
+    for name, colour in zip((BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY), cycle, strict=False):
+        colours[name] = to_rgb(colour)
+    text, background = to_rgb(settings["text.color"]), to_rgb(settings["axes.facecolor"])
+    for name, share in GREYS.items():
+        colours[name] = tuple((1 - share) * a + share * b for a, b in zip(text, background, strict=True))
+
+
+with figure_settings(DEFAULT_STYLE):  # so that the names have values outside of save_figure as well
+    pass
+
+
+def save_figure(draw: Callable[[], Figure], file: Path, style: FigureStyle = DEFAULT_STYLE) -> Path:
+    """Draw a figure in `style` and write it to `file`; its suffix chooses the format.
+
+    Raises ConfigError if the figure is too small for its text.
+    """
+    with figure_settings(style):
         buffer, suffix = io.BytesIO(), file.suffix.lower()
-        draw().savefig(buffer, format=suffix[1:], dpi=165, metadata=METADATA[suffix])
+        figure = draw()
+        fit_to_style(figure, style)
+        figure.savefig(buffer, format=suffix[1:], dpi=165, metadata=METADATA[suffix])
     write_atomic(file, buffer.getvalue())
     return file
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, whose layout leaves room for titles, labels and legends."""
+def new_figure(width: float, height: float, style: FigureStyle = DEFAULT_STYLE) -> Figure:
+    """An empty figure, in inches, whose layout leaves room for titles, labels and legends.
+
+    Width and height are those of its kind, which `style` may replace; of one alone, the other keeps the proportion.
+    """
+    ratio = height / width
+    if style.figure_width:
+        width, height = style.figure_width, ratio * style.figure_width
+    if style.figure_height:
+        width, height = style.figure_width or style.figure_height / ratio, style.figure_height
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def font_size(factor: float = 1.0) -> float:
+    """A multiple of the font size in force, in points."""
+    return factor * float(matplotlib.rcParams["font.size"])
 
 
 def label_text(text: str, length: int) -> str:
@@ -152,55 +188,18 @@ def line_styles() -> Iterator[dict[str, Any]]:
         yield {"ls": dash, "color": colour, "marker": marker}
 
 
+def ordered_colour(share: float) -> Any:
+    """The colour at `share`, from 0 to 1, of the ordered scale of the settings, without its end near the background."""
+    is_dark = sum(to_rgb(BACKGROUND)) < 1.5
+    colours = matplotlib.colormaps[matplotlib.rcParams["image.cmap"]]
+    return colours(0.15 + 0.85 * share if is_dark else 0.85 * share)
+
+
 def legend_below(figure: Figure, axis: Axes, *, columns: int = 2) -> None:
     """One legend for the figure, below its axes, where it covers no line; the entries are those of `axis`.
 
     It has at most `columns`, fewer where they are wider than the figure; longer labels are cut at their beginning.
     """
     handles, labels = axis.get_legend_handles_labels()
-    width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
-    labels = [label if len(label) <= width - HANDLE else f"…{label[HANDLE + 1 - width :]}" for label in labels]
-    figure.legend(handles, labels, loc="outside lower center", ncols=_columns_that_fit(labels, columns, width))
-
-
-def _columns_that_fit(labels: Sequence[str], most: int, width: int) -> int:
-    """The largest number of columns, filled one after another, whose labels and handles fit into `width` characters."""
-    for columns in range(min(most, len(labels)), 1, -1):
-        rows = math.ceil(len(labels) / columns)
-        longest = [max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows)]
-        if sum(longest) + HANDLE * len(longest) <= width:
-            return columns
-    return 1
-
-
-def integer_axis(axis: Axes, *, most_ticks: int = 7) -> None:
-    """Whole numbers along x with thousands separators, few enough that neighbours do not overlap."""
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=most_ticks - 1, integer=True))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-
-
-def log_axis(axis: Axes, *, top: float = math.inf) -> None:
-    """A logarithmic y axis over all positive values up to `top`, with two to ten labelled ticks over any decades.
-
-    Values beyond LOG_LIMITS leave it; without a positive value it stays linear.
-    """
-    if not 0 < axis.dataLim.y1 < math.inf:
-        return
-    least, greatest = (min(max(y, LOG_LIMITS[0]), LOG_LIMITS[1]) for y in (axis.dataLim.minposy, axis.dataLim.y1))
-    is_scaled = (least, greatest) == (axis.dataLim.minposy, axis.dataLim.y1) and greatest > least * (1 + ROUNDING)
-    axis.set_autoscaley_on(is_scaled)
-    axis.set_yscale("log")
-    if not is_scaled:
-        axis.set_ylim(least / 2, greatest * 2)
-    if math.isfinite(top) and least < top < axis.get_ylim()[1]:
-        # Without this, values above `top` would widen the margin below the least value.
-        axis.set_ylim(least * (least / top) ** MARGIN, top)
-    low, high = axis.get_ylim()
-    decades = math.log10(high) - math.log10(low)
-    subs: Sequence[float] = (1, 2, 3, 5) if decades < 1.5 else (1, 2, 5) if decades < 3 else (1, 3)
-    if decades >= 5:
-        subs = (1,)
-    base = 10.0 ** max(1, math.ceil(decades / 8))
-    axis.yaxis.set_major_locator(LogLocator(base=base, subs=subs, numticks=100))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_short(value)))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    labels, columns = fit_legend(labels, figure.get_figwidth(), columns)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)

@@ -66,4 +66,5 @@ def case_document(case: Case) -> Document:
 
 def _comparison(comparison: Comparison) -> Document:
     runs = [plain(run) | {"steps": by_step(run.steps)} for run in comparison.runs]
-    return {**comparison._asdict(), "runs": runs}
+    baselines = {name: plain(errors) for name, errors in comparison.baselines.items()}
+    return {**comparison._asdict(), "runs": runs, "baselines": baselines}

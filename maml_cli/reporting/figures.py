@@ -1,11 +1,14 @@
 """Figures of an evaluation: fits to tasks, and errors against inner steps. Numbers in, a Figure out; no files."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from maml_cli.evaluation import Evaluation, PointErrors, Statistic, TaskFit
+from maml_cli.reporting.axes import integer_axis, log_axis
 from maml_cli.reporting.canvas import (
+    BACKGROUND,
     BLACK,
     BLUE,
     GREEN,
@@ -16,16 +19,19 @@ from maml_cli.reporting.canvas import (
     Axes,
     Figure,
     drawable,
-    integer_axis,
+    font_size,
     legend_below,
     line_styles,
-    log_axis,
     new_figure,
+    ordered_colour,
 )
-from maml_cli.reporting.format import format_short, plural
+from maml_cli.reporting.figure_layout import columns_that_fit
+from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
+from maml_cli.reporting.format import format_short
+from maml_cli.reporting.step_styles import DASH_DOT_DOT, fit_styles, step_label
 
 COLUMNS = 3
-SUPPORT_STYLE: dict[str, Any] = {"ms": 5, "mfc": "white", "mec": BLACK, "mew": 1.2, "zorder": 5}
+SUPPORT_STYLE: dict[str, Any] = {"ms": 5, "mfc": BACKGROUND, "mec": BLACK, "mew": 1.2, "zorder": 5}
 HEADROOM = 30
 """An axis of errors ends at this multiple of a baseline; errors that overflow leave it at the top."""
 ROUNDING_ERROR = 1e-12
@@ -34,41 +40,63 @@ ROUNDING_ERROR = 1e-12
 BASELINES: dict[str, tuple[str, str, Any]] = {
     "zero": ("Predict zero", GREY, ":"),
     "best_unadapted": ("Best without adapting", PURPLE, "-."),
-    "least_squares": ("Least-squares oracle", GREEN, (0, (1, 1))),
+    "least_squares": ("Least-squares oracle", GREEN, DASH_DOT_DOT),
     "mean_curve": ("Mean curve", PURPLE, "-."),
-    "least_squares_sinusoid": ("Least-squares sinusoid", GREEN, (0, (1, 1))),
+    "least_squares_sinusoid": ("Least-squares sinusoid", GREEN, DASH_DOT_DOT),
 }
 """Baselines that are drawn: key in `Evaluation.baselines` -> name, colour and dash of a horizontal line."""
 
 
 def fit_figure(
-    fits: Sequence[TaskFit], *, show_steps: Sequence[int], trained_steps: int, measure: str, title: str
+    fits: Sequence[TaskFit],
+    *,
+    show_steps: Sequence[int],
+    trained_steps: int,
+    measure: str,
+    title: str,
+    labels: tuple[str, str] = ("x", "y"),
+    style: FigureStyle = DEFAULT_STYLE,
 ) -> Figure:
     """Small multiples, one task each: truth, support points, and predictions after the inner steps `show_steps`.
 
-    The title of a panel is the error before and after all inner steps of its fit.
+    The title of a panel is the error before and after all inner steps of its fit. `labels` are those of x and y.
     """
-    rows = math.ceil(len(fits) / COLUMNS)
-    figure = new_figure(3.1 * COLUMNS, 2.3 * rows + 1.0)
-    axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
-    limits = _fit_limits(fits)
+    columns = columns_that_fit(style, COLUMNS)
+    rows = math.ceil(len(fits) / columns)
+    figure = new_figure(3.1 * columns, 2.3 * rows + 1.0, style)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    limits = fit_limits(fits)
     for axis, fit in zip(axes.flat, fits, strict=False):
-        if fit.others is None:
-            axis.plot(fit.x, fit.truth, color=PALE_GREY, lw=4.0, label="Truth")  # wide: visible below a perfect fit
-        else:
-            axis.plot(fit.others.x, fit.others.y, "o", color=PALE_GREY, ms=3, label="Other points")
-        for step, style in fit_styles(show_steps, trained_steps):
-            predictions = [*map(drawable, fit.predictions[step].tolist())]
-            axis.plot(fit.x, predictions, label=step_label(step, trained_steps), **style)
-        axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
-        power = 2 if measure == "mse" else 1
-        before, after = (fit.errors[step].abs().pow(power).mean().item() for step in (0, -1))
-        axis.set_title(f"{measure.upper()} {format_short(before)} → {format_short(after)}")
+        draw_fit(axis, fit, show_steps=show_steps, trained_steps=trained_steps, measure=measure)
         axis.set_ylim(*limits)
-    return finish_panels(figure, axes, num_panels=len(fits), title=title)
+    return finish_panels(figure, axes, num_panels=len(fits), title=title, labels=labels)
 
 
-def _fit_limits(fits: Sequence[TaskFit]) -> tuple[float, float]:
+def draw_fit(axis: Axes, fit: TaskFit, *, show_steps: Sequence[int], trained_steps: int, measure: str) -> None:
+    """Draw one task: truth or other points, predictions after `show_steps`, support points, and errors as the title."""
+    draw_truth(axis, fit)
+    for step, line in fit_styles(show_steps, trained_steps):
+        predictions = [*map(drawable, fit.predictions[step].tolist())]
+        axis.plot(fit.x, predictions, label=step_label(step, trained_steps), **line)
+    axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
+    before, after = (format_short(fit_error(fit, step, measure)) for step in (0, -1))
+    axis.set_title(f"{measure.upper()} {before} → {after}")
+
+
+def draw_truth(axis: Axes, fit: TaskFit) -> None:
+    """Draw the function of a task, or the points of a curve that the learner did not see."""
+    if fit.others is None:
+        axis.plot(fit.x, fit.truth, color=PALE_GREY, lw=4.0, label="Truth")  # wide: visible below a perfect fit
+    else:
+        axis.plot(fit.others.x, fit.others.y, "o", color=PALE_GREY, ms=3, label="Other points")
+
+
+def fit_error(fit: TaskFit, step: int, measure: str) -> float:
+    """The mean squared (`mse`) or absolute (`mae`) error of a fit after inner step `step`."""
+    return fit.errors[step].abs().pow(2 if measure == "mse" else 1).mean().item()
+
+
+def fit_limits(fits: Sequence[TaskFit]) -> tuple[float, float]:
     """The range of y: symmetric around zero for functions, that of the points for curves without a formula."""
     others = [fit.others.y for fit in fits if fit.others is not None]
     if others:
@@ -79,22 +107,25 @@ def _fit_limits(fits: Sequence[TaskFit]) -> tuple[float, float]:
     return -limit, limit
 
 
-def finish_panels(figure: Figure, axes: Any, *, num_panels: int, title: str) -> Figure:
-    """`figure` with a title, labels, one legend, and the first `num_panels` of its `axes` (rows, columns) visible."""
+def finish_panels(
+    figure: Figure, axes: Any, *, num_panels: int, title: str, labels: tuple[str, str] = ("x", "y")
+) -> Figure:
+    """`figure` with a title, the labels of x and y, one legend, and the first `num_panels` of its `axes` (rows,
+    columns) visible."""
     for axis in axes.flat[num_panels:]:
         axis.set_visible(False)
     for axis in axes[-1]:
-        axis.set_xlabel("x")
+        axis.set_xlabel(labels[0])
     for axis in axes[:, 0]:
-        axis.set_ylabel("y")
+        axis.set_ylabel(labels[1])
     figure.suptitle(title)
     legend_below(figure, axes.flat[0], columns=6)
     return figure
 
 
-def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
+def steps_figure(evaluation: Evaluation, *, measure: str, title: str, style: FigureStyle = DEFAULT_STYLE) -> Figure:
     """Errors (`mse` or `mae`) against inner steps, of the learner and of untrained networks; baselines as lines."""
-    figure = new_figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8, style)
     axis = figure.subplots()
     trained = {"color": BLUE, "ls": "-", "marker": "o", "zorder": 3}
     _plot_errors(axis, "Meta-trained", [_grid(errors, measure) for errors in evaluation.steps], **trained)
@@ -102,20 +133,8 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     _plot_errors(
         axis, "Random initialisation", [_grid(errors, measure) for errors in evaluation.random_init], **untrained
     )
-    for key, (name, colour, dash) in BASELINES.items():
-        errors = evaluation.baselines.get(key)
-        if errors is None:
-            continue
-        level = _grid(errors, measure).mean
-        if level > ROUNDING_ERROR:
-            axis.axhline(level, color=colour, ls=dash, lw=1.4, label=f"{name} ({format_short(level)})")
-        else:
-            axis.plot([], [], " ", label=f"{name} ({format_short(level)}, off axis)")
-    steps = evaluation.trained_steps
-    axis.axvline(steps, color=BLACK, lw=0.6, ls=":")
-    side = "right" if steps > len(evaluation.steps) / 2 else "left"
-    text: dict[str, Any] = {"ha": side, "va": "top", "fontsize": 8, "transform": axis.get_xaxis_transform()}
-    axis.text(steps, 0.99, f" Trained for {steps} ", **text)
+    draw_baselines(axis, evaluation.baselines, measure)
+    mark_trained_step(axis, evaluation.trained_steps, len(evaluation.steps))
     axis.set(xlabel="Inner steps", ylabel=f"{measure.upper()} on the {evaluation.grid_name} (log scale)", title=title)
     integer_axis(axis)
     scale = _grid(evaluation.baselines.get("zero") or evaluation.random_init[0], measure).mean
@@ -124,29 +143,61 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str) -> Figure:
     return figure
 
 
+def draw_baselines(axis: Axes, baselines: Mapping[str, PointErrors | None], measure: str) -> None:
+    """A horizontal line for each known baseline of BASELINES, with its error in the legend."""
+    for key, (name, colour, dash) in BASELINES.items():
+        errors = baselines.get(key)
+        if errors is None:
+            continue
+        level = _grid(errors, measure).mean
+        if level > ROUNDING_ERROR:
+            axis.axhline(level, color=colour, ls=dash, lw=1.4, label=f"{name} ({format_short(level)})")
+        else:
+            axis.plot([], [], " ", label=f"{name} ({format_short(level)}, off axis)")
+
+
+def mark_trained_step(axis: Axes, steps: int, num_steps: int) -> None:
+    """A thin vertical line at the trained number of inner steps, named on the side with more space of `num_steps`."""
+    axis.axvline(steps, color=BLACK, lw=0.6, ls=":")
+    side = "right" if steps > num_steps / 2 else "left"
+    text: dict[str, Any] = {"ha": side, "va": "top", "fontsize": font_size(8 / 9)}
+    axis.text(steps, 0.99, f" Trained for {steps} ", transform=axis.get_xaxis_transform(), **text)
+
+
 class Curve(NamedTuple):
     """The errors of a learner, drawn as one line.
 
     label: its name in the legend.
     values: statistics over tasks after inner steps 0, 1, ...
     ringed_step: the inner step that is ringed.
+    rank: position on an ordered colour scale, from 0 to 1; None for the colours of unordered lines.
     """
 
     label: str
     values: Sequence[Statistic]
     ringed_step: int
+    rank: float | None = None
 
 
 def curves_figure(
-    curves: Sequence[Curve], *, measure: str, ringed: str, title: str, grid_name: str = "100-point grid"
+    curves: Sequence[Curve],
+    *,
+    measure: str,
+    ringed: str,
+    title: str,
+    grid_name: str = "100-point grid",
+    baselines: Mapping[str, PointErrors | None] = MappingProxyType({}),
+    style: FigureStyle = DEFAULT_STYLE,
 ) -> Figure:
     """Errors of several learners against inner steps, on a log axis; `ringed` says which inner steps have a ring."""
-    figure = new_figure(6.4, 4.4 + 0.2 * math.ceil(len(curves) / 2))
+    figure = new_figure(6.4, 4.4 + 0.2 * math.ceil(len(curves) / 2), style)
     axis = figure.subplots()
-    for curve, style in zip(curves, line_styles(), strict=False):
-        _plot_errors(axis, curve.label, curve.values, **style)
+    for curve, line in zip(curves, line_styles(), strict=False):
+        colour = line["color"] if curve.rank is None else ordered_colour(curve.rank)
+        _plot_errors(axis, curve.label, curve.values, **line | {"color": colour})
         ringed_error = drawable(curve.values[curve.ringed_step].mean)
-        axis.plot([curve.ringed_step], [ringed_error], "o", ms=11, mfc="none", mec=style["color"], mew=1.4)
+        axis.plot([curve.ringed_step], [ringed_error], "o", ms=11, mfc="none", mec=colour, mew=1.4)
+    draw_baselines(axis, baselines, measure)
     axis.set(xlabel=f"Inner steps (ringed: {ringed})", title=title)
     axis.set_ylabel(f"{measure.upper()} on the {grid_name} (log scale)")
     integer_axis(axis)
@@ -175,21 +226,3 @@ def _spacing(values: Sequence[Statistic]) -> int:
 
 def _grid(errors: PointErrors, measure: str) -> Statistic:
     return errors.grid.mse if measure == "mse" else errors.grid.mae
-
-
-def fit_styles(show_steps: Sequence[int], trained_steps: int) -> list[tuple[int, dict[str, Any]]]:
-    """Each inner step with its style: step 0 is grey and dashed, the trained step blue, and the others all differ."""
-    styles = [
-        {"color": style["color"], "ls": "-." if style["ls"] == "-" else style["ls"], "lw": 1.3}
-        for style, _ in zip(line_styles(), range(len(show_steps) + 7), strict=False)
-        if style["color"] not in (BLUE, BLACK)
-    ]
-    special = {0: {"color": GREY, "ls": "--", "lw": 1.2}, trained_steps: {"color": BLUE, "ls": "-", "lw": 1.8}}
-    return [(step, special[step] if step in special else styles.pop(0)) for step in show_steps]
-
-
-def step_label(step: int, trained_steps: int) -> str:
-    """The name of an inner step in a legend."""
-    if step == 0:
-        return "Before adapting"
-    return f"After {plural(step, 'inner step')}{' (trained)' if step == trained_steps > 1 else ''}"

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from maml_cli.adaptation import OwnFit, TableFit, TableSummary, band_over_seeds, own_fits
 from maml_cli.errors import printable
@@ -19,9 +20,12 @@ from maml_cli.reporting.canvas import (
     new_figure,
     save_figure,
 )
-from maml_cli.reporting.figures import COLUMNS, SUPPORT_STYLE, finish_panels, fit_styles, step_label
+from maml_cli.reporting.figure_layout import columns_that_fit
+from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
+from maml_cli.reporting.figures import COLUMNS, SUPPORT_STYLE, finish_panels
 from maml_cli.reporting.format import format_number, format_short, plural
 from maml_cli.reporting.json_text import Document
+from maml_cli.reporting.step_styles import fit_styles, step_label
 from maml_cli.reporting.tables import new_console, new_table
 from maml_cli.runs import make_folder
 
@@ -104,21 +108,36 @@ def adapted_document(
     }
 
 
-def draw_own_fits(run: TrainedRun, session: TableSession, fit: TableFit, file: Path, *, most: int) -> None:
+def draw_own_fits(
+    run: TrainedRun,
+    session: TableSession,
+    fit: TableFit,
+    file: Path,
+    *,
+    most: int,
+    style: FigureStyle = DEFAULT_STYLE,
+) -> None:
     """Draw the first tasks of `fit`, at most `most`, to `file`; raises OSError."""
     fits = own_fits(session.learner, fit, steps=session.steps, most=most)
     name = label_text(run.checkpoint.label, MAX_NAME)
     title = f"{name}: {plural(session.steps, 'inner step')} on points of your own"
     make_folder(file.parent)
-    save_figure(lambda: own_fit_figure(fits, trained_steps=run.config.inner.steps, title=title), file)
+    options: dict[str, Any] = {"trained_steps": run.config.inner.steps, "title": title, "style": style}
+    save_figure(lambda: own_fit_figure(fits, **options), file, style)
 
 
-def own_fit_figure(fits: Sequence[OwnFit], *, trained_steps: int, title: str) -> Figure:
+def own_fit_figure(
+    fits: Sequence[OwnFit],
+    *,
+    trained_steps: int,
+    title: str,
+    style: FigureStyle = DEFAULT_STYLE,
+) -> Figure:
     """Small multiples, one task of the user's own each: points, and predictions before adapting, after the trained
     number of inner steps and after all of them. The title of a panel is the error on the support points."""
-    columns = min(len(fits), COLUMNS)
+    columns = min(len(fits), columns_that_fit(style, COLUMNS))
     rows = math.ceil(len(fits) / columns)
-    figure = new_figure(*((3.1 * columns, 2.3 * rows + 1.0) if len(fits) > 1 else (6.4, 4.8)))
+    figure = new_figure(*((3.1 * columns, 2.3 * rows + 1.0) if len(fits) > 1 else (6.4, 4.8)), style)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for axis, fit in zip(axes.flat, fits, strict=False):
         _draw_fit(axis, fit, trained_steps)
@@ -130,8 +149,8 @@ def _draw_fit(axis: Axes, fit: OwnFit, trained_steps: int) -> None:
     if fit.band is not None:
         low, high = ([*map(drawable, end)] for end in fit.band)
         axis.fill_between(fit.x, low, high, color=BLUE, alpha=0.2, lw=0, label="90 % band over seeds")
-    for step, style in fit_styles(sorted({0, min(trained_steps, steps), steps}), trained_steps):
-        axis.plot(fit.x, [*map(drawable, fit.predictions[step])], label=step_label(step, trained_steps), **style)
+    for step, line in fit_styles(sorted({0, min(trained_steps, steps), steps}), trained_steps):
+        axis.plot(fit.x, [*map(drawable, fit.predictions[step])], label=step_label(step, trained_steps), **line)
     if fit.query_x:
         axis.plot(fit.query_x, fit.query_y, "x", color=ORANGE, ms=5, zorder=4, label="Query points")
     axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from maml_cli.evaluation import mean, t_interval
+from maml_cli.reporting.axes import integer_axis, log_axis
 from maml_cli.reporting.canvas import (
     BLACK,
     BLUE,
@@ -14,15 +15,15 @@ from maml_cli.reporting.canvas import (
     PURPLE,
     Axes,
     Figure,
-    NullLocator,
     drawable,
-    integer_axis,
     legend_below,
     line_styles,
-    log_axis,
     new_figure,
 )
+from maml_cli.reporting.figure_layout import columns_that_fit
+from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
 from maml_cli.reporting.format import format_short, plural
+from maml_cli.reporting.matplotlib_import import NullLocator
 
 COLUMNS = 3
 HEADROOM = 3
@@ -47,12 +48,20 @@ class TrainingTraces(NamedTuple):
     num_steps: int
 
 
-def curve_figure(traces: TrainingTraces, *, loss_label: str, measure: str, floor: float | None, title: str) -> Figure:
+def curve_figure(
+    traces: TrainingTraces,
+    *,
+    loss_label: str,
+    measure: str,
+    floor: float | None,
+    title: str,
+    style: FigureStyle = DEFAULT_STYLE,
+) -> Figure:
     """Meta-training loss, and validation errors before and after adapting, over outer steps.
 
     Lines are means over runs with their 95 % intervals. `floor` is the least error possible without adapting.
     """
-    figure = new_figure(7.0, 4.6)
+    figure = new_figure(7.0, 4.6, style)
     axis = figure.subplots()
     name = measure.upper()
     losses = _finite(traces.losses) or [0.0]
@@ -69,9 +78,9 @@ def curve_figure(traces: TrainingTraces, *, loss_label: str, measure: str, floor
             {"color": BLUE, "ls": "-", **validation},
         ),
     )
-    for trace, label, style in lines:
+    for trace, label, line in lines:
         if trace:
-            _plot_mean(axis, trace, label=label, **style)
+            _plot_mean(axis, trace, label=label, **line)
     if floor is not None and floor > 0:
         label = f"Best {name} without adapting ({format_short(floor)})"
         axis.axhline(floor, color=PURPLE, ls=":", lw=1.4, label=label)
@@ -82,20 +91,24 @@ def curve_figure(traces: TrainingTraces, *, loss_label: str, measure: str, floor
     return figure
 
 
-def alpha_figure(traces: Mapping[str, Trace], *, is_learned: bool, title: str) -> Figure:
+def alpha_figure(
+    traces: Mapping[str, Trace], *, is_learned: bool, title: str, style: FigureStyle = DEFAULT_STYLE
+) -> Figure:
     """Alphas over outer steps: a panel for each key, a line for each inner step with an alpha of its own.
 
     traces: key -> outer steps, each with a value for each of these inner steps. Fixed alphas are grey and dashed.
     """
-    columns = min(len(traces), COLUMNS)
+    columns = min(len(traces), columns_that_fit(style, COLUMNS))
     rows = math.ceil(len(traces) / columns)
-    figure = new_figure(max(6.4, 3.1 * columns + 0.6), 2.2 * rows + 1.2)
+    figure = new_figure(max(6.4, 3.1 * columns + 0.6), 2.2 * rows + 1.2, style)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for axis, (key, points) in zip(axes.flat, traces.items(), strict=False):
         outer_steps = [step for step, _ in points]
         by_step = list(zip(*(map(drawable, values) for _, values in points), strict=True))
-        for index, (values, style) in enumerate(zip(by_step, line_styles(), strict=False)):
-            line = {"color": style["color"], "ls": style["ls"]} if is_learned else {"color": GREY, "ls": "--"}
+        for index, (values, look) in enumerate(zip(by_step, line_styles(), strict=False)):
+            line = (
+                look | {"ms": 3.5, "markevery": max(1, len(values) // 8)} if is_learned else {"color": GREY, "ls": "--"}
+            )
             label = f"Inner step {index + 1}" if len(by_step) > 1 else "All inner steps"
             axis.plot(outer_steps, values, lw=1.4, label=label if is_learned else "Fixed", **line)
         axis.set_title(key)

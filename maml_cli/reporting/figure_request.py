@@ -1,0 +1,77 @@
+"""Requests of figures of a run, and the names and labels that figures of runs share."""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from maml_cli.evaluation import OnTasks, Protocol, TrainedRun, ignore_tasks
+from maml_cli.reporting.canvas import label_text
+from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
+from maml_cli.reporting.format import plural
+
+MAX_NAME = 40
+"""Characters of the name of a run in a title, which has more words on its line."""
+MAX_LABEL = 200
+"""Characters of the name of a run in a legend, which cuts it to the width of the figure."""
+
+
+class FigureChoices(NamedTuple):
+    """The content and the style of a figure, as far as the user chooses them.
+
+    show_steps: inner steps after which fits are drawn; empty for the default, see `fit`.
+    tasks_shown: number of single tasks that are drawn; None for the default of the kind.
+    other_runs: further runs that fits are drawn of, on the same tasks.
+    labels: of the run and of the further ones; an empty one stands for the name of its run.
+    style: of the figure.
+    """
+
+    show_steps: Sequence[int] = ()
+    tasks_shown: int | None = None
+    other_runs: Sequence[TrainedRun] = ()
+    labels: Sequence[str] = ()
+    style: FigureStyle = DEFAULT_STYLE
+
+
+DEFAULT_CHOICES = FigureChoices()
+
+
+class FigureRequest(NamedTuple):
+    """A figure of a run.
+
+    run: the trained run.
+    protocol: test tasks, K and inner steps of an evaluation.
+    choices: content and style.
+    on_tasks: called after each chunk of tasks of an evaluation.
+    """
+
+    run: TrainedRun
+    protocol: Protocol
+    choices: FigureChoices = DEFAULT_CHOICES
+    on_tasks: OnTasks = ignore_tasks
+
+    @property
+    def style(self) -> FigureStyle:
+        """The style of the figure."""
+        return self.choices.style
+
+
+def run_name(run: TrainedRun) -> str:
+    """The name of the run directory, or of a checkpoint outside one."""
+    directory = run.checkpoint.run
+    return label_text(
+        os.path.basename(os.path.realpath(directory)) if directory else run.checkpoint.file.stem, MAX_NAME
+    )
+
+
+def trained_on(run: TrainedRun) -> str:
+    """K and the number of inner steps of the training of a run, in words."""
+    config = run.checkpoint.config
+    return f"K = {config.tasks.support_in_words}, {plural(config.inner.steps, 'inner step')}"
+
+
+def point_labels(run: TrainedRun) -> tuple[str, str]:
+    """The labels of axes of inputs and targets: the columns of the user's own table, else x and y."""
+    if run.config.tasks.family != "data":
+        return "x", "y"
+    data = run.config.tasks.data
+    return label_text(data.x_column, MAX_NAME), label_text(data.y_column, MAX_NAME)
