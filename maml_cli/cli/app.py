@@ -18,6 +18,7 @@ from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
 from maml_cli.cli.run_commands import compare, evaluate, plot
+from maml_cli.cli.sweep_command import sweep_app
 from maml_cli.cli.train_command import train
 from maml_cli.interrupts import quiet_interrupt
 
@@ -37,6 +38,7 @@ register(app, plot)
 register(app, compare)
 register(app, check)
 register(app, info)
+app.add_typer(sweep_app, name="sweep")
 app.add_typer(presets_app, name="presets")
 app.add_typer(config_app, name="config")
 

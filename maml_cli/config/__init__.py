@@ -6,7 +6,7 @@ from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from maml_cli.config.configs_page import configs_readme, presets_markdown
-    from maml_cli.config.dump import annotated_yaml, plain_yaml, to_dict
+    from maml_cli.config.dump import annotated_yaml, plain_yaml, to_dict, value_text
     from maml_cli.config.engine_support import (
         ADJOINT_LIMITS,
         ENGINE_DEVICES,
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
         kernel_task_bytes,
         native_thread_bytes,
     )
+    from maml_cli.config.fields import is_whole_number
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, override
     from maml_cli.config.schema import Config
     from maml_cli.config.sizes import layer_widths, num_params, num_rule_params
+    from maml_cli.config.strict_yaml import parse_list
 
 __all__ = [
     "ADJOINT_LIMITS",
@@ -35,6 +37,7 @@ __all__ = [
     "configs_readme",
     "exceeded",
     "from_dict",
+    "is_whole_number",
     "kernel_task_bytes",
     "key_table_markdown",
     "layer_widths",
@@ -44,14 +47,16 @@ __all__ = [
     "num_params",
     "num_rule_params",
     "override",
+    "parse_list",
     "plain_yaml",
     "presets_markdown",
     "to_dict",
+    "value_text",
 ]
 
 _MODULES = {
     "configs_page": ["configs_readme", "presets_markdown"],
-    "dump": ["annotated_yaml", "plain_yaml", "to_dict"],
+    "dump": ["annotated_yaml", "plain_yaml", "to_dict", "value_text"],
     "engine_support": [
         "ADJOINT_LIMITS",
         "ENGINE_DEVICES",
@@ -63,9 +68,11 @@ _MODULES = {
         "kernel_task_bytes",
         "native_thread_bytes",
     ],
+    "fields": ["is_whole_number"],
     "key_table": ["key_table_markdown"],
     "load": ["from_dict", "load_config", "load_config_file", "override"],
     "schema": ["Config"],
     "sizes": ["layer_widths", "num_params", "num_rule_params"],
+    "strict_yaml": ["parse_list"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
     from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
+    from maml_cli.reporting.sweep_figures import draw_sweep
+    from maml_cli.reporting.sweep_tables import iter_sweep_csv, print_sweep, sweep_document
     from maml_cli.reporting.tables import print_cases, print_comparisons
     from maml_cli.reporting.task_table import iter_task_csv
 
@@ -29,17 +31,21 @@ __all__ = [
     "draw_comparison",
     "draw_curves",
     "draw_growth",
+    "draw_sweep",
     "drawable",
     "finite_or_null",
     "format_interval",
     "format_number",
     "format_short",
+    "iter_sweep_csv",
     "iter_task_csv",
     "plan_document",
     "plural",
     "print_cases",
     "print_comparisons",
     "print_evaluations",
+    "print_sweep",
+    "sweep_document",
     "to_json",
     "training_document",
 ]
@@ -57,6 +63,8 @@ _MODULES = {
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
     "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
     "evaluation_tables": ["print_evaluations"],
+    "sweep_figures": ["draw_sweep"],
+    "sweep_tables": ["iter_sweep_csv", "print_sweep", "sweep_document"],
     "tables": ["print_cases", "print_comparisons"],
     "task_table": ["iter_task_csv"],
 }

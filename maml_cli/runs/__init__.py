@@ -9,7 +9,16 @@ if TYPE_CHECKING:
     from maml_cli.runs.contents import check_finite, check_tensors
     from maml_cli.runs.creation import check_new_run, create_run, new_run
     from maml_cli.runs.directory import save_checkpoint, write_config
-    from maml_cli.runs.files import append_line, make_folder, read_lines, replacing, target_of, write_atomic
+    from maml_cli.runs.files import (
+        append_line,
+        exclusive_lock,
+        is_locked,
+        make_folder,
+        read_lines,
+        replacing,
+        target_of,
+        write_atomic,
+    )
     from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
     from maml_cli.runs.replaced_config import replace_config
@@ -25,6 +34,8 @@ __all__ = [
     "check_tensors",
     "checkpoint_files",
     "create_run",
+    "exclusive_lock",
+    "is_locked",
     "make_folder",
     "new_run",
     "newest_good_checkpoint",
@@ -54,6 +65,8 @@ __getattr__ = lazy_attributes(
         "check_new_run": "creation",
         "checkpoint_files": "load",
         "create_run": "creation",
+        "exclusive_lock": "files",
+        "is_locked": "files",
         "make_folder": "files",
         "new_run": "creation",
         "newest_good_checkpoint": "load",
