@@ -66,9 +66,7 @@ def _sweep(
         typer.Option("--choose", metavar="KEY=V,V,...", help="Sample one of these values; may be repeated."),
     ] = None,
     overrides: SetOpt = None,
-    seed: Annotated[
-        int, typer.Option("--seed", parser=whole_number(0), metavar="N", help="Seed of the sampler.")
-    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", parser=whole_number(0), metavar="N", help="Seed of the sampler.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option("--out", parser=path, metavar="DIR", help="The directory; by default outputs/NAME-sweep."),
@@ -112,7 +110,7 @@ def _run(sweep: "Sweep", url: str | None, jobs: int, *, quiet: bool, is_worker: 
         if not quiet:
             print_message(text)
 
-    is_new = open_sweep(sweep)
+    sweep, is_new = open_sweep(sweep)
     store = open_store(sweep, url)
     if not is_worker:
         ended = sum(row.is_ended for row in read_rows(sweep, store))
@@ -196,7 +194,7 @@ def _write(sweep: "Sweep", rows: "list[TrialRow]", csv: Path | None, plot: Path 
         if plot is not None:
             with writing("--plot", plot):
                 files = draw_sweep(sweep, rows, plot)
-            print_message(f"drawn as {', '.join(map(str, files))}")
+            print_message(f"drawn as {', '.join(map(str, files))}" if files else "no trial has an error yet: not drawn")
     finally:  # a file that cannot be written does not lose the numbers
         if as_json:
             typer.echo(to_json(sweep_document(sweep, rows)))

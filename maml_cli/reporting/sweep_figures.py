@@ -1,11 +1,12 @@
 """Figures of a sweep: the error against each key that varies, and parallel coordinates."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from maml_cli.reporting.canvas import (
+    BLACK,
     BLUE,
     GREY,
     ORANGE,
@@ -23,6 +24,7 @@ from maml_cli.reporting.canvas import (
     save_figure,
 )
 from maml_cli.reporting.format import format_short, plural
+from maml_cli.reporting.sweep_scales import MAX_LABEL, Scale, scale_of, values_of
 from maml_cli.reporting.sweep_tables import short_keys, short_value, value_cell
 from maml_cli.runs import make_folder
 from maml_cli.sweeps import Sweep, TrialRow
@@ -30,49 +32,19 @@ from maml_cli.sweeps import Sweep, TrialRow
 COLUMNS = 3
 MAX_LINES = 6
 """Lines of a panel with names in its legend; more of them are grey and have none."""
-MAX_TICKS = 7
-MAX_LABEL = 28
-LOG_SPREAD = 8.0
-"""Ratio of the largest to the smallest positive value from which an axis is logarithmic."""
-
-
-class Scale(NamedTuple):
-    """The axis of a key.
-
-    positions: the position of each value by its text.
-    is_log: whether positions are the logarithms of numbers.
-    is_numeric: whether the values are numbers, and not words or lists, which stand side by side.
-    """
-
-    positions: Mapping[str, float]
-    is_log: bool = False
-    is_numeric: bool = True
-
-    def ticks(self) -> dict[float, str]:
-        """Positions that are labelled: every value, of many numbers the ends and three between them."""
-        if len(self.positions) <= MAX_TICKS or not self.is_numeric:
-            return {at: label_text(short_value(text), MAX_LABEL) for text, at in self.positions.items()}
-        low, high = min(self.positions.values()), max(self.positions.values())
-        places = [low + (high - low) * part / 4 for part in range(5)]
-        return {at: format_short(10**at if self.is_log else at) for at in places}
-
-
-def scale_of(values: Mapping[str, object]) -> Scale:
-    """The axis of a key from its values by text: positions of numbers are these or, widely spread, their logarithms."""
-    numbers = [value for value in values.values() if type(value) in (int, float)]
-    if len(numbers) < len(values):
-        return Scale({text: float(index) for index, text in enumerate(values)}, is_numeric=False)
-    floats = {text: float(str(value)) for text, value in values.items()}
-    ordered = sorted(floats, key=lambda text: floats[text])
-    low, high = floats[ordered[0]], floats[ordered[-1]]
-    is_log = low > 0 and high >= LOG_SPREAD * low
-    return Scale({text: math.log10(floats[text]) if is_log else floats[text] for text in ordered}, is_log)
+DODGE = 0.012
+"""Distance of neighbouring lines of a panel, as a fraction of its width, so that their intervals can be told apart."""
 
 
 def draw_sweep(sweep: Sweep, rows: Sequence[TrialRow], file: Path) -> list[Path]:
-    """Draw the errors against each key to `file`, and with two keys or more parallel coordinates beside it."""
-    make_folder(file.parent)
+    """Draw the errors against each key to `file`, and with two keys or more parallel coordinates beside it.
+
+    Returns the files; none if no trial has an error yet.
+    """
     drawn = [row for row in rows if row.error is not None]
+    if not drawn:
+        return []
+    make_folder(file.parent)
     keys = [at.key for at in sweep.space.dimensions]
     files = [save_figure(lambda: errors_figure(sweep, drawn), file)]
     if len(keys) > 1 and any(math.isfinite(row.error or 0.0) for row in drawn):
@@ -93,17 +65,19 @@ def errors_figure(sweep: Sweep, rows: Sequence[TrialRow]) -> Figure:
     axes = figure.subplots(num_rows, columns, sharey=True, squeeze=False)
     measure = f"Validation {sweep.config.measure.upper()}"
     for axis, key in zip(axes.flat, keys, strict=False):
-        scale = scale_of(_values(rows, key))
+        scale = scale_of(values_of(rows, key))
         if sweep.space.is_grid:
-            _plot_lines(axis, rows, key, keys, scale)
-        _plot_points(axis, rows, key, scale, joined=sweep.space.is_grid)
+            _plot_grid(axis, rows, key, keys, scale)
+        else:
+            _plot_samples(axis, rows, key, scale)
+        _plot_diverged(axis, rows, key, scale)
         _label_axis(axis, key, scale)
     for axis in axes.flat[len(keys) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel(f"{measure} (log scale)")
     log_axis(axes.flat[0])
-    legend_below(figure, axes.flat[0], columns=4)
+    _explain_marks(figure, rows)
     figure.suptitle(_title(sweep, rows))
     return figure
 
@@ -116,23 +90,25 @@ def parallel_figure(sweep: Sweep, rows: Sequence[TrialRow]) -> Figure:
     keys = [at.key for at in sweep.space.dimensions]
     finite = [row for row in rows if row.error is not None and math.isfinite(row.error)]
     errors = {format_short(row.error or 0.0): row.error for row in finite}
-    scales = [scale_of(_values(finite, key)) for key in keys] + [scale_of(errors)]
+    scales = [scale_of(values_of(finite, key)) for key in keys] + [scale_of(errors)]
     figure = new_figure(max(5.6, 1.9 * len(scales)), 3.9)
     axis = figure.subplots()
     shade = {row.number: index / max(1, len(finite) - 1) for index, row in enumerate(finite)}
     for row in reversed(finite):
         texts = [*(value_cell(row, key) for key in keys), format_short(row.error or 0.0)]
-        heights = [_height(scale, text) for scale, text in zip(scales, texts, strict=True)]
+        heights = [scale.height(text) for scale, text in zip(scales, texts, strict=True)]
         is_best, is_pruned = row is finite[0] and row.is_ranked, row.state == "pruned"
-        style = {"color": BLUE, "lw": 1.3, "alpha": 1.0 - 0.75 * shade[row.number]}
+        style: dict[str, Any] = {"color": BLUE, "lw": 1.3, "alpha": 1.0 - 0.75 * shade[row.number]}
         style = {"color": GREY, "lw": 0.9, "ls": "--", "alpha": 0.6} if is_pruned else style
         style = {"color": ORANGE, "lw": 2.4} if is_best else style
         axis.plot(range(len(scales)), heights, **style)
     for index, scale in enumerate(scales):
         axis.axvline(index, color=PALE_GREY, lw=0.8, zorder=0)
-        for at, text in _spread(scale.ticks()).items():
-            height = _normalised(scale, at)
-            axis.text(index + 0.03, height, text, fontsize="small", va="center", ha="left")
+        for at, text in scale.spread_ticks().items():
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+            axis.text(
+                index + 0.03, scale.fraction(at), text, fontsize="small", va="center", ha="left", bbox=box, zorder=5
+            )
     names = [*short_keys(keys), f"Validation {sweep.config.measure.upper()}"]
     axis.set_xticks(range(len(scales)), [label_text(name, MAX_LABEL) for name in names])
     axis.set_xlim(-0.1, len(scales) - 1 + 0.35)
@@ -148,53 +124,83 @@ def parallel_figure(sweep: Sweep, rows: Sequence[TrialRow]) -> Figure:
     return figure
 
 
-def _values(rows: Sequence[TrialRow], key: str) -> dict[str, object]:
-    """The values of `key` by their text, in the order of their first trial."""
-    by_number = sorted(rows, key=lambda row: row.number)
-    return {value_cell(row, key): row.values[key] for row in by_number if key in row.values}
+def _explain_marks(figure: Figure, rows: Sequence[TrialRow]) -> None:
+    """A legend below the figure of the marks that its panels share."""
+    marks: dict[str, tuple[bool, dict[str, Any]]] = {
+        "Best": (any(row.is_ranked for row in rows), {"marker": "o", "ms": 9, "mfc": "none", "mec": BLACK, "mew": 1.4}),
+        "Pruned, error when it was stopped": (
+            any(row.state == "pruned" for row in rows),
+            {"marker": "o", "ms": 4, "mfc": "none", "color": GREY},
+        ),
+        "Diverged": (any(row.state == "diverged" for row in rows), {"marker": "x", "ms": 6, "color": PURPLE}),
+        "95 % interval over seeds": (
+            any(row.ci95_seeds for row in rows),
+            {"marker": "|", "ms": 9, "color": GREY},
+        ),
+    }
+    handles = [(label, style) for label, (is_used, style) in marks.items() if is_used]
+    hidden = figure.axes[0].twinx()
+    hidden.set_axis_off()
+    for label, style in handles:
+        hidden.plot([], [], ls="none", label=label, **style)
+    if handles:
+        legend_below(figure, hidden, columns=4)
 
 
-def _plot_lines(axis: Axes, rows: Sequence[TrialRow], key: str, keys: Sequence[str], scale: Scale) -> None:
-    """A line through the trials that have the same values of all other keys."""
+def _plot_grid(axis: Axes, rows: Sequence[TrialRow], key: str, keys: Sequence[str], scale: Scale) -> None:
+    """A line through the trials that have the same values of all other keys, one beside the other."""
     others = [other for other in keys if other != key]
     groups: dict[str, list[TrialRow]] = {}
     for row in sorted(rows, key=lambda row: row.number):
-        name = ", ".join(f"{short}={short_value(value_cell(row, at))}" for short, at in zip(short_keys(others), others, strict=True))
+        pairs = zip(short_keys(others), others, strict=True)
+        name = ", ".join(f"{short}={short_value(value_cell(row, at))}" for short, at in pairs)
         groups.setdefault(name, []).append(row)
     is_named = 1 < len(groups) <= MAX_LINES
-    handles = []
-    for (name, members), style in zip(groups.items(), line_styles(), strict=False):
+    for index, ((name, members), style) in enumerate(zip(groups.items(), line_styles(), strict=False)):
+        offset = DODGE * scale.span * (index - (len(groups) - 1) / 2) if is_named else 0.0
         ordered = sorted(members, key=lambda row: scale.positions[value_cell(row, key)])
-        points = [(scale.positions[value_cell(row, key)], _error(row)) for row in ordered]
-        look = {"color": style["color"], "ls": style["ls"], "lw": 1.2} if is_named else {"color": PALE_GREY, "lw": 0.9}
-        handles += axis.plot(*zip(*points, strict=True), **look, label="_")
-        handles[-1].set_gid(name)
+        look = style if is_named else {"color": BLUE if len(groups) == 1 else GREY, "ls": "-", "marker": "o"}
+        _plot_errors(axis, ordered, key, scale, offset=offset, lw=1.1, label=name if is_named else "_", **look)
+        _ring_best(axis, rows, members, key, scale, offset)
     if is_named:
-        axis.legend(handles, [label_text(name, MAX_LABEL) for name in groups], fontsize="small", loc="best")
+        axis.legend(fontsize="small", loc="best")
 
 
-def _plot_points(axis: Axes, rows: Sequence[TrialRow], key: str, scale: Scale, *, joined: bool) -> None:
-    """A point for each trial, with its interval over seeds; the best is ringed, diverged ones stand at the top."""
-    kinds = {
-        "complete": ("Trained to the end", {"color": GREY if joined else BLUE, "marker": "o", "ms": 4}),
-        "pruned": ("Pruned", {"color": GREY, "marker": "o", "ms": 4, "mfc": "none"}),
-    }
-    for state, (label, style) in kinds.items():
-        chosen = [row for row in rows if row.state == state and math.isfinite(_error(row))]
-        if chosen:
-            places = [scale.positions[value_cell(row, key)] for row in chosen]
-            errors = [_error(row) for row in chosen]
-            has_intervals = any(row.ci95_seeds is not None for row in chosen)
-            label = f"{label}, 95 % interval over seeds" if has_intervals and state == "complete" else label
-            axis.errorbar(places, errors, yerr=_widths(chosen), ls="none", capsize=2, elinewidth=0.9, label=label, **style)
+def _plot_samples(axis: Axes, rows: Sequence[TrialRow], key: str, scale: Scale) -> None:
+    """A point for each trial that a sampler chose; those that were pruned are hollow."""
+    for state, colour, face in (("pruned", GREY, "none"), ("complete", BLUE, BLUE)):
+        chosen = [row for row in rows if row.state == state]
+        label = {"pruned": "Pruned", "complete": "Trained to the end"}[state]
+        _plot_errors(axis, chosen, key, scale, ls="none", marker="o", color=colour, mfc=face, label=label)
+    _ring_best(axis, rows, rows, key, scale, 0.0)
+
+
+def _plot_errors(
+    axis: Axes, rows: Sequence[TrialRow], key: str, scale: Scale, *, offset: float = 0.0, **style: Any
+) -> None:
+    """The errors of trials that did not diverge, with their intervals over seeds if they have any."""
+    finite = [row for row in rows if math.isfinite(_error(row))]
+    if not finite:
+        return
+    places = [scale.positions[value_cell(row, key)] + offset for row in finite]
+    widths = _widths(finite) if any(row.ci95_seeds for row in finite) else None
+    axis.errorbar(places, [*map(_error, finite)], yerr=widths, ms=4, capsize=2, elinewidth=0.9, **style)
+
+
+def _ring_best(
+    axis: Axes, rows: Sequence[TrialRow], members: Sequence[TrialRow], key: str, scale: Scale, offset: float
+) -> None:
     best = next((row for row in rows if row.is_ranked), None)
-    if best is not None:
-        at = scale.positions[value_cell(best, key)]
-        axis.plot([at], [_error(best)], "o", ms=9, mfc="none", mec=ORANGE, mew=1.8, label="Best")
-    diverged = [scale.positions[value_cell(row, key)] for row in rows if not math.isfinite(row.error or 0.0)]
-    if diverged:
-        top = [0.98] * len(diverged)
-        axis.plot(diverged, top, "x", color=PURPLE, ms=6, transform=axis.get_xaxis_transform(), label="Diverged")
+    if best is not None and best in members:
+        at = scale.positions[value_cell(best, key)] + offset
+        axis.plot([at], [_error(best)], "o", ms=9, mfc="none", mec=BLACK, mew=1.4, label="_")
+
+
+def _plot_diverged(axis: Axes, rows: Sequence[TrialRow], key: str, scale: Scale) -> None:
+    """A cross at the top of the axis for each trial of which a seed diverged."""
+    places = [scale.positions[value_cell(row, key)] for row in rows if row.state == "diverged"]
+    if places:
+        axis.plot(places, [0.98] * len(places), "x", color=PURPLE, ms=6, transform=axis.get_xaxis_transform())
 
 
 def _widths(rows: Sequence[TrialRow]) -> list[list[float]]:
@@ -212,32 +218,12 @@ def _label_axis(axis: Axes, key: str, scale: Scale) -> None:
         axis.tick_params(axis="x", labelrotation=30)
     axis.set_xlabel(f"{label_text(key, MAX_LABEL)}{' (log scale)' if scale.is_log else ''}")
     places = list(scale.positions.values())
-    margin = 0.08 * ((max(places) - min(places)) or 1.0)
+    margin = 0.08 * scale.span
     axis.set_xlim(min(places) - margin, max(places) + margin)
 
 
 def _error(row: TrialRow) -> float:
     return drawable(math.nan if row.error is None else row.error)
-
-
-def _height(scale: Scale, text: str) -> float:
-    return _normalised(scale, scale.positions[text])
-
-
-def _normalised(scale: Scale, at: float) -> float:
-    low, high = min(scale.positions.values()), max(scale.positions.values())
-    return 0.5 if high == low else (at - low) / (high - low)
-
-
-def _spread(ticks: Mapping[float, str]) -> dict[float, str]:
-    """The ticks whose labels do not overlap on an axis of the height of the figure."""
-    places = sorted(ticks)
-    gap = 0.05 * ((places[-1] - places[0]) or 1.0)
-    chosen = [places[0]]
-    for at in places[1:]:
-        if at - chosen[-1] >= gap:
-            chosen.append(at)
-    return {at: ticks[at] for at in chosen}
 
 
 def _title(sweep: Sweep, rows: Sequence[TrialRow]) -> str:

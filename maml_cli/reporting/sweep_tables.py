@@ -72,11 +72,12 @@ def short_value(text: str) -> str:
 
 
 def short_keys(keys: Sequence[str]) -> list[str]:
-    """Each key without the sections that tell it from no other: of inner.steps and inner.alpha.init, steps and init."""
+    """Each key without the sections that tell it from no other: of inner.steps and inner.alpha.init, inner.steps and
+    alpha.init."""
 
     def ends(key: str) -> Iterator[str]:
         words = key.split(".")
-        return (".".join(words[start:]) for start in range(len(words) - 1, -1, -1))
+        return (".".join(words[start:]) for start in range(max(len(words) - 2, 0), -1, -1))
 
     def is_unique(end: str) -> bool:
         return sum(f".{key}".endswith(f".{end}") for key in keys) == 1

@@ -17,6 +17,7 @@ from maml_cli.sweeps.space import Dimension, Space, check_space, read_space
 RECORD = "sweep.json"
 RECORD_BYTES = 4_000_000
 SCHEMA_VERSION = 1
+JOURNAL_STUDY = "sweep"
 
 
 class Sweep(NamedTuple):
@@ -27,6 +28,7 @@ class Sweep(NamedTuple):
     config: the config that the values of a trial change.
     space: the keys that vary, and the number of trials.
     storage: URL of a database without its password; empty for a journal in the directory.
+    study: the name of the sweep in its storage, which machines with other directories share.
     """
 
     directory: Path
@@ -34,6 +36,7 @@ class Sweep(NamedTuple):
     config: Config
     space: Space
     storage: str = ""
+    study: str = JOURNAL_STUDY
 
     def run(self, number: int) -> Path:
         """The run directory of trial `number`, from 1."""
@@ -50,6 +53,7 @@ class Sweep(NamedTuple):
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
             "storage": self.storage,
+            "study": self.study,
             "space": {**sampled, **by_option},
             "config": to_dict(self.config),
         }
@@ -62,7 +66,8 @@ def plan_sweep(
     loaded = load_config(source or "quickstart", overrides)
     check_space(loaded.config, space)
     directory = out or OUTPUTS / f"{loaded.name}-sweep"
-    return Sweep(directory, loaded.name, loaded.config, space, without_password(storage or ""))
+    study = os.path.basename(os.path.realpath(directory)) if storage else JOURNAL_STUDY
+    return Sweep(directory, loaded.name, loaded.config, space, without_password(storage or ""), study)
 
 
 def read_sweep(directory: Path) -> Sweep:
@@ -82,13 +87,14 @@ def read_sweep(directory: Path) -> Sweep:
         sampled = {} if options["grid"] else {"trials": int(space["trials"]), "seed": int(space["seed"])}
         read = read_space(grid=options["grid"], ranges=options["range"], choose=options["choose"], **sampled)
         config = from_dict(data["config"], label=str(file))
-        return Sweep(directory, str(data["name"]), config, _in_order(read, space), str(data["storage"]))
+        words = [str(data[key]) for key in ("name", "storage", "study")]
+        return Sweep(directory, words[0], config, _in_order(read, space), *words[1:])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError):
         raise CheckpointError(f"{file}: damaged; restore it, or start a new sweep in another directory") from None
 
 
-def open_sweep(sweep: Sweep) -> bool:
-    """Write the record of `sweep` into its directory, unless one is there; whether it is new.
+def open_sweep(sweep: Sweep) -> tuple[Sweep, bool]:
+    """Write the record of `sweep` into its directory, unless one is there; the sweep as recorded, and whether it is new.
 
     Of several processes that begin the same sweep, one writes it. Raises FileError if the directory has other files, or
     the record of another sweep, with the first difference.
@@ -103,9 +109,9 @@ def open_sweep(sweep: Sweep) -> bool:
         raise FileError(
             f"{sweep.directory}: cannot be created: {reason(error)}; give another directory with --out"
         ) from None
-    if not is_new:
-        _check_same(read_sweep(sweep.directory), sweep)
-    return is_new
+    recorded = sweep if is_new else read_sweep(sweep.directory)
+    _check_same(recorded, sweep)
+    return recorded, is_new
 
 
 def without_password(url: str) -> str:
@@ -125,7 +131,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def _check_same(there: Sweep, here: Sweep) -> None:
-    changed = differences({**there.document, "name": ""}, {**here.document, "name": ""})
+    changed = differences(*(sweep._replace(name="", study="").document for sweep in (there, here)))
     if changed:
         more = f", and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         raise FileError(

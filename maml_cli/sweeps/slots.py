@@ -17,7 +17,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from maml_cli.config import value_text
 from maml_cli.sweeps.liveness import WORKER, Watch
-from maml_cli.sweeps.record import Sweep
 from maml_cli.sweeps.space import Dimension, Space
 from maml_cli.sweeps.storage import Store
 

@@ -9,14 +9,14 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalRedisBackend
 
-from maml_cli.errors import ConfigError, FileError
+from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.sweeps.record import Sweep, differences, without_password
 
 JOURNAL = "journal.log"
@@ -28,7 +28,7 @@ ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 5, 0.5
 """Attempts to open a database: of several processes that create its tables at once, all but one fail at first."""
 RECORD = "sweep"
 """Attribute of the study with the record of the sweep, for machines that do not share the directory."""
-FRACTION_BEFORE_PRUNING = 0.1
+FRACTION_BEFORE_PRUNING = 0.3
 """Fraction of the outer steps in which no trial is pruned."""
 
 
@@ -72,7 +72,7 @@ def storage_errors(sweep: Sweep) -> Iterator[None]:
         if not is_fault:
             raise
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        first_line = without_password(str(cause or error)).strip().splitlines()[:1]
+        first_line = str(cause or error).strip().splitlines()[:1]
         raise FileError(f"--storage {sweep.storage}: {''.join(first_line)}; correct that, and start again") from None
 
 
@@ -89,8 +89,7 @@ def open_store(sweep: Sweep, url: str | None = None) -> Store:
     database, and FileError if it cannot be opened or has another sweep of this name."""
     with quiet_optuna(), storage_errors(sweep):
         storage = _open(sweep.directory, url or sweep.storage)
-        name = os.path.basename(os.path.realpath(sweep.directory))
-        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+        study = optuna.create_study(storage=storage, study_name=sweep.study, load_if_exists=True)
         study.pruner = optuna.pruners.MedianPruner(
             n_warmup_steps=int(sweep.config.outer.steps * FRACTION_BEFORE_PRUNING)
         )
@@ -100,16 +99,15 @@ def open_store(sweep: Sweep, url: str | None = None) -> Store:
             study.set_user_attr(RECORD, ours)
         elif changed := differences(theirs, ours):
             raise FileError(
-                f"--storage {sweep.storage}: has another sweep named {name}: {changed[0]}; give another directory with "
+                f"--storage {sweep.storage}: has another sweep named {sweep.study}: {changed[0]}; give another directory with "
                 f"--out"
             )
-        return Store(study, storage, storage.get_study_id_from_name(name), not sweep.storage)
+        return Store(study, storage, storage.get_study_id_from_name(sweep.study), not sweep.storage)
 
 
 def _open(directory: Path, url: str) -> BaseStorage:
     if not url:
-        file = os.path.abspath(directory / JOURNAL)
-        return JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
+        return _open_journal(os.path.abspath(directory / JOURNAL))
     check_storage_url(url)
     try:
         if url.startswith("redis"):
@@ -121,6 +119,36 @@ def _open(directory: Path, url: str) -> BaseStorage:
             f"--storage {without_password(url)}: needs {package}, which is not installed; install it with: pip install "
             f"{package}"
         ) from None
+
+
+def _open_journal(file: str) -> JournalStorage:
+    """The journal `file`, without a last line that a full disk or a kill has cut short; raises CheckpointError if it is
+    damaged."""
+    lock = JournalFileOpenLock(file)
+    with contextlib.suppress(FileNotFoundError), open(file, "rb+") as stream:
+        if _end_of_lines(stream) != stream.seek(0, os.SEEK_END):
+            with _held(lock):  # no other process is writing
+                stream.truncate(_end_of_lines(stream))
+    try:
+        return JournalStorage(JournalFileBackend(file, lock_obj=lock))
+    except (ValueError, KeyError, TypeError):
+        advice = "restore it, or remove it to begin again: the runs of its trials are then continued"
+        raise CheckpointError(f"{file}: damaged; {advice}") from None
+
+
+@contextlib.contextmanager
+def _held(lock: JournalFileOpenLock) -> Iterator[None]:
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _end_of_lines(stream: BinaryIO) -> int:
+    """The position after the last line that has its end."""
+    stream.seek(0)
+    return stream.read().rfind(b"\n") + 1
 
 
 def _open_database(url: str) -> RDBStorage:

@@ -124,8 +124,9 @@ def _train(sweep: Sweep, store: Store, claim: Claim) -> Outcome:
         return _fail(store, claim, error.lines[0])
     with heartbeat(store, claim.number) as taken:
         follower = _Follower(claim, config, not sweep.space.is_grid, taken)
-        for record in metrics.read_evaluations(run) if plan.checkpoint else []:
-            if record.step <= plan.checkpoint.step:
+        first_step = plan.checkpoint.step if plan.checkpoint else -1
+        for record in metrics.read_evaluations(run) if plan.resumed_run else []:
+            if record.step <= first_step:
                 follower.report(record)
 
         def on_step(step: int, loss: float) -> None:
