@@ -28,9 +28,10 @@ def print_sweep(sweep: Sweep, rows: Sequence[TrialRow]) -> None:
     for row in rows:
         if row.problem:
             console.print(f"trial {row.number}: {printable(row.problem)}")
-    kind = f"{plural(sweep.config.run.eval_tasks, 'validation task')}"
-    seeds = ", mean ± 95 % interval over seeds" if has_seeds else ""
-    console.print(f"error on {kind} after the inner steps of training{seeds}")
+    tasks = plural(sweep.config.run.eval_tasks, "validation task")
+    console.print(f"error on {tasks} after the inner steps of training")
+    if has_seeds:
+        console.print("mean ± 95 % interval over seeds")
     console.print(f"runs: {printable(str(sweep.run(1)))} ...")
 
 

@@ -94,15 +94,15 @@ def read_sweep(directory: Path) -> Sweep:
 
 
 def open_sweep(sweep: Sweep) -> tuple[Sweep, bool]:
-    """Write the record of `sweep` into its directory, unless one is there; the sweep as recorded, and whether it is new.
+    """Write the record of `sweep` into its directory, unless one is there.
 
-    Of several processes that begin the same sweep, one writes it. Raises FileError if the directory has other files, or
+    Returns the sweep as recorded, and whether it is new. Of several processes that begin the same sweep, one writes it. Raises FileError if the directory has other files, or
     the record of another sweep, with the first difference.
     """
     file = sweep.directory / RECORD
     try:
         make_folder(sweep.directory)
-        if not os.path.lexists(file) and any(not entry.name.startswith(".") for entry in os.scandir(sweep.directory)):
+        if not os.path.lexists(file) and any(not name.startswith(".") for name in os.listdir(sweep.directory)):
             raise FileError(f"{sweep.directory}: not empty, and no sweep; give another directory with --out")
         is_new = not os.path.lexists(file) and _create(file, json.dumps(sweep.document, indent=2) + "\n")
     except OSError as error:
@@ -124,7 +124,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """The keys whose values differ between two records, each with both values."""
     old, new = dict(_leaves(there)), dict(_leaves(here))
     return [
-        f"{key.removeprefix('config.')} is {_shown(old, key)} there and {_shown(new, key)} here"
+        f"{_key_in_words(key)} is {_shown(old, key)} there and {_shown(new, key)} here"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key)
     ]
@@ -161,6 +161,12 @@ def _in_order(space: Space, recorded: dict[str, Any]) -> Space:
     order = [key for option in recorded.values() if isinstance(option, dict) for key in option]
     dimensions: list[Dimension] = sorted(space.dimensions, key=lambda dimension: order.index(dimension.key))
     return space._replace(dimensions=tuple(dimensions))
+
+
+def _key_in_words(key: str) -> str:
+    """`space.grid.inner.steps` as `--grid inner.steps`, and `config.run.seed` as `run.seed`."""
+    section, _, name = key.partition(".")
+    return f"--{name.replace('.', ' ', 1)}" if section == "space" else name or section
 
 
 def _leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -110,7 +110,6 @@ def _sampler(seed: int, slot: int) -> optuna.samplers.BaseSampler:
         seed=int.from_bytes(digest[:4], "big"),
         multivariate=True,
         constant_liar=True,
-        warn_independent_sampling=False,
     )
 
 

@@ -4,17 +4,20 @@ Optuna prints nothing: neither its log nor its warnings about experimental funct
 """
 
 import contextlib
+import fcntl
+import logging
 import os
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalRedisBackend
+from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 
 from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.sweeps.record import Sweep, differences, without_password
@@ -54,10 +57,10 @@ class Store(NamedTuple):
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
     """A block in which Optuna prints neither messages nor warnings."""
-    optuna.logging.disable_default_handler()
+    optuna.logging.set_verbosity(logging.CRITICAL + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.filterwarnings("ignore", module=r"optuna\.")
+        warnings.simplefilter("ignore", FutureWarning)  # of its deprecated arguments, and its base class is that too
         yield
 
 
@@ -99,8 +102,8 @@ def open_store(sweep: Sweep, url: str | None = None) -> Store:
             study.set_user_attr(RECORD, ours)
         elif changed := differences(theirs, ours):
             raise FileError(
-                f"--storage {sweep.storage}: has another sweep named {sweep.study}: {changed[0]}; give another directory with "
-                f"--out"
+                f"--storage {sweep.storage}: has another sweep named {sweep.study}: {changed[0]}; give another "
+                f"directory with --out"
             )
         return Store(study, storage, storage.get_study_id_from_name(sweep.study), not sweep.storage)
 
@@ -121,34 +124,44 @@ def _open(directory: Path, url: str) -> BaseStorage:
         ) from None
 
 
+@dataclass
+class _Lock:
+    """A lock on the journal that ends with its process; Optuna's own stay for 30 seconds after a kill.
+
+    file: the file that is locked.
+    descriptor: of that file while it is locked, and -1 else.
+    """
+
+    file: str
+    descriptor: int = -1
+
+    def acquire(self) -> bool:
+        """Wait for the lock and take it."""
+        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self.descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Release the lock."""
+        os.close(self.descriptor)
+
+
 def _open_journal(file: str) -> JournalStorage:
     """The journal `file`, without a last line that a full disk or a kill has cut short; raises CheckpointError if it is
     damaged."""
-    lock = JournalFileOpenLock(file)
-    with contextlib.suppress(FileNotFoundError), open(file, "rb+") as stream:
-        if _end_of_lines(stream) != stream.seek(0, os.SEEK_END):
-            with _held(lock):  # no other process is writing
-                stream.truncate(_end_of_lines(stream))
-    try:
-        return JournalStorage(JournalFileBackend(file, lock_obj=lock))
-    except (ValueError, KeyError, TypeError):
-        advice = "restore it, or remove it to begin again: the runs of its trials are then continued"
-        raise CheckpointError(f"{file}: damaged; {advice}") from None
-
-
-@contextlib.contextmanager
-def _held(lock: JournalFileOpenLock) -> Iterator[None]:
+    lock = _Lock(os.path.join(os.path.dirname(file), ".journal.lock"))
     lock.acquire()
     try:
-        yield
+        with contextlib.suppress(FileNotFoundError), open(file, "rb+") as stream:
+            stream.truncate(stream.read().rfind(b"\n") + 1)
     finally:
         lock.release()
-
-
-def _end_of_lines(stream: BinaryIO) -> int:
-    """The position after the last line that has its end."""
-    stream.seek(0)
-    return stream.read().rfind(b"\n") + 1
+    try:
+        return JournalStorage(JournalFileBackend(file, lock_obj=lock))  # type: ignore[arg-type]  # its two methods
+    except (ValueError, KeyError, TypeError):
+        advice = "restore it, or start a new sweep in another directory"
+        raise CheckpointError(f"{file}: damaged; {advice}") from None
 
 
 def _open_database(url: str) -> RDBStorage:
