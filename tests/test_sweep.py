@@ -8,6 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,9 @@ from maml_cli.sweeps import (
 from maml_cli.sweeps.liveness import Watch, worker_lock
 from maml_cli.sweeps.record import without_password
 from maml_cli.sweeps.slots import claim_slot, enter_slots
+from maml_cli.sweeps.space import trial_config
 from maml_cli.training import STOPPED_BY_CALLER, SessionResult, plan_training, run_session
+from tests.conformance import FULL
 from tests.conftest import ROOT, Cli
 
 TINY = ["outer.steps=4", "run.eval_tasks=4", "run.log_every=2", "run.eval_every=2", "run.checkpoint_every=2"]
@@ -53,7 +57,7 @@ def _opened(sweep: Sweep) -> Store:
     return open_store(sweep)
 
 
-def _last_error(run: Path) -> float:
+def last_error(run: Path) -> float:
     """The mean over seeds of the last validation error, read from the log with nothing of the package."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     errors = [line["eval"]["grid_mse"] for line in lines if "eval" in line][-1]
@@ -103,7 +107,7 @@ def test_a_grid_trains_every_combination_and_ranks_it_by_the_error_of_its_log(cl
         config = (run / "config.yaml").read_text()
         assert f"init: {trial['values']['inner.alpha.init']}" in config
         assert f"  steps: {trial['values']['inner.steps']}\n" in config
-        assert trial["error"] == pytest.approx(_last_error(run), rel=1e-12)
+        assert trial["error"] == pytest.approx(last_error(run), rel=1e-12)
         # Student's t of two values has the 97.5 % quantile 12.706: half the interval is 12.706 * |a - b| / 2.
         first, second = trial["errors"]
         assert trial["ci95_seeds"] == pytest.approx(12.7062 * abs(first - second) / 2, rel=1e-4)
@@ -268,7 +272,7 @@ def test_a_claimed_trial_is_left_to_its_worker_while_it_lives_and_its_run_resume
     with pytest.raises(KeyError), worker_lock(sweep.directory) as other:
         claim = claim_slot(store, sweep.space, other)
         assert claim is not None and claim.slot == 1
-        config = worker.trial_config(sweep.config, claim.values)
+        config = trial_config(sweep.config, claim.values)
         plan = plan_training(config, (), out=sweep.run(1), resume="auto", device=None)
         half = run_session(
             plan, quiet=True, should_stop=lambda: (sweep.run(1) / "checkpoints/step-00000002.pt").exists()
@@ -371,7 +375,7 @@ def test_a_worker_elsewhere_is_dead_once_its_heartbeat_has_not_grown_for_a_minut
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(liveness.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     study = optuna.create_study()
     study.ask()
     study._storage.set_trial_user_attr(0, "worker", "elsewhere-1")
@@ -393,7 +397,7 @@ def test_a_heartbeat_grows_and_notices_that_its_trial_was_taken(
     study.ask()
     store = Store(study, study._storage, 0, False)
     with liveness.heartbeat(store, 0) as taken:
-        _wait_until(lambda: study.trials[0].user_attrs.get("beat", 0) >= 2)
+        wait_until(lambda: study.trials[0].user_attrs.get("beat", 0) >= 2)
         assert not taken.is_set()
         study.tell(0, state=TrialState.FAIL)
         assert taken.wait(5)
@@ -436,7 +440,8 @@ def test_a_figure_has_a_line_for_each_value_of_the_other_key_with_intervals_over
     sweep = read_sweep(Path("drawn"))
     rows = read_rows(sweep, open_store(sweep))
     by_number: Any = {row.number: row for row in rows}
-    alpha, steps = errors_figure(sweep, rows).axes[:2]
+    axes: Any = errors_figure(sweep, rows).axes
+    alpha, steps = axes[:2]
     assert [container.get_label() for container in alpha.containers] == ["inner.steps=1", "inner.steps=2"]
     lines: Any = alpha.containers[0].lines
     line = lines[0]
@@ -460,7 +465,7 @@ def test_axes_are_logarithmic_where_values_are_spread_and_words_stand_side_by_si
     assert list(many.ticks().values()) == ["0", "20", "40", "60", "80"]
 
 
-def _wait_until(condition: Any, seconds: float = 60.0) -> None:
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -473,22 +478,48 @@ def _ended_once(directory: Path, num_trials: int) -> Iterator[Path]:
     for row in read_rows(sweep, open_store(sweep, os.environ.get("MAML_SWEEP_STORAGE"))):
         assert row.state == "complete"
         steps = [json.loads(line)["step"] for line in (row.run / "metrics.jsonl").read_text().splitlines()]
-        assert steps == sorted(steps) and row.error == pytest.approx(_last_error(row.run))
+        assert steps == sorted(steps) and row.error == pytest.approx(last_error(row.run))
         yield row.run
         num_trials -= 1
     assert num_trials == 0
 
 
-def test_two_workers_of_which_one_is_killed_end_each_trial_once(tmp_path: Path) -> None:
-    settings = [
-        word
-        for setting in ["outer.steps=400", "run.eval_every=100", "run.checkpoint_every=20"]
-        for word in ("--set", setting)
-    ]
+def fork(function: Any) -> int:
+    """A process that calls `function`, a copy of this one, in which PyTorch is imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of PyTorch, none of which holds a lock here
+        process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            code = function()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return process
+
+
+def test_three_workers_of_which_one_is_killed_end_each_trial_once(tmp_path: Path) -> None:
+    settings = ["outer.steps=200", "run.checkpoint_every=10", "run.eval_every=100", "run.log_every=50"]
+    sweep = _tiny(str(tmp_path / "forks"), ["inner.steps=1,2,3", "inner.alpha.init=0.003,0.01"], *settings)
+    open_sweep(sweep)
+    processes = [fork(lambda: work(sweep, open_store(sweep))) for _ in range(3)]
+    wait_until(lambda: any(sweep.directory.glob("*/checkpoints/step-00000050.pt")))
+    os.kill(processes[0], signal.SIGKILL)
+    assert [os.waitpid(process, 0)[1] for process in processes] == [signal.SIGKILL, 0, 0]
+    assert len({*_ended_once(sweep.directory, 6)}) == 6
+    ended = [trial for trial in open_store(sweep).study.get_trials() if trial.state == TrialState.COMPLETE]
+    assert sorted(trial.user_attrs["slot"] for trial in ended) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.skipif(not FULL, reason="three processes that import PyTorch; with MAML_FULL_TESTS=1")
+def test_jobs_are_processes_of_which_one_may_be_killed(tmp_path: Path) -> None:
+    settings = [word for setting in ["outer.steps=400", "run.checkpoint_every=20"] for word in ("--set", setting)]
     command = [sys.executable, "-m", "maml_cli", "sweep", *SMOKE, *settings, *GRID, "--jobs", "2", "--out", "jobs"]
     with open(tmp_path / "messages", "w") as messages:
         process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=messages)
-        _wait_until(lambda: any(tmp_path.glob("jobs/*/last.json")) or process.poll() is not None)
+        wait_until(lambda: any(tmp_path.glob("jobs/*/last.json")) or process.poll() is not None)
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(workers[0]), signal.SIGKILL)
         assert process.wait(timeout=120) == 0

@@ -96,8 +96,8 @@ def read_sweep(directory: Path) -> Sweep:
 def open_sweep(sweep: Sweep) -> tuple[Sweep, bool]:
     """Write the record of `sweep` into its directory, unless one is there.
 
-    Returns the sweep as recorded, and whether it is new. Of several processes that begin the same sweep, one writes it. Raises FileError if the directory has other files, or
-    the record of another sweep, with the first difference.
+    Returns the sweep as recorded, and whether it is new. Of several processes that begin the same sweep, one writes it.
+    Raises FileError if the directory has other files, or the record of another sweep, with the first difference.
     """
     file = sweep.directory / RECORD
     try:

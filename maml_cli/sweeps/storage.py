@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,8 +24,14 @@ from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.sweeps.record import Sweep, differences, without_password
 
 JOURNAL = "journal.log"
-DRIVERS = {"postgresql": "psycopg2-binary", "mysql": "mysqlclient", "redis": "redis", "sqlite": ""}
-"""Scheme of a URL -> the package that its database needs beside Optuna."""
+DRIVERS = {
+    "postgresql": "psycopg2-binary",
+    "mysql": "mysqlclient",
+    "redis": "redis",
+    "sqlite": "",
+    "psycopg": "psycopg",
+}
+"""Scheme of a URL, or the driver in it (postgresql+psycopg://), -> the package that it needs beside Optuna."""
 LIBRARIES = ("sqlalchemy", "redis", "psycopg2", "MySQLdb", "pymysql", "alembic")
 """Packages whose exceptions are faults of the database or of its connection."""
 ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 5, 0.5
@@ -82,7 +89,7 @@ def storage_errors(sweep: Sweep) -> Iterator[None]:
 def check_storage_url(url: str) -> None:
     """Raises ConfigError for a URL of no database that sweeps know."""
     scheme = urlsplit(url).scheme.partition("+")[0]
-    if scheme not in DRIVERS:
+    if scheme not in ("postgresql", "mysql", "redis", "sqlite"):
         names = "postgresql://, mysql:// or redis://"
         raise ConfigError(f"--storage {without_password(url)}: must begin with {names}, or sqlite:/// on one machine")
 
@@ -115,9 +122,10 @@ def _open(directory: Path, url: str) -> BaseStorage:
     try:
         if url.startswith("redis"):
             return JournalStorage(JournalRedisBackend(url))
-        return _open_database(url)
+        return _open_database(re.sub("^postgresql:", "postgresql+psycopg2:", url))  # SQLAlchemy 2.1 prefers psycopg 3
     except ImportError:
-        package = DRIVERS[urlsplit(url).scheme.partition("+")[0]]
+        scheme, _, driver = urlsplit(url).scheme.partition("+")
+        package = DRIVERS.get(driver) or driver or DRIVERS[scheme]
         raise ConfigError(
             f"--storage {without_password(url)}: needs {package}, which is not installed; install it with: pip install "
             f"{package}"
