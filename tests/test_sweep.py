@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import statistics
 import subprocess
@@ -482,6 +483,20 @@ def _ended_once(directory: Path, num_trials: int) -> Iterator[Path]:
         yield row.run
         num_trials -= 1
     assert num_trials == 0
+
+
+def test_the_commands_of_the_page_run_and_the_array_script_has_ten_lines(cli: Cli) -> None:
+    page = (ROOT / "maml_cli" / "sweeps" / "README.md").read_text()
+    commands = [line.removeprefix("$ maml ") for line in page.splitlines() if line.startswith("$ maml ")]
+    scripts = re.findall(r"```bash\n(.*?)```", page, flags=re.S)
+    assert len(scripts[0].splitlines()) == 10
+    commands += [script.replace("\\\n", "").splitlines()[-1].removeprefix("maml ") for script in scripts]
+    cli("presets", "copy", "smoke", "mine.yaml")
+    for number, command in enumerate(commands):
+        words = shlex.split(command)
+        settings = SMOKE[2:] if words[1] != "show" else []
+        out = ["--out", f"other-{number}"] if number == len(commands) - 1 else []
+        assert cli(*words, *settings, *out).code == 0, command
 
 
 def fork(function: Any) -> int:
