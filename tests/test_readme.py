@@ -31,6 +31,7 @@ SHORT = {
     "eval": ["--tasks", "10"],
     "plot": ["--tasks", "10"],
     "compare": ["--tasks", "10"],
+    "report": ["--tasks", "10"],
 }
 
 

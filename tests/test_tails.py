@@ -14,7 +14,7 @@ from maml_cli.evaluation import Protocol, Tail, sample_test_tasks, statistic
 from maml_cli.evaluation.evaluate import divergence_limits, evaluate
 from maml_cli.evaluation.statistics import aggregate_seeds
 from maml_cli.experiment import build_experiment
-from maml_cli.reporting import evaluation_tables
+from maml_cli.reporting import result_tables
 from tests.conftest import Cli
 
 
@@ -117,7 +117,7 @@ def test_a_note_says_that_few_tasks_carry_the_mean_and_how_many_would_be_needed(
     """At the trained number of inner steps, 1, or at the last step shown."""
     command = ["eval", trained, "--tasks", 200]
     assert "carry" not in cli(*command).out
-    monkeypatch.setattr(evaluation_tables, "LARGE_SHARE", 0.0)
+    monkeypatch.setattr(result_tables, "LARGE_SHARE", 0.0)
     for steps, named in ((3, "1 inner step"), (0, "0 inner steps")):
         document = json.loads(cli(*command, "--steps", steps, "--json").out)["results"][0]
         error = document["steps"][min(steps, 1)]["grid"]["mse"]

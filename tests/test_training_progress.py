@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from maml_cli.training.progress import evaluation_progress, format_seconds, progress
+from maml_cli.training.progress import count_progress, evaluation_progress, format_seconds, progress
 
 
 def _lines(calls: list[tuple[float, int]], steps: int, capsys: pytest.CaptureFixture[str], first: int = 0) -> list[str]:
@@ -94,14 +94,26 @@ def test_durations_have_seconds_up_to_a_minute(seconds: float, text: str) -> Non
     assert format_seconds(seconds) == text
 
 
-def test_an_evaluation_in_a_log_file_has_a_line_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    """Chunks after 1, 6.5, 7 and 12 seconds, the first of which counts as the start."""
-    times = iter([0.0, 1.0, 6.5, 7.0, 12.0])
+def test_an_evaluation_in_a_log_file_has_a_line_after_two_seconds_and_every_five(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Chunks after 1, 2.9, 3.1, 8.0 and 8.2 seconds, the first of which counts as the start."""
+    times = iter([0.0, 1.0, 2.9, 3.1, 8.0, 8.2])
     with evaluation_progress(clock=lambda: next(times)) as on_tasks:
-        for done in (100, 1200, 1300, 2400):
+        for done in (100, 1200, 1300, 2400, 2500):
             on_tasks("K = 10, learner", done, 10_000)
-    lines = ["K = 10, learner: 1,200/10,000 tasks", "K = 10, learner: 2,400/10,000 tasks"]
+    lines = ["K = 10, learner: 1,300/10,000 tasks", "K = 10, learner: 2,500/10,000 tasks"]
     assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_work_without_a_known_end_has_a_line_after_two_seconds_and_every_five(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = iter([0.0, 1.9, 2.0, 6.9, 7.0])
+    with count_progress("checking", "checks", clock=lambda: next(times)) as on_count:
+        for done in (0, 1, 69, 70):
+            on_count(done)
+    assert capsys.readouterr().err.splitlines() == ["checking: 1 check", "checking: 70 checks, 10 checks/s"]
 
 
 def test_short_evaluations_with_outer_steps_between_them_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:

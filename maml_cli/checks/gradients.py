@@ -4,6 +4,7 @@ The worked examples; then the configured learner, smooth and in float64, against
 independent implementation with torch.func.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -37,9 +38,13 @@ LARGEST_TOLERANCE = 1e-6
 """The largest tolerance of finite differences, relative to derivatives larger than 1."""
 
 
-def run_checks(config: Config) -> list[Case]:
-    """The worked examples and the checks of the learner that `config` describes."""
-    return [*worked_examples(), *check_learner(smooth(config))]
+def run_checks(config: Config, *, on_check: Callable[[int], None] = lambda done: None) -> list[Case]:
+    """The worked examples and the checks of the learner that `config` describes; `on_check` gets the number done."""
+    cases = []
+    for case in itertools.chain(worked_examples(), check_learner(smooth(config))):
+        cases.append(case)
+        on_check(len(cases))
+    return cases
 
 
 def check_learner(config: Config) -> Iterator[Case]:

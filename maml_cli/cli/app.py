@@ -15,8 +15,10 @@ from maml_cli import __version__
 from maml_cli.cli.adapt_command import adapt
 from maml_cli.cli.config_commands import config_app, presets_app
 from maml_cli.cli.exit_codes import exit_on_error
+from maml_cli.cli.export_commands import export_app
 from maml_cli.cli.machine_commands import check, info
 from maml_cli.cli.options import register
+from maml_cli.cli.report_command import report
 from maml_cli.cli.run_commands import compare, evaluate, plot
 from maml_cli.cli.sweep_command import sweep_app
 from maml_cli.cli.train_command import train
@@ -36,8 +38,10 @@ register(app, evaluate, name="eval")
 register(app, adapt)
 register(app, plot)
 register(app, compare)
+register(app, report)
 register(app, check)
 register(app, info)
+app.add_typer(export_app, name="export")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(presets_app, name="presets")
 app.add_typer(config_app, name="config")

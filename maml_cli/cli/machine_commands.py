@@ -34,8 +34,11 @@ def check(
     """
     from maml_cli.checks import run_checks
     from maml_cli.reporting import case_document, print_cases, to_json
+    from maml_cli.training import count_progress
 
-    cases = run_checks(_config(run, checkpoint, config, overrides or []))
+    chosen = _config(run, checkpoint, config, overrides or [])
+    with count_progress("checking", "checks") as on_check:
+        cases = run_checks(chosen, on_check=on_check)
     passed = all(case.passed for case in cases)
     if as_json:
         typer.echo(to_json({"passed": passed, "cases": [case_document(case) for case in cases]}))

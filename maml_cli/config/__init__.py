@@ -6,7 +6,7 @@ from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from maml_cli.config.configs_page import configs_readme, presets_markdown
-    from maml_cli.config.dump import annotated_yaml, plain_yaml, to_dict, value_text
+    from maml_cli.config.dump import annotated_yaml, leaves, plain_yaml, to_dict, value_text
     from maml_cli.config.engine_support import (
         ADJOINT_LIMITS,
         ENGINE_DEVICES,
@@ -41,6 +41,7 @@ __all__ = [
     "kernel_task_bytes",
     "key_table_markdown",
     "layer_widths",
+    "leaves",
     "load_config",
     "load_config_file",
     "native_thread_bytes",
@@ -56,7 +57,7 @@ __all__ = [
 
 _MODULES = {
     "configs_page": ["configs_readme", "presets_markdown"],
-    "dump": ["annotated_yaml", "plain_yaml", "to_dict", "value_text"],
+    "dump": ["annotated_yaml", "leaves", "plain_yaml", "to_dict", "value_text"],
     "engine_support": [
         "ADJOINT_LIMITS",
         "ENGINE_DEVICES",

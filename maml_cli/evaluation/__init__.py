@@ -2,6 +2,7 @@
 
 from maml_cli.evaluation.compare import Comparison, compare_runs
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
+from maml_cli.evaluation.exported_params import encode_params
 from maml_cli.evaluation.fits import TaskFit, fit_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
 from maml_cli.evaluation.memory import Lower, check_memory
@@ -45,6 +46,7 @@ __all__ = [
     "by_step",
     "check_memory",
     "compare_runs",
+    "encode_params",
     "evaluate_run",
     "finite_or_none",
     "fit_tasks",

@@ -13,32 +13,46 @@ if TYPE_CHECKING:
         to_json,
         training_document,
     )
-    from maml_cli.reporting.evaluation_tables import print_evaluations
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
+    from maml_cli.reporting.result_tables import evaluation_tables, print_evaluations, table_notes
     from maml_cli.reporting.run_figures import draw, draw_comparison, draw_curves, draw_growth, drawable
     from maml_cli.reporting.sweep_figures import draw_sweep
     from maml_cli.reporting.sweep_tables import iter_sweep_csv, print_sweep, sweep_document
-    from maml_cli.reporting.tables import print_cases, print_comparisons
+    from maml_cli.reporting.tables import (
+        PlainTable,
+        TitledTable,
+        comparison_notes,
+        comparison_tables,
+        plain_table,
+        print_cases,
+        print_comparisons,
+    )
     from maml_cli.reporting.task_table import iter_task_csv
 
 __all__ = [
     "Curve",
     "Document",
+    "PlainTable",
+    "TitledTable",
     "case_document",
     "comparison_document",
+    "comparison_notes",
+    "comparison_tables",
     "draw",
     "draw_comparison",
     "draw_curves",
     "draw_growth",
     "draw_sweep",
     "drawable",
+    "evaluation_tables",
     "finite_or_null",
     "format_interval",
     "format_number",
     "format_short",
     "iter_sweep_csv",
     "iter_task_csv",
+    "plain_table",
     "plan_document",
     "plural",
     "print_cases",
@@ -46,6 +60,7 @@ __all__ = [
     "print_evaluations",
     "print_sweep",
     "sweep_document",
+    "table_notes",
     "to_json",
     "training_document",
 ]
@@ -62,10 +77,18 @@ _MODULES = {
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
     "run_figures": ["draw", "draw_comparison", "draw_curves", "draw_growth", "drawable"],
-    "evaluation_tables": ["print_evaluations"],
     "sweep_figures": ["draw_sweep"],
     "sweep_tables": ["iter_sweep_csv", "print_sweep", "sweep_document"],
-    "tables": ["print_cases", "print_comparisons"],
+    "result_tables": ["evaluation_tables", "print_evaluations", "table_notes"],
+    "tables": [
+        "PlainTable",
+        "TitledTable",
+        "comparison_notes",
+        "comparison_tables",
+        "plain_table",
+        "print_cases",
+        "print_comparisons",
+    ],
     "task_table": ["iter_task_csv"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -1,7 +1,8 @@
 """Tables of results for a terminal, narrow enough for 80 columns."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -19,22 +20,70 @@ SEEDS_COLUMN = "±seeds"
 """Heading of the intervals over seeds: never in a column with those over tasks."""
 
 
+class TitledTable(NamedTuple):
+    """A table with the lines of text above and below it.
+
+    heading: lines above.
+    table: its rows.
+    notes: lines below.
+    """
+
+    heading: Sequence[str]
+    table: Table
+    notes: Sequence[str] = ()
+
+
+class PlainTable(NamedTuple):
+    """The text of a table, for pages.
+
+    titles: of the columns.
+    groups: rows of cells, in groups that a line divides.
+    """
+
+    titles: Sequence[str]
+    groups: Sequence[Sequence[Sequence[str]]]
+
+
+def plain_table(table: Table) -> PlainTable:
+    """The text of `table`."""
+    groups: list[list[Sequence[str]]] = [[]]
+    for row, cells in zip(table.rows, zip(*(column.cells for column in table.columns), strict=True), strict=True):
+        groups[-1].append([*map(str, cells)])
+        if row.end_section:
+            groups.append([])
+    return PlainTable([str(column.header) for column in table.columns], [group for group in groups if group])
+
+
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     """Print a table for each K: a row for each run, with its difference from the first run."""
     console = new_console()
+    for heading, table, _ in comparison_tables(comparisons):
+        console.print("\n" + "\n".join(heading))
+        console.print(table)
+    for note in comparison_notes(comparisons):
+        console.print(note)
+
+
+def comparison_tables(comparisons: Sequence[Comparison]) -> Iterator[TitledTable]:
+    """A table for each K: a row for each run, with its difference from the first run."""
     for comparison in comparisons:
-        console.print(
-            f"\nK = {comparison.shots}, the same {plural(comparison.num_tasks, 'test task')} "
-            f"(seed {comparison.seed}) for all"
-        )
-        console.print(f"{MEASURES[comparison.measure]} error on the {comparison.grid_name}")
-        console.print(_comparison_table(comparison))
+        heading = [
+            f"K = {comparison.shots}, the same {plural(comparison.num_tasks, 'test task')} "
+            f"(seed {comparison.seed}) for all",
+            f"{MEASURES[comparison.measure]} error on the {comparison.grid_name}",
+        ]
+        yield TitledTable(heading, _comparison_table(comparison))
+
+
+def comparison_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Lines that explain the signs in the tables of these comparisons."""
     runs = [run for comparison in comparisons for run in comparison.runs]
-    console.print("mean ± 95 % interval over tasks; differences task by task")
+    notes = ["mean ± 95 % interval over tasks; differences task by task"]
     if any(run.num_seeds > 1 for run in runs):
-        console.print(f"{SEEDS_COLUMN}: 95 % interval over the seeds of a run")
+        notes.append(f"{SEEDS_COLUMN}: 95 % interval over the seeds of a run")
     if any(run.compared_step == run.trained_steps for run in runs):
-        console.print("* the trained number of inner steps")
+        notes.append("* the trained number of inner steps")
+    return notes
 
 
 def print_cases(cases: Sequence[Case]) -> None:

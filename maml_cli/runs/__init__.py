@@ -20,10 +20,12 @@ if TYPE_CHECKING:
         write_atomic,
     )
     from maml_cli.runs.load import Checkpoint, checkpoint_files, newest_good_checkpoint, open_checkpoint, read_config
+    from maml_cli.runs.metric_table import METRIC_COLUMNS, metric_rows
     from maml_cli.runs.metrics import EvaluationRecord, LossRecord, read_alphas, read_evaluations, read_losses
     from maml_cli.runs.replaced_config import replace_config
 
 __all__ = [
+    "METRIC_COLUMNS",
     "OUTPUTS",
     "Checkpoint",
     "EvaluationRecord",
@@ -37,6 +39,7 @@ __all__ = [
     "exclusive_lock",
     "is_locked",
     "make_folder",
+    "metric_rows",
     "new_run",
     "newest_good_checkpoint",
     "open_checkpoint",
@@ -57,6 +60,7 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "Checkpoint": "load",
+        "METRIC_COLUMNS": "metric_table",
         "EvaluationRecord": "metrics",
         "LossRecord": "metrics",
         "append_line": "files",
@@ -71,6 +75,7 @@ __getattr__ = lazy_attributes(
         "new_run": "creation",
         "newest_good_checkpoint": "load",
         "open_checkpoint": "load",
+        "metric_rows": "metric_table",
         "read_alphas": "metrics",
         "read_config": "load",
         "read_evaluations": "metrics",

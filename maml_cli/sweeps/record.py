@@ -3,12 +3,11 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from maml_cli.config import Config, from_dict, load_config, to_dict
+from maml_cli.config import Config, from_dict, leaves, load_config, to_dict
 from maml_cli.errors import CheckpointError, ConfigError, FileError, NewerVersionError, shorten
 from maml_cli.reading import read_file, reason
 from maml_cli.runs import OUTPUTS, make_folder, write_atomic
@@ -122,7 +121,7 @@ def without_password(url: str) -> str:
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """The keys whose values differ between two records, each with both values."""
-    old, new = dict(_leaves(there)), dict(_leaves(here))
+    old, new = ({".".join(map(str, key)): value for key, value in leaves(data)} for data in (there, here))
     return [
         f"{_key_in_words(key)} is {_shown(old, key)} there and {_shown(new, key)} here"
         for key in dict.fromkeys([*old, *new])
@@ -167,14 +166,6 @@ def _key_in_words(key: str) -> str:
     """`space.grid.inner.steps` as `--grid inner.steps`, and `config.run.seed` as `run.seed`."""
     section, _, name = key.partition(".")
     return f"--{name.replace('.', ' ', 1)}" if section == "space" else name or section
-
-
-def _leaves(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _shown(values: dict[str, Any], key: str) -> str:

@@ -9,7 +9,7 @@ from maml_cli.training.run_groups import RunGroup
 from maml_cli.training.session import STOPPED_BY_CALLER, SessionResult, run_session
 from maml_cli.training.signals import catch_stop
 from maml_cli.training.snapshot import init_state, restore_state, snapshot
-from maml_cli.training.summary import training_summary
+from maml_cli.training.summary import learner_summary, training_summary
 
 __all__ = [
     "STOPPED_BY_CALLER",
@@ -24,6 +24,7 @@ __all__ = [
     "evaluation_progress",
     "init_state",
     "join_processes",
+    "learner_summary",
     "plan_training",
     "print_message",
     "restore_state",

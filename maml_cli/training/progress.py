@@ -16,8 +16,10 @@ SECONDS_BETWEEN_LINES = 5.0
 """Interval of lines in a log file, which a person reads afterwards."""
 SECONDS_BETWEEN_REDRAWS = 0.25
 """Interval of redraws of the bar: four a second look continuous and cost nothing measurable."""
-SECONDS_BEFORE_BAR = 1.0
-"""Evaluations shorter than this show no bar."""
+SECONDS_BEFORE_BAR, SECONDS_BEFORE_LINE = 1.0, 2.0
+"""Evaluations and other work shorter than this show no bar, and no line."""
+SLOW_RATE = 10.0
+"""Rates below this, of work that is counted in single pieces, are not shown."""
 EVALUATION_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tasks"
 LOSS_DECAY = 0.98
 """Decay per outer step of the exponential moving average of the loss, over about 50 steps."""
@@ -90,7 +92,7 @@ def evaluation_progress(*, quiet: bool = False, clock: Callable[[], float] = tim
         yield ignore_tasks
         return
     on_terminal = _is_on_terminal()
-    interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BETWEEN_LINES
+    interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BEFORE_LINE
     shown, bar = clock(), None
     ended: float | None = shown
 
@@ -106,10 +108,10 @@ def evaluation_progress(*, quiet: bool = False, clock: Callable[[], float] = tim
         if now - shown < interval or done == total:
             return
         shown = now
+        interval = SECONDS_BETWEEN_REDRAWS if on_terminal else SECONDS_BETWEEN_LINES
         if not on_terminal:
             print_message(f"{predictor}: {done:,}/{total:,} tasks")
             return
-        interval = SECONDS_BETWEEN_REDRAWS
         if bar is None:  # made when it is needed: a bar moves those of the training around it
             bar = tqdm(desc=predictor, total=total, dynamic_ncols=True, leave=False, bar_format=EVALUATION_BAR)
         bar.n = done
@@ -129,17 +131,20 @@ def count_progress(
     """A function (number done) -> None that shows the progress of work whose end is not known, as `evaluation_progress`
     shows it."""
     on_terminal = _is_on_terminal()
-    interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BETWEEN_LINES
+    interval = SECONDS_BEFORE_BAR if on_terminal else SECONDS_BEFORE_LINE
     started = shown = clock()
     with tqdm(disable=not on_terminal, leave=False, dynamic_ncols=True, bar_format="{desc}") as bar:
 
         def on_count(done: int) -> None:
-            nonlocal shown
+            nonlocal shown, interval
             now = clock()
             if now - shown < interval:
                 return
             shown = now
-            text = f"{verb}: {done:,} {unit}, {done / (now - started):,.0f} {unit}/s"
+            interval = SECONDS_BETWEEN_REDRAWS if on_terminal else SECONDS_BETWEEN_LINES
+            rate = done / (now - started)
+            words = f"{verb}: {done:,} {unit if done != 1 else unit.removesuffix('s')}"
+            text = f"{words}, {rate:,.0f} {unit}/s" if rate >= SLOW_RATE else words
             if on_terminal:
                 bar.set_description_str(text)
             else:

@@ -10,8 +10,17 @@ from maml_cli.training.sharing import idle_processes
 def training_summary(config: Config, device: Choice, engine: Choice, *, start: str = "") -> list[str]:
     """One line each for tasks, network, inner loop, order, outer loop, device and engine, and for the trained run that
     the initial parameters are from; `start` is its summary, where it was read."""
-    tasks, inner = config.tasks, config.inner
     threads = f"{config.run.threads} thread{'s' if config.run.threads > 1 else ''}"
+    return [
+        *learner_summary(config, start=start),
+        f"device   {device.name} ({device.reason}), {threads}",
+        f"engine   {engine.name} ({engine.reason})",
+    ]
+
+
+def learner_summary(config: Config, *, start: str = "") -> list[str]:
+    """The lines of `training_summary` that do not depend on the machine."""
+    tasks, inner = config.tasks, config.inner
     return [
         f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
         f"{tasks.support_in_words} support and {tasks.num_query} query points each",
@@ -23,8 +32,6 @@ def training_summary(config: Config, device: Choice, engine: Choice, *, start: s
         f"{_update_in_words(config)}",
         f"order    {_order_in_words(config)}",
         f"outer    {_outer_in_words(config)}",
-        f"device   {device.name} ({device.reason}), {threads}",
-        f"engine   {engine.name} ({engine.reason})",
     ]
 
 

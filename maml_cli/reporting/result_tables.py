@@ -1,6 +1,6 @@
 """Tables of evaluations for a terminal: errors, their distribution over tasks, and of kinds of tasks and ensembles."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.table import Table
@@ -11,6 +11,7 @@ from maml_cli.reporting.format import format_interval, format_number, format_sho
 from maml_cli.reporting.tables import (
     MEASURES,
     SEEDS_COLUMN,
+    TitledTable,
     interval,
     new_console,
     new_table,
@@ -50,30 +51,44 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
     console = new_console()
     for evaluation in evaluations:
         console.print(f"\n{printable(title)}")
-        console.print(
-            f"K = {evaluation.shots}, {plural(evaluation.num_tasks, 'test task')} (seed {evaluation.seed}); "
-            f"{MEASURES[measure]} error, mean ± 95 % interval"
-        )
-        if evaluation.noisy_targets:
-            console.print("errors on grid and fresh points against targets with noise")
-        console.print(_evaluation_table(evaluation, measure))
-        for name, note in evaluation.notes.items():
-            console.print(f"{BASELINES[name]}: {note}")
-        console.print(f"\ndistribution over tasks, {measure.upper()} on the {evaluation.grid_name}")
-        console.print(_tail_table(evaluation, measure))
-        for note in _tail_notes(evaluation, measure):
-            console.print(note)
-        for kinds in _groups(evaluation.by_kind, KINDS_AT_A_TIME):
-            console.print(f"\nkinds of tasks, mean {measure.upper()} on the {evaluation.grid_name}")
-            console.print(_kinds_table(evaluation, kinds, measure))
-        if evaluation.ensemble:
-            console.print(f"\n{plural(len(evaluation.by_seed), 'seed')} as an ensemble, on the {evaluation.grid_name}")
-            console.print(_ensemble_table(evaluation))
+        for index, (heading, table, notes) in enumerate(evaluation_tables(evaluation, measure)):
+            console.print("\n" * (index > 0) + "\n".join(heading))
+            console.print(table)
+            for note in notes:
+                console.print(note)
+    for note in table_notes(evaluations):
+        console.print(note)
+
+
+def evaluation_tables(evaluation: Evaluation, measure: str) -> Iterator[TitledTable]:
+    """The tables of an evaluation: errors, their distribution over tasks, kinds of tasks and seeds as an ensemble."""
+    heading = [
+        f"K = {evaluation.shots}, {plural(evaluation.num_tasks, 'test task')} (seed {evaluation.seed}); "
+        f"{MEASURES[measure]} error, mean ± 95 % interval"
+    ]
+    if evaluation.noisy_targets:
+        heading.append("errors on grid and fresh points against targets with noise")
+    notes = [f"{BASELINES[name]}: {note}" for name, note in evaluation.notes.items()]
+    yield TitledTable(heading, _evaluation_table(evaluation, measure), notes)
+    heading = [f"distribution over tasks, {measure.upper()} on the {evaluation.grid_name}"]
+    yield TitledTable(heading, _tail_table(evaluation, measure), _tail_notes(evaluation, measure))
+    for kinds in _groups(evaluation.by_kind, KINDS_AT_A_TIME):
+        heading = [f"kinds of tasks, mean {measure.upper()} on the {evaluation.grid_name}"]
+        yield TitledTable(heading, _kinds_table(evaluation, kinds, measure))
+    if evaluation.ensemble:
+        heading = [f"{plural(len(evaluation.by_seed), 'seed')} as an ensemble, on the {evaluation.grid_name}"]
+        yield TitledTable(heading, _ensemble_table(evaluation))
+
+
+def table_notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Lines that explain the signs in the tables of these evaluations."""
+    notes = []
     if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
-        console.print("* the trained number of inner steps")
+        notes.append("* the trained number of inner steps")
     seeds = max(len(evaluation.by_seed) for evaluation in evaluations)
     if seeds > 1:
-        console.print(f"±: over tasks, of their means over {plural(seeds, 'seed')}; {SEEDS_COLUMN}: over seeds")
+        notes.append(f"±: over tasks, of their means over {plural(seeds, 'seed')}; {SEEDS_COLUMN}: over seeds")
+    return notes
 
 
 def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:

@@ -1,0 +1,196 @@
+"use strict";
+/* The inner loop of a trained learner, for one task, in float64: the arithmetic of maml_cli/core in plain JavaScript.
+   Matrices are {rows, columns, values}, row by row. Names are those of the config; an unknown one is an error. */
+const Learner = (() => {
+  const matrix = (rows, columns, values = new Float64Array(rows * columns)) => ({ rows, columns, values });
+  const map = (a, f) => matrix(a.rows, a.columns, a.values.map(f));
+
+  /* a b, for matrices; `a` or `b` transposed where asked for. */
+  function product(a, b, { left = false, right = false } = {}) {
+    const [rows, inner] = left ? [a.columns, a.rows] : [a.rows, a.columns];
+    const columns = right ? b.rows : b.columns;
+    const result = matrix(rows, columns);
+    for (let i = 0; i < rows; i++) {
+      for (let k = 0; k < inner; k++) {
+        const factor = a.values[left ? k * a.columns + i : i * a.columns + k];
+        if (factor === 0) continue;
+        for (let j = 0; j < columns; j++) {
+          result.values[i * columns + j] += factor * b.values[right ? j * b.columns + k : k * b.columns + j];
+        }
+      }
+    }
+    return result;
+  }
+
+  /* Elementwise f(a, b); a `b` of one element is for all elements of `a`. */
+  const zip = (a, b, f) => map(a, (value, i) => f(value, b.values.length === 1 ? b.values[0] : b.values[i]));
+
+  function columnSums(a) {
+    const result = matrix(1, a.columns);
+    a.values.forEach((value, i) => { result.values[i % a.columns] += value; });
+    return result;
+  }
+
+  function columnsFrom(a, first) {
+    const result = matrix(a.rows, a.columns - first);
+    result.values.forEach((_, i) => {
+      const row = Math.floor(i / result.columns);
+      result.values[i] = a.values[row * a.columns + first + (i - row * result.columns)];
+    });
+    return result;
+  }
+
+  /* erf by 2 / sqrt(pi) e^(-x^2) sum of 2^n x^(2n + 1) / (1 3 5 ... (2n + 1)), which has no cancellation. */
+  function erf(x) {
+    if (Math.abs(x) > 6) return Math.sign(x);
+    let term = x, sum = x;
+    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(sum); n++) {
+      term *= 2 * x * x / (2 * n + 1);
+      sum += term;
+    }
+    return 2 / Math.sqrt(Math.PI) * Math.exp(-x * x) * sum;
+  }
+
+  const sigmoid = (z) => 1 / (1 + Math.exp(-z));
+  const normal = (z) => (1 + erf(z / Math.SQRT2)) / 2;
+
+  /* Name -> [f(z), f'(z)]. */
+  const ACTIVATIONS = {
+    relu: [(z) => Math.max(z, 0), (z) => (z > 0 ? 1 : 0)],
+    tanh: [Math.tanh, (z) => 1 - Math.tanh(z) ** 2],
+    silu: [(z) => z * sigmoid(z), (z) => sigmoid(z) * (1 + z * (1 - sigmoid(z)))],
+    gelu: [(z) => z * normal(z), (z) => normal(z) + z * Math.exp(-z * z / 2) / Math.sqrt(2 * Math.PI)],
+    softplus: [(z) => Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z))), sigmoid],
+    sigmoid: [sigmoid, (z) => sigmoid(z) * (1 - sigmoid(z))],
+    sin: [Math.sin, Math.cos],
+  };
+  /* Name -> derivative of the loss of an error. */
+  const LOSSES = { mse: (e) => 2 * e, l1: Math.sign, huber: (e) => Math.min(Math.max(e, -1), 1) };
+  const ALPHA_SIGNS = { free: (value) => value, positive: Math.exp };
+  /* Name -> factor on the updates, from the number of inner steps past the last that has parameters. */
+  const EXTRAPOLATIONS = { hold: () => 1, decay: (past) => 0.5 ** past, stop: () => 0 };
+
+  const perKey = (gradients, f) => Object.fromEntries(Object.entries(gradients).map(([key, g]) => [key, f(key, g)]));
+
+  /* Name -> transform of the gradients at inner step `step`; `state` carries the running means of squares. */
+  const OPTIMIZERS = {
+    sgd: (gradients) => gradients,
+    adam: (gradients, step, state) => perKey(gradients, (key, g) => {
+      const [decay, eps] = [0.999, 1e-8];
+      const squares = map(g, (value) => (1 - decay) * value * value);
+      state[key] = step ? zip(squares, state[key], (new_, old) => new_ + decay * old) : squares;
+      const correction = 1 - decay ** (step + 1);
+      return zip(g, state[key], (value, square) => value / Math.sqrt(square / correction + eps * eps));
+    }),
+  };
+  const atStep = (values, step) => values[Math.min(step, values.length - 1)];
+  const CURVATURES = {
+    none: (rule, gradients) => gradients,
+    kronecker: (rule, gradients, step) => perKey(gradients, (key, g) => {
+      const right = product(g, atStep(rule[`${key}.out`], step));
+      return rule[`${key}.in`] ? product(atStep(rule[`${key}.in`], step), right) : right;
+    }),
+  };
+
+  function choose(table, name, key) {
+    if (!Object.hasOwn(table, name)) throw new Error(`${key}: ${name} is unknown to this page`);
+    return table[name];
+  }
+
+  /* The matrices of a tensor (S, rows, columns) in base64. */
+  function decode({ shape: [count, rows, columns], type, data }) {
+    const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+    const numbers = Float64Array.from(new (type === "float64" ? Float64Array : Float32Array)(bytes.buffer));
+    const size = rows * columns;
+    return Array.from({ length: count }, (_, i) => matrix(rows, columns, numbers.slice(i * size, (i + 1) * size)));
+  }
+
+  /* The learner of a document: adapt(x, y, steps) gives the parameters after 0, 1, ... inner steps,
+     predict(params, x) numbers; points and predictions are in the units of the tasks. */
+  function load(document) {
+    const [activate, derivative] = choose(ACTIVATIONS, document.activation, "model.activation");
+    const lossDerivative = choose(LOSSES, document.loss, "inner.loss");
+    const optimize = choose(OPTIMIZERS, document.optimizer, "inner.optimizer");
+    const precondition = choose(CURVATURES, document.curvature, "inner.curvature");
+    const toAlpha = choose(ALPHA_SIGNS, document.alphaSign, "inner.alpha.sign");
+    const extrapolate = document.afterLastStep === null ? null
+      : choose(EXTRAPOLATIONS, document.afterLastStep, "inner.alpha.after_last_step");
+    const start = Object.fromEntries(Object.entries(document.params).map(([key, value]) => [key, decode(value)[0]]));
+    const rule = Object.fromEntries(Object.entries(document.rule).map(([key, value]) => [key, decode(value)]));
+    if (document.numContext) start.context = matrix(1, document.numContext);
+    const { layers, scaling } = document;
+
+    const inputs = (x) => matrix(x.length, 1, Float64Array.from(x, (v) => v * scaling.x_factor + scaling.x_shift));
+
+    /* The inputs of each layer, and the values before each activation. */
+    function forward(params, x) {
+      let input = x;
+      if (params.context) {
+        const width = 1 + document.numContext;
+        input = matrix(x.rows, width);
+        input.values.forEach((_, i) => {
+          input.values[i] = i % width ? params.context.values[i % width - 1] : x.values[i / width];
+        });
+      }
+      const ins = [], outs = [];
+      for (const layer of layers) {
+        const bias = params[`${layer}.b`].values;
+        const out = map(product(input, params[`${layer}.w`]), (value, i) => value + bias[i % bias.length]);
+        ins.push(input);
+        outs.push(out);
+        input = map(out, activate);
+      }
+      return { ins, outs };
+    }
+
+    /* d mean loss / d params, for all parameters. */
+    function gradients(params, x, y) {
+      const { ins, outs } = forward(params, x);
+      const result = {};
+      const last = layers.length - 1;
+      let delta = map(outs[last], (value, i) => lossDerivative(value - y[i]) / y.length);
+      for (let layer = last; layer >= 0; layer--) {
+        result[`${layers[layer]}.w`] = product(ins[layer], delta, { left: true });
+        result[`${layers[layer]}.b`] = columnSums(delta);
+        delta = product(delta, params[`${layers[layer]}.w`], { right: true });
+        if (layer) delta = zip(delta, map(outs[layer - 1], derivative), (d, slope) => d * slope);
+      }
+      if (params.context) result.context = columnSums(columnsFrom(delta, 1));
+      return result;
+    }
+
+    function factorAtStep(step) {
+      if (!document.stepsWithParams || step < document.stepsWithParams) return 1;
+      if (!extrapolate) throw new Error(`inner step ${step + 1} has no step size`);
+      return extrapolate(step - document.stepsWithParams + 1);
+    }
+
+    function adapt(x, y, steps) {
+      const points = inputs(x), targets = y.map((value) => value * scaling.y_factor + scaling.y_shift);
+      const trajectory = [start], state = {};
+      for (let step = 0; step < steps; step++) {
+        const params = trajectory[step], all = gradients(params, points, targets);
+        let updates = Object.fromEntries(document.adapted.map((key) => [key, all[key]]));
+        if (document.proximal) {
+          updates = perKey(updates, (key, g) => map(g, (value, i) =>
+            value + document.proximal * (params[key].values[i] - start[key].values[i])));
+        }
+        updates = optimize(precondition(rule, updates, step), step, state);
+        const factor = factorAtStep(step);
+        trajectory.push({ ...params, ...perKey(updates, (key, update) => {
+          const alpha = map(atStep(rule[document.alphaGroups[key]], step), (value) => document.alphaScale * toAlpha(value));
+          return zip(params[key], zip(update, alpha, (u, a) => a * u), (value, u) => value - factor * u);
+        }) });
+      }
+      return trajectory;
+    }
+
+    const predict = (params, x) => Array.from(forward(params, inputs(x)).outs.at(-1).values,
+      (value) => (value - scaling.y_shift) / scaling.y_factor);
+    return { adapt, predict };
+  }
+
+  const names = { "model.activation": ACTIVATIONS, "inner.loss": LOSSES, "inner.optimizer": OPTIMIZERS,
+    "inner.curvature": CURVATURES, "inner.alpha.sign": ALPHA_SIGNS, "inner.alpha.after_last_step": EXTRAPOLATIONS };
+  return { load, names: Object.fromEntries(Object.entries(names).map(([key, table]) => [key, Object.keys(table)])) };
+})();

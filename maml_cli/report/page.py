@@ -1,0 +1,207 @@
+"""The HTML page of a report: tables, figures, config and playground of trained runs, in one file without requests."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from maml_cli import __version__
+from maml_cli.config import Config, leaves, plain_yaml, to_dict
+from maml_cli.errors import ConfigError, printable
+from maml_cli.evaluation import OnTasks, Protocol, TrainedRun, compare_runs, evaluate_run, ignore_tasks
+from maml_cli.report.inline_svg import inline_svg
+from maml_cli.report.learner_document import learner_document
+from maml_cli.report.playground_tasks import playground_tasks
+from maml_cli.reporting import (
+    PlainTable,
+    TitledTable,
+    comparison_notes,
+    comparison_tables,
+    draw,
+    drawable,
+    evaluation_tables,
+    plain_table,
+    table_notes,
+)
+from maml_cli.runs import OUTPUTS, make_folder, target_of, write_atomic
+from maml_cli.runtime import machine_info
+from maml_cli.training import learner_summary
+
+SOURCES = Path(__file__).parent
+MAX_BYTES = 2_000_000
+"""Largest size of a page."""
+FIGURE_TEXTS = {
+    "fit": "Fits to test tasks: the truth, the support points, and the network before and after adapting",
+    "steps": "Error against inner steps, with baselines",
+    "curve": "Training: losses and validation errors over outer steps",
+    "alpha": "Step sizes of the inner loop over outer steps",
+}
+"""Kind of figure -> its caption, in the order of the page."""
+
+
+class PageTable(NamedTuple):
+    """A table of a page with the lines of text above and below it."""
+
+    heading: Sequence[str]
+    table: PlainTable
+    notes: Sequence[str]
+
+
+class Section(NamedTuple):
+    """The section of a page about one run.
+
+    name: of the run.
+    title: the run, and the outer step of its checkpoint.
+    summary: pairs of a word and a line about the training.
+    tables: errors and their distribution.
+    notes: lines about the signs in the tables.
+    figures: pairs of a caption and an SVG.
+    config: key, value, and whether the value differs from the default.
+    yaml: the config as a file.
+    commands: lines of a shell that repeat training and evaluation.
+    warnings: about the files of the run.
+    """
+
+    name: str
+    title: str
+    summary: Sequence[tuple[str, str]]
+    tables: Sequence[PageTable]
+    notes: Sequence[str]
+    figures: Sequence[tuple[str, Markup]]
+    config: Sequence[tuple[str, str, bool]]
+    yaml: str
+    commands: Sequence[str]
+    warnings: Sequence[str]
+
+
+def write_report(
+    runs: Sequence[TrainedRun], protocol: Protocol, file: Path, *, on_tasks: OnTasks = ignore_tasks
+) -> None:
+    """Write the page about `runs` to `file`; `on_tasks` is called after each chunk of tasks of an evaluation.
+
+    Raises OSError if it cannot be written, and ConfigError if the page would be larger than MAX_BYTES.
+    """
+    page = report_page(runs, protocol, on_tasks=on_tasks)
+    content = page.encode()
+    if len(content) > MAX_BYTES:
+        raise ConfigError(
+            f"the report of {len(runs)} runs would have {len(content) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}; "
+            f"give fewer runs"
+        )
+    make_folder(file.parent)
+    write_atomic(target_of(file), content)
+
+
+def default_file(runs: Sequence[TrainedRun]) -> Path:
+    """The page of one run in its directory, of several in outputs/."""
+    directory = runs[0].checkpoint.run if len(runs) == 1 and not runs[0].checkpoint.name else None
+    return (directory or OUTPUTS) / "report.html"
+
+
+def report_page(runs: Sequence[TrainedRun], protocol: Protocol, *, on_tasks: OnTasks = ignore_tasks) -> str:
+    """The page about `runs` as text."""
+    names = unique_names([run.name for run in runs])
+    sections = [
+        _section(run, name, index, protocol, on_tasks)
+        for index, (run, name) in enumerate(zip(runs, names, strict=True))
+    ]
+    learners = [learner_document(run) | {"name": name} for run, name in zip(runs, names, strict=True)]
+    environment = Environment(loader=FileSystemLoader(SOURCES), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("page.html").render(
+        title=", ".join(names),
+        version=__version__,
+        sections=sections,
+        comparison=_comparison(runs, protocol, on_tasks) if len(runs) > 1 else None,
+        differences=_differences(runs, names),
+        data={"learners": learners, "playground": playground_tasks(runs[0])},
+        machine=machine_info(),
+        style=_source("page.css"),
+        scripts=[_source("learner.js"), _source("playground.js")],
+    )
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names that tell runs apart: the last of the path where it is enough, else the path, else with a number.
+
+    >>> unique_names(["outputs/a", "outputs/b"]), unique_names(["x/a", "y/a"]), unique_names(["a", "a"])
+    (['a', 'b'], ['x/a', 'y/a'], ['a', 'a (2)'])
+    """
+    short = [Path(name).name or name for name in names]
+    chosen = short if len(set(short)) == len(set(names)) else [*names]
+    return [
+        printable(name) if chosen[:index].count(name) == 0 else f"{printable(name)} ({chosen[:index].count(name) + 1})"
+        for index, name in enumerate(chosen)
+    ]
+
+
+def _source(name: str) -> Markup:
+    return Markup((SOURCES / name).read_text(encoding="utf-8"))
+
+
+def _section(run: TrainedRun, name: str, index: int, protocol: Protocol, on_tasks: OnTasks) -> Section:
+    result = evaluate_run(run, protocol, on_tasks=on_tasks).results
+    with tempfile.TemporaryDirectory() as directory:
+        kinds = [kind for kind in FIGURE_TEXTS if kind in drawable(run)]
+        files = draw(run, protocol, kinds=kinds, file_format="svg", out=Path(directory), on_tasks=on_tasks)
+        svgs = [inline_svg(file.read_text(encoding="utf-8"), prefix=f"run{index}-{file.stem}-") for file in files]
+    config = run.checkpoint.config
+    return Section(
+        name=name,
+        title=printable(run.title),
+        summary=[(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in learner_summary(config)],
+        tables=[_page_table(table) for evaluation in result for table in evaluation_tables(evaluation, run.measure)],
+        notes=table_notes(result),
+        figures=[(FIGURE_TEXTS[kind], svg) for kind, svg in zip(kinds, svgs, strict=True)],
+        config=config_rows(config),
+        yaml=plain_yaml(to_dict(config), flow=None, width=100),
+        commands=_commands(run, name),
+        warnings=[*map(printable, run.checkpoint.warnings)],
+    )
+
+
+def _page_table(titled: TitledTable) -> PageTable:
+    return PageTable(titled.heading, plain_table(titled.table), titled.notes)
+
+
+def _comparison(runs: Sequence[TrainedRun], protocol: Protocol, on_tasks: OnTasks) -> tuple[list[PageTable], list[str]]:
+    """Tables of the runs on the same test tasks, and notes; the reason instead where they cannot be compared."""
+    try:
+        comparisons = compare_runs(runs, protocol, on_tasks=on_tasks)
+    except ConfigError as error:
+        return [], [f"Not on the same test tasks: {error}"]
+    return [_page_table(table) for table in comparison_tables(comparisons)], comparison_notes(comparisons)
+
+
+def config_rows(config: Config) -> list[tuple[str, str, bool]]:
+    """Each key of `config`, its value as YAML, and whether it differs from the default."""
+    defaults = dict(leaves(to_dict(Config())))
+    return [
+        (".".join(map(str, key)), _value_text(value), key not in defaults or defaults[key] != value)
+        for key, value in leaves(to_dict(config))
+    ]
+
+
+def _value_text(value: Any) -> str:
+    return plain_yaml(value, flow=True, width=10_000).removesuffix("...\n").strip()
+
+
+def _differences(runs: Sequence[TrainedRun], names: Sequence[str]) -> PlainTable | None:
+    """The keys in which the configs of several runs differ, with the value of each run; None without any."""
+    configs = [{key: value for key, value, _ in config_rows(run.checkpoint.config)} for run in runs]
+    keys = [key for key in dict.fromkeys(key for config in configs for key in config)]
+    rows = [[key, *(config.get(key, "") for config in configs)] for key in keys]
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    return PlainTable(["key", *names], [differing]) if differing else None
+
+
+def _commands(run: TrainedRun, name: str) -> list[str]:
+    checkpoint = run.checkpoint
+    return [
+        f"maml train --config {name}.yaml --out outputs/{name}-again",
+        f"maml eval --checkpoint outputs/{name}-again",
+        f"maml plot --checkpoint outputs/{name}-again",
+        f"maml compare {checkpoint.label} outputs/{name}-again",
+    ]
