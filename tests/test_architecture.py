@@ -20,6 +20,7 @@ LAYERS = [
     {"reporting"},
     {"checks"},
     {"api"},
+    {"sweeps"},
     {"training"},
     {"engines", "evaluation"},
     {"adaptation"},
@@ -65,6 +66,7 @@ THIRD_PARTY = {
     "numpy": {"adaptation.arrays", "evaluation.exported_params"},
     "safetensors": {"evaluation.exported_params"},
     "scipy": {"evaluation.statistics"},
+    "optuna": {"sweeps"},
     "hypothesis": {"dev.soak.fuzz"},
     "tests": {"dev.soak.sanitizers"},
     "higher": {"dev.other_libraries"},
@@ -276,7 +278,15 @@ def test_there_is_one_create_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["presets"], ["config", "show", "quickstart"], ["train", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["presets"],
+        ["config", "show", "quickstart"],
+        ["train", "--help"],
+        ["sweep", "--help"],
+    ],
 )
 def test_light_commands_import_neither_torch_nor_matplotlib(arguments: list[str]) -> None:
     code = (

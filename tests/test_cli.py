@@ -400,7 +400,7 @@ def test_check_of_a_run_checks_the_learner_of_its_config(cli: Cli, monkeypatch: 
     run = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "inner.steps=3", "-s", "model.hidden=[7]").out.strip()
     configs: list[Any] = []
 
-    def record(config: Any) -> list[Any]:
+    def record(config: Any, **progress: Any) -> list[Any]:
         configs.append(config)
         return []
 

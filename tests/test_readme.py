@@ -22,10 +22,12 @@ ROOT = Path(__file__).parent.parent
 README, INSIDE = ROOT / "README.md", ROOT / "maml_cli" / "README.md"
 SHARED = ROOT / "maml_cli" / "training" / "README.md"
 OWN_CURVES, FAMILIES = (ROOT / "maml_cli" / name / "README.md" for name in ("tasks", "formulas"))
+SWEEPS = ROOT / "maml_cli" / "sweeps" / "README.md"
 PUBLISHED_PAGES = [ROOT / "configs" / "README.md", ROOT / "outputs" / "published" / "RESULTS.md"]
-PAGES = [README, INSIDE, SHARED, OWN_CURVES, FAMILIES, *PUBLISHED_PAGES]
+PAGES = [README, INSIDE, SHARED, OWN_CURVES, FAMILIES, SWEEPS, *PUBLISHED_PAGES]
 SHORT = {
     "train": [*TINY_RUN, "-s", "run.checkpoint_every=4", "-s", "run.device=cpu"],
+    "sweep": [*TINY_RUN, "-s", "run.engine=eager"],
     "eval": ["--tasks", "10"],
     "plot": ["--tasks", "10"],
     "compare": ["--tasks", "10"],
@@ -186,6 +188,7 @@ def _documented_keys(command: str) -> set[str]:
 def test_json_documents_have_exactly_the_documented_keys(cli: Cli, trained: str) -> None:
     """Of `info` the page names some."""
     Path("points.csv").write_text("x,y\n1,2\n3,4\n")
+    cli("sweep", "-c", "smoke", "--grid", "inner.steps=1", *SHORT["sweep"], "--out", "swept")
     commands = {
         "train": ["train", "-c", "smoke", *SHORT["train"]],
         "eval": ["eval", "--checkpoint", trained, "--tasks", "10"],
@@ -193,6 +196,7 @@ def test_json_documents_have_exactly_the_documented_keys(cli: Cli, trained: str)
         "diff": ["diff", trained, trained, "--tasks", "10"],
         "runs": ["runs"],
         "adapt": ["adapt", trained, "--data", "points.csv"],
+        "sweep show": ["sweep", "show", "swept"],
         "check": ["check", "-c", "smoke"],
         "info": ["info"],
     }

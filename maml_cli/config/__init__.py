@@ -7,7 +7,7 @@ from maml_cli.lazy import lazy_attributes
 if TYPE_CHECKING:
     from maml_cli.config.commented import commented_yaml
     from maml_cli.config.configs_page import configs_readme, presets_markdown
-    from maml_cli.config.dump import annotated_yaml, leaves, plain_yaml, to_dict
+    from maml_cli.config.dump import annotated_yaml, leaves, plain_yaml, to_dict, value_text
     from maml_cli.config.engine_support import (
         ADJOINT_LIMITS,
         ENGINE_DEVICES,
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
         kernel_task_bytes,
         native_thread_bytes,
     )
-    from maml_cli.config.fields import changed_keys
+    from maml_cli.config.fields import changed_keys, is_whole_number
     from maml_cli.config.json_schema import json_schema_text
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, override
     from maml_cli.config.schema import Config
     from maml_cli.config.sizes import layer_widths, num_params, num_rule_params
+    from maml_cli.config.strict_yaml import parse_list
 
 __all__ = [
     "ADJOINT_LIMITS",
@@ -40,6 +41,7 @@ __all__ = [
     "configs_readme",
     "exceeded",
     "from_dict",
+    "is_whole_number",
     "json_schema_text",
     "kernel_task_bytes",
     "key_table_markdown",
@@ -52,16 +54,18 @@ __all__ = [
     "num_params",
     "num_rule_params",
     "override",
+    "parse_list",
     "plain_yaml",
     "presets_markdown",
     "to_dict",
+    "value_text",
 ]
 
 _MODULES = {
     "commented": ["commented_yaml"],
     "json_schema": ["json_schema_text"],
     "configs_page": ["configs_readme", "presets_markdown"],
-    "dump": ["annotated_yaml", "leaves", "plain_yaml", "to_dict"],
+    "dump": ["annotated_yaml", "leaves", "plain_yaml", "to_dict", "value_text"],
     "engine_support": [
         "ADJOINT_LIMITS",
         "ENGINE_DEVICES",
@@ -73,10 +77,11 @@ _MODULES = {
         "kernel_task_bytes",
         "native_thread_bytes",
     ],
-    "fields": ["changed_keys"],
+    "fields": ["changed_keys", "is_whole_number"],
     "key_table": ["key_table_markdown"],
     "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "override"],
     "schema": ["Config"],
     "sizes": ["layer_widths", "num_params", "num_rule_params"],
+    "strict_yaml": ["parse_list"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -45,10 +45,14 @@ def annotated_yaml(loaded: LoadedConfig) -> str:
             if open_sections[: depth + 1] != key[: depth + 1]:
                 lines.append((f"{'  ' * depth}{section}:", ""))
         open_sections = key[:-1]
-        text = plain_yaml(value, flow=True, width=math.inf).removesuffix("...\n").strip()
-        lines.append((f"{'  ' * (len(key) - 1)}{key[-1]}: {text}", f"# {loaded.origin(key)}"))
+        lines.append((f"{'  ' * (len(key) - 1)}{key[-1]}: {value_text(value)}", f"# {loaded.origin(key)}"))
     width = max(len(text) for text, _ in lines if len(text) <= MAX_WIDTH)
     return "".join(f"{text:{width}}  {comment}".rstrip() + "\n" for text, comment in lines)
+
+
+def value_text(value: Any) -> str:
+    """One value as YAML on one line, as `--set KEY=VALUE` takes it."""
+    return plain_yaml(value, flow=True, width=math.inf).removesuffix("...\n").strip()
 
 
 def leaves(data: dict[str, Any], path: Key = ()) -> Iterator[tuple[Key, Any]]:

@@ -60,6 +60,13 @@ def names_in(section: str) -> list[str]:
     return [key.rpartition(".")[2] for key in FIELDS if key.rpartition(".")[0] == section]
 
 
+def is_whole_number(key: str) -> bool:
+    """Whether the value at `key` is a whole number; False for a key that does not exist."""
+    field = FIELDS.get(key)
+    types = (field.annotation, *get_args(field.annotation)) if field else ()
+    return int in types and float not in types
+
+
 def choices(field: FieldInfo) -> list[str]:
     """The words that a field of Literal type, or of names, takes, with `null` last if it is optional; else none."""
     names = [name for mark in field.metadata if isinstance(mark, Takes) for name in mark.names]

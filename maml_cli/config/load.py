@@ -86,9 +86,10 @@ def _with_table(config: Config, folder: Path) -> Config:
     return override(config, [f"tasks.file={json.dumps(_relative(table))}"], label="config") if table else config
 
 
-def override(config: Config, overrides: Sequence[str], *, label: str) -> Config:
-    """`config` with `overrides` applied; raises ConfigError, in which `label` names the config."""
-    return _resolve(to_dict(config), label, {}, overrides, [])[0]
+def override(config: Config, overrides: Sequence[str], *, label: str, option: str = "--set") -> Config:
+    """`config` with `overrides` applied; raises ConfigError, in which `label` names the config, and `option` the option
+    that gave the overrides."""
+    return _resolve(to_dict(config), label, {}, overrides, [], option)[0]
 
 
 def from_dict(data: Any, *, label: str) -> Config:
@@ -105,6 +106,7 @@ def _resolve(
     origins: dict[Key, Origin],
     overrides: Sequence[str],
     problems: list[_Problem],
+    option: str = "--set",
 ) -> tuple[Config, dict[Key, Origin]]:
     """The config of `data` with `overrides` applied to it in place, and the origins of its values.
 
@@ -113,10 +115,10 @@ def _resolve(
     problems = list(problems)
     if len(overrides) > limits.MAX_OVERRIDES or sum(map(len, overrides)) > limits.MAX_CHARACTERS:
         most = f"at most {limits.MAX_OVERRIDES:,}, of {limits.MAX_CHARACTERS:,} characters in all"
-        raise ConfigError(f"--set: {len(overrides):,} overrides; a config takes {most}")
+        raise ConfigError(f"{option}: {len(overrides):,} overrides; a config takes {most}")
     for index, text in enumerate(overrides):
-        position = f"--set {shorten(text, MAX_POSITION)}"
-        origin = Origin("--set", position, position, (1, index, 0))
+        position = f"{option} {shorten(text, MAX_POSITION)}"
+        origin = Origin(option, position, position, (1, index, 0))
         try:
             key, value = _parse_override(text)
             _assign(data, key, value)

@@ -235,3 +235,8 @@ class Config(Section):
     def trained_steps(self) -> int:
         """Inner steps in training: 0 in joint training, where only evaluation adapts."""
         return 0 if self.outer.meta_gradient == "joint" else self.inner.steps
+
+    @property
+    def measure(self) -> str:
+        """Primary error: `mae` if trained on L1, else `mse`."""
+        return "mae" if self.inner.loss == "l1" else "mse"

@@ -67,6 +67,17 @@ class Document(NamedTuple):
     errors: list[YamlError]
 
 
+def parse_list(text: str) -> list[Any]:
+    """The values of a flow list that is written without its brackets, such as `1,5` or `[40,40],[80,80]`.
+
+    Raises ValueError with the first error.
+    """
+    document = parse(f"[{text}]")
+    if document.errors or not isinstance(document.value, list):
+        raise ValueError(document.errors[0].message if document.errors else "must be values separated by commas")
+    return document.value
+
+
 def parse(text: str, *, loader: Any = DEFAULT_LOADER) -> Document:
     """Read one YAML document. Bad YAML does not raise: its errors are in `errors`.
 

@@ -106,7 +106,7 @@ class TrainedRun(NamedTuple):
     @property
     def measure(self) -> str:
         """Primary error: `mae` if trained on L1, else `mse`."""
-        return "mae" if self.config.inner.loss == "l1" else "mse"
+        return self.config.measure
 
 
 def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = None) -> TrainedRun:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from maml_cli.reporting.json_text import Document, to_json
     from maml_cli.reporting.result_tables import evaluation_tables, print_evaluations, table_notes
     from maml_cli.reporting.run_figures import draw, drawable
+    from maml_cli.reporting.sweep_figures import draw_sweep
+    from maml_cli.reporting.sweep_tables import iter_sweep_csv, print_sweep, sweep_document
     from maml_cli.reporting.tables import (
         PlainTable,
         TitledTable,
@@ -44,12 +46,14 @@ __all__ = [
     "draw_comparison",
     "draw_curves",
     "draw_growth",
+    "draw_sweep",
     "drawable",
     "evaluation_tables",
     "finite_or_null",
     "format_interval",
     "format_number",
     "format_short",
+    "iter_sweep_csv",
     "iter_task_csv",
     "plain_table",
     "plan_document",
@@ -58,6 +62,8 @@ __all__ = [
     "print_comparisons",
     "print_difference",
     "print_evaluations",
+    "print_sweep",
+    "sweep_document",
     "table_notes",
     "to_json",
     "training_document",
@@ -68,6 +74,8 @@ _MODULES = {
     "figures": ["Curve"],
     "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
     "json_text": ["Document", "to_json"],
+    "sweep_figures": ["draw_sweep"],
+    "sweep_tables": ["iter_sweep_csv", "print_sweep", "sweep_document"],
     "result_tables": ["evaluation_tables", "print_evaluations", "table_notes"],
     "tables": [
         "PlainTable",

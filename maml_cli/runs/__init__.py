@@ -9,7 +9,16 @@ if TYPE_CHECKING:
     from maml_cli.runs.contents import check_finite, check_tensors
     from maml_cli.runs.creation import check_new_run, create_run, new_run
     from maml_cli.runs.directory import save_checkpoint, write_config
-    from maml_cli.runs.files import append_line, make_folder, read_lines, replacing, target_of, write_atomic
+    from maml_cli.runs.files import (
+        append_line,
+        exclusive_lock,
+        is_locked,
+        make_folder,
+        read_lines,
+        replacing,
+        target_of,
+        write_atomic,
+    )
     from maml_cli.runs.listing import checkpoint_files, read_config
     from maml_cli.runs.load import Checkpoint, newest_good_checkpoint, open_checkpoint
     from maml_cli.runs.metric_table import METRIC_COLUMNS, metric_rows
@@ -34,7 +43,9 @@ __all__ = [
     "check_tensors",
     "checkpoint_files",
     "create_run",
+    "exclusive_lock",
     "find_run",
+    "is_locked",
     "make_folder",
     "metric_rows",
     "new_run",
@@ -77,6 +88,8 @@ __getattr__ = lazy_attributes(
         "checkpoint_files": "listing",
         "create_run": "creation",
         "find_run": "newest",
+        "exclusive_lock": "files",
+        "is_locked": "files",
         "make_folder": "files",
         "new_run": "creation",
         "newest_good_checkpoint": "load",

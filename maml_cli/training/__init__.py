@@ -6,17 +6,20 @@ from maml_cli.training.processes import Processes, join_processes
 from maml_cli.training.progress import count_progress, evaluation_progress, print_message
 from maml_cli.training.recorder import Hooks
 from maml_cli.training.run_groups import RunGroup
-from maml_cli.training.session import SessionResult, run_session
+from maml_cli.training.session import STOPPED_BY_CALLER, SessionResult, run_session
+from maml_cli.training.signals import catch_stop
 from maml_cli.training.snapshot import init_state, restore_state, snapshot
 from maml_cli.training.summary import learner_summary, training_summary
 
 __all__ = [
+    "STOPPED_BY_CALLER",
     "Hooks",
     "Processes",
     "RunGroup",
     "SessionResult",
     "TrainPlan",
     "TrainResult",
+    "catch_stop",
     "count_progress",
     "evaluation_progress",
     "init_state",

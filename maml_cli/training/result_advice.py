@@ -23,7 +23,7 @@ def result_advice(run: Path, config: Config) -> str:
         record = metrics.read_final_evaluation(run, config.outer.steps)
     if record is None or config.trained_steps == 0:
         return ""
-    measure = "mae" if config.inner.loss == "l1" else "mse"
+    measure = config.measure
     by_run = record.grid_mae if measure == "mae" else record.grid_mse
     active = [index for index, errors in enumerate(by_run) if not all(map(math.isnan, errors))]
     if not active or len(by_run) != len(config.seeds):

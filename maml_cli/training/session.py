@@ -32,6 +32,8 @@ from maml_cli.training.summary import sharing_summary
 
 Notify = Callable[[str], None]
 OnStep = Callable[[int, float], None]
+STOPPED_BY_CALLER = 255
+"""`TrainResult.stopped_by` of a training that its caller stopped; no signal has this number."""
 
 
 class SessionResult(NamedTuple):
@@ -58,11 +60,13 @@ def run_session(
     quiet: bool,
     processes: Processes = ONE_PROCESS,
     on_step: OnStep = lambda step, loss: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> SessionResult:
     """Train as planned; the first Ctrl-C, SIGTERM or SIGHUP saves and stops. Messages go to stderr.
 
-    `on_step` is called after every block of outer steps, with the steps taken and the mean query loss. Raises
-    ConfigError, FileError or CheckpointError before anything is trained, DivergedError and InterruptedRun.
+    `on_step` is called after every block of outer steps, with the steps taken and the mean query loss. Once
+    `should_stop()`, which is asked after that, training saves and stops as after a signal. Raises ConfigError,
+    FileError or CheckpointError before anything is trained, DivergedError and InterruptedRun.
     """
     quiet = quiet or not processes.is_leader
     notify: Notify = (lambda text: None) if quiet else print_message
@@ -95,7 +99,11 @@ def run_session(
                     on_step(step, loss)
 
                 stop.can_save = True
-                hooks = Hooks(report_step, on_tasks, stop, stop.abandonable)
+
+                def interrupted() -> int:
+                    return stop() or (STOPPED_BY_CALLER if should_stop() else 0)
+
+                hooks = Hooks(report_step, on_tasks, interrupted, stop.abandonable)
                 with _recorded(run, first_step, choice.name, plan.device.name, processes):
                     result = train(config, groups, run, processes=processes, hooks=hooks)
     if processes.is_leader:
@@ -204,7 +212,9 @@ def _report(run: Path, result: TrainResult, config: Config, notify: Notify, *, q
         print_message(f"seed {seed} diverged at outer step {step:,} and is frozen; the others continued")
     done = f"after {format_seconds(result.seconds)}" if result.steps_done else "nothing left to do"
     notify(f"{run}: at outer step {result.step:,} of {config.outer.steps:,}, {done}")
-    if result.interrupted:
+    if result.stopped_by == STOPPED_BY_CALLER:
+        notify("stopped; checkpoint saved")
+    elif result.interrupted:
         name = signal.Signals(result.stopped_by).name
         print_message(f"stopped by {name}; checkpoint saved. Resume with: maml train --resume {run}")
     else:
