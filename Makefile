@@ -1,4 +1,4 @@
-# make train      install what is needed, train the quickstart, evaluate it and draw its fits
+# make train      install what is needed, train the quickstart, evaluate it, draw its fits and write its report
 # make smoke      train, evaluate and draw in seconds
 # make check      are the meta-gradients right, and second order?
 # make test       format, lint, types and tests, in a few minutes
@@ -39,7 +39,8 @@ train: install
 	@run=$$($(BIN)/maml train --config configs/quickstart.yaml) && \
 	  $(BIN)/maml eval --checkpoint $$run && \
 	  echo "run: $$run" && \
-	  printf 'fit plot: ' && $(BIN)/maml plot --checkpoint $$run --kind fit
+	  printf 'fit plot: ' && $(BIN)/maml plot --checkpoint $$run --kind fit && \
+	  printf 'report, for a browser: ' && $(BIN)/maml report $$run
 
 smoke: install
 	@run=$$($(BIN)/maml train --config configs/smoke.yaml) && \

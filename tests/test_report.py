@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -266,6 +267,7 @@ def test_a_page_has_every_run_escaped_and_asks_nothing_of_the_network(page: str,
     names = re.findall(r'\bid="([^"]*)"', page.split("<script", 1)[0])
     assert len(names) == len(set(names)) > 100
     assert len(page.encode()) < 2_000_000
+    assert str(Path.home()) not in page and sys.executable not in page
     for key, first, second in (("inner.alpha.learned", "false", "true"), ("tasks.num_support", "10", "7")):
         row = rf'<th scope="row">{key}</th><td>{first}</td><td>{second}</td>'
         assert re.search(row, page), key

@@ -33,6 +33,8 @@ from maml_cli.training import learner_summary
 SOURCES = Path(__file__).parent
 MAX_BYTES = 2_000_000
 """Largest size of a page."""
+PRIVATE = ("executable", "compiler")
+"""Facts about the machine with paths in them, which a page that is passed on does not tell."""
 FIGURE_TEXTS = {
     "fit": "Fits to test tasks: the truth, the support points, and the network before and after adapting",
     "steps": "Error against inner steps, with baselines",
@@ -117,7 +119,7 @@ def report_page(runs: Sequence[TrainedRun], protocol: Protocol, *, on_tasks: OnT
         comparison=_comparison(runs, protocol, on_tasks) if len(runs) > 1 else None,
         differences=_differences(runs, names),
         data={"learners": learners, "playground": playground_tasks(runs[0])},
-        machine=machine_info(),
+        machine={name: value for name, value in machine_info().items() if name not in PRIVATE},
         style=_source("page.css"),
         scripts=[_source("learner.js"), _source("playground.js")],
     )
@@ -145,7 +147,9 @@ def _section(run: TrainedRun, name: str, index: int, protocol: Protocol, on_task
     result = evaluate_run(run, protocol, on_tasks=on_tasks).results
     with tempfile.TemporaryDirectory() as directory:
         kinds = [kind for kind in FIGURE_TEXTS if kind in drawable(run)]
-        files = draw(run, protocol, kinds=kinds, file_format="svg", out=Path(directory), on_tasks=on_tasks)
+        shown = result[-1]  # of the largest K
+        one_shot = protocol._replace(shots=(shown.shots,))
+        files = draw(run, one_shot, kinds=kinds, file_format="svg", out=Path(directory), evaluation=shown)
         svgs = [inline_svg(file.read_text(encoding="utf-8"), prefix=f"run{index}-{file.stem}-") for file in files]
     config = run.checkpoint.config
     return Section(

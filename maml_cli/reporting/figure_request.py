@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from maml_cli.evaluation import OnTasks, Protocol, TrainedRun, ignore_tasks
+from maml_cli.evaluation import Evaluation, OnTasks, Protocol, TrainedRun, ignore_tasks
 from maml_cli.reporting.canvas import label_text
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
 from maml_cli.reporting.format import plural
@@ -42,12 +42,14 @@ class FigureRequest(NamedTuple):
     protocol: test tasks, K and inner steps of an evaluation.
     choices: content and style.
     on_tasks: called after each chunk of tasks of an evaluation.
+    evaluation: of the run by the protocol; None where it is still to be made.
     """
 
     run: TrainedRun
     protocol: Protocol
     choices: FigureChoices = DEFAULT_CHOICES
     on_tasks: OnTasks = ignore_tasks
+    evaluation: Evaluation | None = None
 
     @property
     def style(self) -> FigureStyle:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from maml_cli.errors import FileError
 from maml_cli.evaluation import (
+    Evaluation,
     OnTasks,
     Protocol,
     TrainedRun,
@@ -74,20 +75,22 @@ def draw(
     out: Path | None,
     choices: FigureChoices = DEFAULT_CHOICES,
     on_tasks: OnTasks = ignore_tasks,
+    evaluation: Evaluation | None = None,
 ) -> list[Path]:
     """Draw each of `kinds` as KIND.`file_format` in the directory `out`. Returns the files.
 
     By default `out` is `plots` in the run directory, or `plots` next to a checkpoint outside one; for a published run
     that came with the package it is `outputs/plots/NAME`.
 
-    Tasks have the first K of `protocol`, by default the K of training; of a range, its largest.
+    Tasks have the first K of `protocol`, by default the K of training; of a range, its largest. `evaluation` is one of
+    the run by `protocol`, if it is at hand.
 
     Raises KeyError for a kind that is not in FIGURES, FileError if it needs metrics.jsonl and there is none, and
     ConfigError if `choices` do not fit the run, or the text of a figure does not fit into its size.
     """
     if not protocol.shots:
         protocol = protocol._replace(shots=(run.config.tasks.max_support,))
-    request = FigureRequest(run, protocol, choices, on_tasks)
+    request = FigureRequest(run, protocol, choices, on_tasks, evaluation)
     functions = {kind: drawing_function(kind) for kind in kinds}
     for kind in kinds:
         if FIGURES[kind].needs_metrics and not _has_metrics(run):
@@ -135,7 +138,9 @@ def curve(request: FigureRequest) -> Figure:
 
 def steps(request: FigureRequest) -> Figure:
     """Errors on test tasks by inner step, with baselines."""
-    (evaluation,) = evaluate_run(request.run, request.protocol, on_tasks=request.on_tasks).results
+    evaluation = request.evaluation
+    if evaluation is None:
+        (evaluation,) = evaluate_run(request.run, request.protocol, on_tasks=request.on_tasks).results
     tasks = plural(evaluation.num_tasks, "test task")
     title = f"{run_name(request.run)}: {tasks}, K = {evaluation.shots}, 95 % intervals"
     return figures.steps_figure(evaluation, measure=request.run.measure, title=title, style=request.style)
