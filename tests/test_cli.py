@@ -535,7 +535,7 @@ def test_presets_are_listed_shown_and_copied_and_configs_checked_and_shown(cli: 
     assert cli("presets", "copy", "smoke", "mine.yaml").code == 3
     assert cli("config", "check", "mine.yaml").out == "mine.yaml: valid\n"
     shown = cli("config", "show", "mine.yaml", "--set", "inner.steps=5").out
-    assert "  steps: 5 " in shown and "# --set" in shown and "# mine.yaml:3" in shown
+    assert "  steps: 5 " in shown and "# --set" in shown and "# mine.yaml:4" in shown
     Path("mine.yaml").write_text("inner: {step: 1}\n")
     result = cli("config", "check", "mine.yaml")
     assert (result.code, result.err) == (2, "mine.yaml:1:9: inner.step: unknown key; did you mean inner.steps?\n")
