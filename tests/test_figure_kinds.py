@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
+import maml_cli as maml
 from maml_cli.evaluation import (
     Protocol,
     TaskErrors,
@@ -24,7 +25,7 @@ from maml_cli.evaluation import (
 from maml_cli.reporting import run_figures
 from maml_cli.reporting.canvas import Axes, Figure
 from maml_cli.reporting.figure_kinds import FIGURES
-from maml_cli.reporting.figure_request import FigureChoices, FigureRequest
+from maml_cli.reporting.figure_request import FigureChoices, FigureRequest, run_name
 from maml_cli.reporting.matplotlib_import import FFMpegWriter
 from maml_cli.reporting.task_figures import tail_figure
 from tests.conftest import TINY_RUN, Cli
@@ -191,3 +192,7 @@ def test_runs_that_differ_in_one_number_have_ordered_colours_and_baselines(cli: 
 
 def test_all_draws_the_kinds_that_are_not_on_request() -> None:
     assert [name for name, kind in FIGURES.items() if not kind.on_request] == ["fit", "curve", "steps", "alpha"]
+
+
+def test_figures_name_a_published_run_as_its_user_does() -> None:
+    assert run_name(maml.load("best-5shot")) == "best-5shot"

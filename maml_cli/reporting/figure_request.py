@@ -58,11 +58,10 @@ class FigureRequest(NamedTuple):
 
 
 def run_name(run: TrainedRun) -> str:
-    """The name of the run directory, or of a checkpoint outside one."""
-    directory = run.checkpoint.run
-    return label_text(
-        os.path.basename(os.path.realpath(directory)) if directory else run.checkpoint.file.stem, MAX_NAME
-    )
+    """The name of a published run or of the run directory, or of a checkpoint outside one."""
+    checkpoint = run.checkpoint
+    directory = os.path.basename(os.path.realpath(checkpoint.run)) if checkpoint.run else ""
+    return label_text(checkpoint.name or directory or checkpoint.file.stem, MAX_NAME)
 
 
 def trained_on(run: TrainedRun) -> str:
