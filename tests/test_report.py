@@ -273,6 +273,18 @@ def test_a_page_has_every_run_escaped_and_asks_nothing_of_the_network(page: str,
         assert re.search(row, page), key
 
 
+def test_a_page_tells_preset_engine_and_the_origin_of_values(cli: Cli) -> None:
+    changes = ["-s", "outer.steps=20", "-s", "outer.lr=0.5", "-s", "run.engine=eager", "-q"]
+    run = cli("train", "-c", "smoke", *changes).out.strip()
+    assert cli("report", run, "--tasks", 5).code == 0
+    text = Path(run, "report.html").read_text()
+    assert "<dt>preset</dt><dd>smoke, changed: outer.steps=20, outer.lr=0.5, run.engine=eager</dd>" in text
+    assert "<dt>engine</dt><dd>eager</dd>" in text
+    for key, value, origin in (("outer.lr", "0.5", "changed"), ("run.log_every", "50", "preset smoke"),
+                               ("inner.steps", "1", "default")):  # fmt: skip
+        assert f'<th scope="row">{key}</th><td>{value}</td><td>{origin}</td>' in text, key
+
+
 def test_the_table_of_a_page_is_that_of_the_evaluation(page: str, runs: list[TrainedRun]) -> None:
     result = maml.evaluate(runs[0], tasks=30).to_dict()["results"][0]
     section = page[page.index("<h2>first</h2>") : page.index("<h2>second")]

@@ -3,13 +3,13 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from maml_cli import __version__
-from maml_cli.config import Config, leaves, plain_yaml, to_dict
+from maml_cli.config import Config, leaves, plain_yaml, to_dict, value_text
 from maml_cli.errors import ConfigError, printable
 from maml_cli.evaluation import OnTasks, Protocol, TrainedRun, compare_runs, evaluate_run, ignore_tasks
 from maml_cli.report.inline_svg import inline_svg
@@ -26,7 +26,7 @@ from maml_cli.reporting import (
     plain_table,
     table_notes,
 )
-from maml_cli.runs import OUTPUTS, make_folder, target_of, write_atomic
+from maml_cli.runs import OUTPUTS, RunOverview, make_folder, read_overview, target_of, write_atomic
 from maml_cli.runtime import machine_info
 from maml_cli.training import learner_summary
 
@@ -61,7 +61,7 @@ class Section(NamedTuple):
     tables: errors and their distribution.
     notes: lines about the signs in the tables.
     figures: pairs of a caption and an SVG.
-    config: key, value, and whether the value differs from the default.
+    config: key, value and its origin.
     yaml: the config as a file.
     commands: lines of a shell that repeat training and evaluation.
     warnings: about the files of the run.
@@ -73,7 +73,7 @@ class Section(NamedTuple):
     tables: Sequence[PageTable]
     notes: Sequence[str]
     figures: Sequence[tuple[str, Markup]]
-    config: Sequence[tuple[str, str, bool]]
+    config: Sequence[tuple[str, str, str]]
     yaml: str
     commands: Sequence[str]
     warnings: Sequence[str]
@@ -152,14 +152,15 @@ def _section(run: TrainedRun, name: str, index: int, protocol: Protocol, on_task
         files = draw(run, one_shot, kinds=kinds, file_format="svg", out=Path(directory), evaluation=shown)
         svgs = [inline_svg(file.read_text(encoding="utf-8"), prefix=f"run{index}-{file.stem}-") for file in files]
     config = run.checkpoint.config
+    overview = read_overview(run.checkpoint.run) if run.checkpoint.run else None
     return Section(
         name=name,
         title=printable(run.title),
-        summary=[(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in learner_summary(config)],
+        summary=_facts(config, overview),
         tables=[_page_table(table) for evaluation in result for table in evaluation_tables(evaluation, run.measure)],
         notes=table_notes(result),
         figures=[(FIGURE_TEXTS[kind], svg) for kind, svg in zip(kinds, svgs, strict=True)],
-        config=config_rows(config),
+        config=config_rows(config, overview),
         yaml=plain_yaml(to_dict(config), flow=None, width=100),
         commands=_commands(run, name),
         warnings=[*map(printable, run.checkpoint.warnings)],
@@ -179,22 +180,35 @@ def _comparison(runs: Sequence[TrainedRun], protocol: Protocol, on_tasks: OnTask
     return [_page_table(table) for table in comparison_tables(comparisons)], comparison_notes(comparisons)
 
 
-def config_rows(config: Config) -> list[tuple[str, str, bool]]:
-    """Each key of `config`, its value as YAML, and whether it differs from the default."""
+def config_rows(config: Config, overview: RunOverview | None) -> list[tuple[str, str, str]]:
+    """Each key of `config`, its value as YAML, and its origin: the default, the preset, or a change from both."""
     defaults = dict(leaves(to_dict(Config())))
     return [
-        (".".join(map(str, key)), _value_text(value), key not in defaults or defaults[key] != value)
+        (name, value_text(value), _origin(name, overview) if defaults.get(key, defaults) != value else "default")
         for key, value in leaves(to_dict(config))
+        for name in [".".join(map(str, key))]
     ]
 
 
-def _value_text(value: Any) -> str:
-    return plain_yaml(value, flow=True, width=10_000).removesuffix("...\n").strip()
+def _origin(name: str, overview: RunOverview | None) -> str:
+    """The origin of a value that is not the default."""
+    is_of_preset = overview is not None and overview.preset and name not in overview.changes
+    return f"preset {overview.preset}" if overview and is_of_preset else "changed"
+
+
+def _facts(config: Config, overview: RunOverview | None) -> list[tuple[str, str]]:
+    """Pairs of a word and a line about a training: its preset and engine, and the lines of its summary."""
+    facts = []
+    if overview is not None:
+        changes = ", ".join(f"{key}={value_text(value)}" for key, value in overview.changes.items())
+        facts.append(("preset", f"{overview.preset or 'none'}{f', changed: {changes}' if changes else ''}"))
+    facts += [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in learner_summary(config)]
+    return [*facts, ("engine", overview.engine)] if overview is not None else facts
 
 
 def _differences(runs: Sequence[TrainedRun], names: Sequence[str]) -> PlainTable | None:
     """The keys in which the configs of several runs differ, with the value of each run; None without any."""
-    configs = [{key: value for key, value, _ in config_rows(run.checkpoint.config)} for run in runs]
+    configs = [{key: value for key, value, _ in config_rows(run.checkpoint.config, None)} for run in runs]
     keys = [key for key in dict.fromkeys(key for config in configs for key in config)]
     rows = [[key, *(config.get(key, "") for config in configs)] for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]
