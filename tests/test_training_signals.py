@@ -154,7 +154,9 @@ def test_an_interrupt_within_an_import_ends_the_process_without_an_exception(
     interrupting = "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept BaseException: print('raised')\n"
     (tmp_path / "interrupting.py").write_text(interrupting)
     code = "    import interrupting\n" if within_import else f"    exec({interrupting!r})\n"
-    script = f"from maml_cli.interrupts import quiet_interrupt\nwith quiet_interrupt(is_last=True):\n{code}    0 / 0\n"
+    # A process that a shell started in the background ignores SIGINT, and its children do.
+    script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script += f"from maml_cli.interrupts import quiet_interrupt\nwith quiet_interrupt(is_last=True):\n{code}    0 / 0\n"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
