@@ -40,7 +40,7 @@ train: install
 	  $(BIN)/maml eval --checkpoint $$run && \
 	  echo "run: $$run" && \
 	  printf 'fit plot: ' && $(BIN)/maml plot --checkpoint $$run --kind fit && \
-	  printf 'report, for a browser: ' && $(BIN)/maml report $$run
+	  printf 'report, for a browser: ' && $(BIN)/maml report $$run --tasks 1000
 
 smoke: install
 	@run=$$($(BIN)/maml train --config configs/smoke.yaml) && \
