@@ -1,8 +1,5 @@
 """The commands `maml export metrics` and `maml export params`: trained runs for other programs."""
 
-import csv
-import io
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +12,7 @@ from maml_cli.cli.parameters import path
 from maml_cli.cli.run_commands import open_for_command
 from maml_cli.cli.text_files import STANDARD_STREAM, text_writer
 from maml_cli.errors import ConfigError, FileError
+from maml_cli.reporting.csv_text import csv_text
 
 export_app = typer.Typer(help="Write a run's metrics or parameters for other programs.", no_args_is_help=True)
 
@@ -68,9 +66,9 @@ def export_metrics(
         if as_json:
             write(to_json({"metrics": [row._asdict() for row in rows]}) + "\n")
         else:
-            write(_csv_line(METRIC_COLUMNS))
+            write(csv_text([METRIC_COLUMNS]))
             for row in rows:
-                write(_csv_line(row))
+                write(csv_text([row]))
     if out != STANDARD_STREAM:
         print_path(out)
 
@@ -107,12 +105,6 @@ def export_params(
         make_folder(file.parent)
         write_atomic(target_of(file), content)
     print_path(file)
-
-
-def _csv_line(cells: Sequence[object]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
 
 
 register(export_app, export_metrics, name="metrics")

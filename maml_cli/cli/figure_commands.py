@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,6 +48,16 @@ from maml_cli.errors import ConfigError
 from maml_cli.reporting.figure_kinds import FIGURES, FILE_FORMATS
 from maml_cli.reporting.format import list_in_words
 
+if TYPE_CHECKING:
+    from maml_cli.evaluation import TrainedRun
+
+ComparisonFigureOpt = Annotated[
+    Path,
+    typer.Option(
+        "--out", parser=path, metavar="FILE", help="The figure, .png, .svg or .pdf; with several K, one each."
+    ),
+]
+
 
 def plot(
     run: RunArg = None,
@@ -86,8 +96,8 @@ def plot(
     """
     from maml_cli.evaluation import Protocol
     from maml_cli.reporting.figure_request import FigureChoices
-    from maml_cli.reporting.run_figures import draw, drawable, read_log
-    from maml_cli.training import evaluation_progress, print_message
+    from maml_cli.reporting.run_figures import draw
+    from maml_cli.training import evaluation_progress
 
     chosen, others = choose_run_or_latest(run, checkpoint), with_runs or []
     options = StyleOptions(width, height, font_size, title, x_label, y_label, style)
@@ -96,28 +106,31 @@ def plot(
     look = figure_style(options)
     names = run_labels(labels or [], [chosen, *others], example=f"{chosen}=TEXT")
     trained_run, *other_runs = (open_for_command(path, overrides, None) for path in (chosen, *others))
-    kinds = drawable(trained_run) if kind == "all" else [kind]
-    if kind == "all":
-        for name in (name for name, row in FIGURES.items() if row.needs_metrics and name not in kinds):
-            print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
-    needs_metrics = any(FIGURES[name].needs_metrics for name in kinds)
-    if needs_metrics and "curve" in drawable(trained_run) and (warning := read_log(trained_run).warning):
-        print_message(warning)
+    kinds = _kinds_to_draw(trained_run, kind)
     protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
     choices = FigureChoices(show_steps.values if show_steps else (), tasks_shown, other_runs, names, look)
     with writing("--out", out):
         with evaluation_progress() as on_tasks:
             files = draw(
-                trained_run,
-                protocol,
-                kinds=kinds,
-                file_format=file_format,
-                out=out,
-                choices=choices,
-                on_tasks=on_tasks,
+                trained_run, protocol, kinds=kinds, file_format=file_format, out=out, choices=choices, on_tasks=on_tasks
             )
         for file in files:
             print_path(file)
+
+
+def _kinds_to_draw(run: "TrainedRun", kind: str) -> list[str]:
+    """The kinds of figures that `kind` names; messages say what is not drawn, and what of the log is not read."""
+    from maml_cli.reporting.run_figures import drawable, read_log
+    from maml_cli.training import print_message
+
+    kinds = drawable(run) if kind == "all" else [kind]
+    if kind == "all":
+        for name in (name for name, row in FIGURES.items() if row.needs_metrics and name not in kinds):
+            print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
+    needs_metrics = any(FIGURES[name].needs_metrics for name in kinds)
+    if needs_metrics and "curve" in drawable(run) and (warning := read_log(run).warning):
+        print_message(warning)
+    return kinds
 
 
 def compare(
@@ -127,12 +140,7 @@ def compare(
     steps: StepsOpt = None,
     seed: SeedOpt = 0,
     any_family: AnyFamilyOpt = False,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", parser=path, metavar="FILE", help="The figure, .png, .svg or .pdf; with several K, one each."
-        ),
-    ] = Path("outputs/compare.png"),
+    out: ComparisonFigureOpt = Path("outputs/compare.png"),
     labels: LabelOpt = None,
     width: WidthOpt = None,
     height: HeightOpt = None,

@@ -46,6 +46,11 @@ StorageOpt = Annotated[
 ]
 
 
+ResumedSweepOpt = Annotated[
+    Path | None, typer.Option("--resume", parser=path, metavar="DIR", help="Continue or join the sweep in DIR.")
+]
+
+
 @sweep_app.callback()
 def _sweep(
     context: typer.Context,
@@ -72,9 +77,7 @@ def _sweep(
         Path | None,
         typer.Option("--out", parser=path, metavar="DIR", help="The directory; by default outputs/NAME-sweep."),
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", parser=path, metavar="DIR", help="Continue or join the sweep in DIR.")
-    ] = None,
+    resume: ResumedSweepOpt = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", parser=whole_number(1, 256), metavar="N", help="Processes on this machine.")
     ] = 1,

@@ -1,5 +1,6 @@
 """The HTML page of a report: tables, figures, config and playground of trained runs, in one file without requests."""
 
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,7 +193,7 @@ def config_rows(config: Config, overview: RunOverview | None) -> list[tuple[str,
 
 def _origin(name: str, overview: RunOverview | None) -> str:
     """The origin of a value that is not the default."""
-    is_of_preset = overview is not None and overview.preset and name not in overview.changes
+    is_of_preset = overview and overview.preset and name not in overview.changes
     return f"preset {overview.preset}" if overview and is_of_preset else "changed"
 
 
@@ -216,10 +217,10 @@ def _differences(runs: Sequence[TrainedRun], names: Sequence[str]) -> PlainTable
 
 
 def _commands(run: TrainedRun, name: str) -> list[str]:
-    checkpoint = run.checkpoint
+    again, config = shlex.quote(f"outputs/{name}-again"), shlex.quote(f"{name}.yaml")
     return [
-        f"maml train --config {name}.yaml --out outputs/{name}-again",
-        f"maml eval --checkpoint outputs/{name}-again",
-        f"maml plot --checkpoint outputs/{name}-again",
-        f"maml compare {checkpoint.label} outputs/{name}-again",
+        f"maml train --config {config} --out {again}",
+        f"maml eval --checkpoint {again}",
+        f"maml plot --checkpoint {again}",
+        f"maml compare {shlex.quote(run.checkpoint.label)} {again}",
     ]

@@ -1,9 +1,7 @@
 """Results of adapting to points of the user's own: rows of a CSV file, a table, a JSON document and a figure."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from maml_cli.reporting.canvas import (
     new_figure,
     save_figure,
 )
+from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.figure_layout import columns_that_fit
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
 from maml_cli.reporting.figures import COLUMNS, SUPPORT_STYLE, finish_panels
@@ -38,9 +37,7 @@ MAX_NAME = 40
 def csv_header(steps: int, *, has_tasks: bool, num_seeds: int) -> str:
     """The first line of the predictions: task, x, y, y0, y1, ... after the inner steps, and the ends of the band."""
     names = [f"y{step}" for step in range(steps + 1)]
-    return _csv_text(
-        [[*(["task"] if has_tasks else []), "x", "y", *names, *(["low", "high"] if num_seeds > 1 else [])]]
-    )
+    return csv_text([[*(["task"] if has_tasks else []), "x", "y", *names, *(["low", "high"] if num_seeds > 1 else [])]])
 
 
 def csv_rows(fit: TableFit, *, has_tasks: bool) -> str:
@@ -54,7 +51,7 @@ def csv_rows(fit: TableFit, *, has_tasks: bool) -> str:
     columns += [_formatted(step.tolist()) for step in predictions.mean(dim=1)]
     if predictions.shape[1] > 1:
         columns += [_formatted(end.tolist()) for end in band_over_seeds(predictions[-1])]
-    return _csv_text(zip(*columns, strict=True))
+    return csv_text(zip(*columns, strict=True))
 
 
 def print_adapted(
@@ -187,9 +184,3 @@ def iter_predictions(fit: TableFit) -> Iterator[dict[str, object]]:
 
 def _formatted(values: Sequence[float]) -> list[str]:
     return [f"{value:.9g}" for value in values]
-
-
-def _csv_text(rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

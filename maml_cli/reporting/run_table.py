@@ -1,12 +1,11 @@
 """Runs at a glance as a table, as CSV and as JSON, without PyTorch."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maml_cli.errors import printable, shorten
+from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.format import format_plain, format_short
 from maml_cli.reporting.json_text import Document
 from maml_cli.runs import RunOverview
@@ -65,9 +64,7 @@ def run_documents(runs: Sequence[RunOverview], *, now: float) -> Document:
 def iter_run_csv(runs: Sequence[RunOverview], *, now: float) -> Iterator[str]:
     """The lines of `maml runs --csv`: a header and a row for each run; a cell without a value is empty."""
     for row in [CSV_COLUMNS, *(_csv_row(run, now) for run in runs)]:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(row)
-        yield text.getvalue()
+        yield csv_text([row])
 
 
 def format_age(seconds: float) -> str:

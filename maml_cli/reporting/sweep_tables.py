@@ -1,11 +1,10 @@
 """Results of a sweep: a table, rows of a CSV file and a JSON document, with a row for each trial, the best first."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 
 from maml_cli.errors import printable, shorten
+from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.format import format_interval, format_number, plural
 from maml_cli.reporting.json_text import Document
 from maml_cli.reporting.tables import new_console, new_table
@@ -39,10 +38,10 @@ def iter_sweep_csv(sweep: Sweep, rows: Sequence[TrialRow]) -> Iterator[str]:
     """The lines of a CSV file: a heading, and a row for each trial."""
     keys = [at.key for at in sweep.space.dimensions]
     measure = sweep.config.measure
-    yield _line(["trial", *keys, measure, "ci95_seeds", "state", "step", "run"])
+    yield csv_text([["trial", *keys, measure, "ci95_seeds", "state", "step", "run"]])
     for row in rows:
         numbers = ["" if number is None else repr(number) for number in (row.error, row.ci95_seeds)]
-        yield _line([row.number, *(value_cell(row, key) for key in keys), *numbers, row.state, row.step, row.run])
+        yield csv_text([[row.number, *(value_cell(row, key) for key in keys), *numbers, row.state, row.step, row.run]])
 
 
 def sweep_document(sweep: Sweep, rows: Sequence[TrialRow]) -> Document:
@@ -90,9 +89,3 @@ def _error(row: TrialRow) -> str:
     if row.error is None:
         return ""
     return format_number(row.error) if row.ci95_seeds is None else format_interval(row.error, row.ci95_seeds)
-
-
-def _line(cells: Sequence[object]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,11 +100,8 @@ def run_session(
                     on_step(step, loss)
 
                 stop.can_save = True
-
-                def interrupted() -> int:
-                    return stop() or (STOPPED_BY_CALLER if should_stop() else 0)
-
-                hooks = Hooks(report_step, on_tasks, interrupted, stop.abandonable)
+                stopped_by = partial(_stopped_by, stop, should_stop)
+                hooks = Hooks(report_step, on_tasks, stopped_by, stop.abandonable)
                 with _recorded(run, first_step, choice.name, plan.device.name, processes):
                     result = train(config, groups, run, processes=processes, hooks=hooks)
     if processes.is_leader:
@@ -112,6 +110,11 @@ def run_session(
         _report(run, result, config, notify, quiet=quiet)
     exit_code = 128 + result.stopped_by if result.interrupted else 0
     return SessionResult(run, result, config, plan.device.name, choice.name, exit_code)
+
+
+def _stopped_by(stop: Callable[[], int], should_stop: Callable[[], bool]) -> int:
+    """The signal that stops a training, or STOPPED_BY_CALLER; 0 while it goes on."""
+    return stop() or (STOPPED_BY_CALLER if should_stop() else 0)
 
 
 def _make_groups(plan: TrainPlan, processes: Processes, notify: Notify) -> list[tuple[Choice, RunGroup]]:
