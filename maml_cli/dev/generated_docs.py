@@ -24,12 +24,12 @@ def generated_pages(root: Path) -> dict[Path, str]:
     readme_sections = {
         "results": results_tables.summary_table(read_results(published / "results.json")),
         "benchmark": benchmark_tables.summary_table(read_benchmark(published / "bench.json")),
-        "soak": soak_table(read_soak(root / SOAK).rows.values()),
     }
+    inside_sections = {"map": package_map(), "soak": soak_table(read_soak(root / SOAK).rows.values())}
     return {
         Path("README.md"): fill_sections((root / "README.md").read_text(encoding="utf-8"), readme_sections),
         Path("maml_cli/README.md"): fill_sections(
-            (root / "maml_cli" / "README.md").read_text(encoding="utf-8"), {"map": package_map()}
+            (root / "maml_cli" / "README.md").read_text(encoding="utf-8"), inside_sections
         ),
         Path("maml_cli/formulas/README.md"): fill_sections(
             (root / "maml_cli" / "formulas" / "README.md").read_text(encoding="utf-8"), {"families": families_table()}
