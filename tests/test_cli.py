@@ -1,5 +1,6 @@
 """The command line as people and scripts meet it: results on stdout, messages on stderr, exit codes."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from maml_cli.config import presets
 from maml_cli.core import meta_gradients, update_rules
 from maml_cli.runs import metrics, open_checkpoint, read_lines
 from maml_cli.training import session
@@ -560,39 +562,37 @@ def test_info_names_the_compiler(cli: Cli, tmp_path: Path, monkeypatch: pytest.M
     assert _json(cli("info", "--json").out)["compiler"] == "none"
 
 
-def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> None:
+def _on_terminal(*arguments: str, folder: Path) -> str:
+    """What `maml` shows on a terminal of 80 columns."""
     fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [
-        sys.executable,
-        "-m",
-        "maml_cli",
-        "train",
-        "-c",
-        "smoke",
-        "-s",
-        "outer.steps=600",
-        "-s",
-        "run.eval_tasks=4",
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+    command, environment = [sys.executable, "-m", "maml_cli", *arguments], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            shown += part
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 65536):
+                shown += part
         assert process.wait(timeout=60) == 0
     os.close(ours)
-    bars = [line for line in shown.decode().replace("\n", "\r").split("\r") if "%|" in line]
+    return shown.decode()
+
+
+def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> None:
+    shown = _on_terminal("train", "-c", "smoke", "-s", "outer.steps=600", "-s", "run.eval_tasks=4", folder=tmp_path)
+    bars = [line for line in shown.replace("\n", "\r").split("\r") if "%|" in line]
     assert len(bars) >= 2 and all(len(bar) <= 80 for bar in bars)
     assert re.search(r"100%\|.+\| 600/600 .*loss [\d.]+, [\d,]+ steps/s, [\d,]+ tasks/s, done in [\d.]+ s", bars[-1])
+
+
+def test_on_a_terminal_the_summaries_of_presets_are_wrapped_below_themselves(cli: Cli, tmp_path: Path) -> None:
+    listed = cli("presets").out
+    wrapped = _on_terminal("presets", folder=tmp_path).splitlines()
+    indent = listed.index("Meta-SGD")
+    assert max(map(len, listed.splitlines())) > 80 >= max(map(len, wrapped))
+    assert all(line[:indent].strip() in presets.names() or not line[:indent].strip() for line in wrapped)
+    assert " ".join(listed.split()) == " ".join(" ".join(wrapped).split())
 
 
 def test_completion_knows_the_presets() -> None:

@@ -1,5 +1,8 @@
 """The commands about configs: `maml presets` and `maml config`."""
 
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +23,14 @@ def _presets(context: typer.Context) -> None:
 
 
 def presets_list() -> None:
-    """List the presets, one per line."""
+    """List the presets, one per line; on a terminal, long summaries go on below themselves."""
     from maml_cli.config import presets
 
-    width = max(len(name) for name in presets.names())
+    indent = max(len(name) for name in presets.names()) + 2
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for name in presets.names():
-        typer.echo(f"{name:{width}}  {presets.summary(name)}")
+        line = f"{name:{indent}}{presets.summary(name)}"
+        typer.echo(textwrap.fill(line, max(width, 2 * indent), subsequent_indent=" " * indent))
 
 
 def presets_show(name: PresetArg) -> None:
