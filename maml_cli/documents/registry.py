@@ -48,9 +48,11 @@ class _Schema(GenerateJsonSchema):
     """A schema without defaults, whose fields are absent from documents, and without titles made up from names."""
 
     def default_schema(self, schema: Any) -> dict[str, Any]:
+        """The schema of a field with a default, without it."""
         return self.generate_inner(schema["schema"])
 
     def field_title_should_be_set(self, schema: Any) -> bool:
+        """Whether a field has a title: never."""
         return False
 
 

@@ -112,7 +112,7 @@ def write_losses(run: Path, record: LossRecord) -> None:
         "grad_norm": _encode_runs(record.grad_norm, _null),
     }
     if record.skipped_tasks is not None:
-        line["skipped_tasks"] = _encode_runs(record.skipped_tasks, _null)
+        line["skipped_tasks"] = _encode_runs(record.skipped_tasks, _count)
     for name, values in {"alpha": record.alpha, "alpha_grad": record.alpha_grad}.items():
         if values:
             line[name] = {key: _encode_runs(by_run, _null_list) for key, by_run in values.items()}
@@ -205,6 +205,10 @@ def _encode_runs(values: Sequence[Any], encode: Callable[[Any], Any]) -> Any:
 
 def _null(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _count(value: float) -> int | None:
+    return int(value) if math.isfinite(value) else None
 
 
 def _null_list(values: Sequence[float]) -> list[float | None] | None:
