@@ -79,6 +79,7 @@ NAMESPACES = {
     "adaptation": {"chunks"},
     "config": {"presets"},
     "core": {"curvature", "inner_loop", "meta_gradients", "update_rules"},
+    "documents": {"adaptations", "evaluations", "machine", "trainings"},
     "runs": {"directory", "metrics", "timing"},
 }
 MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from maml_cli.cli.app import app
 from maml_cli.config import json_schema_text as config_schema_text
-from maml_cli.documents import DOCUMENTS, InfoDocument, RunRow, RunsDocument, json_schema, to_json
+from maml_cli.documents import DOCUMENTS, json_schema, machine, to_json, trainings
 from maml_cli.engines import TrainState
 from maml_cli.sweeps import open_sweep, plan_sweep, read_space
 from maml_cli.training import init_state
@@ -259,20 +259,20 @@ def test_a_document_cannot_be_built_with_other_fields_or_types() -> None:
         "num_steps": None,
     }
     row |= {"error": 1.0, "engine": None, "age_seconds": 0.0, "problem": None}
-    assert RunRow.model_validate(row)
+    assert trainings.RunRow.model_validate(row)
     for wrong in (row | {"another": 1}, row | {"step": "1"}, row | {"state": "lost"}, {"name": "a"}):
         with pytest.raises(ValidationError):
-            RunRow.model_validate(wrong)
+            trainings.RunRow.model_validate(wrong)
     with pytest.raises(ValidationError):
-        InfoDocument.model_validate({"maml": "1"})
+        machine.InfoDocument.model_validate({"maml": "1"})
 
 
 def test_a_path_that_is_not_utf8_keeps_its_bytes_and_infinity_is_null() -> None:
-    row = RunRow(
+    row = trainings.RunRow(
         name="\udcff", path="\udcff", preset=None, changes={"tasks.file": "\udcff"}, state="done", step=1,
         num_steps=1, error=float("inf"), engine=None, age_seconds=0.0, problem=None,
     )  # fmt: skip
-    text = to_json(RunsDocument(runs=[row]))
+    text = to_json(trainings.RunsDocument(runs=[row]))
     assert text.count('"\\udcff"') == 3 and '"error": null' in text
     jsonschema.Draft202012Validator(json_schema("runs")).validate(json.loads(text))
 

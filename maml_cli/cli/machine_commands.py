@@ -51,13 +51,13 @@ def check(
 
 def info(as_json: JsonOpt = False) -> None:
     """Print versions, devices, threads, the CPU's capability and the compiler, for a bug report."""
-    from maml_cli.documents import InfoDocument, to_json
+    from maml_cli.documents import machine, to_json
     from maml_cli.engines import describe_compiler
     from maml_cli.runtime import machine_info
 
     facts = {**machine_info(), "compiler": describe_compiler()}
     if as_json:
-        typer.echo(to_json(InfoDocument.model_validate(facts)))
+        typer.echo(to_json(machine.InfoDocument.model_validate(facts)))
         return
     for name, value in facts.items():
         typer.echo(f"{name:15} {printable(str(value))}")

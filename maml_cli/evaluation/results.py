@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from maml_cli import documents
+from maml_cli.documents import evaluations, to_plain
 from maml_cli.errors import DataError
 from maml_cli.evaluation.ensemble import EnsembleErrors
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
@@ -25,9 +25,9 @@ class EvaluationResult(NamedTuple):
     overrides: tuple[str, ...]
     results: tuple[Evaluation, ...]
 
-    def to_document(self) -> documents.EvalDocument:
+    def to_document(self) -> evaluations.EvalDocument:
         """The document of `maml eval --json`."""
-        return documents.EvalDocument(
+        return evaluations.EvalDocument(
             checkpoint=self.checkpoint,
             step=self.step,
             overrides=list(self.overrides),
@@ -36,7 +36,7 @@ class EvaluationResult(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of `maml eval --json`: dictionaries, lists, strings, and numbers, which may be infinite."""
-        plain: dict[str, Any] = documents.to_plain(self.to_document())
+        plain: dict[str, Any] = to_plain(self.to_document())
         return plain
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _evaluation(evaluation: Evaluation) -> documents.Evaluation:
+def _evaluation(evaluation: Evaluation) -> evaluations.Evaluation:
     fields = {
         "shots": evaluation.shots,
         "num_tasks": evaluation.num_tasks,
@@ -117,7 +117,7 @@ def _evaluation(evaluation: Evaluation) -> documents.Evaluation:
         "ensemble": by_step(evaluation.ensemble),
         "notes": evaluation.notes,
     }
-    return documents.Evaluation.model_validate(fields)
+    return evaluations.Evaluation.model_validate(fields)
 
 
 def _baselines(errors: Evaluation | KindErrors) -> dict[str, Any]:

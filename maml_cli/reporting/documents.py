@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from maml_cli import documents
 from maml_cli.checks import Case
 from maml_cli.config import to_dict
+from maml_cli.documents import evaluations, machine, trainings
 from maml_cli.evaluation import Comparison, RunDifference, by_step, plain
 from maml_cli.training import SessionResult, TrainPlan
 
 
-def plan_document(plan: TrainPlan) -> documents.PlanDocument:
+def plan_document(plan: TrainPlan) -> trainings.PlanDocument:
     """The document of `maml train --dry-run --json`."""
-    return documents.PlanDocument(
+    return trainings.PlanDocument(
         run=plan.run_directory,
         step=plan.checkpoint.step if plan.checkpoint else 0,
         device=plan.device.name,
@@ -21,11 +21,11 @@ def plan_document(plan: TrainPlan) -> documents.PlanDocument:
     )
 
 
-def training_document(session: SessionResult) -> documents.TrainDocument:
+def training_document(session: SessionResult) -> trainings.TrainDocument:
     """The document of `maml train --json`; seconds and rates are those of this process."""
     result, config = session.result, session.config
     rate = result.steps_done / result.seconds if result.steps_done else 0.0
-    return documents.TrainDocument(
+    return trainings.TrainDocument(
         run=str(session.run),
         checkpoint=str(result.checkpoint),
         step=result.step,
@@ -40,34 +40,34 @@ def training_document(session: SessionResult) -> documents.TrainDocument:
     )
 
 
-def comparison_document(comparisons: Sequence[Comparison], figures: Sequence[Path]) -> documents.CompareDocument:
+def comparison_document(comparisons: Sequence[Comparison], figures: Sequence[Path]) -> evaluations.CompareDocument:
     """The document of `maml compare --json`: the files of the figures, and one result for each K."""
-    return documents.CompareDocument(
+    return evaluations.CompareDocument(
         figures=[str(figure) for figure in figures],
         results=[_comparison(comparison) for comparison in comparisons],
     )
 
 
-def difference_document(difference: RunDifference) -> documents.DiffDocument:
+def difference_document(difference: RunDifference) -> evaluations.DiffDocument:
     """The document of `maml diff --json`: the keys that differ, and one result for each K, or a note without any."""
-    return documents.DiffDocument(
+    return evaluations.DiffDocument(
         left=difference.left,
         right=difference.right,
-        keys=[documents.KeyDifference(**key._asdict()) for key in difference.keys],
+        keys=[evaluations.KeyDifference(**key._asdict()) for key in difference.keys],
         note=difference.note or None,
         results=[_comparison(comparison) for comparison in difference.comparisons],
     )
 
 
-def check_document(cases: Sequence[Case]) -> documents.CheckDocument:
+def check_document(cases: Sequence[Case]) -> machine.CheckDocument:
     """The document of `maml check --json`: the expected and the obtained value of each check."""
-    return documents.CheckDocument(
+    return machine.CheckDocument(
         passed=all(case.passed for case in cases),
-        cases=[documents.Case(**case._asdict(), passed=case.passed) for case in cases],
+        cases=[machine.Case(**case._asdict(), passed=case.passed) for case in cases],
     )
 
 
-def _comparison(comparison: Comparison) -> documents.Comparison:
+def _comparison(comparison: Comparison) -> evaluations.Comparison:
     runs = [plain(run) | {"steps": by_step(run.steps)} for run in comparison.runs]
     baselines = {name: plain(errors) for name, errors in comparison.baselines.items()}
-    return documents.Comparison.model_validate({**comparison._asdict(), "runs": runs, "baselines": baselines})
+    return evaluations.Comparison.model_validate({**comparison._asdict(), "runs": runs, "baselines": baselines})

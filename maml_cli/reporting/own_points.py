@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maml_cli.adaptation import OwnFit, TableFit, TableSummary, band_over_seeds, own_fits
-from maml_cli.documents import AdaptDocument, Prediction, Scaling
+from maml_cli.documents import adaptations
 from maml_cli.errors import printable
 from maml_cli.evaluation import TableSession, TrainedRun, range_warnings
 from maml_cli.reporting.canvas import (
@@ -85,9 +85,9 @@ def adapted_document(
     *,
     out: Path | None,
     figure: Path | None,
-) -> AdaptDocument:
+) -> adaptations.AdaptDocument:
     """The document of `maml adapt --json`; predictions are null where they are in the file `out`."""
-    return AdaptDocument(
+    return adaptations.AdaptDocument(
         checkpoint=str(run.checkpoint.file),
         step=run.checkpoint.step,
         seeds=[*run.run_index],
@@ -95,13 +95,13 @@ def adapted_document(
         num_tasks=summary.num_tasks,
         num_support=summary.num_support,
         num_query=summary.num_query,
-        scaling=Scaling(**session.learner.scaling._asdict()),
+        scaling=adaptations.Scaling(**session.learner.scaling._asdict()),
         warnings=[*session.messages, *range_warnings(session, summary)],
         support_mse=[*summary.support_errors],
         query_mse=None if summary.query_errors is None else [*summary.query_errors],
         out=str(out) if out else None,
         figure=str(figure) if figure else None,
-        predictions=None if out else [Prediction.model_validate(row) for row in predictions],
+        predictions=None if out else [adaptations.Prediction.model_validate(row) for row in predictions],
     )
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from maml_cli.documents import RunRow, RunsDocument
+from maml_cli.documents import trainings
 from maml_cli.errors import printable, shorten
 from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.format import format_plain, format_short
@@ -39,11 +39,11 @@ def run_lines(runs: Sequence[RunOverview], *, now: float, width: int | None) -> 
     return [_line(row, widths) for row in cells]
 
 
-def run_documents(runs: Sequence[RunOverview], *, now: float) -> RunsDocument:
+def run_documents(runs: Sequence[RunOverview], *, now: float) -> trainings.RunsDocument:
     """The document of `maml runs --json`: an object for each run."""
-    return RunsDocument(
+    return trainings.RunsDocument(
         runs=[
-            RunRow(
+            trainings.RunRow(
                 name=run.name,
                 path=str(run.path),
                 preset=run.preset or None,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 
-from maml_cli.documents import SweepDocument, Trial
+from maml_cli.documents import trainings
 from maml_cli.errors import printable, shorten
 from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.format import format_interval, format_number, plural
@@ -44,9 +44,9 @@ def iter_sweep_csv(sweep: Sweep, rows: Sequence[TrialRow]) -> Iterator[str]:
         yield csv_text([[row.number, *(value_cell(row, key) for key in keys), *numbers, row.state, row.step, row.run]])
 
 
-def sweep_document(sweep: Sweep, rows: Sequence[TrialRow]) -> SweepDocument:
+def sweep_document(sweep: Sweep, rows: Sequence[TrialRow]) -> trainings.SweepDocument:
     """The document of `maml sweep show --json`."""
-    return SweepDocument(
+    return trainings.SweepDocument(
         directory=str(sweep.directory),
         measure=sweep.config.measure,
         keys=[at.key for at in sweep.space.dimensions],
@@ -85,9 +85,9 @@ def short_keys(keys: Sequence[str]) -> list[str]:
     return [next(filter(is_unique, ends(key)), key) for key in keys]
 
 
-def _trial(row: TrialRow) -> Trial:
+def _trial(row: TrialRow) -> trainings.Trial:
     fields = {**row._asdict(), "values": dict(row.values), "errors": list(row.errors), "run": str(row.run)}
-    return Trial.model_validate(fields)
+    return trainings.Trial.model_validate(fields)
 
 
 def _error(row: TrialRow) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maml_cli.documents import EvaluationLine, LossLine, ValidationErrors, to_plain
+from maml_cli.documents import to_plain, trainings
 from maml_cli.reading import read_if_exists
 from maml_cli.runs.files import (
     TRUNCATED_LOG_BYTES,
@@ -116,14 +116,15 @@ def write_losses(run: Path, record: LossRecord) -> None:
     for name, values in {"alpha": record.alpha, "alpha_grad": record.alpha_grad}.items():
         if values:
             line[name] = {key: _encode_runs(by_run, _null_list) for key, by_run in values.items()}
-    append_line(run / METRICS, to_plain(LossLine.model_validate(line)))
+    append_line(run / METRICS, to_plain(trainings.LossLine.model_validate(line)))
 
 
 def write_evaluation(run: Path, record: EvaluationRecord) -> None:
     """Append an evaluation to metrics.jsonl."""
-    line: dict[str, Any] = {"shots": record.shots, "num_tasks": record.num_tasks}
-    line |= {name: _encode_runs(getattr(record, name), _null_list) for name in ERRORS}
-    append_line(run / METRICS, to_plain(EvaluationLine(step=record.step, eval=ValidationErrors.model_validate(line))))
+    counts: dict[str, Any] = {"shots": record.shots, "num_tasks": record.num_tasks}
+    errors = {name: _encode_runs(getattr(record, name), _null_list) for name in ERRORS}
+    line = trainings.EvaluationLine.model_validate({"step": record.step, "eval": counts | errors})
+    append_line(run / METRICS, to_plain(line))
 
 
 def read_log(run: Path, shape: LogShape = ANY_SHAPE) -> Log:
