@@ -76,7 +76,9 @@ def test_every_command_with_json_has_a_schema_and_every_schema_a_command_or_a_lo
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_schema_is_closed_and_describes_every_field(name: str, cli: Cli) -> None:
-    schema = json.loads(cli("schema", name).out)
+    text = cli("schema", name).out
+    schema = json.loads(text)
+    assert text.isascii()
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"] == DOCUMENTS[name].origin and schema["description"]

@@ -51,8 +51,8 @@ class ErrorStatistic(Statistic):
         "task's mean over seeds; null for fewer than 100 tasks, and where the mean is 0 or not finite"
     )
     tasks_for_10_percent_interval: int | None = Field(
-        description="number of test tasks for a 95 % interval of ±10 % of the mean; with several seeds, of each task's "
-        "mean over seeds; null where the mean is 0 or not finite"
+        description="number of test tasks for a 95 % interval whose half width is 10 % of the mean; with several "
+        "seeds, of each task's mean over seeds; null where the mean is 0 or not finite"
     )
 
 

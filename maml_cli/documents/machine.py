@@ -11,7 +11,7 @@ class Case(Shape):
     name: str = Field(description="example or learner, and quantity")
     expected: Number = Field(description="value derived by hand, or computed by an independent implementation")
     obtained: Number = Field(description="value computed by the code that trains")
-    tolerance: float = Field(ge=0, description="largest absolute difference that passes")
+    tolerance: Number = Field(description="largest absolute difference that passes")
     passed: bool = Field(description="whether the two agree to the tolerance")
 
 

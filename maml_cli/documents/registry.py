@@ -67,4 +67,4 @@ def json_schema(name: str) -> dict[str, Any]:
 
 def json_schema_text(name: str) -> str:
     """The JSON schema of a document as text."""
-    return json.dumps(json_schema(name), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(name), indent=2) + "\n"
