@@ -9,6 +9,7 @@ import pytest
 
 from maml_cli.cli.completion import (
     complete_condition,
+    complete_document,
     complete_override,
     complete_own_run,
     complete_preset,
@@ -68,6 +69,11 @@ def test_config_completes_presets_and_yaml_files(cli: Cli) -> None:
     Path("finn-notes.txt").touch()
     assert complete_preset("finn") == ["finn-10shot", "finn-10shot-noise", "finn-5shot", "finn-mine.yaml"]
     assert complete_preset("") == complete_preset("")[:500] and "smoke" in complete_preset("")
+
+
+def test_schema_completes_the_names_of_documents(cli: Cli) -> None:
+    assert complete_document("ex") == _complete("maml schema ex") == ["export-metrics"]
+    assert complete_document("train") == ["train", "train-dry-run"] and complete_document("x") == []
 
 
 def test_set_completes_keys_and_the_words_that_a_key_takes(cli: Cli) -> None:

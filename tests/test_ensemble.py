@@ -80,10 +80,11 @@ def test_the_mean_prediction_of_seeds_is_no_worse_than_the_mean_of_their_errors(
 def test_equal_seeds_have_null_for_a_likelihood_in_json_and_inf_in_the_table(cli: Cli, run: TrainedRun) -> None:
     for values in (*run.meta_params.params.values(), *run.meta_params.rule_params.values()):
         values[:] = values[:1].clone()
-    from maml_cli.reporting import print_evaluations, to_json
+    from maml_cli.documents import to_json
+    from maml_cli.reporting import print_evaluations
 
     result = evaluate_run(run, Protocol(num_tasks=20, steps=1))
-    (evaluation,) = json.loads(to_json(result.to_dict()))["results"]
+    (evaluation,) = json.loads(to_json(result.to_document()))["results"]
     assert [step["nll"] for step in evaluation["ensemble"]] == [{"mean": None, "ci95": None}] * 2
     assert [step["coverage"]["mean"] for step in evaluation["ensemble"]] == [0.0, 0.0]
     print_evaluations(result.results, measure="mse", title="equal seeds")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maml_cli.reporting import finite_or_null, format_interval, format_number, format_short, plural
+from maml_cli.documents import finite_or_null
+from maml_cli.reporting import format_interval, format_number, format_short, plural
 from maml_cli.reporting.format import list_in_words
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -1,6 +1,5 @@
 """The pages are true: their commands run, their generated sections are current, their keys, codes and links exist."""
 
-import json
 import re
 import shlex
 import shutil
@@ -181,33 +180,6 @@ def test_links_pictures_and_anchors_exist(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= 200
-
-
-def _documented_keys(command: str) -> set[str]:
-    (cell,) = re.findall(rf"^\| `{command}` \| (.*) \|$", INSIDE.read_text(), flags=re.M)
-    return set(re.findall(r"`(\w+)`", cell))
-
-
-def test_json_documents_have_exactly_the_documented_keys(cli: Cli, trained: str) -> None:
-    """Of `info` the page names some."""
-    Path("points.csv").write_text("x,y\n1,2\n3,4\n")
-    cli("sweep", "-c", "smoke", "--grid", "inner.steps=1", *SHORT["sweep"], "--out", "swept")
-    commands = {
-        "train": ["train", "-c", "smoke", *SHORT["train"]],
-        "eval": ["eval", "--checkpoint", trained, "--tasks", "10"],
-        "compare": ["compare", trained, trained, "--tasks", "10"],
-        "diff": ["diff", trained, trained, "--tasks", "10"],
-        "runs": ["runs"],
-        "adapt": ["adapt", trained, "--data", "points.csv"],
-        "sweep show": ["sweep", "show", "swept"],
-        "check": ["check", "-c", "smoke"],
-        "info": ["info"],
-    }
-    for name, arguments in commands.items():
-        document = json.loads(cli(*arguments, "--json").out)
-        documented = _documented_keys(name)
-        assert document.pop("schema_version") == 1 and documented
-        assert documented == set(document) if name != "info" else documented < set(document), name
 
 
 def test_exit_codes_are_the_documented_ones() -> None:

@@ -25,6 +25,7 @@ from maml_cli.cli.options import register
 from maml_cli.cli.report_command import report
 from maml_cli.cli.run_commands import evaluate
 from maml_cli.cli.runs_command import runs
+from maml_cli.cli.schema_command import schema
 from maml_cli.cli.sweep_command import sweep_app
 from maml_cli.cli.train_command import train
 from maml_cli.interrupts import quiet_interrupt
@@ -50,6 +51,7 @@ register(app, clean)
 register(app, report)
 register(app, check)
 register(app, info)
+register(app, schema)
 app.add_typer(export_app, name="export")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(presets_app, name="presets")

@@ -1,4 +1,4 @@
-"""Completions of the shell: presets, runs and config keys that begin with a word, found without PyTorch."""
+"""Completions of the shell: presets, runs, config keys and documents that begin with a word, found without PyTorch."""
 
 import contextlib
 import os
@@ -16,6 +16,13 @@ def complete_preset(incomplete: str) -> list[str]:
 
     names = [name for name in presets.names() if name.startswith(incomplete)]
     return [*names, *_paths(incomplete, suffixes=(".yaml", ".yml"))][:MAX_COMPLETIONS]
+
+
+def complete_document(incomplete: str) -> list[str]:
+    """The names of JSON documents that begin with `incomplete`."""
+    from maml_cli.documents import DOCUMENTS
+
+    return [name for name in DOCUMENTS if name.startswith(incomplete)]
 
 
 def complete_own_run(incomplete: str) -> list[str]:

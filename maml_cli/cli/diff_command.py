@@ -51,8 +51,9 @@ def diff(
       maml diff outputs/quickstart outputs/mine
       maml diff latest:2 latest --steps 5
     """
+    from maml_cli.documents import to_json
     from maml_cli.evaluation import Protocol, diff_runs
-    from maml_cli.reporting import difference_document, print_difference, to_json
+    from maml_cli.reporting import difference_document, print_difference
     from maml_cli.training import evaluation_progress
 
     runs = [open_for_command(path, None, device) for path in (left, right)]

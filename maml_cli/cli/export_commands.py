@@ -47,7 +47,7 @@ def export_metrics(
       maml export metrics outputs/quickstart > metrics.csv
       maml export metrics outputs/quickstart --json
     """
-    from maml_cli.reporting import to_json
+    from maml_cli.documents import to_json, trainings
     from maml_cli.reporting.run_figures import read_log
     from maml_cli.runs import METRIC_COLUMNS, metric_rows
     from maml_cli.training import print_message
@@ -64,7 +64,10 @@ def export_metrics(
     rows = metric_rows(log, trained_run.checkpoint.config.seeds)
     with writing("--out", out), text_writer(out) as write:
         if as_json:
-            write(to_json({"metrics": [row._asdict() for row in rows]}) + "\n")
+            write(
+                to_json(trainings.MetricsDocument(metrics=[trainings.MetricRow(**row._asdict()) for row in rows]))
+                + "\n"
+            )
         else:
             write(csv_text([METRIC_COLUMNS]))
             for row in rows:

@@ -164,8 +164,9 @@ def compare(
       maml compare outputs/quickstart outputs/mine --shots 5,10 --steps 5
       maml compare outputs/quickstart outputs/mine --style paper --label Finn
     """
+    from maml_cli.documents import to_json
     from maml_cli.evaluation import Protocol, compare_runs, numeric_difference
-    from maml_cli.reporting import comparison_document, print_comparisons, to_json
+    from maml_cli.reporting import comparison_document, print_comparisons
     from maml_cli.reporting.comparison_figures import draw_comparison
     from maml_cli.training import evaluation_progress, print_message
 

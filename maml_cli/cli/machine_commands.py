@@ -33,30 +33,31 @@ def check(
       maml check --config finn-10shot --set inner.steps=5 --json
     """
     from maml_cli.checks import run_checks
-    from maml_cli.reporting import case_document, print_cases, to_json
+    from maml_cli.documents import to_json
+    from maml_cli.reporting import check_document, print_cases
     from maml_cli.training import count_progress
 
     chosen = _config(run, checkpoint, config, overrides or [])
     with count_progress("checking", "checks") as on_check:
         cases = run_checks(chosen, on_check=on_check)
-    passed = all(case.passed for case in cases)
+    document = check_document(cases)
     if as_json:
-        typer.echo(to_json({"passed": passed, "cases": [case_document(case) for case in cases]}))
+        typer.echo(to_json(document))
     else:
         print_cases(cases)
-    if not passed:
+    if not document.passed:
         raise typer.Exit(1)
 
 
 def info(as_json: JsonOpt = False) -> None:
     """Print versions, devices, threads, the CPU's capability and the compiler, for a bug report."""
+    from maml_cli.documents import machine, to_json
     from maml_cli.engines import describe_compiler
-    from maml_cli.reporting import to_json
     from maml_cli.runtime import machine_info
 
     facts = {**machine_info(), "compiler": describe_compiler()}
     if as_json:
-        typer.echo(to_json(dict(facts)))
+        typer.echo(to_json(machine.InfoDocument.model_validate(facts)))
         return
     for name, value in facts.items():
         typer.echo(f"{name:15} {printable(str(value))}")

@@ -75,8 +75,9 @@ def evaluate(
       maml eval outputs/quickstart --per-task tasks.csv
       maml eval outputs/quickstart/checkpoints/step-00001000.pt --json
     """
+    from maml_cli.documents import to_json
     from maml_cli.evaluation import Protocol, evaluate_run, write_result
-    from maml_cli.reporting import iter_task_csv, print_evaluations, to_json
+    from maml_cli.reporting import iter_task_csv, print_evaluations
     from maml_cli.training import evaluation_progress, print_message
 
     if per_task == STANDARD_STREAM:
@@ -85,7 +86,7 @@ def evaluate(
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed, noisy_targets)
     with evaluation_progress() as on_tasks:
         result = evaluate_run(trained_run, protocol, keep_tasks=per_task is not None, on_tasks=on_tasks)
-    document = to_json(result.to_dict())
+    document = to_json(result.to_document())
     try:  # before printing: `maml eval ... | head -1` ends this process once its output is not read
         with writing("--out", out):
             note = write_result(trained_run, document, protocol, out)

@@ -80,7 +80,7 @@ def runs(
       maml runs outputs/published --csv
     """
     from maml_cli.cli.conditions import parse_condition
-    from maml_cli.reporting.json_text import to_json
+    from maml_cli.documents import to_json
     from maml_cli.reporting.run_table import iter_run_csv, run_documents, run_lines
     from maml_cli.runs import read_overview, run_directories
 

@@ -188,7 +188,8 @@ def show(
 
 
 def _write(sweep: "Sweep", rows: "list[TrialRow]", csv: Path | None, plot: Path | None, *, as_json: bool) -> None:
-    from maml_cli.reporting import draw_sweep, iter_sweep_csv, print_sweep, sweep_document, to_json
+    from maml_cli.documents import to_json
+    from maml_cli.reporting import draw_sweep, iter_sweep_csv, print_sweep, sweep_document
     from maml_cli.training import print_message
 
     try:

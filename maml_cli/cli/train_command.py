@@ -34,7 +34,8 @@ def train(
       maml train --resume outputs/mine
       maml train --resume outputs/mine --set outer.steps=40000
     """
-    from maml_cli.reporting import plan_document, to_json, training_document
+    from maml_cli.documents import to_json
+    from maml_cli.reporting import plan_document, training_document
     from maml_cli.training import join_processes, plan_training, run_session
 
     with join_processes() as processes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from maml_cli.config import configs_readme, json_schema_text
 from maml_cli.dev import benchmark_tables, results_tables
 from maml_cli.dev.benchmark_document import read_benchmark
+from maml_cli.dev.documents_table import documents_table
 from maml_cli.dev.families_table import families_table
 from maml_cli.dev.package_map import package_map
 from maml_cli.dev.published_figures import draw_benchmark, draw_results
@@ -25,7 +26,11 @@ def generated_pages(root: Path) -> dict[Path, str]:
         "results": results_tables.summary_table(read_results(published / "results.json")),
         "benchmark": benchmark_tables.summary_table(read_benchmark(published / "bench.json")),
     }
-    inside_sections = {"map": package_map(), "soak": soak_table(read_soak(root / SOAK).rows.values())}
+    inside_sections = {
+        "map": package_map(),
+        "documents": documents_table(),
+        "soak": soak_table(read_soak(root / SOAK).rows.values()),
+    }
     return {
         Path("README.md"): fill_sections((root / "README.md").read_text(encoding="utf-8"), readme_sections),
         Path("maml_cli/README.md"): fill_sections(

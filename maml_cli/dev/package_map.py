@@ -20,6 +20,7 @@ READING_ORDER = (
     "reporting",
     "cli",
     "runtime",
+    "documents",
     "reading",
     "errors",
     "lazy",

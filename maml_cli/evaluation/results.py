@@ -1,9 +1,11 @@
-"""Results of evaluations as plain values: nested dictionaries for JSON, and rows for tables."""
+"""Results of evaluations as plain values: documents for JSON, and rows for tables."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from maml_cli.documents import evaluations, to_plain
 from maml_cli.errors import DataError
+from maml_cli.evaluation.ensemble import EnsembleErrors
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.statistics import Errors, PointErrors, Statistic
 from maml_cli.evaluation.task_rows import TaskErrors, iter_task_rows
@@ -23,14 +25,19 @@ class EvaluationResult(NamedTuple):
     overrides: tuple[str, ...]
     results: tuple[Evaluation, ...]
 
+    def to_document(self) -> evaluations.EvalDocument:
+        """The document of `maml eval --json`."""
+        return evaluations.EvalDocument(
+            checkpoint=self.checkpoint,
+            step=self.step,
+            overrides=list(self.overrides),
+            results=[_evaluation(evaluation) for evaluation in self.results],
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The contents of `maml eval --json`: dictionaries, lists, strings, and numbers, which may be infinite."""
-        return {
-            "checkpoint": self.checkpoint,
-            "step": self.step,
-            "overrides": list(self.overrides),
-            "results": [_evaluation(evaluation) for evaluation in self.results],
-        }
+        plain: dict[str, Any] = to_plain(self.to_document())
+        return plain
 
     def to_rows(self) -> list[dict[str, Any]]:
         """A row for each K, predictor, inner step, set of points and measure, as `pandas.DataFrame` takes them.
@@ -72,24 +79,24 @@ class EvaluationResult(NamedTuple):
         return [row for evaluation in self.results for row in iter_task_rows(_errors_of_tasks(evaluation))]
 
 
-def by_step(steps: Sequence[PointErrors]) -> list[dict[str, Any]]:
+def by_step(steps: Sequence[PointErrors] | Sequence[EnsembleErrors]) -> list[dict[str, Any]]:
     """The errors after inner steps 0, 1, ... as dictionaries."""
     return [{"step": step, **plain(errors)} for step, errors in enumerate(steps)]
 
 
 def plain(value: Any) -> Any:
-    """NamedTuples within NamedTuples as dictionaries; an interval over seeds only where there are several."""
+    """NamedTuples within NamedTuples as dictionaries; the tail of a statistic is among its own fields."""
     if isinstance(value, Statistic):
-        over_seeds = {} if value.ci95_seeds is None else {"ci95_seeds": value.ci95_seeds}
-        tail = value.tail._asdict() if value.tail else {}
-        return {"mean": value.mean, "ci95": value.ci95, "median": value.median} | over_seeds | tail
+        statistic = value._asdict()
+        tail = statistic.pop("tail")
+        return statistic | (tail._asdict() if tail else {})
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: plain(item) for name, item in value._asdict().items()}
     return value
 
 
-def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    return {
+def _evaluation(evaluation: Evaluation) -> evaluations.Evaluation:
+    fields = {
         "shots": evaluation.shots,
         "num_tasks": evaluation.num_tasks,
         "seed": evaluation.seed,
@@ -97,26 +104,24 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "noisy_targets": evaluation.noisy_targets,
         "steps": by_step(evaluation.steps),
         "by_seed": [{"seed": seed, "steps": by_step(steps)} for seed, steps in evaluation.by_seed.items()],
-        "baselines": {
-            **{name: plain(errors) for name, errors in evaluation.baselines.items()},
-            "random_init": by_step(evaluation.random_init),
-        },
-        **({"by_kind": _by_kind(evaluation)} if evaluation.by_kind else {}),
-        **({"ensemble": _ensemble(evaluation)} if evaluation.ensemble else {}),
-        **({"notes": evaluation.notes} if evaluation.notes else {}),
+        "baselines": _baselines(evaluation) | {"random_init": by_step(evaluation.random_init)},
+        "by_kind": [
+            {
+                "kind": kind,
+                "num_tasks": errors.num_tasks,
+                "steps": by_step(errors.steps),
+                "baselines": _baselines(errors),
+            }
+            for kind, errors in evaluation.by_kind.items()
+        ],
+        "ensemble": by_step(evaluation.ensemble),
+        "notes": evaluation.notes,
     }
+    return evaluations.Evaluation.model_validate(fields)
 
 
-def _by_kind(evaluation: Evaluation) -> list[dict[str, Any]]:
-    return [
-        {"kind": kind, "num_tasks": errors.num_tasks, "steps": by_step(errors.steps)}
-        | {"baselines": {name: plain(value) for name, value in errors.baselines.items()}}
-        for kind, errors in evaluation.by_kind.items()
-    ]
-
-
-def _ensemble(evaluation: Evaluation) -> list[dict[str, Any]]:
-    return [{"step": step, **plain(errors)} for step, errors in enumerate(evaluation.ensemble)]
+def _baselines(errors: Evaluation | KindErrors) -> dict[str, Any]:
+    return {name: plain(of_baseline) for name, of_baseline in errors.baselines.items()}
 
 
 def _errors_of_tasks(evaluation: Evaluation) -> TaskErrors:

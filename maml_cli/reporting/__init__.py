@@ -7,15 +7,14 @@ from maml_cli.lazy import lazy_attributes
 if TYPE_CHECKING:
     from maml_cli.reporting.comparison_figures import draw_comparison, draw_curves, draw_growth
     from maml_cli.reporting.documents import (
-        case_document,
+        check_document,
         comparison_document,
         difference_document,
         plan_document,
         training_document,
     )
     from maml_cli.reporting.figures import Curve
-    from maml_cli.reporting.format import finite_or_null, format_interval, format_number, format_short, plural
-    from maml_cli.reporting.json_text import Document, to_json
+    from maml_cli.reporting.format import format_interval, format_number, format_short, plural
     from maml_cli.reporting.result_tables import evaluation_tables, print_evaluations, table_notes
     from maml_cli.reporting.run_figures import draw, drawable
     from maml_cli.reporting.sweep_figures import draw_sweep
@@ -34,10 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Curve",
-    "Document",
     "PlainTable",
     "TitledTable",
-    "case_document",
+    "check_document",
     "comparison_document",
     "comparison_notes",
     "comparison_tables",
@@ -49,7 +47,6 @@ __all__ = [
     "draw_sweep",
     "drawable",
     "evaluation_tables",
-    "finite_or_null",
     "format_interval",
     "format_number",
     "format_short",
@@ -65,15 +62,13 @@ __all__ = [
     "print_sweep",
     "sweep_document",
     "table_notes",
-    "to_json",
     "training_document",
 ]
 
 _MODULES = {
-    "documents": ["case_document", "comparison_document", "difference_document", "plan_document", "training_document"],
+    "documents": ["check_document", "comparison_document", "difference_document", "plan_document", "training_document"],
     "figures": ["Curve"],
-    "format": ["finite_or_null", "format_interval", "format_number", "format_short", "plural"],
-    "json_text": ["Document", "to_json"],
+    "format": ["format_interval", "format_number", "format_short", "plural"],
     "sweep_figures": ["draw_sweep"],
     "sweep_tables": ["iter_sweep_csv", "print_sweep", "sweep_document"],
     "result_tables": ["evaluation_tables", "print_evaluations", "table_notes"],

@@ -1,4 +1,4 @@
-"""Numbers, intervals, counts and seeds as text, and values that are not finite in text and JSON.
+"""Numbers, intervals, counts and seeds as text, also those that are not finite.
 
 A number in a table is at most nine columns wide, so that a row of errors fits into 80 columns.
 """
@@ -70,17 +70,6 @@ def format_plain(value: Any, *, digits: int | None = None) -> str:
     ('[0.0,3.142]', 'relu', 'null')
     """
     return value if isinstance(value, str) else json.dumps(_rounded(value, digits), separators=(",", ":"))
-
-
-def finite_or_null(value: Any) -> Any:
-    """Plain lists and dictionaries, with None (null in JSON) for numbers that are not finite."""
-    if isinstance(value, dict):
-        return {key: finite_or_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite_or_null(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _rounded(value: Any, digits: int | None) -> Any:

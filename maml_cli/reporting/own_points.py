@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maml_cli.adaptation import OwnFit, TableFit, TableSummary, band_over_seeds, own_fits
+from maml_cli.documents import adaptations
 from maml_cli.errors import printable
 from maml_cli.evaluation import TableSession, TrainedRun, range_warnings
 from maml_cli.reporting.canvas import (
@@ -23,7 +24,6 @@ from maml_cli.reporting.figure_layout import columns_that_fit
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
 from maml_cli.reporting.figures import COLUMNS, SUPPORT_STYLE, finish_panels
 from maml_cli.reporting.format import format_number, format_short, plural
-from maml_cli.reporting.json_text import Document
 from maml_cli.reporting.step_styles import fit_styles, step_label
 from maml_cli.reporting.tables import new_console, new_table
 from maml_cli.runs import make_folder
@@ -85,24 +85,24 @@ def adapted_document(
     *,
     out: Path | None,
     figure: Path | None,
-) -> Document:
+) -> adaptations.AdaptDocument:
     """The document of `maml adapt --json`; predictions are null where they are in the file `out`."""
-    return {
-        "checkpoint": str(run.checkpoint.file),
-        "step": run.checkpoint.step,
-        "seeds": [*run.run_index],
-        "trained_steps": run.config.inner.steps,
-        "num_tasks": summary.num_tasks,
-        "num_support": summary.num_support,
-        "num_query": summary.num_query,
-        "scaling": session.learner.scaling._asdict(),
-        "warnings": [*session.messages, *range_warnings(session, summary)],
-        "support_mse": summary.support_errors,
-        "query_mse": summary.query_errors,
-        "out": str(out) if out else None,
-        "figure": str(figure) if figure else None,
-        "predictions": None if out else list(predictions),
-    }
+    return adaptations.AdaptDocument(
+        checkpoint=str(run.checkpoint.file),
+        step=run.checkpoint.step,
+        seeds=[*run.run_index],
+        trained_steps=run.config.inner.steps,
+        num_tasks=summary.num_tasks,
+        num_support=summary.num_support,
+        num_query=summary.num_query,
+        scaling=adaptations.Scaling(**session.learner.scaling._asdict()),
+        warnings=[*session.messages, *range_warnings(session, summary)],
+        support_mse=[*summary.support_errors],
+        query_mse=None if summary.query_errors is None else [*summary.query_errors],
+        out=str(out) if out else None,
+        figure=str(figure) if figure else None,
+        predictions=None if out else [adaptations.Prediction.model_validate(row) for row in predictions],
+    )
 
 
 def draw_own_fits(

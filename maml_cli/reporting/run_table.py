@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from maml_cli.documents import trainings
 from maml_cli.errors import printable, shorten
 from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.format import format_plain, format_short
-from maml_cli.reporting.json_text import Document
 from maml_cli.runs import RunOverview
 
 TITLES = ("run", "preset", "state", "step", "error", "engine", "age", "changes")
@@ -39,26 +39,26 @@ def run_lines(runs: Sequence[RunOverview], *, now: float, width: int | None) -> 
     return [_line(row, widths) for row in cells]
 
 
-def run_documents(runs: Sequence[RunOverview], *, now: float) -> Document:
+def run_documents(runs: Sequence[RunOverview], *, now: float) -> trainings.RunsDocument:
     """The document of `maml runs --json`: an object for each run."""
-    return {
-        "runs": [
-            {
-                "name": run.name,
-                "path": str(run.path),
-                "preset": run.preset or None,
-                "changes": dict(run.changes),
-                "state": run.state,
-                "step": run.step,
-                "num_steps": run.num_steps,
-                "error": run.error,
-                "engine": run.engine or None,
-                "age_seconds": max(0.0, now - run.changed),
-                "problem": run.problem or None,
-            }
+    return trainings.RunsDocument(
+        runs=[
+            trainings.RunRow(
+                name=run.name,
+                path=str(run.path),
+                preset=run.preset or None,
+                changes=dict(run.changes),
+                state=run.state,
+                step=run.step,
+                num_steps=run.num_steps,
+                error=run.error,
+                engine=run.engine or None,
+                age_seconds=max(0.0, now - run.changed),
+                problem=run.problem or None,
+            )
             for run in runs
         ]
-    }
+    )
 
 
 def iter_run_csv(runs: Sequence[RunOverview], *, now: float) -> Iterator[str]:

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 
+from maml_cli.documents import trainings
 from maml_cli.errors import printable, shorten
 from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.format import format_interval, format_number, plural
-from maml_cli.reporting.json_text import Document
 from maml_cli.reporting.tables import new_console, new_table
 from maml_cli.sweeps import Sweep, TrialRow
 
@@ -44,14 +44,14 @@ def iter_sweep_csv(sweep: Sweep, rows: Sequence[TrialRow]) -> Iterator[str]:
         yield csv_text([[row.number, *(value_cell(row, key) for key in keys), *numbers, row.state, row.step, row.run]])
 
 
-def sweep_document(sweep: Sweep, rows: Sequence[TrialRow]) -> Document:
+def sweep_document(sweep: Sweep, rows: Sequence[TrialRow]) -> trainings.SweepDocument:
     """The document of `maml sweep show --json`."""
-    return {
-        "directory": str(sweep.directory),
-        "measure": sweep.config.measure,
-        "keys": [at.key for at in sweep.space.dimensions],
-        "trials": [{**row._asdict(), "values": dict(row.values), "run": str(row.run)} for row in rows],
-    }
+    return trainings.SweepDocument(
+        directory=str(sweep.directory),
+        measure=sweep.config.measure,
+        keys=[at.key for at in sweep.space.dimensions],
+        trials=[_trial(row) for row in rows],
+    )
 
 
 def value_cell(row: TrialRow, key: str) -> str:
@@ -83,6 +83,11 @@ def short_keys(keys: Sequence[str]) -> list[str]:
         return sum(f".{key}".endswith(f".{end}") for key in keys) == 1
 
     return [next(filter(is_unique, ends(key)), key) for key in keys]
+
+
+def _trial(row: TrialRow) -> trainings.Trial:
+    fields = {**row._asdict(), "values": dict(row.values), "errors": list(row.errors), "run": str(row.run)}
+    return trainings.Trial.model_validate(fields)
 
 
 def _error(row: TrialRow) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maml_cli.documents import to_plain, trainings
 from maml_cli.reading import read_if_exists
 from maml_cli.runs.files import (
     TRUNCATED_LOG_BYTES,
@@ -111,18 +112,19 @@ def write_losses(run: Path, record: LossRecord) -> None:
         "grad_norm": _encode_runs(record.grad_norm, _null),
     }
     if record.skipped_tasks is not None:
-        line["skipped_tasks"] = _encode_runs(record.skipped_tasks, _null)
+        line["skipped_tasks"] = _encode_runs(record.skipped_tasks, _count)
     for name, values in {"alpha": record.alpha, "alpha_grad": record.alpha_grad}.items():
         if values:
             line[name] = {key: _encode_runs(by_run, _null_list) for key, by_run in values.items()}
-    append_line(run / METRICS, line)
+    append_line(run / METRICS, to_plain(trainings.LossLine.model_validate(line)))
 
 
 def write_evaluation(run: Path, record: EvaluationRecord) -> None:
     """Append an evaluation to metrics.jsonl."""
-    line: dict[str, Any] = {"shots": record.shots, "num_tasks": record.num_tasks}
-    line |= {name: _encode_runs(getattr(record, name), _null_list) for name in ERRORS}
-    append_line(run / METRICS, {"step": record.step, "eval": line})
+    counts: dict[str, Any] = {"shots": record.shots, "num_tasks": record.num_tasks}
+    errors = {name: _encode_runs(getattr(record, name), _null_list) for name in ERRORS}
+    line = trainings.EvaluationLine.model_validate({"step": record.step, "eval": counts | errors})
+    append_line(run / METRICS, to_plain(line))
 
 
 def read_log(run: Path, shape: LogShape = ANY_SHAPE) -> Log:
@@ -204,6 +206,10 @@ def _encode_runs(values: Sequence[Any], encode: Callable[[Any], Any]) -> Any:
 
 def _null(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _count(value: float) -> int | None:
+    return int(value) if math.isfinite(value) else None
 
 
 def _null_list(values: Sequence[float]) -> list[float | None] | None:

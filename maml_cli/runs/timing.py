@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from maml_cli.documents import to_plain, trainings
 from maml_cli.reading import read_if_exists
 from maml_cli.runs.files import TRUNCATED_LOG_BYTES, append_line, parse_record
 
@@ -30,17 +31,18 @@ class Timing(NamedTuple):
 
 def write_start(run: Path, step: int, *, engine: str, device: str) -> None:
     """Append to timing.jsonl the engine and the device of a process that trains on from outer step `step`."""
-    append_line(run / TIMING, {"step": step, "engine": engine, "device": device})
+    append_line(run / TIMING, to_plain(trainings.StartLine(step=step, engine=engine, device=device)))
 
 
 def write_timing(run: Path, step: int, *, seconds: float, steps_taken: int) -> None:
     """Append to timing.jsonl: the seconds in which this process took `steps_taken` outer steps, and its rate."""
-    append_line(run / TIMING, {"step": step, "seconds": seconds, "outer_steps_per_second": steps_taken / seconds})
+    line = trainings.RateLine(step=step, seconds=seconds, outer_steps_per_second=steps_taken / seconds)
+    append_line(run / TIMING, to_plain(line))
 
 
 def write_divergence(run: Path, step: int, cause: str) -> None:
     """Append to timing.jsonl that all runs diverged in outer step `step`, by the value `cause` that is not finite."""
-    append_line(run / TIMING, {"step": step, "diverged": cause})
+    append_line(run / TIMING, to_plain(trainings.DivergenceLine(step=step, diverged=cause)))
 
 
 def read_timing(run: Path) -> Timing:
