@@ -279,7 +279,7 @@ def test_a_page_tells_preset_engine_and_the_origin_of_values(cli: Cli) -> None:
     assert cli("report", run, "--tasks", 5).code == 0
     text = Path(run, "report.html").read_text()
     assert "<dt>preset</dt><dd>smoke, changed: outer.steps=20, outer.lr=0.5, run.engine=eager</dd>" in text
-    assert "<dt>engine</dt><dd>eager</dd>" in text
+    assert f"<dt>engine</dt><dd>eager, by maml {maml.__version__}, PyTorch {torch.__version__}</dd>" in text
     for key, value, origin in (("outer.lr", "0.5", "changed"), ("run.log_every", "50", "preset smoke"),
                                ("inner.steps", "1", "default")):  # fmt: skip
         assert f'<th scope="row">{key}</th><td>{value}</td><td>{origin}</td>' in text, key

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from maml_cli import __version__
 from maml_cli.cli.conditions import parse_condition
 from maml_cli.config import Config, load_quickly, presets
 from maml_cli.config.load import load_config_file
@@ -68,12 +69,16 @@ def test_a_run_has_the_preset_of_its_name_and_the_keys_that_differ_from_it(cli: 
     assert all(run["preset"] == "smoke" and run["changes"] == expected for run in runs.values())
 
 
-def test_a_run_of_another_name_has_the_keys_that_differ_from_the_defaults(cli: Cli) -> None:
+def test_a_run_of_another_name_has_the_closest_preset_and_no_preset_if_the_defaults_are_as_close(cli: Cli) -> None:
+    """finn-10shot differs from the defaults in the initial weights and the number of outer steps."""
     run = _make_run("mine", preset="finn-10shot")
     (row,) = _listed(cli)
-    changes = {"model.init": "truncated_normal", "outer.steps": 10}
-    assert (row["preset"], row["changes"]) == (None, changes)
+    assert (row["preset"], row["changes"]) == ("finn-10shot", {"outer.steps": 10})
     assert Config.from_yaml("finn-10shot", "outer.steps=10") == Config.from_yaml(str(run / "config.yaml"))
+
+    _make_run("other", "model.init=lecun_normal", preset="finn-10shot")
+    (row,) = _listed(cli, "--where", "name=other")
+    assert (row["preset"], row["changes"]) == (None, {"outer.steps": 10})
 
 
 def test_a_value_that_training_writes_into_the_config_is_no_change(cli: Cli) -> None:
@@ -115,9 +120,10 @@ def test_the_error_is_the_last_evaluation_after_all_inner_steps_over_seeds_that_
 def test_the_engine_is_that_of_the_last_process_or_else_of_the_config(cli: Cli) -> None:
     _make_run("never")
     run = _make_run("twice")
-    write_start(run, 0, engine="eager", device="cpu")
-    write_start(run, 5, engine="native", device="cpu")
+    write_start(run, 0, engine="eager", device="cpu", torch_version="2.10.0")
+    write_start(run, 5, engine="native", device="cpu", torch_version="2.13.0+cpu")
     assert {row["name"]: row["engine"] for row in _listed(cli)} == {"never": "auto", "twice": "native"}
+    assert read_overview(run).versions == f"maml {__version__}, PyTorch 2.13.0+cpu"
 
 
 def test_a_training_records_its_engine_and_a_divergence_which_a_resumed_one_repeats(cli: Cli) -> None:
@@ -217,7 +223,7 @@ def test_csv_and_json_have_a_row_for_each_run(cli: Cli) -> None:
 def _overview(name: str, **values: Any) -> RunOverview:
     changes = {"outer.lr": 0.25, "tasks.phase": [0.0, math.pi]}
     run = RunOverview(
-        Path(name), name, "smoke", changes, None, "interrupted", 400, 1000, 0.123456, "native", NOW - 7300, ""
+        Path(name), name, "smoke", changes, None, "interrupted", 400, 1000, 0.123456, "native", "", NOW - 7300, ""
     )
     return run._replace(**values)
 

@@ -68,10 +68,10 @@ def runs(
 ) -> None:
     """List runs: state, outer steps, last validation error, and what differs from the preset.
 
-    The preset is that of the run's name, such as finn-10shot of finn-10shot-2; for other names the differences are
-    from the defaults. The error is that of the last evaluation in training. A run is done, training (a process has
-    locked it), interrupted, diverged or damaged; the bytes of large checkpoints are not verified. A narrow terminal
-    shows fewer columns; the output of a pipe has all.
+    The preset is that of the run's name, such as finn-10shot of finn-10shot-2; for other names the closest one, or none
+    if the defaults are as close. The error is that of the last evaluation in training. A run is done, training (a
+    process has locked it), interrupted, diverged or damaged; the bytes of large checkpoints are not verified. A narrow
+    terminal shows fewer columns; the output of a pipe has all.
 
     [bold]Examples[/]
 

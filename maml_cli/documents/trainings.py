@@ -38,7 +38,9 @@ class RunRow(Shape):
 
     name: str = Field(description="name of the directory")
     path: str = Field(description="path of the directory")
-    preset: str | None = Field(description="preset of the name; null if there is none")
+    preset: str | None = Field(
+        description="preset of the name, else the closest one; null if the defaults are as close"
+    )
     changes: dict[str, JsonValue] = Field(
         description="values by dotted key that differ from those of the preset, or else from the defaults"
     )
@@ -168,6 +170,8 @@ class StartLine(Shape):
     step: int = Field(ge=0, description="outer step from which it trains on")
     engine: str = Field(description="engine of the process: native, compiled, eager or reference")
     device: str = Field(description="device of the process: cpu, cuda or mps")
+    maml: str = Field(description="version of maml")
+    torch: str = Field(description="version of PyTorch with its build, such as 2.13.0+cpu")
 
 
 class RateLine(Shape):

@@ -204,7 +204,10 @@ def _facts(config: Config, overview: RunOverview | None) -> list[tuple[str, str]
         changes = ", ".join(f"{key}={value_text(value)}" for key, value in overview.changes.items())
         facts.append(("preset", f"{overview.preset or 'none'}{f', changed: {changes}' if changes else ''}"))
     facts += [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in learner_summary(config)]
-    return [*facts, ("engine", overview.engine)] if overview is not None else facts
+    if overview is None:
+        return facts
+    versions = f", by {overview.versions}" if overview.versions else ""
+    return [*facts, ("engine", f"{overview.engine}{versions}")]
 
 
 def _differences(runs: Sequence[TrainedRun], names: Sequence[str]) -> PlainTable | None:

@@ -30,7 +30,8 @@ class RunOverview(NamedTuple):
 
     path: of the directory.
     name: of the directory.
-    preset: that of the run's name, NAME, NAME-2 or NAME-seed1; empty if there is none.
+    preset: that of the run's name, NAME, NAME-2 or NAME-seed1; else the one from which the fewest keys differ; empty if
+        none is as close as the defaults.
     changes: the values by dotted key that differ from those of the preset, or else from the defaults.
     config: nested dictionaries of plain values; None if config.yaml is missing or invalid.
     state: `done`; `training`: a process has locked it; `interrupted` before its last outer step; `diverged`: all its
@@ -40,6 +41,7 @@ class RunOverview(NamedTuple):
     error: on the validation tasks, after all inner steps, mean over the grid and the seeds that did not diverge:
         absolute for a run trained on L1, else squared. From the last line with an evaluation; None without one.
     engine: that of the last process that trained, or else that of the config.
+    versions: of maml and PyTorch in that process, in words; empty if they are not recorded.
     changed: time at which training last wrote to it, in seconds since the epoch.
     problem: for a damaged run, the first problem in words; else empty.
     """
@@ -54,6 +56,7 @@ class RunOverview(NamedTuple):
     num_steps: int | None
     error: float | None
     engine: str
+    versions: str
     changed: float
     problem: str
 
@@ -61,13 +64,13 @@ class RunOverview(NamedTuple):
 def read_overview(run: Path) -> RunOverview:
     """The overview of a run directory, whatever is in it: each file that cannot be read makes it a damaged one."""
     name = run.absolute().name
-    preset = _preset_of(name)
     problems: list[str] = []
     config = _read_config(run, problems)
     saved = _saved_step(run, problems)
     timing, logged = _read_logs(run, problems)
     state = _state(run, config, saved, timing, problems)
     values = to_dict(config) if config else None
+    preset = _preset_of(name) or (_closest_preset(values) if values else "")
     return RunOverview(
         run,
         name,
@@ -79,6 +82,7 @@ def read_overview(run: Path) -> RunOverview:
         config.outer.steps if config else None,
         _validation_error(run, config) if config else None,
         timing.engine or (config.run.engine if config else ""),
+        timing.versions,
         last_change(run),
         problems[0] if state == "damaged" else "",
     )
@@ -87,6 +91,11 @@ def read_overview(run: Path) -> RunOverview:
 def _preset_of(name: str) -> str:
     candidates = (name, re.sub(r"-(seed)?\d+$", "", name))
     return next((candidate for candidate in candidates if candidate in _preset_names()), "")
+
+
+def _closest_preset(values: Mapping[str, Any]) -> str:
+    """The preset from which the fewest keys differ; empty if from the defaults no more do."""
+    return min(("", *sorted(_preset_names())), key=lambda preset: len(changed_keys(values, _base(preset))))
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """The lines of timing.jsonl: the engine of each process, times and rates, and a divergence.
 
-{"step": 0, "engine": "native", "device": "cpu"}                  a process that starts or resumes the training
+{"step": 0, "engine": "native", "device": "cpu", "maml": "0.1.0", "torch": "2.13.0+cpu"}    a process starts or resumes
 {"step": 100, "seconds": 1.5, "outer_steps_per_second": 66.7}     since its start
 {"step": 57, "diverged": "query_loss"}                            all runs diverged in outer step 57: the training ended
 
@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from maml_cli import __version__
 from maml_cli.documents import to_plain, trainings
 from maml_cli.reading import read_if_exists
 from maml_cli.runs.files import TRUNCATED_LOG_BYTES, append_line, parse_record
@@ -22,16 +23,19 @@ class Timing(NamedTuple):
     """The last process that trained, by timing.jsonl.
 
     engine: its engine; empty if it is not recorded.
+    versions: those of maml and PyTorch in words; empty if they are not recorded.
     diverged_step: the outer step in which all runs diverged; None if they did not.
     """
 
     engine: str = ""
+    versions: str = ""
     diverged_step: int | None = None
 
 
-def write_start(run: Path, step: int, *, engine: str, device: str) -> None:
-    """Append to timing.jsonl the engine and the device of a process that trains on from outer step `step`."""
-    append_line(run / TIMING, to_plain(trainings.StartLine(step=step, engine=engine, device=device)))
+def write_start(run: Path, step: int, *, engine: str, device: str, torch_version: str) -> None:
+    """Append to timing.jsonl the engine, device and versions of a process that trains on from outer step `step`."""
+    line = trainings.StartLine(step=step, engine=engine, device=device, maml=__version__, torch=torch_version)
+    append_line(run / TIMING, to_plain(line))
 
 
 def write_timing(run: Path, step: int, *, seconds: float, steps_taken: int) -> None:
@@ -51,4 +55,9 @@ def read_timing(run: Path) -> Timing:
     lines = data.split(b"\n")
     engines = re.findall(rb'"engine": "(\w+)"', data)
     last = next((record for line in lines[-1:-3:-1] if (record := parse_record(line))), {})
-    return Timing(engines[-1].decode() if engines else "", last["step"] if "diverged" in last else None)
+    versions = re.findall(rb'"maml": "([\w.+-]+)", "torch": "([\w.+-]+)"', data)
+    return Timing(
+        engines[-1].decode() if engines else "",
+        "maml {}, PyTorch {}".format(*(version.decode() for version in versions[-1])) if versions else "",
+        last["step"] if "diverged" in last else None,
+    )

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from maml_cli import runtime
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, select_run
@@ -200,7 +202,7 @@ def _report_unsaved_stop(stop: Stop, run: Path) -> Iterator[None]:
 def _recorded(run: Path, step: int, engine: str, device: str, processes: Processes) -> Iterator[None]:
     """Record the start of a training at outer step `step`, and that it diverged, in timing.jsonl."""
     if processes.is_leader:
-        timing.write_start(run, step, engine=engine, device=device)
+        timing.write_start(run, step, engine=engine, device=device, torch_version=torch.__version__)
     try:
         yield
     except DivergedError as error:
