@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import math
 import struct
 import sys
 import threading
@@ -22,7 +21,7 @@ import maml_cli as maml
 from maml_cli.config import Config
 from maml_cli.dev.soak.processes import preload, start, wait
 from maml_cli.engines import kernel_build, make_engine
-from maml_cli.errors import DivergedError, FileError
+from maml_cli.errors import DivergedError
 from maml_cli.experiment import build_experiment
 from maml_cli.reporting import observe_training, tensorboard
 from maml_cli.reporting.tensorboard import MOST_IMAGES, _has_image
@@ -30,8 +29,8 @@ from maml_cli.runs import create_run, open_checkpoint, read_lines
 from maml_cli.training import Hooks, RunGroup, init_state, plan_training, run_session, train
 from tests.conftest import Cli
 
-TINY = ("outer.steps=12", "run.log_every=3", "run.eval_every=4", "run.checkpoint_every=4", "run.eval_tasks=4")
-TINY = (*TINY, "run.engine=eager", "outer.tasks_per_step=3", "model.hidden=[4]")
+INTERVALS = ("outer.steps=12", "run.log_every=3", "run.eval_every=4", "run.checkpoint_every=4", "run.eval_tasks=4")
+TINY = (*INTERVALS, "run.engine=eager", "outer.tasks_per_step=3", "model.hidden=[4]")
 ALPHAS = ("inner.steps=2", "inner.alpha.learned=true", "inner.alpha.per=tensor", "inner.alpha.per_step=true")
 WITH = "run.tensorboard=true"
 OPTIONS = [word for setting in (*TINY, WITH) for word in ("--set", setting)]
@@ -54,27 +53,33 @@ def _float32(value: float) -> float:
 
 
 def _logged(run: Path, index: int | None) -> Points:
-    """The numbers of metrics.jsonl and the rates of timing.jsonl by tag, of one of several runs or of the only one."""
+    """The numbers of metrics.jsonl and the rates of timing.jsonl by tag, null left out, of one of several runs or of
+    the only one."""
     points: Points = defaultdict(list)
 
-    def add(tag: str, line: dict[str, Any], value: Any, *, first: int | None = None) -> None:
-        value = value if index is None or "outer_steps_per_second" in line else value[index]
-        if first is None:
+    def add(tag: str, line: dict[str, Any], value: Any) -> None:
+        if value is not None:
             points[tag].append((line["step"], _float32(value)))
-        for number, single in enumerate(value if first is not None else []):
-            points[f"{tag}_step_{first + number}"].append((line["step"], _float32(single)))
+
+    def add_steps(tag: str, line: dict[str, Any], values: Any, *, first: int) -> None:
+        for number, value in enumerate(own(values) or [], first):
+            add(f"{tag}_step_{number}", line, value)
+
+    def own(value: Any) -> Any:
+        return value if index is None else value[index]
 
     for line in [*read_lines(run / "metrics.jsonl"), *read_lines(run / "timing.jsonl")]:
-        for key in ("loss", "grad_norm", "skipped_tasks", "outer_steps_per_second"):
-            if key in line:
-                add(f"training/{key}", line, line[key])
+        for key in {"loss", "grad_norm", "skipped_tasks"} & line.keys():
+            add(f"training/{key}", line, own(line[key]))
+        if "outer_steps_per_second" in line:
+            add("training/outer_steps_per_second", line, line["outer_steps_per_second"])
         for group, name in (("alpha", "alpha_mean"), ("alpha_grad", "alpha_grad")):
             for key, value in line.get(group, {}).items():
-                add(f"{name}/{key}", line, value, first=1)
+                add_steps(f"{name}/{key}", line, value, first=1)
         for measure in ("mse", "mae"):
             if "eval" in line:
-                add(f"validation/{measure}", line, line["eval"][f"grid_{measure}"], first=0)
-                add(f"validation_query/{measure}", line, line["eval"][f"query_{measure}"], first=0)
+                add_steps(f"validation/{measure}", line, line["eval"][f"grid_{measure}"], first=0)
+                add_steps(f"validation_query/{measure}", line, line["eval"][f"query_{measure}"], first=0)
     return points
 
 
@@ -150,7 +155,7 @@ def test_images_are_few_and_include_the_first_and_the_last_evaluation(steps: int
     config = Config.from_yaml("smoke", f"outer.steps={steps}", f"run.eval_every={every}")
     evaluations = sorted({*range(0, steps + 1, every), steps})
     images = [step for step in evaluations if _has_image(config, step)]
-    assert {0, steps} <= {*images} and min(len(evaluations), MOST_IMAGES // 2) <= len(images) <= MOST_IMAGES + 2
+    assert {0, steps} <= {*images} and min(len(evaluations), MOST_IMAGES // 2) <= len(images) <= MOST_IMAGES
 
 
 ENGINES = ["eager", "reference", *(["native"] if kernel_build.compiler() else [])]
@@ -234,15 +239,9 @@ def test_a_diverged_seed_has_no_more_events_and_the_others_do(tmp_path: Path) ->
     assert result.diverged == {1: 1}
     lines = read_lines(run / "metrics.jsonl")
     assert [line["loss"][1] for line in lines if "loss" in line] == [None] * 4
-    healthy, diverged = _scalars(run, 0), _scalars(run, 1)
-    assert healthy == _logged(run, 0)
-    assert {tag: {step for step, _ in values} for tag, values in diverged.items() if "validation" in tag}.keys() <= {
-        tag for tag, values in healthy.items() if "validation" in tag
-    }
-    assert diverged.keys() - {tag for tag in diverged if tag.startswith("validation")} == {
-        "training/outer_steps_per_second"
-    }
-    assert all(math.isfinite(value) for values in diverged.values() for _, value in values)
+    assert _scalars(run, 0) == _logged(run, 0)
+    diverged = _scalars(run, 1)
+    assert diverged == _logged(run, 1) and "training/loss" not in diverged
     assert [event.step for event in _events(run, 1).Histograms("alpha/head.w_step_1")] == [0]
 
 
@@ -250,20 +249,8 @@ def test_events_before_a_divergence_of_all_seeds_are_there(tmp_path: Path) -> No
     run = tmp_path / "run"
     with pytest.raises(DivergedError):
         maml.train("smoke", *TINY, WITH, "inner.steps=5", "inner.alpha.init=1e30", out=run)
-    assert _scalars(run) == {tag: values for tag, values in _logged_finite(run).items() if values}
+    assert _scalars(run) == _logged(run, None)
     assert not _writing_threads()
-
-
-def _logged_finite(run: Path) -> Points:
-    """The numbers of a single run that are not null."""
-    points: Points = defaultdict(list)
-    for line in read_lines(run / "metrics.jsonl"):
-        for name, group in (("grid", "validation"), ("query", "validation_query")):
-            for measure in ("mse", "mae"):
-                for step, value in enumerate(line["eval"][f"{name}_{measure}"]):
-                    if value is not None:
-                        points[f"{group}/{measure}_step_{step}"].append((line["step"], pytest.approx(value, rel=1e-7)))
-    return points
 
 
 def _writing_threads() -> list[threading.Thread]:

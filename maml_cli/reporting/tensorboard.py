@@ -23,7 +23,7 @@ from maml_cli.training import Observer
 NUM_FITS = 3
 """Validation tasks in an image of fits."""
 MOST_IMAGES = 10
-"""Outer steps with images of fits, about: one takes 0.2 seconds, as long as hundreds of outer steps of `quickstart`."""
+"""Images of fits of a seed: TensorBoard shows as many by default, and each takes 0.2 seconds to draw."""
 DPI = 100
 LARGEST_ALPHA = 1e19
 """Magnitude of alphas up to which SummaryWriter has bins for them."""
@@ -132,9 +132,9 @@ def _add_alphas(events: _Events, step: int, alphas: Mapping[str, torch.Tensor]) 
 
 
 def _has_image(config: Config, step: int) -> bool:
-    """Whether the evaluation after `step` outer steps has images: about MOST_IMAGES, at equal distances, and the
-    last."""
-    every = config.run.eval_every * math.ceil(config.outer.steps / config.run.eval_every / MOST_IMAGES)
+    """Whether the evaluation after `step` outer steps has images: those at equal distances from the first, and the
+    last, MOST_IMAGES in all at most."""
+    every = config.run.eval_every * math.ceil(config.outer.steps / config.run.eval_every / (MOST_IMAGES - 1))
     return step % every == 0 or step == config.outer.steps
 
 
