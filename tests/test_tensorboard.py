@@ -22,6 +22,7 @@ from maml_cli.config import Config
 from maml_cli.dev.soak.processes import preload, start, wait
 from maml_cli.engines import kernel_build, make_engine
 from maml_cli.errors import DivergedError
+from maml_cli.evaluation import fit_validation_tasks
 from maml_cli.experiment import build_experiment
 from maml_cli.reporting import observe_training, tensorboard
 from maml_cli.reporting.tensorboard import MOST_IMAGES, _has_image
@@ -113,16 +114,18 @@ def test_scalars_are_the_numbers_of_the_log_in_float32(two_seeds: Path) -> None:
 
 
 def test_every_alpha_is_in_a_histogram_at_each_evaluation(tmp_path: Path) -> None:
-    """With an alpha for each parameter, the number of values is that of the tensor, and their sum is its sum."""
+    """With an alpha for each parameter, the number of values is that of the tensor, and their sum is its sum: those of
+    the second seed, which differ from those of the first."""
     settings = ("inner.alpha.learned=true", "inner.alpha.per=parameter", "inner.alpha.lr=0.01")
-    maml.train("smoke", *TINY, *settings, WITH, out=tmp_path / "run")
-    events = _events(tmp_path / "run")
+    maml.train("smoke", *TINY, *settings, WITH, "run.seeds=2", out=tmp_path / "run")
+    events = _events(tmp_path / "run", 1)
     shapes = {"hidden0.w": 4, "hidden0.b": 4, "head.w": 4, "head.b": 1}
     assert sorted(events.Tags()["histograms"]) == sorted(f"alpha/{key}" for key in shapes)
     for key, count in shapes.items():
         for event in events.Histograms(f"alpha/{key}"):
             saved = open_checkpoint(tmp_path / "run" / f"checkpoints/step-{event.step:08d}.pt").contents
-            alphas = saved["meta_params"]["rule_params"][key].double()
+            first, alphas = saved["meta_params"]["rule_params"][key].double()
+            assert event.step == 0 or not torch.equal(first, alphas)
             value = event.histogram_value
             assert value.num == sum(value.bucket) == alphas.numel() == count
             assert (value.min, value.max) == (alphas.min().item(), alphas.max().item())
@@ -137,7 +140,8 @@ def test_alphas_of_inner_steps_have_histograms_of_their_own_and_fixed_ones_none(
     assert _events(Path("fixed")).Tags()["histograms"] == []
 
 
-def test_fits_are_images_of_each_evaluation(two_seeds: Path) -> None:
+def test_fits_are_images_of_each_evaluation_and_seed(two_seeds: Path) -> None:
+    seen = set[bytes]()
     for seed in (7, 5):
         images = _events(two_seeds, seed).Images("validation/fit")
         assert [image.step for image in images] == [0, 4, 8, 12]
@@ -147,7 +151,25 @@ def test_fits_are_images_of_each_evaluation(two_seeds: Path) -> None:
             assert decoded.format == "PNG" and decoded.size == (image.width, image.height) == (930, 330)
             colours = decoded.convert("RGB").getcolors(100_000) or []
             assert max(colours)[1] == (255, 255, 255) and len(colours) > 50  # a background, lines and text
-        assert len({image.encoded_image_string for image in images}) == 4
+        seen |= {image.encoded_image_string for image in images}
+    assert len(seen) == 8
+
+
+def test_a_fit_is_of_its_seed_and_of_the_same_tasks_whenever_it_is_drawn() -> None:
+    """Tasks are those of the seed, and predictions before adapting those of the parameters of its run."""
+    config = Config.from_yaml("smoke", *TINY, "run.seeds=2")
+    experiment = build_experiment(config)
+    start = init_state(config, experiment).meta_params
+    later = start._replace(params={key: 2 * value for key, value in start.params.items()})
+    first, again = (fit_validation_tasks(config, experiment, params, 1, count=3) for params in (start, later))
+    other = fit_validation_tasks(config, experiment, start, 0, count=3)
+    assert len(first) == 3 and not torch.equal(first[0].truth, other[0].truth)
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one.truth, two.truth) and torch.equal(one.support_y, two.support_y)
+        inputs = one.x.float().reshape(1, 1, -1, 1).expand(2, -1, -1, -1)
+        params = {key: value.unsqueeze(1) for key, value in start.params.items()}
+        expected = experiment.predict(params, inputs)[1, 0, :, 0].double()
+        assert torch.allclose(one.predictions[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("steps", "every"), [(1, 1), (12, 4), (70_000, 1000), (20_000, 7), (999, 10), (50, 1000)])
@@ -336,6 +358,21 @@ def test_a_full_disk_is_one_line_and_the_resumed_run_is_complete(cli: Cli, monke
     assert cli("train", "--resume", "run").code == 0
     assert _scalars(Path("run")) == _logged(Path("run"), None)
     assert not _writing_threads()
+
+
+def test_errors_of_other_threads_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reported = list[object]()
+    monkeypatch.setattr(threading, "excepthook", lambda failure: reported.append(failure.exc_value))
+    error = OSError("of another thread")
+
+    def fail() -> None:
+        raise error
+
+    with observe_training(Config.from_yaml("smoke", WITH), tmp_path, None):
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert reported == [error]
 
 
 @pytest.mark.parametrize("kind", ["link", "link of a seed", "file"])
