@@ -22,6 +22,7 @@ from maml_cli.core import MetaParams, Params, Points, inner_loop
 from maml_cli.errors import DataError, InterruptedRun
 from maml_cli.evaluation import EvaluationResult, OnTasks, Protocol, TrainedRun, evaluate_run, ignore_tasks, open_run
 from maml_cli.formulas import FAMILIES, Family
+from maml_cli.reporting import observe_training
 from maml_cli.runs import find_run
 from maml_cli.training import plan_training, run_session
 
@@ -84,7 +85,7 @@ def train(
     start = None if init is None else os.fspath(init)
     plan = plan_training(source, overrides, out=Path(out) if out else None, resume=None, device=device, init=start)
     with runtime.torch_threads(torch.get_num_threads()):
-        session = run_session(plan, quiet=quiet, on_step=on_step)
+        session = run_session(plan, quiet=quiet, on_step=on_step, observe=observe_training)
     if session.result.interrupted:
         raise InterruptedRun(
             f"{session.run}: stopped at outer step {session.result.step:,}, checkpoint saved; continue with: maml "

@@ -17,9 +17,9 @@ LAYERS = [
     {"__main__", "dev"},
     {"cli"},
     {"report"},
+    {"api"},
     {"reporting"},
     {"checks"},
-    {"api"},
     {"sweeps"},
     {"training"},
     {"engines", "evaluation"},
@@ -31,6 +31,7 @@ LAYERS = [
     {"memory", "runtime"},
     {"core"},
     {"documents", "reading"},
+    {"extras"},
     {"errors", "interrupts", "lazy"},
 ]
 # Third-party modules, and the only packages or modules that may import each.
@@ -51,7 +52,9 @@ THIRD_PARTY = {
         "formulas",
         "tables",
         "report.learner_document",
+        "reporting.tensorboard",
     },
+    "torch.utils": {"reporting.tensorboard"},
     "torch.func": {"checks", "dev"},
     "torch.fx": {"engines.compiled"},
     "rich": {"reporting.tables", "reporting.result_tables"},

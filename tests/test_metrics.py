@@ -74,7 +74,7 @@ def test_a_number_that_overflows_is_null_and_a_diverged_run_is_null_entirely(tmp
 
 def test_a_timing_has_the_rate_of_the_steps_that_this_process_took(tmp_path: Path) -> None:
     """Resumed at outer step 100: 50 more in 4 s are 12.5 a second."""
-    write_timing(tmp_path, 150, seconds=4.0, steps_taken=50)
+    write_timing(tmp_path, 150, seconds=4.0, rate=12.5)
     assert read_lines(tmp_path / "timing.jsonl") == [{"step": 150, "seconds": 4.0, "outer_steps_per_second": 12.5}]
 
 

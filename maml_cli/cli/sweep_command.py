@@ -11,6 +11,7 @@ from maml_cli.cli.options import ConfigOpt, JsonOpt, SetOpt, reflow, register
 from maml_cli.cli.parameters import path, whole_number
 from maml_cli.cli.text_files import STANDARD_STREAM, text_writer
 from maml_cli.errors import ConfigError
+from maml_cli.extras import require
 from maml_cli.reporting.figure_kinds import FILE_FORMATS
 from maml_cli.reporting.format import list_in_words
 
@@ -87,9 +88,9 @@ def _sweep(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
-    from maml_cli.sweeps import plan_sweep, read_space, read_sweep, require_optuna
+    from maml_cli.sweeps import plan_sweep, read_space, read_sweep
 
-    require_optuna()
+    require("optuna", "Optuna", extra="sweep", user="maml sweep")
     if storage:
         from maml_cli.sweeps import check_storage_url
 
@@ -107,13 +108,15 @@ def _sweep(
 def _run(sweep: "Sweep", url: str | None, jobs: int, *, quiet: bool, is_worker: bool) -> None:
     """Train the trials that are left, by `jobs` processes, and report the best."""
     from maml_cli.errors import InterruptedRun
+    from maml_cli.reporting import observe_training
     from maml_cli.sweeps import open_store, open_sweep, read_rows, run_jobs, work
-    from maml_cli.training import print_message
+    from maml_cli.training import print_message, require_packages
 
     def notify(text: str) -> None:
         if not quiet:
             print_message(text)
 
+    require_packages(sweep.config)
     sweep, is_new = open_sweep(sweep)
     store = open_store(sweep, url)
     if not is_worker:
@@ -122,7 +125,7 @@ def _run(sweep: "Sweep", url: str | None, jobs: int, *, quiet: bool, is_worker: 
         notify(f"{sweep.directory}: {state}, {sweep.space.num_trials:,} in all")
     try:
         exit_code = run_jobs(sweep, jobs, url, quiet=quiet) if jobs > 1 else 0
-        exit_code = exit_code or work(sweep, store, on_trial=notify)
+        exit_code = exit_code or work(sweep, store, on_trial=notify, observe=observe_training)
     except InterruptedRun as error:
         exit_code = error.exit_code
     if not is_worker:
@@ -175,9 +178,9 @@ def show(
       maml sweep show outputs/smoke-sweep --csv sweep.csv --plot sweep.png
       maml sweep show outputs/smoke-sweep --json
     """
-    from maml_cli.sweeps import open_store, read_rows, read_sweep, require_optuna
+    from maml_cli.sweeps import open_store, read_rows, read_sweep
 
-    require_optuna()
+    require("optuna", "Optuna", extra="sweep", user="maml sweep")
     if plot is not None and plot.suffix.lower().removeprefix(".") not in FILE_FORMATS:
         raise ConfigError(f"--plot {plot}: must end in {list_in_words([f'.{name}' for name in FILE_FORMATS])}")
     if csv == STANDARD_STREAM and as_json:

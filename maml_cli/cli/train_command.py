@@ -35,7 +35,7 @@ def train(
       maml train --resume outputs/mine --set outer.steps=40000
     """
     from maml_cli.documents import to_json
-    from maml_cli.reporting import plan_document, training_document
+    from maml_cli.reporting import observe_training, plan_document, training_document
     from maml_cli.training import join_processes, plan_training, run_session
 
     with join_processes() as processes:
@@ -50,7 +50,7 @@ def train(
                 ]
                 typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(map(printable, lines)))
             return
-        session = run_session(plan, quiet=quiet, processes=processes)
+        session = run_session(plan, quiet=quiet, processes=processes, observe=observe_training)
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the run is complete: `maml train | head -1` ends as others do
     if processes.is_leader:

@@ -192,6 +192,11 @@ class Run(Section):
     checkpoint_every: PositiveSteps = Field(
         1000, description="outer steps between checkpoints; the last step always has one"
     )
+    tensorboard: bool = Field(
+        False,
+        description="whether training writes losses, validation errors, learned alphas and fits for TensorBoard too, "
+        "into `tensorboard/` of the run; needs the extra `tensorboard`",
+    )
 
 
 class Config(Section):

@@ -4,7 +4,7 @@ from maml_cli.evaluation.compare import Comparison, check_families, compare_runs
 from maml_cli.evaluation.difference import KeyDifference, RunDifference, diff_runs
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.exported_params import encode_params
-from maml_cli.evaluation.fits import TaskFit, fit_tasks
+from maml_cli.evaluation.fits import TaskFit, fit_tasks, fit_validation_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
 from maml_cli.evaluation.landscape import Landscape, landscape, landscape_parameters
 from maml_cli.evaluation.memory import Lower, check_memory
@@ -67,6 +67,7 @@ __all__ = [
     "evaluate_run",
     "finite_or_none",
     "fit_tasks",
+    "fit_validation_tasks",
     "ignore_tasks",
     "iter_task_rows",
     "landscape",

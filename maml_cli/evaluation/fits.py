@@ -5,12 +5,16 @@ from typing import NamedTuple
 
 import torch
 
+from maml_cli.config import Config
 from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, select_run
-from maml_cli.evaluation.held_out import Protocol
+from maml_cli.evaluation.held_out import Protocol, TestTasks, sample_validation_tasks
 from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks
 from maml_cli.experiment import Experiment
 from maml_cli.tasks import TestBlock
+
+NUM_POINTS = 301
+"""Points of the fine grid."""
 
 
 class OtherPoints(NamedTuple):
@@ -49,7 +53,7 @@ class TaskFit(NamedTuple):
 
 
 @torch.no_grad()
-def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> list[TaskFit]:
+def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = NUM_POINTS) -> list[TaskFit]:
     """Fits to the first `protocol.num_tasks` functions of the test tasks, after 0, 1, ..., S inner steps.
 
     S is `protocol.steps`, by default the trained number; K is the first of `protocol.shots`, by default the
@@ -64,9 +68,25 @@ def fit_tasks(run: TrainedRun, protocol: Protocol, *, num_points: int = 301) -> 
         steps=steps,
         lower=Lower("--steps", "--shots"),
     )
-    first_run = select_run(run.meta_params, run.first_index)
-    x = torch.linspace(*run.experiment.family.test_range, num_points, dtype=torch.float64)
-    return [fit for block in tasks.iter_blocks() for fit in _fit_block(run.experiment, first_run, block, x, steps)]
+    return _fit(run.experiment, select_run(run.meta_params, run.first_index), tasks, steps, num_points)
+
+
+@torch.no_grad()
+def fit_validation_tasks(
+    config: Config, experiment: Experiment, meta_params: MetaParams, index: int, *, count: int
+) -> list[TaskFit]:
+    """Fits of the run at `index` to `count` validation tasks of its seed, at the largest K, after 0, 1, ..., S inner
+    steps of the trained number; the same tasks whenever it is called. `meta_params` are of all runs."""
+    seeds, shots = [config.seeds[index]], config.tasks.max_support
+    tasks = sample_validation_tasks(experiment.family, seeds, num_tasks=count, num_shots=shots)
+    return _fit(experiment, select_run(meta_params, index), tasks, config.inner.steps, NUM_POINTS)[:count]
+
+
+def _fit(
+    experiment: Experiment, meta_params: MetaParams, tasks: TestTasks, steps: int, num_points: int
+) -> list[TaskFit]:
+    x = torch.linspace(*experiment.family.test_range, num_points, dtype=torch.float64)
+    return [fit for block in tasks.iter_blocks() for fit in _fit_block(experiment, meta_params, block, x, steps)]
 
 
 def _fit_block(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         print_difference,
     )
     from maml_cli.reporting.task_table import iter_task_csv
+    from maml_cli.reporting.tensorboard import observe_training
 
 __all__ = [
     "Curve",
@@ -52,6 +53,7 @@ __all__ = [
     "format_short",
     "iter_sweep_csv",
     "iter_task_csv",
+    "observe_training",
     "plain_table",
     "plan_document",
     "plural",
@@ -85,5 +87,6 @@ _MODULES = {
     "comparison_figures": ["draw_comparison", "draw_curves", "draw_growth"],
     "run_figures": ["draw", "drawable"],
     "task_table": ["iter_task_csv"],
+    "tensorboard": ["observe_training"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

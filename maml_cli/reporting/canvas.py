@@ -20,6 +20,7 @@ from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
 from maml_cli.reporting.matplotlib_import import (
     Axes,
     Figure,
+    FigureCanvasAgg,
     get_named_colors_mapping,
     matplotlib,
     to_rgb,
@@ -41,6 +42,7 @@ __all__ = [
     "Axes",
     "Figure",
     "drawable",
+    "figure_pixels",
     "figure_settings",
     "font_size",
     "label_text",
@@ -135,6 +137,15 @@ def save_figure(draw: Callable[[], Figure], file: Path, style: FigureStyle = DEF
         figure.savefig(buffer, format=suffix[1:], dpi=165, metadata=METADATA[suffix])
     write_atomic(file, buffer.getvalue())
     return file
+
+
+def figure_pixels(draw: Callable[[], Figure], *, dpi: int) -> memoryview:
+    """Draw a figure, and return its pixels in red, green, blue and opacity from 0 to 255, (height, width, 4)."""
+    with figure_settings(DEFAULT_STYLE):
+        canvas = FigureCanvasAgg(draw())
+        canvas.figure.set_dpi(dpi)
+        canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib has no types here
+    return memoryview(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
 
 
 def new_figure(width: float, height: float, style: FigureStyle = DEFAULT_STYLE) -> Figure:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from maml_cli.config import Config
 from maml_cli.evaluation import Evaluation, OnTasks, Protocol, TrainedRun, ignore_tasks
 from maml_cli.reporting.canvas import label_text
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
@@ -70,9 +71,9 @@ def trained_on(run: TrainedRun) -> str:
     return f"K = {config.tasks.support_in_words}, {plural(config.inner.steps, 'inner step')}"
 
 
-def point_labels(run: TrainedRun) -> tuple[str, str]:
+def point_labels(config: Config) -> tuple[str, str]:
     """The labels of axes of inputs and targets: the columns of the user's own table, else x and y."""
-    if run.config.tasks.family != "data":
+    if config.tasks.family != "data":
         return "x", "y"
-    data = run.config.tasks.data
+    data = config.tasks.data
     return label_text(data.x_column, MAX_NAME), label_text(data.y_column, MAX_NAME)

@@ -34,7 +34,7 @@ def fit(request: FigureRequest) -> Figure:
         trained_steps=trained,
         measure=run.measure,
         title=f"{run_name(run)}: {plural(len(fits), 'test task')}, K = {num_shots}, {plural(steps, 'inner step')}",
-        labels=point_labels(run),
+        labels=point_labels(run.config),
         style=request.style,
     )
 
@@ -56,7 +56,7 @@ def _rows(request: FigureRequest) -> Figure:
         rows,
         show_steps=_shown_steps(request, [fits for fits, _ in fitted], trained),
         title=f"The same {plural(len(fits), 'test task')} for all, K = {num_shots}",
-        labels=point_labels(request.run),
+        labels=point_labels(request.run.config),
         style=request.style,
     )
 
@@ -72,7 +72,7 @@ def adapt(request: FigureRequest) -> Animation:
         trained_steps=request.run.config.trained_steps,
         measure=request.run.measure,
         title=f"{run_name(request.run)}: K = {num_shots}",
-        labels=point_labels(request.run),
+        labels=point_labels(request.run.config),
         style=request.style,
     )
 

@@ -38,6 +38,7 @@ with _without_user_settings():
     import matplotlib.font_manager
     from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LogNorm, get_named_colors_mapping, to_rgb
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
@@ -50,6 +51,7 @@ __all__ = [
     "Axes",
     "FFMpegWriter",
     "Figure",
+    "FigureCanvasAgg",
     "FontProperties",
     "FuncFormatter",
     "LogLocator",

@@ -62,7 +62,7 @@ def tasks(request: FigureRequest) -> Figure:
     return task_figures.tasks_figure(
         sample,
         title=f"{run_name(request.run)}: tasks of the family {request.run.config.tasks.family}",
-        labels=point_labels(request.run),
+        labels=point_labels(request.run.config),
         style=request.style,
     )
 

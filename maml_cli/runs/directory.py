@@ -6,6 +6,7 @@ timing.jsonl                     engines, times and rates, a divergence
 checkpoints/step-00001000.pt     and their SHA256SUMS, as `sha256sum -c` reads it
 last.json                        names the newest checkpoint and its SHA-256
 plots/, eval.json                results of `maml plot` and `maml eval`
+tensorboard/seed-0/              events of each seed, where run.tensorboard is true
 """
 
 import json
@@ -31,6 +32,9 @@ from maml_cli.runs.listing import CHECKSUMS, LAST, LAST_SCHEMA_VERSION, read_che
 from maml_cli.runs.load import Checkpoint
 from maml_cli.runs.metrics import METRICS
 from maml_cli.runs.timing import TIMING
+
+TENSORBOARD = "tensorboard"
+"""The directory of the events of a run."""
 
 
 def write_config(run: Path, config: Config) -> None:
@@ -94,13 +98,14 @@ def truncate_to(newest: Checkpoint | None, run: Path) -> None:
 
 
 def check_files(run: Path) -> None:
-    """Raises FileError if a training cannot write its files in `run`: one is no regular file, or checkpoints/ a link.
+    """Raises FileError if a training cannot write its files in `run`: one is no regular file, or a directory a link.
 
     Links in the place of files are replaced, and their targets unchanged.
     """
-    saved = run / "checkpoints"
-    if saved.is_symlink() or (saved.exists() and not saved.is_dir()):
-        raise FileError(f"{saved}: not a directory of this run, but a link or a file; remove it")
+    saved, events = run / "checkpoints", run / TENSORBOARD
+    for folder in (saved, events, *events.glob("seed-*")):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise FileError(f"{folder}: not a directory of this run, but a link or a file; remove it")
     names = ("config.yaml", METRICS, TIMING, LAST)
     files = [*(run / name for name in names), saved / CHECKSUMS, *saved.glob("step-*.pt")]
     for file in files:

@@ -38,9 +38,9 @@ def write_start(run: Path, step: int, *, engine: str, device: str, torch_version
     append_line(run / TIMING, to_plain(line))
 
 
-def write_timing(run: Path, step: int, *, seconds: float, steps_taken: int) -> None:
-    """Append to timing.jsonl: the seconds in which this process took `steps_taken` outer steps, and its rate."""
-    line = trainings.RateLine(step=step, seconds=seconds, outer_steps_per_second=steps_taken / seconds)
+def write_timing(run: Path, step: int, *, seconds: float, rate: float) -> None:
+    """Append to timing.jsonl: the seconds that this process has trained, and its outer steps per second."""
+    line = trainings.RateLine(step=step, seconds=seconds, outer_steps_per_second=rate)
     append_line(run / TIMING, to_plain(line))
 
 

@@ -7,7 +7,6 @@ from maml_cli.lazy import lazy_attributes
 if TYPE_CHECKING:
     from maml_cli.sweeps.jobs import STORAGE_VARIABLE, run_jobs
     from maml_cli.sweeps.record import Sweep, open_sweep, plan_sweep, read_sweep
-    from maml_cli.sweeps.requirement import require_optuna
     from maml_cli.sweeps.results import TrialRow, read_rows
     from maml_cli.sweeps.space import Space, read_space
     from maml_cli.sweeps.storage import Store, check_storage_url, open_store
@@ -26,7 +25,6 @@ __all__ = [
     "read_rows",
     "read_space",
     "read_sweep",
-    "require_optuna",
     "run_jobs",
     "work",
 ]
@@ -34,7 +32,6 @@ __all__ = [
 _MODULES = {
     "jobs": ["STORAGE_VARIABLE", "run_jobs"],
     "record": ["Sweep", "open_sweep", "plan_sweep", "read_sweep"],
-    "requirement": ["require_optuna"],
     "results": ["TrialRow", "read_rows"],
     "space": ["Space", "read_space"],
     "storage": ["Store", "check_storage_url", "open_store"],

@@ -19,7 +19,14 @@ from maml_cli.sweeps.record import Sweep
 from maml_cli.sweeps.slots import FINAL, Claim, claim_slot, enter_slots, is_live, trials_by_slot
 from maml_cli.sweeps.space import trial_config
 from maml_cli.sweeps.storage import Store, quiet_optuna, storage_errors
-from maml_cli.training import STOPPED_BY_CALLER, SessionResult, plan_training, run_session
+from maml_cli.training import (
+    STOPPED_BY_CALLER,
+    Observe,
+    SessionResult,
+    observe_nothing,
+    plan_training,
+    run_session,
+)
 
 ERRORS, STEP, PROBLEM = "errors", "step", "problem"
 """Attributes of a trial: its last validation error by seed (null if that is not finite), the outer step of it, and the
@@ -75,7 +82,9 @@ class Outcome(NamedTuple):
     exit_code: int = 0
 
 
-def work(sweep: Sweep, store: Store, *, on_trial: OnTrial = lambda text: None) -> int:
+def work(
+    sweep: Sweep, store: Store, *, on_trial: OnTrial = lambda text: None, observe: Observe = observe_nothing
+) -> int:
     """Train trials until none waits and none is left by a worker that died; the exit code, 0 unless a signal came.
 
     Trials that other workers train are left to them. Raises FileError and CheckpointError, after which the trial waits
@@ -89,7 +98,7 @@ def work(sweep: Sweep, store: Store, *, on_trial: OnTrial = lambda text: None) -
             if claim is not None:
                 on_trial(f"{_name(sweep, claim)}: begins")
                 try:
-                    outcome = _train(sweep, store, claim)
+                    outcome = _train(sweep, store, claim, observe)
                 except BaseException:
                     _release(store, claim)
                     raise
@@ -113,7 +122,7 @@ def _is_settled(sweep: Sweep, store: Store, watch: Watch) -> bool:
     return all(lives) and len(lives) >= sweep.space.num_trials
 
 
-def _train(sweep: Sweep, store: Store, claim: Claim) -> Outcome:
+def _train(sweep: Sweep, store: Store, claim: Claim, observe: Observe) -> Outcome:
     """Train one trial, resuming its run if it has one, and record its end."""
     run = sweep.run(claim.slot)
     try:
@@ -137,7 +146,7 @@ def _train(sweep: Sweep, store: Store, claim: Claim) -> Outcome:
                     follower.is_pruned = follower.prunes and claim.trial.should_prune() and step < config.outer.steps
 
         try:
-            session = run_session(plan, quiet=True, on_step=on_step, should_stop=follower.should_stop)
+            session = run_session(plan, quiet=True, on_step=on_step, should_stop=follower.should_stop, observe=observe)
         except DivergedError as error:
             follower.errors = [math.inf] * len(config.seeds)
             claim.trial.set_user_attr(PROBLEM, error.lines[0])

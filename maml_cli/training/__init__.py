@@ -1,10 +1,10 @@
 """A training from start to stop: plan, outer loop, log, signals, progress and resuming."""
 
 from maml_cli.training.loop import TrainResult, train
-from maml_cli.training.plan import TrainPlan, plan_training
+from maml_cli.training.plan import TrainPlan, plan_training, require_packages
 from maml_cli.training.processes import Processes, join_processes
 from maml_cli.training.progress import count_progress, evaluation_progress, print_message
-from maml_cli.training.recorder import Hooks
+from maml_cli.training.recorder import Hooks, Observe, Observer, observe_nothing
 from maml_cli.training.run_groups import RunGroup
 from maml_cli.training.session import STOPPED_BY_CALLER, SessionResult, run_session
 from maml_cli.training.signals import catch_stop
@@ -14,6 +14,8 @@ from maml_cli.training.summary import learner_summary, training_summary
 __all__ = [
     "STOPPED_BY_CALLER",
     "Hooks",
+    "Observe",
+    "Observer",
     "Processes",
     "RunGroup",
     "SessionResult",
@@ -25,8 +27,10 @@ __all__ = [
     "init_state",
     "join_processes",
     "learner_summary",
+    "observe_nothing",
     "plan_training",
     "print_message",
+    "require_packages",
     "restore_state",
     "run_session",
     "snapshot",

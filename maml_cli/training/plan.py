@@ -10,6 +10,7 @@ from maml_cli.config import Config, load_config
 from maml_cli.engines import choose_engine
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.experiment import build_experiment, choose_device, measure_data
+from maml_cli.extras import require
 from maml_cli.runs import (
     OUTPUTS,
     Checkpoint,
@@ -107,6 +108,12 @@ def plan_training(
     return processes.lead(plan)
 
 
+def require_packages(config: Config) -> None:
+    """Raises ConfigError, with what to install, if a package that a training of `config` needs is missing."""
+    if config.run.tensorboard:
+        require("tensorboard", "TensorBoard", extra="tensorboard", user="run.tensorboard")
+
+
 def _plan_from_options(
     source: str | Config | None,
     overrides: Sequence[str],
@@ -150,6 +157,7 @@ def _plan(
     checkpoint: Checkpoint | None = None,
     device: str | None = None,
 ) -> TrainPlan:
+    require_packages(config)
     chosen = choose_device(config, device)
     engine = choose_engine(config, chosen.device)
     warnings = checkpoint.warnings if checkpoint else ()

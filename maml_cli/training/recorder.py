@@ -3,7 +3,7 @@
 Each process computes the records of its own runs; the leader joins and writes them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from maml_cli.config import Config, to_dict
 from maml_cli.engines import StepResult
 from maml_cli.evaluation import OnTasks, ignore_tasks
-from maml_cli.runs import directory, metrics, save_checkpoint, timing
+from maml_cli.runs import EvaluationRecord, LossRecord, directory, metrics, save_checkpoint, timing
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.progress import print_message
 from maml_cli.training.records import concat_records, evaluation_record, loss_record
@@ -22,6 +22,28 @@ from maml_cli.training.snapshot import snapshot
 T = TypeVar("T")
 
 
+class Observer(NamedTuple):
+    """Functions that the leader calls with the records of a training, once these are in the run directory.
+
+    on_losses: with the losses since the previous record, and the outer steps per second.
+    on_evaluation: with validation errors, and the contents of a checkpoint at their outer step; called where
+        `run.tensorboard` is true.
+    """
+
+    on_losses: Callable[[LossRecord, float], None] = lambda record, rate: None
+    on_evaluation: Callable[[EvaluationRecord, Mapping[str, Any]], None] = lambda record, contents: None
+
+
+Observe = Callable[[Config, Path, int | None], AbstractContextManager[Observer]]
+"""(config, run directory, outer step of the checkpoint that is resumed, None for a start) -> the observer of a
+training, for as long as it lasts."""
+
+
+def observe_nothing(config: Config, run: Path, step: int | None) -> AbstractContextManager[Observer]:
+    """An observer without effect."""
+    return nullcontext(Observer())
+
+
 class Hooks(NamedTuple):
     """Functions that a training calls.
 
@@ -29,12 +51,14 @@ class Hooks(NamedTuple):
     on_tasks: after each chunk of tasks of an evaluation.
     interrupted: the number of the signal that asks training to save and stop, 0 for none; asked after each of these.
     abandonable: (rescue, is_saved) -> a context for a call that may take long; see Stop.abandonable.
+    observer: of the records.
     """
 
     on_step: Callable[[int, float], None] = lambda step, loss: None
     on_tasks: OnTasks = ignore_tasks
     interrupted: Callable[[], int] = lambda: 0
     abandonable: Callable[..., AbstractContextManager[None]] = lambda rescue, is_saved=True: nullcontext()
+    observer: Observer = Observer()
 
 
 class _EvaluationStopped(Exception):
@@ -77,7 +101,9 @@ class Recorder(NamedTuple):
         if records:
             record = concat_records(records)
             metrics.write_losses(self.run, record)
-            timing.write_timing(self.run, record.step, seconds=seconds, steps_taken=steps_taken)
+            rate = steps_taken / seconds
+            timing.write_timing(self.run, record.step, seconds=seconds, rate=rate)
+            self.hooks.observer.on_losses(record, rate)
         for group in self.groups:
             group.state.loss_sum.zero_()
             group.state.skipped_tasks.zero_()
@@ -102,8 +128,12 @@ class Recorder(NamedTuple):
             stopped_by = int(stop.args[0])
         stopped_by = max(map(int, self.processes.exchange(stopped_by)))
         shares = self.processes.gather(records)
+        contents = self.contents() if self.config.run.tensorboard and not stopped_by else None
         if shares and not stopped_by:
-            metrics.write_evaluation(self.run, concat_records([record for share in shares for record in share]))
+            record = concat_records([record for share in shares for record in share])
+            metrics.write_evaluation(self.run, record)
+            if contents is not None:
+                self.hooks.observer.on_evaluation(record, contents)
         return stopped_by
 
     def contents(self) -> dict[str, Any] | None:

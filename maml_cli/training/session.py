@@ -24,7 +24,7 @@ from maml_cli.training.plan import TrainPlan
 from maml_cli.training.prepared_run import prepared_run
 from maml_cli.training.processes import ONE_PROCESS, Processes
 from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
-from maml_cli.training.recorder import Hooks
+from maml_cli.training.recorder import Hooks, Observe, observe_nothing
 from maml_cli.training.result_advice import result_advice
 from maml_cli.training.run_groups import RunGroup, group_configs, select_run_contents
 from maml_cli.training.saving import check_initial_values
@@ -64,12 +64,14 @@ def run_session(
     processes: Processes = ONE_PROCESS,
     on_step: OnStep = lambda step, loss: None,
     should_stop: Callable[[], bool] = lambda: False,
+    observe: Observe = observe_nothing,
 ) -> SessionResult:
     """Train as planned; the first Ctrl-C, SIGTERM or SIGHUP saves and stops. Messages go to stderr.
 
     `on_step` is called after every block of outer steps, with the steps taken and the mean query loss. Once
-    `should_stop()`, which is asked after that, training saves and stops as after a signal. Raises ConfigError,
-    FileError or CheckpointError before anything is trained, DivergedError and InterruptedRun.
+    `should_stop()`, which is asked after that, training saves and stops as after a signal. `observe` makes the observer
+    of the leader's records. Raises ConfigError, FileError or CheckpointError before anything is trained, DivergedError
+    and InterruptedRun.
     """
     quiet = quiet or not processes.is_leader
     notify: Notify = (lambda text: None) if quiet else print_message
@@ -103,8 +105,12 @@ def run_session(
 
                 stop.can_save = True
                 stopped_by = partial(_stopped_by, stop, should_stop)
-                hooks = Hooks(report_step, on_tasks, stopped_by, stop.abandonable)
-                with _recorded(run, first_step, choice.name, plan.device.name, processes):
+                observe = observe if processes.is_leader else observe_nothing
+                with (
+                    _recorded(run, first_step, choice.name, plan.device.name, processes),
+                    observe(config, run, plan.checkpoint.step if plan.checkpoint else None) as observer,
+                ):
+                    hooks = Hooks(report_step, on_tasks, stopped_by, stop.abandonable, observer)
                     result = train(config, groups, run, processes=processes, hooks=hooks)
     if processes.is_leader:
         if plan.extension:
