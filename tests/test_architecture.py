@@ -30,8 +30,8 @@ LAYERS = [
     {"formulas", "tables"},
     {"memory", "runtime"},
     {"core"},
-    {"reading"},
-    {"errors", "interrupts", "lazy"},
+    {"reading", "interrupts"},
+    {"errors", "lazy"},
 ]
 # Third-party modules, and the only packages or modules that may import each.
 THIRD_PARTY = {
