@@ -53,6 +53,7 @@ THIRD_PARTY = {
         "report.learner_document",
     },
     "torch.func": {"checks", "dev"},
+    "PIL": {"reporting.animation"},
     "torch.fx": {"engines.compiled"},
     "rich": {"reporting.tables", "reporting.result_tables"},
     "jinja2": {"report.page"},
