@@ -221,7 +221,10 @@ def test_a_sampler_is_reproducible_by_its_seed_also_after_a_stop(cli: Cli, monke
 
     monkeypatch.setattr(worker, "run_session", interrupted_in_the_third)
     stopped = cli("sweep", *SMOKE, *SAMPLED, "--out", "stopped")
-    assert stopped.code == 130 and "continue with: maml sweep --resume stopped" in stopped.err
+    assert (stopped.code, stopped.out) == (130, "stopped\n")
+    lines = stopped.err.splitlines()
+    assert lines[-2].startswith("trial 3 of 5 (") and lines[-2].endswith("): begins")
+    assert lines[-1] == "stopped: stopped; continue with: maml sweep --resume stopped"
     states = {number: trial["state"] for number, trial in _trials(cli, "stopped").items()}
     assert states == {1: "complete", 2: "complete", 3: "stopped", 4: "waiting", 5: "waiting"}
     assert cli("sweep", "--resume", "stopped").code == 0
@@ -229,6 +232,22 @@ def test_a_sampler_is_reproducible_by_its_seed_also_after_a_stop(cli: Cli, monke
     assert _sampled_values(cli, "stopped") == first
     assert _sampled_values(cli, "other") != first
     assert all(0.001 <= values["inner.alpha.init"] <= 0.1 for values in first.values())
+
+
+@pytest.mark.parametrize("is_between_trials", [False, True])
+def test_ctrl_c_outside_of_a_training_has_the_line_of_the_sweep_alone(
+    is_between_trials: bool, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first outer step of a trial, and where the next trial is claimed; SIGINT may be ignored around us."""
+    name = "enter_slots" if is_between_trials else "plan_training"
+    monkeypatch.setattr(worker, name, lambda *arguments, **options: signal.raise_signal(signal.SIGINT))
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        stopped = cli("sweep", *SMOKE, *GRID, "--out", "stopped", "--quiet")
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert (stopped.code, stopped.out) == (130, "stopped\n")
+    assert stopped.err == "stopped: stopped; continue with: maml sweep --resume stopped\n"
 
 
 def test_pruning_follows_the_median_of_the_trials_that_ended(cli: Cli, sessions: list[SessionResult]) -> None:
