@@ -471,9 +471,30 @@ def test_a_figure_has_a_line_for_each_value_of_the_other_key_with_intervals_over
     segments = lines[2][0].get_segments()
     assert segments[0][1][1] == pytest.approx(by_number[1].error + by_number[1].ci95_seeds)
     assert [text.get_text() for text in steps.get_xticklabels()] == ["1", "2"]
+    legend = errors_figure(sweep, rows).legends[0]
+    assert "95 % interval of the mean over seeds" in [text.get_text().split(";")[0] for text in legend.get_texts()]
     parallel: Any = parallel_figure(sweep, rows).axes[0]
     best = max(parallel.lines, key=lambda line: (line.get_linewidth(), len(line.get_xdata())))
     assert len(best.get_xdata()) == 3 and best.get_ydata()[-1] == 0.0
+
+
+def test_an_interval_that_includes_zero_leaves_the_logarithmic_axis_at_the_bottom(cli: Cli) -> None:
+    """Intervals 2 ± 3 and 4 ± 1: the first bar ends at 0 and not within the panel; the axis begins below 2, the least
+    positive number that is drawn."""
+    from maml_cli.reporting.sweep_figures import errors_figure
+
+    cli("sweep", *SMOKE, "--grid", "inner.steps=1,2", "--set", "run.seeds=2", "--out", "wide", "-q")
+    sweep = read_sweep(Path("wide"))
+    first, second = read_rows(sweep, open_store(sweep))
+    rows = [first._replace(error=2.0, ci95_seeds=3.0), second._replace(error=4.0, ci95_seeds=1.0)]
+    figure = errors_figure(sweep, rows)
+    axis: Any = figure.axes[0]
+    ends = sorted(tuple(point[1] for point in bar) for bar in axis.containers[0].lines[2][0].get_segments())
+    assert ends == [(0.0, 5.0), (3.0, 5.0)]
+    assert axis.get_yscale() == "log" and 1 < axis.get_ylim()[0] < 2
+    note = "95 % interval of the mean over seeds; at the bottom edge it includes 0"
+    assert note in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert note not in [text.get_text() for text in errors_figure(sweep, rows[1:]).legends[0].get_texts()]
 
 
 def test_axes_are_logarithmic_where_values_are_spread_and_words_stand_side_by_side() -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maml_cli.cli.completion import complete_own_run
-from maml_cli.cli.options import run_path
+from maml_cli.cli.options import JsonOpt, run_path
 from maml_cli.cli.parameters import whole_number
 from maml_cli.errors import FileError, printable
 from maml_cli.reporting.format import plural
+from maml_cli.reporting.json_text import Document, to_json
 
 if TYPE_CHECKING:
     from maml_cli.runs import Pruning
@@ -38,7 +39,9 @@ KeepLastOpt = Annotated[
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 
 
-def clean(keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes: YesOpt = False) -> None:
+def clean(
+    keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes: YesOpt = False, as_json: JsonOpt = False
+) -> None:
     """Remove old checkpoints of a run, or of all runs in a directory.
 
     The files and their sizes are listed first; nothing is removed without --yes or, on a terminal, a yes. The newest
@@ -49,6 +52,7 @@ def clean(keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes:
 
       maml clean outputs/mine --keep-last 2
       maml clean --keep-last 1 --yes
+      maml clean --keep-last 1 --json
     """
     from maml_cli.runs import plan_pruning, prune, run_directories
 
@@ -60,21 +64,26 @@ def clean(keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes:
         if plan.problem:
             _say(plan.problem)
     chosen = [plan for plan in plans if plan.files]
+    for line in [] if as_json else _table(chosen):
+        typer.echo(line)
+    removed: list[Pruning] = []
     if not chosen:
         _say(f"{folder}: no checkpoint to remove")
-        return
-    for line in _table(chosen):
-        typer.echo(line)
-    if not yes and not _confirmed(chosen):
+    elif not yes and not _confirmed(chosen):
         _say("nothing removed" if _is_interactive() else "nothing removed; --yes removes them")
-        return
-    removed = []
-    for plan in chosen:
-        try:
-            removed.append(prune(plan, keep_last=keep_last))
-        except FileError as error:
-            _say(error.lines[0])
-    _say(f"removed {_amount(removed)}")
+    else:
+        for plan in chosen:
+            try:
+                removed.append(prune(plan, keep_last=keep_last))
+            except FileError as error:
+                _say(error.lines[0])
+        _say(f"removed {_amount(removed)}")
+    if as_json:
+        typer.echo(to_json({"runs": [*map(_document, plans)], "removed": [*map(_document, removed)]}))
+
+
+def _document(plan: "Pruning") -> Document:
+    return {**plan._asdict(), "run": str(plan.run), "files": [str(file) for file in plan.files]}
 
 
 def _table(plans: Sequence["Pruning"]) -> list[str]:
