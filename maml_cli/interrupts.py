@@ -131,14 +131,15 @@ def exit_on_interrupt(arguments: Sequence[str], *, is_last: bool) -> Iterator[No
     previous = signal.signal(signal.SIGINT, interrupt)
     try:
         with watchdog(expired, (signal.SIGINT,)):
-            yield
-    except BaseException as error:
-        if not interrupted:
-            raise
-        print_once(error.lines if isinstance(error, InterruptedRun) else [line])
-        if is_last:
-            exit_at_once(130)
-        sys.exit(130)
+            try:
+                yield
+            except BaseException as error:
+                if not interrupted:
+                    raise
+                print_once(error.lines if isinstance(error, InterruptedRun) else [line])
+                if is_last:
+                    exit_at_once(130)
+                sys.exit(130)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN if is_last else previous)
 

@@ -1,5 +1,6 @@
 """Ctrl-C in commands other than trainings: one line on stderr, exit code 130, within a second, and no file left."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -21,7 +22,7 @@ from tests.conftest import ROOT, Cli
 
 LINE = "maml eval: stopped by Ctrl-C\n"
 # A process that a shell started in the background ignores SIGINT, and its children do.
-START = """import ctypes, signal, sys, time
+START = """import signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from maml_cli.interrupts import exit_on_interrupt
 def ctrl_c(): signal.raise_signal(signal.SIGINT)
@@ -60,9 +61,16 @@ def test_ctrl_c_prints_one_line_and_ends_with_130_whatever_the_code_does(body: s
     assert (done.returncode, done.stdout, done.stderr) == (130, "", LINE)
 
 
-def test_a_call_that_does_not_return_is_ended_within_a_second_with_the_same_line(tmp_path: Path) -> None:
-    """sleep() of C returns early for a signal, so that it is called until a minute is over."""
-    body = "    print('ready', flush=True)\n    [ctypes.CDLL(None).sleep(20) for _ in range(3)]\n"
+@pytest.mark.parametrize(
+    "after",
+    [
+        "time.sleep(60)",  # the watchdog ends the process
+        "subprocess.Popen(['sleep', '60']); time.sleep(0.4); sys.exit(0)",  # both do: a child takes 0.2 s to end
+    ],
+)
+def test_code_that_does_not_return_is_ended_within_a_second_with_the_same_line(after: str, tmp_path: Path) -> None:
+    body = "    try: print('ready', flush=True); time.sleep(60)\n    except KeyboardInterrupt: pass\n"
+    body += f"    {after}\n"
     process = subprocess.Popen(
         _command(tmp_path, f"{START}{BLOCK}{body}"),
         cwd=tmp_path,
@@ -83,6 +91,20 @@ def test_a_closed_or_full_stderr_changes_nothing_but_the_line(tmp_path: Path) ->
     for redirection in ("2>&-", "2>/dev/full"):
         done = _run(tmp_path, f"{START}{BLOCK}    ctrl_c()\n", redirection)
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_reader_of_stderr_that_stopped_reading_does_not_keep_the_process(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"x" * 65536):
+            pass
+    os.set_blocking(writer, True)
+    command = _command(tmp_path, f"{START}{BLOCK}    ctrl_c()\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, cwd=tmp_path, env=environment, stderr=writer, timeout=30).returncode == 130
+    os.close(reader)
+    os.close(writer)
 
 
 def test_ctrl_c_before_the_command_line_runs_has_the_line_of_the_command(tmp_path: Path) -> None:
