@@ -90,7 +90,7 @@ def train(
         raise InterruptedRun(
             f"{session.run}: stopped at outer step {session.result.step:,}, checkpoint saved; continue with: maml "
             f"train --resume {session.run}",
-            session.exit_code,
+            exit_code=session.exit_code,
         )
     return open_run(session.run, device=device)
 

@@ -7,7 +7,7 @@ UserError                  2    (base class)
 ├── CheckpointError        4    checkpoint that is damaged, foreign, or written by a newer version
 │   └── NewerVersionError  4    the last of these
 ├── DivergedError          5    loss, meta-gradient or update that is not finite
-└── InterruptedRun       130    training stopped by Ctrl-C before it could save; 143 for SIGTERM
+└── InterruptedRun       130    training or sweep stopped by Ctrl-C; 143 for SIGTERM
 
 A message has the form "path: problem; advice". Any other exception is a bug: exit code 1 and a traceback.
 """
@@ -77,10 +77,10 @@ class NewerVersionError(CheckpointError):
 
 
 class InterruptedRun(UserError):
-    """A training that was stopped before it could save; `exit_code` is 128 + the number of the signal."""
+    """A training or sweep that a signal stopped; `exit_code` is 128 + its number. Without a message it is printed."""
 
-    def __init__(self, message: str, exit_code: int = 130) -> None:
-        super().__init__(message)
+    def __init__(self, *lines: str, exit_code: int = 130) -> None:
+        super().__init__(*lines)
         self.exit_code = exit_code
 
 

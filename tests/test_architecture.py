@@ -30,9 +30,9 @@ LAYERS = [
     {"formulas", "tables"},
     {"memory", "runtime"},
     {"core"},
-    {"documents", "reading"},
+    {"documents", "reading", "interrupts"},
     {"extras"},
-    {"errors", "interrupts", "lazy"},
+    {"errors", "lazy"},
 ]
 # Third-party modules, and the only packages or modules that may import each.
 THIRD_PARTY = {
@@ -56,6 +56,7 @@ THIRD_PARTY = {
     },
     "torch.utils": {"reporting.tensorboard"},
     "torch.func": {"checks", "dev"},
+    "PIL": {"reporting.animation"},
     "torch.fx": {"engines.compiled"},
     "rich": {"reporting.tables", "reporting.result_tables"},
     "jinja2": {"report.page"},

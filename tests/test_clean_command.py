@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import sys
@@ -28,9 +29,23 @@ def test_without_yes_the_files_and_their_sizes_are_shown_and_nothing_is_removed(
     size = sum(directory.checkpoint_file(Path(trained), step).stat().st_size for step in (0, 4))
     result = cli("clean", trained, "--keep-last", "2")
     assert result.code == 0
-    assert result.out == f"{trained}  2 checkpoints, {size / 1e6:.2f} MB  2 stay  outer steps 0 4\n"
+    assert result.out == f"{trained}  2 checkpoints, {size / 1e6:.2f} MB  2 stay  steps 0 to 4\n"
     assert result.err == "nothing removed; --yes removes them\n"
     assert _steps(trained) == [0, 4, 8, 12]
+
+
+def test_json_lists_what_can_be_removed_and_what_was(cli: Cli, trained: str) -> None:
+    files = [directory.checkpoint_file(Path(trained), step) for step in (0, 4)]
+    size = sum(file.stat().st_size for file in files)
+    planned = {"run": trained, "files": [*map(str, files)], "num_bytes": size, "num_left": 2, "problem": ""}
+    document = json.loads(cli("clean", "outputs", "--keep-last", 2, "--json").out)
+    assert document == {"schema_version": 1, "runs": [planned], "removed": []} and _steps(trained) == [0, 4, 8, 12]
+    document = json.loads(cli("clean", trained, "--keep-last", 2, "--json", "--yes").out)
+    assert document == {"schema_version": 1, "runs": [planned], "removed": [planned]} and _steps(trained) == [8, 12]
+    result = cli("clean", trained, "--keep-last", 2, "--json")
+    assert result.err == f"{trained}: no checkpoint to remove\n"
+    nothing = planned | {"files": [], "num_bytes": 0}
+    assert json.loads(result.out) == {"schema_version": 1, "runs": [nothing], "removed": []}
 
 
 @pytest.mark.parametrize(("keep_last", "steps"), [(1, [12]), (2, [8, 12]), (3, [4, 8, 12]), (9, [0, 4, 8, 12])])

@@ -584,6 +584,7 @@ def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> N
     bars = [line for line in shown.replace("\n", "\r").split("\r") if "%|" in line]
     assert len(bars) >= 2 and all(len(bar) <= 80 for bar in bars)
     assert re.search(r"100%\|.+\| 600/600 .*loss [\d.]+, [\d,]+ steps/s, [\d,]+ tasks/s, done in [\d.]+ s", bars[-1])
+    assert all(len(bar.rstrip()) <= 78 for bar in bars[1:])  # the ^C of a terminal at Ctrl-C fits behind it
 
 
 def test_on_a_terminal_the_summaries_of_presets_are_wrapped_below_themselves(cli: Cli, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Comparisons of runs on the same test tasks: differences task by task, and refusals of unlike families."""
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -177,6 +178,27 @@ def test_a_table_within_80_columns_a_figure_for_each_k_and_one_document(cli: Cli
     assert document["results"][0]["runs"][0]["difference"] is None
     assert document["results"][0]["runs"][1]["difference"].keys() == {"mean", "ci95", "median"}
     assert Path("here/c-5shot.svg").read_bytes() == first
+
+
+def test_json_has_the_errors_of_baselines_on_the_same_tasks(cli: Cli, trained: str) -> None:
+    """From the amplitudes and phases of the tasks alone. Amplitudes are uniform from 0.1 to 5 and phases from 0 to pi,
+    so that the mean function is 2.55 times the mean of sin(x - phase), which is -2 cos(x) / pi."""
+    document = json.loads(cli("compare", trained, trained, "--tasks", 30, "--seed", 4, "--json").out)
+    assert cli("eval", trained, "--tasks", 30, "--seed", 4, "--per-task", "tasks.csv").code == 0
+    with open("tasks.csv", newline="") as table:
+        tasks = [(float(row["amplitude"]), float(row["phase"])) for row in csv.DictReader(table)]
+    amplitude, phase = torch.tensor(tasks, dtype=torch.float64).T[:, :, None]
+    x = torch.linspace(-5, 5, 100, dtype=torch.float64)
+    truth = amplitude * torch.sin(x - phase)
+    baselines = document["results"][0]["baselines"]
+    assert baselines.keys() == {"zero", "best_unadapted", "least_squares"}
+    for name, predicted in (("zero", 0 * x), ("best_unadapted", -5.1 / math.pi * torch.cos(x))):
+        errors = (predicted - truth).pow(2).mean(1)
+        obtained = baselines[name]["grid"]["mse"]
+        assert obtained["mean"] == pytest.approx(errors.mean().item(), rel=1e-5)
+        assert obtained["ci95"] == pytest.approx(1.96 * errors.std().item() / math.sqrt(30), rel=1e-4)
+    assert baselines["zero"]["grid"]["mae"]["mean"] == pytest.approx(truth.abs().mean().item(), rel=1e-5)
+    assert baselines["least_squares"]["grid"]["mse"]["mean"] < 1e-12  # ten points without noise, the frequency is known
 
 
 def test_runs_that_overflow_are_drawn_and_joint_training_is_compared_before_adapting(cli: Cli) -> None:

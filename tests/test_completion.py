@@ -31,7 +31,8 @@ CODE = (
 
 def _complete(line: str, shell: str = "bash") -> list[str]:
     """The completions of the last word of a line, by a process that imports nothing heavy."""
-    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1), "_TYPER_COMPLETE_ARGS": line}
+    last = len(line.replace("\n", " ").split(" ")) - 1
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(last), "_TYPER_COMPLETE_ARGS": line}
     environment = os.environ | {"_MAML_COMPLETE": f"complete_{shell}"} | words
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]", done.stderr
@@ -83,6 +84,27 @@ def test_set_completes_keys_and_the_words_that_a_key_takes(cli: Cli) -> None:
     assert complete_override("outer.lr=0") == complete_override("nothing=") == []
     assert complete_condition("st") == ["state=", "step="]
     assert _complete("maml train -s outer.l") == _complete("maml eval --set outer.l") == ["outer.lr="]
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("--set|run.engine|=", ["auto", "native", "compiled", "eager", "reference"]),
+        ("--set|run.engine|=|nat", ["native"]),
+        ("-s|outer.lr|=|0.1|-s|inner.loss|=|h", ["huber"]),
+        ("--set|=|inner.loss|=|h", ["huber"]),
+        ("--config|=|smo", ["smoke"]),
+        ("--set|run.engine=nat", ["run.engine=native"]),  # with a COMP_WORDBREAKS without =
+    ],
+)
+def test_bash_gets_the_text_after_the_equals_sign_at_which_it_splits_words(words: str, completions: list[str]) -> None:
+    """COMP_WORDS as bash makes it of `maml train --set run.engine=nat` and others: a word a line."""
+    assert sorted(_complete("\n".join(["maml", "train", *words.split("|")]))) == sorted(completions)
+
+
+def test_the_only_key_has_its_values_as_shells_add_a_space_after_an_only_completion() -> None:
+    assert complete_override("inner.los") == ["inner.loss=mse", "inner.loss=l1", "inner.loss=huber"]
+    assert complete_override("outer.l") == ["outer.lr="]
 
 
 def test_zsh_gets_the_same_words(trained: str) -> None:

@@ -1,6 +1,10 @@
 """Figures of single tasks draw the numbers of an evaluation, computed here by another route."""
 
+import json
 import math
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 import torch
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
-from PIL import Image
+from PIL import Image, ImageChops, ImageSequence
 
 import maml_cli as maml
 from maml_cli.evaluation import (
@@ -23,10 +27,11 @@ from maml_cli.evaluation import (
     sample_test_tasks,
 )
 from maml_cli.reporting import run_figures
-from maml_cli.reporting.canvas import Axes, Figure
+from maml_cli.reporting.animation import save_animation
+from maml_cli.reporting.canvas import Axes, Figure, figure_settings
 from maml_cli.reporting.figure_kinds import FIGURES
 from maml_cli.reporting.figure_request import FigureChoices, FigureRequest, run_name
-from maml_cli.reporting.matplotlib_import import FFMpegWriter
+from maml_cli.reporting.figure_style import DEFAULT_STYLE
 from maml_cli.reporting.task_figures import tail_figure
 from tests.conftest import TINY_RUN, Cli
 
@@ -148,10 +153,51 @@ def test_an_animation_goes_from_the_initial_to_the_last_prediction_and_has_equal
 
 
 def test_an_mp4_needs_ffmpeg(cli: Cli, trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FFMpegWriter, "isAvailable", lambda: False)
-    result = cli("plot", trained, "--kind", "adapt", "--format", "mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "which", lambda name: None)
+        result = cli("plot", trained, "--kind", "adapt", "--format", "mp4")
     assert result.code == 2 and result.err.startswith("--format mp4: needs the program ffmpeg")
     assert not Path(trained, "plots").exists()
+    Path("bin").mkdir()
+    Path("bin", "ffmpeg").write_text("#!/bin/sh\necho 'Unknown encoder h264' >&2\nexit 1\n")
+    Path("bin", "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:{os.environ['PATH']}")
+    result = cli("plot", trained, "--kind", "adapt", "--format", "mp4", "--out", "drawn")
+    assert result.code == 3 and not os.listdir("drawn")
+    assert result.err == "drawn/adapt.mp4: the animation cannot be written: Unknown encoder h264\n"
+
+
+@pytest.mark.skipif(not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="ffmpeg is not installed")
+def test_an_mp4_is_h264_that_browsers_play_with_the_frames_and_time_of_the_gif(cli: Cli, trained: str) -> None:
+    """With 1 inner step: 5 frames at the start, 5 of the change, 5 of the pause and 15 at the end, 10 a second. The
+    width of 303 pixels becomes an even number."""
+    options = ["plot", trained, "--kind", "adapt", "--tasks-shown", 1, "--steps", 1, "--width", "3.03in"]
+    assert cli(*options).code == 0 and cli(*options, "--format", "mp4").out == f"{trained}/plots/adapt.mp4\n"
+    fields = "codec_name,pix_fmt,width,nb_frames,duration"
+    probe = ["ffprobe", "-v", "error", "-show_entries", f"stream={fields}", "-of", "json", f"{trained}/plots/adapt.mp4"]
+    (stream,) = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)["streams"]
+    assert (stream["codec_name"], stream["pix_fmt"]) == ("h264", "yuv420p") and stream["width"] in (302, 304)
+    assert stream["nb_frames"] == "30" and float(stream["duration"]) == 3
+    with Image.open(f"{trained}/plots/adapt.gif") as picture:
+        assert picture.size[0] == stream["width"]
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(picture)) == 3000
+
+
+def test_frames_of_an_animation_are_the_figure_drawn_anew(trained: str, run: TrainedRun, tmp_path: Path) -> None:
+    """Only what moves is drawn in each frame; the colours of a GIF are close to the right ones."""
+    request = FigureRequest(run, Protocol(steps=1, shots=(5,)), FigureChoices(tasks_shown=1))
+    file = save_animation(lambda: run_figures.adapt(request), tmp_path / "adapt.gif")
+    with figure_settings(DEFAULT_STYLE), Image.open(file) as picture:
+        animation = run_figures.adapt(request)
+        animation.figure.draw_without_rendering()
+        animation.figure.set_layout_engine("none")
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]  # equal ones are one
+        for frame, number in ((0, 0), (3, 7), (-1, animation.num_frames - 1)):
+            animation.draw_frame(number)
+            animation.figure.savefig(tmp_path / "anew.png", dpi=100)
+            with Image.open(tmp_path / "anew.png") as anew:
+                pixels = ImageChops.difference(frames[frame], anew.convert("RGB")).convert("L").histogram()
+            assert sum(pixels[8:]) < 0.0005 * sum(pixels), frame
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def documents(cli: Cli, trained: str) -> dict[str, str]:
         "compare": ["compare", trained, trained, "--tasks", "10", "--out", "compare.svg"],
         "diff": ["diff", trained, "best-5shot", "--tasks", "10", "--shots", "5"],
         "runs": ["runs"],
+        "clean": ["clean", trained, "--keep-last", "1"],
         "sweep-show": ["sweep", "show", "swept"],
         "export-metrics": ["export", "metrics", trained],
         "check": ["check", "-c", "smoke", "-s", "model.hidden=[4]"],

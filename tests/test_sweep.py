@@ -221,7 +221,10 @@ def test_a_sampler_is_reproducible_by_its_seed_also_after_a_stop(cli: Cli, monke
 
     monkeypatch.setattr(worker, "run_session", interrupted_in_the_third)
     stopped = cli("sweep", *SMOKE, *SAMPLED, "--out", "stopped")
-    assert stopped.code == 130 and "continue with: maml sweep --resume stopped" in stopped.err
+    assert (stopped.code, stopped.out) == (130, "stopped\n")
+    lines = stopped.err.splitlines()
+    assert lines[-2].startswith("trial 3 of 5 (") and lines[-2].endswith("): begins")
+    assert lines[-1] == "stopped: stopped; continue with: maml sweep --resume stopped"
     states = {number: trial["state"] for number, trial in _trials(cli, "stopped").items()}
     assert states == {1: "complete", 2: "complete", 3: "stopped", 4: "waiting", 5: "waiting"}
     assert cli("sweep", "--resume", "stopped").code == 0
@@ -229,6 +232,22 @@ def test_a_sampler_is_reproducible_by_its_seed_also_after_a_stop(cli: Cli, monke
     assert _sampled_values(cli, "stopped") == first
     assert _sampled_values(cli, "other") != first
     assert all(0.001 <= values["inner.alpha.init"] <= 0.1 for values in first.values())
+
+
+@pytest.mark.parametrize("is_between_trials", [False, True])
+def test_ctrl_c_outside_of_a_training_has_the_line_of_the_sweep_alone(
+    is_between_trials: bool, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first outer step of a trial, and where the next trial is claimed; SIGINT may be ignored around us."""
+    name = "enter_slots" if is_between_trials else "plan_training"
+    monkeypatch.setattr(worker, name, lambda *arguments, **options: signal.raise_signal(signal.SIGINT))
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        stopped = cli("sweep", *SMOKE, *GRID, "--out", "stopped", "--quiet")
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert (stopped.code, stopped.out) == (130, "stopped\n")
+    assert stopped.err == "stopped: stopped; continue with: maml sweep --resume stopped\n"
 
 
 def test_pruning_follows_the_median_of_the_trials_that_ended(cli: Cli, sessions: list[SessionResult]) -> None:
@@ -452,9 +471,30 @@ def test_a_figure_has_a_line_for_each_value_of_the_other_key_with_intervals_over
     segments = lines[2][0].get_segments()
     assert segments[0][1][1] == pytest.approx(by_number[1].error + by_number[1].ci95_seeds)
     assert [text.get_text() for text in steps.get_xticklabels()] == ["1", "2"]
+    legend = errors_figure(sweep, rows).legends[0]
+    assert "95 % interval of the mean over seeds" in [text.get_text().split(";")[0] for text in legend.get_texts()]
     parallel: Any = parallel_figure(sweep, rows).axes[0]
     best = max(parallel.lines, key=lambda line: (line.get_linewidth(), len(line.get_xdata())))
     assert len(best.get_xdata()) == 3 and best.get_ydata()[-1] == 0.0
+
+
+def test_an_interval_that_includes_zero_leaves_the_logarithmic_axis_at_the_bottom(cli: Cli) -> None:
+    """Intervals 2 ± 3 and 4 ± 1: the first bar ends at 0 and not within the panel; the axis begins below 2, the least
+    positive number that is drawn."""
+    from maml_cli.reporting.sweep_figures import errors_figure
+
+    cli("sweep", *SMOKE, "--grid", "inner.steps=1,2", "--set", "run.seeds=2", "--out", "wide", "-q")
+    sweep = read_sweep(Path("wide"))
+    first, second = read_rows(sweep, open_store(sweep))
+    rows = [first._replace(error=2.0, ci95_seeds=3.0), second._replace(error=4.0, ci95_seeds=1.0)]
+    figure = errors_figure(sweep, rows)
+    axis: Any = figure.axes[0]
+    ends = sorted(tuple(point[1] for point in bar) for bar in axis.containers[0].lines[2][0].get_segments())
+    assert ends == [(0.0, 5.0), (3.0, 5.0)]
+    assert axis.get_yscale() == "log" and 1 < axis.get_ylim()[0] < 2
+    note = "95 % interval of the mean over seeds; at the bottom edge it includes 0"
+    assert note in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert note not in [text.get_text() for text in errors_figure(sweep, rows[1:]).legends[0].get_texts()]
 
 
 def test_axes_are_logarithmic_where_values_are_spread_and_words_stand_side_by_side() -> None:

@@ -156,7 +156,8 @@ def test_an_interrupt_within_an_import_ends_the_process_without_an_exception(
     code = "    import interrupting\n" if within_import else f"    exec({interrupting!r})\n"
     # A process that a shell started in the background ignores SIGINT, and its children do.
     script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    script += f"from maml_cli.interrupts import quiet_interrupt\nwith quiet_interrupt(is_last=True):\n{code}    0 / 0\n"
+    script += "from maml_cli.interrupts import exit_on_interrupt\n"
+    script += f"with exit_on_interrupt([], is_last=True):\n{code}    0 / 0\n"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
@@ -165,7 +166,11 @@ def test_an_interrupt_within_an_import_ends_the_process_without_an_exception(
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "" if within_import else "raised\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        130,
+        "" if within_import else "raised\n",
+        "maml: stopped by Ctrl-C\n",
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")

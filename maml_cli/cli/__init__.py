@@ -1,5 +1,5 @@
 """The command line: each command parses its options, calls one function and prints."""
 
-from maml_cli.interrupts import exit_quietly_while_importing
+from maml_cli.interrupts import exit_while_importing
 
-exit_quietly_while_importing()
+exit_while_importing()

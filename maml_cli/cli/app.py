@@ -14,6 +14,7 @@ import typer
 from maml_cli import __version__
 from maml_cli.cli.adapt_command import adapt
 from maml_cli.cli.clean_command import clean
+from maml_cli.cli.completion import words_of_bash
 from maml_cli.cli.config_commands import config_app, presets_app
 from maml_cli.cli.diff_command import diff
 from maml_cli.cli.exit_codes import exit_on_error
@@ -28,7 +29,7 @@ from maml_cli.cli.runs_command import runs
 from maml_cli.cli.schema_command import schema
 from maml_cli.cli.sweep_command import sweep_app
 from maml_cli.cli.train_command import train
-from maml_cli.interrupts import quiet_interrupt
+from maml_cli.interrupts import exit_on_interrupt
 
 app = typer.Typer(
     name="maml",
@@ -92,6 +93,8 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)  # a table keeps its columns: ? for ± in an encoding without it
     is_last = arguments is None
-    with contextlib.nullcontext() if is_last else _own_sigpipe(), exit_on_error(), quiet_interrupt(is_last=is_last):
+    interruptible = exit_on_interrupt(sys.argv[1:] if arguments is None else arguments, is_last=is_last)
+    contexts = words_of_bash() if is_last else _own_sigpipe()
+    with contexts, exit_on_error(), interruptible:
         exit_code = app(arguments, prog_name="maml", standalone_mode=False)
         sys.exit(exit_code or 0)

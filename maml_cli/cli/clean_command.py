@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maml_cli.cli.completion import complete_own_run
-from maml_cli.cli.options import run_path
+from maml_cli.cli.options import JsonOpt, run_path
 from maml_cli.cli.parameters import whole_number
 from maml_cli.errors import FileError, printable
 from maml_cli.reporting.format import plural
@@ -38,7 +38,9 @@ KeepLastOpt = Annotated[
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 
 
-def clean(keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes: YesOpt = False) -> None:
+def clean(
+    keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes: YesOpt = False, as_json: JsonOpt = False
+) -> None:
     """Remove old checkpoints of a run, or of all runs in a directory.
 
     The files and their sizes are listed first; nothing is removed without --yes or, on a terminal, a yes. The newest
@@ -49,7 +51,10 @@ def clean(keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes:
 
       maml clean outputs/mine --keep-last 2
       maml clean --keep-last 1 --yes
+      maml clean --keep-last 1 --json
     """
+    from maml_cli.documents import to_json
+    from maml_cli.reporting.run_table import pruning_document
     from maml_cli.runs import plan_pruning, prune, run_directories
 
     runs = run_directories(folder)
@@ -60,21 +65,22 @@ def clean(keep_last: KeepLastOpt, folder: RunOrFolderArg = Path("outputs"), yes:
         if plan.problem:
             _say(plan.problem)
     chosen = [plan for plan in plans if plan.files]
+    for line in [] if as_json else _table(chosen):
+        typer.echo(line)
+    removed: list[Pruning] = []
     if not chosen:
         _say(f"{folder}: no checkpoint to remove")
-        return
-    for line in _table(chosen):
-        typer.echo(line)
-    if not yes and not _confirmed(chosen):
+    elif not yes and not _confirmed(chosen):
         _say("nothing removed" if _is_interactive() else "nothing removed; --yes removes them")
-        return
-    removed = []
-    for plan in chosen:
-        try:
-            removed.append(prune(plan, keep_last=keep_last))
-        except FileError as error:
-            _say(error.lines[0])
-    _say(f"removed {_amount(removed)}")
+    else:
+        for plan in chosen:
+            try:
+                removed.append(prune(plan, keep_last=keep_last))
+            except FileError as error:
+                _say(error.lines[0])
+        _say(f"removed {_amount(removed)}")
+    if as_json:
+        typer.echo(to_json(pruning_document(plans, removed)))
 
 
 def _table(plans: Sequence["Pruning"]) -> list[str]:
@@ -87,10 +93,9 @@ def _table(plans: Sequence["Pruning"]) -> list[str]:
 
 
 def _outer_steps(plan: "Pruning") -> str:
-    """The outer steps of the checkpoints to remove, without those in the middle."""
+    """The first and the last outer step of the checkpoints to remove."""
     steps = [f"{int(file.stem.removeprefix('step-')):,}" for file in plan.files]
-    shown = steps if len(steps) <= 4 else [*steps[:2], "...", steps[-1]]
-    return f"outer step{'s' if len(steps) > 1 else ''} {' '.join(shown)}"
+    return f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
 
 
 def _amount(plans: Sequence["Pruning"]) -> str:

@@ -1,13 +1,50 @@
 """Completions of the shell: presets, runs, config keys and documents that begin with a word, found without PyTorch."""
 
 import contextlib
+import io
 import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maml_cli.errors import FileError
 
 MAX_COMPLETIONS = 500
 """Completions that are offered at most."""
+
+
+@contextlib.contextmanager
+def words_of_bash() -> Iterator[None]:
+    """A block that prints completions for bash, which splits words at `=` and replaces the text after it alone."""
+    if os.environ.get("_MAML_COMPLETE") != "complete_bash":
+        yield
+        return
+    words, index = os.environ.get("COMP_WORDS", "").split("\n"), int(os.environ.get("COMP_CWORD", "0"))
+    joined, index, is_split = join_words(words, index)
+    os.environ.update(COMP_WORDS="\n".join(joined), COMP_CWORD=str(index))
+    stdout, printed = sys.stdout, io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        lines = printed.getvalue().splitlines(keepends=True)
+        stdout.writelines(line.rpartition("=")[2] if is_split else line for line in lines)
+
+
+def join_words(words: Sequence[str], index: int) -> tuple[list[str], int, bool]:
+    """The words of a line with `key`, `=` and `value` as one, the position of the word that has that at `index`, and
+    whether it was split.
+
+    >>> join_words(["maml", "train", "--set", "run.engine", "=", "na"], 5)
+    (['maml', 'train', '--set', 'run.engine=na'], 3, True)
+    """
+    joined, position, is_split = list[str](), index, False
+    for number, word in enumerate(words):
+        follows = number > 0 and "=" in (word, words[number - 1])
+        joined = [*joined[:-1], joined[-1] + word] if follows else [*joined, word]
+        if number == index:
+            position, is_split = len(joined) - 1, follows
+    return joined, position, is_split
 
 
 def complete_preset(incomplete: str) -> list[str]:
@@ -59,16 +96,17 @@ def complete_condition(incomplete: str) -> list[str]:
 
 
 def complete_override(incomplete: str) -> list[str]:
-    """The keys of the config that begin with `incomplete`, as `key=`, or after it the values of a key that takes words:
-    `key=value`."""
+    """The keys of the config that begin with `incomplete`, as `key=`; after it, and where only one key does, the values
+    of a key that takes words, as `key=value`."""
     from maml_cli.config.fields import FIELDS, choices, section_model
 
     key, equals, word = incomplete.partition("=")
     if equals:
         values = choices(FIELDS[key]) if key in FIELDS else []
         return [f"{key}={value}" for value in values if value.startswith(word)]
-    keys = (key for key, field in FIELDS.items() if section_model(field) is None)
-    return [f"{key}=" for key in keys if key.startswith(incomplete)]
+    keys = [key for key, field in FIELDS.items() if section_model(field) is None and key.startswith(incomplete)]
+    only = [f"{key}={value}" for key in keys for value in choices(FIELDS[key])] if len(keys) == 1 else []
+    return only or [f"{key}=" for key in keys]  # shells add a space after a completion that is the only one
 
 
 def _paths(incomplete: str, *, suffixes: tuple[str, ...]) -> list[str]:

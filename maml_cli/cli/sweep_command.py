@@ -128,13 +128,17 @@ def _run(sweep: "Sweep", url: str | None, jobs: int, *, quiet: bool, is_worker: 
         exit_code = exit_code or work(sweep, store, on_trial=notify, observe=observe_training)
     except InterruptedRun as error:
         exit_code = error.exit_code
-    if not is_worker:
-        if exit_code:
-            print_message(f"{sweep.directory}: stopped; continue with: maml sweep --resume {sweep.directory}")
-        else:
-            _report(sweep, read_rows(sweep, store), notify)
-        print_path(sweep.directory)
-    raise typer.Exit(exit_code)
+    except KeyboardInterrupt:  # between two trials
+        exit_code = InterruptedRun().exit_code
+    if is_worker:
+        raise typer.Exit(exit_code)
+    if exit_code:
+        print_message(f"{sweep.directory}: stopped; continue with: maml sweep --resume {sweep.directory}")
+    else:
+        _report(sweep, read_rows(sweep, store), notify)
+    print_path(sweep.directory)
+    if exit_code:
+        raise InterruptedRun(exit_code=exit_code)
 
 
 def _report(sweep: "Sweep", rows: "list[TrialRow]", notify: Callable[[str], None]) -> None:

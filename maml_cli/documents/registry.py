@@ -35,6 +35,7 @@ DOCUMENTS: Mapping[str, Source] = {
     "compare": Source("maml compare --json", evaluations.CompareDocument),
     "diff": Source("maml diff --json", evaluations.DiffDocument),
     "runs": Source("maml runs --json", trainings.RunsDocument),
+    "clean": Source("maml clean --json", trainings.CleanDocument),
     "sweep-show": Source("maml sweep show --json", trainings.SweepDocument),
     "export-metrics": Source("maml export metrics --json", trainings.MetricsDocument),
     "check": Source("maml check --json", machine.CheckDocument),

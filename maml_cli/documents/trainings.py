@@ -67,6 +67,23 @@ class RunsDocument(Document):
     runs: list[RunRow] = Field(description="one for each run directory, in the order of --sort")
 
 
+class PrunedRun(Shape):
+    """The old checkpoints of a run."""
+
+    run: str = Field(description="path of the run directory")
+    files: list[str] = Field(description="paths of the checkpoints, the oldest first")
+    num_bytes: int = Field(ge=0, description="their size in bytes")
+    num_left: int = Field(ge=0, description="number of checkpoints that stay")
+    problem: str = Field(description="reason why none can be removed; empty if nothing prevents it")
+
+
+class CleanDocument(Document):
+    """Old checkpoints: those that can be removed, and those that were."""
+
+    runs: list[PrunedRun] = Field(description="one for each run directory: its checkpoints that can be removed")
+    removed: list[PrunedRun] = Field(description="the checkpoints that were removed, with --yes; else empty")
+
+
 class Trial(Shape):
     """A trial of a sweep."""
 

@@ -93,13 +93,14 @@ def adapting(
     axes = figure.subplots(1, len(fits), sharey=True, squeeze=False)
     steps = len(fits[0].predictions) - 1
     moving = []
+    points = []
     for axis, fit in zip(axes[0], fits, strict=True):
         draw_truth(axis, fit)
         ((_, before),) = fit_styles([0], trained_steps)
         start = [*map(drawable, fit.predictions[0].tolist())]
         axis.plot(fit.x, start, label=step_label(0, trained_steps), **before)
         moving += axis.plot(fit.x, start, color=BLUE, lw=2.0, label="Adapting")
-        axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
+        points += axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
         axis.set_ylim(*fit_limits(fits))
     frames = _frames(steps)
 
@@ -114,7 +115,8 @@ def adapting(
 
     finish_panels(figure, axes, num_panels=len(fits), title=f"{title}, inner step 0 of {steps}", labels=labels)
     draw_frame(0)
-    return Animation(figure, draw_frame, len(frames), FRAMES_PER_SECOND)
+    changed = [*moving, *points, *(axis.title for axis in axes[0]), *figure.texts]
+    return Animation(figure, draw_frame, changed, len(frames), FRAMES_PER_SECOND)
 
 
 def _frames(steps: int) -> list[tuple[int, float]]:

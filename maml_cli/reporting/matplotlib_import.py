@@ -36,7 +36,7 @@ def _without_user_settings() -> Iterator[None]:
 with _without_user_settings():
     import matplotlib
     import matplotlib.font_manager
-    from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LogNorm, get_named_colors_mapping, to_rgb
@@ -47,9 +47,8 @@ with _without_user_settings():
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 __all__ = [
-    "AbstractMovieWriter",
+    "Artist",
     "Axes",
-    "FFMpegWriter",
     "Figure",
     "FigureCanvasAgg",
     "FontProperties",
@@ -59,7 +58,6 @@ __all__ = [
     "MaxNLocator",
     "NullFormatter",
     "NullLocator",
-    "PillowWriter",
     "Text",
     "get_named_colors_mapping",
     "matplotlib",

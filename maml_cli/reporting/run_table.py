@@ -8,7 +8,7 @@ from maml_cli.documents import trainings
 from maml_cli.errors import printable, shorten
 from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.format import format_plain, format_short
-from maml_cli.runs import RunOverview
+from maml_cli.runs import Pruning, RunOverview
 
 TITLES = ("run", "preset", "state", "step", "error", "engine", "age", "changes")
 RIGHT_ALIGNED = ("step", "error", "age")
@@ -59,6 +59,16 @@ def run_documents(runs: Sequence[RunOverview], *, now: float) -> trainings.RunsD
             for run in runs
         ]
     )
+
+
+def pruning_document(plans: Sequence[Pruning], removed: Sequence[Pruning]) -> trainings.CleanDocument:
+    """The document of `maml clean --json`: the checkpoints of each run that can be removed, and those that were."""
+    return trainings.CleanDocument(runs=[*map(_pruned, plans)], removed=[*map(_pruned, removed)])
+
+
+def _pruned(plan: Pruning) -> trainings.PrunedRun:
+    paths = {"run": str(plan.run), "files": [str(file) for file in plan.files]}
+    return trainings.PrunedRun(**{**plan._asdict(), **paths})
 
 
 def iter_run_csv(runs: Sequence[RunOverview], *, now: float) -> Iterator[str]:

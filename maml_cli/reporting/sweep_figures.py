@@ -25,7 +25,7 @@ from maml_cli.reporting.canvas import (
 from maml_cli.reporting.format import format_short, plural
 from maml_cli.reporting.matplotlib_import import NullLocator
 from maml_cli.reporting.sweep_scales import MAX_LABEL, Scale, scale_of, values_of
-from maml_cli.reporting.sweep_tables import short_keys, short_value, value_cell
+from maml_cli.reporting.sweep_tables import includes_zero, short_keys, short_value, value_cell
 from maml_cli.runs import make_folder
 from maml_cli.sweeps import Sweep, TrialRow
 
@@ -126,6 +126,7 @@ def parallel_figure(sweep: Sweep, rows: Sequence[TrialRow]) -> Figure:
 
 def _explain_marks(figure: Figure, rows: Sequence[TrialRow]) -> None:
     """A legend below the figure of the marks that its panels share."""
+    reaches_zero = any(includes_zero(row) for row in rows)
     marks: dict[str, tuple[bool, dict[str, Any]]] = {
         "Best": (any(row.is_ranked for row in rows), {"marker": "o", "ms": 9, "mfc": "none", "mec": BLACK, "mew": 1.4}),
         "Pruned, error when it was stopped": (
@@ -133,7 +134,7 @@ def _explain_marks(figure: Figure, rows: Sequence[TrialRow]) -> None:
             {"marker": "o", "ms": 4, "mfc": "none", "color": GREY},
         ),
         "Diverged": (any(row.state == "diverged" for row in rows), {"marker": "x", "ms": 6, "color": PURPLE}),
-        "95 % interval over seeds": (
+        f"95 % interval of the mean over seeds{'; at the bottom edge it includes 0' if reaches_zero else ''}": (
             any(row.ci95_seeds for row in rows),
             {"marker": "|", "ms": 9, "color": GREY},
         ),
@@ -204,10 +205,11 @@ def _plot_diverged(axis: Axes, rows: Sequence[TrialRow], key: str, scale: Scale)
 
 
 def _widths(rows: Sequence[TrialRow]) -> list[list[float]]:
-    """Lengths of the error bars below and above; on a logarithmic axis, none reaches below a hundredth of the error."""
+    """Lengths of the error bars below and above. An interval that includes 0 ends there: on a logarithmic axis its bar
+    leaves the panel at the bottom, without a cap."""
     widths = [row.ci95_seeds or 0.0 for row in rows]
     widths = [width if math.isfinite(width) else 0.0 for width in widths]
-    return [[min(width, 0.99 * _error(row)) for row, width in zip(rows, widths, strict=True)], widths]
+    return [[min(width, _error(row)) for row, width in zip(rows, widths, strict=True)], widths]
 
 
 def _label_axis(axis: Axes, key: str, scale: Scale) -> None:

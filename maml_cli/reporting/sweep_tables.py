@@ -1,6 +1,7 @@
 """Results of a sweep: a table, rows of a CSV file and a JSON document, with a row for each trial, the best first."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 
 from maml_cli.documents import trainings
@@ -30,7 +31,9 @@ def print_sweep(sweep: Sweep, rows: Sequence[TrialRow]) -> None:
     tasks = plural(sweep.config.run.eval_tasks, "validation task")
     console.print(f"error on {tasks} after the inner steps of training")
     if has_seeds:
-        console.print("mean ± 95 % interval over seeds")
+        console.print("mean ± 95 % interval of the mean over seeds, by Student's t")
+    if any(map(includes_zero, rows)):
+        console.print("an interval as wide as its mean says little of an error: more seeds narrow it")
     console.print(f"runs: {printable(str(sweep.run(1)))} ...")
 
 
@@ -52,6 +55,11 @@ def sweep_document(sweep: Sweep, rows: Sequence[TrialRow]) -> trainings.SweepDoc
         keys=[at.key for at in sweep.space.dimensions],
         trials=[_trial(row) for row in rows],
     )
+
+
+def includes_zero(row: TrialRow) -> bool:
+    """Whether the interval over seeds of a trial, which is symmetric around its error, reaches down to 0."""
+    return row.error is not None and row.error <= (row.ci95_seeds or 0.0) < math.inf
 
 
 def value_cell(row: TrialRow, key: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maml_cli.errors import FileError
+from maml_cli.interrupts import temporary_files
 from maml_cli.reading import NONBLOCKING, kind_of, read_if_exists, reason
 
 OUTPUTS = Path("outputs")
@@ -68,6 +69,7 @@ def replacing(file: Path) -> Iterator[int]:
         if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):  # root could replace /dev/full
             raise OSError(errno.EEXIST, f"{kind_of(mode)}, not a regular file", str(file))
     temporary = file.with_name(f".{file.name[:200]}.tmp-{os.getpid()}-{os.urandom(4).hex()}")
+    temporary_files.add(temporary)
     try:
         with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
             yield descriptor
@@ -77,6 +79,7 @@ def replacing(file: Path) -> Iterator[int]:
         raise OSError(error.errno or errno.EIO, reason(error), str(file)) from None
     finally:
         temporary.unlink(missing_ok=True)
+        temporary_files.discard(temporary)
     if os.name == "posix":  # the rename itself is on disk only after this
         directory = os.open(file.parent, os.O_RDONLY)
         try:

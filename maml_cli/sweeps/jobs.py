@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from maml_cli.interrupts import interrupts_blocked
 from maml_cli.sweeps.record import Sweep
 from maml_cli.training import catch_stop
 
@@ -24,7 +25,8 @@ def run_jobs(sweep: Sweep, jobs: int, url: str | None, *, quiet: bool) -> int:
     command += ["--quiet"] if quiet else []
     environment = os.environ | ({STORAGE_VARIABLE: url} if url else {})
     with catch_stop() as stop:
-        processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(jobs)]
+        with interrupts_blocked():  # Ctrl-C reaches them as SIGTERM, and this process alone answers it with a line
+            processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(jobs)]
         is_passed_on = False
         while any(process.poll() is None for process in processes):
             if stop() and not is_passed_on:

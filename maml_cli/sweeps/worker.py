@@ -102,9 +102,9 @@ def work(
                 except BaseException:
                     _release(store, claim)
                     raise
-                on_trial(f"{_name(sweep, claim)}: {outcome.text}")
                 if outcome.exit_code:
-                    return outcome.exit_code
+                    return outcome.exit_code  # the caller says that the sweep stopped
+                on_trial(f"{_name(sweep, claim)}: {outcome.text}")
             elif _is_settled(sweep, store, watch):
                 return 0
             else:
@@ -163,7 +163,7 @@ def _finish(store: Store, claim: Claim, follower: _Follower, session: SessionRes
         return _tell(store, claim, follower, TrialState.PRUNED)
     if session.result.interrupted:
         _release(store, claim)
-        return Outcome("stopped, checkpoint saved", session.exit_code)
+        return Outcome("stopped", session.exit_code)
     if session.result.diverged:
         seeds = ", ".join(map(str, session.result.diverged))
         claim.trial.set_user_attr(PROBLEM, f"diverged: seed {seeds}")

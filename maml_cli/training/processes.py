@@ -162,4 +162,4 @@ def _all_alive() -> Iterator[None]:
         if not any(words in str(error) for words in CONNECTION_FAILURES):
             raise
         message = "another process of this training ended, and so do the others; torchrun can start them again"
-        raise InterruptedRun(f"{message} (--max-restarts)", 143) from None
+        raise InterruptedRun(f"{message} (--max-restarts)", exit_code=143) from None

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -54,6 +55,7 @@ def progress(
         dynamic_ncols=True,
         bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {desc}",
     )
+    bar.dynamic_ncols = _columns_for_bar  # type: ignore[assignment]  # tqdm calls it
     started = shown = clock()
     average_loss, previous_step = math.nan, first_step
     measured_from: tuple[int, float] | None = None
@@ -151,6 +153,13 @@ def count_progress(
                 print_message(text)
 
         yield on_count
+
+
+def _columns_for_bar(stream: TextIO) -> tuple[int, int]:
+    """Columns and rows of the terminal, without the columns of the ^C that it shows at Ctrl-C: a bar over all of them
+    would continue in the next line."""
+    columns, rows = os.get_terminal_size(stream.fileno())
+    return columns - 2, rows
 
 
 def _is_on_terminal() -> bool:

@@ -1,7 +1,6 @@
 """A training from plan to result: a new or resumed run on its device and engine, safe from interruption."""
 
 import contextlib
-import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -187,7 +186,7 @@ def _report_early_stop(stop: Stop) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise InterruptedRun("stopped before training began", stop.exit_code or 130) from None
+        raise InterruptedRun("stopped before training began", exit_code=stop.exit_code or 130) from None
 
 
 @contextlib.contextmanager
@@ -201,7 +200,7 @@ def _report_unsaved_stop(stop: Stop, run: Path) -> Iterator[None]:
         raise FileError(f"{file}cannot be written: {reason(error)}; correct that, {advice}") from None
     except KeyboardInterrupt:
         message = f"{run}: stopped before it could save; resume its newest checkpoint with: maml train --resume {run}"
-        raise InterruptedRun(message, stop.exit_code or 130) from None
+        raise InterruptedRun(message, exit_code=stop.exit_code or 130) from None
 
 
 @contextlib.contextmanager
@@ -218,17 +217,14 @@ def _recorded(run: Path, step: int, engine: str, device: str, processes: Process
 
 
 def _report(run: Path, result: TrainResult, config: Config, notify: Notify, *, quiet: bool) -> None:
-    """Print the end of a training; diverged seeds and an interruption even if messages are off."""
+    """Print the end of a training; diverged seeds even if messages are off."""
     for seed, step in result.diverged.items():
         print_message(f"seed {seed} diverged at outer step {step:,} and is frozen; the others continued")
     done = f"after {format_seconds(result.seconds)}" if result.steps_done else "nothing left to do"
     notify(f"{run}: at outer step {result.step:,} of {config.outer.steps:,}, {done}")
     if result.stopped_by == STOPPED_BY_CALLER:
         notify("stopped; checkpoint saved")
-    elif result.interrupted:
-        name = signal.Signals(result.stopped_by).name
-        print_message(f"stopped by {name}; checkpoint saved. Resume with: maml train --resume {run}")
-    else:
+    elif not result.interrupted:
         if not quiet and (advice := result_advice(run, config)):
             notify(advice)
         notify(f"next: maml eval --checkpoint {run}")
