@@ -15,9 +15,9 @@ from maml_cli.core import ACTIVATIONS, LOSSES, curvature, map_tensors, update_ru
 from maml_cli.evaluation import Protocol, TrainedRun, open_run
 from maml_cli.report import learner_document, playground_tasks
 from maml_cli.report.inline_svg import inline_svg
-from maml_cli.report.page import SOURCES, report_page, unique_names
+from maml_cli.report.page import SOURCES, config_rows, report_page, unique_names
 from tests.browser import BROWSER, run_in_page
-from tests.conftest import Cli
+from tests.conftest import ROOT, Cli
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 
@@ -339,3 +339,13 @@ def test_names_of_svgs_are_their_own() -> None:
 def test_names_tell_runs_apart() -> None:
     assert unique_names(["outputs/a", "outputs/b"]) == ["a", "b"]
     assert unique_names(["x/a", "y/a", "x/a"]) == ["x/a", "y/a", "x/a (2)"]
+
+
+def test_the_committed_report_has_the_current_scripts_and_keys() -> None:
+    """If this fails: maml report outputs/published/finn-10shot outputs/published/best-10shot --out
+    outputs/published/report.html."""
+    committed = (ROOT / "outputs" / "published" / "report.html").read_text()
+    for name in ("page.css", "learner.js", "playground.js"):
+        assert (SOURCES / name).read_text().strip() in committed, name
+    for key, _, _ in config_rows(maml.Config(), None):
+        assert f'<th scope="row">{key}</th>' in committed, key
