@@ -29,6 +29,8 @@ RULES: dict[str, dict[str, Any]] = {
     "scaled": {"alpha": {"per": "tensor", "per_step": True, "learned": True, "sign": "positive", "scale": 0.5}},
     "Meta-Curvature": {"curvature": "kronecker"},
     "Meta-Curvature per step": {"curvature": "kronecker", "curvature_per_step": True},
+    "clipped norm": {"clip_norm": 0.5, "curvature": "kronecker", "alpha": {"per": "parameter", "learned": True}},
+    "clipped entries": {"clip_value": 0.1, "alpha": {"per": "layer", "per_step": True, "learned": True}},
     "Meta-Curvature of Adam, Meta-SGD": {
         "curvature": "kronecker",
         "optimizer": "adam",

@@ -106,6 +106,8 @@ VALUES: dict[str, list[Any]] = {
     "model.num_context": [0, 1],
     "inner.steps": [1, 2, 20],
     "inner.cg_steps": [5, 6],
+    "inner.clip_norm": [None, 1.0],
+    "inner.clip_value": [None, 1.0],
     "inner.proximal": [0.0, 1.0, 1e9],
     "inner.first_order_until": [0, 1],
     "inner.alpha.init": [0.01, 1e39],

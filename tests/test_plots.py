@@ -17,7 +17,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
-from maml_cli.config.schema import Inner, Outer
+from maml_cli.config.inner_schema import Inner
+from maml_cli.config.schema import Outer
 from maml_cli.evaluation import Errors, Evaluation, PointErrors, Protocol, Statistic, TaskFit, fit_tasks, open_run
 from maml_cli.reporting import draw, draw_growth, figures, run_figures, training_figures
 from maml_cli.reporting.axes import log_axis

@@ -34,6 +34,8 @@ LEARNERS: dict[str, list[str]] = {
     "alpha per parameter, positive": [ALPHAS[0], "inner.alpha.per=parameter", "inner.alpha.sign=positive"],
     "alpha per step, stops": [*ALPHAS[:2], "inner.steps=2", "inner.alpha.after_last_step=stop"],
     "curvature": ["inner.curvature=kronecker"],
+    "clipped norm": ["inner.clip_norm=0.5", "inner.curvature=kronecker"],
+    "clipped entries": ["inner.clip_value=0.05"],
     "curvature per step": ["inner.curvature=kronecker", "inner.curvature_per_step=true", "inner.steps=2",
                            "inner.alpha.after_last_step=hold"],
     "curvature of a context": ["model.num_context=3", "inner.curvature=kronecker"],

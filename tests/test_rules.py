@@ -16,6 +16,8 @@ from maml_cli.core.update_rules import (
     INNER_OPTIMIZERS,
     alphas,
     chain,
+    clip_by_norm,
+    clip_by_value,
     scale_by_alpha,
     scale_by_rms,
 )
@@ -69,6 +71,43 @@ def test_a_curvature_starts_as_the_identity() -> None:
     for step in range(5):
         updates, _ = precondition_kronecker(_by_step(rule_params), params, step, {})
         assert all(torch.equal(updates[key], params[key]) for key in params)
+
+
+def test_a_clipped_norm_has_its_direction_and_shrinks_only_the_derivative_along_it() -> None:
+    """|(6, 8)| = 10 becomes (3, 4), and the derivative is 5 / 10 times the projection orthogonal to (0.6, 0.8).
+
+    5 / 10 [[1 - 0.36, -0.48], [-0.48, 1 - 0.64]] = [[0.32, -0.24], [-0.24, 0.18]]. A second task of norm 1 is
+    unchanged, and a third of 0 has the derivative 1.
+    """
+    update = clip_by_norm(5.0)
+
+    def clipped(w: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        values, _ = update({}, {"w": w, "b": b}, 0, {})
+        return values["w"], values["b"]
+
+    w, b = _tensor([6, 0.6, 0], 3, 1, 1), _tensor([8, 0.8, 0], 3, 1, 1)
+    values = torch.stack(clipped(w, b)).squeeze()
+    assert values.T.tolist() == [pytest.approx([3, 4]), pytest.approx([0.6, 0.8]), [0, 0]]
+    jacobian = torch.autograd.functional.jacobian(clipped, (w, b))  # type: ignore[no-untyped-call]
+    by_task = [[[float(jacobian[i][j][t, 0, 0, t, 0, 0]) for j in range(2)] for i in range(2)] for t in range(3)]
+    assert by_task[0] == [pytest.approx([0.32, -0.24]), pytest.approx([-0.24, 0.18])]
+    assert by_task[1] == by_task[2] == [[1, 0], [0, 1]]
+
+
+def test_clipped_entries_are_within_the_limit_and_have_no_derivative_where_they_are_clipped() -> None:
+    gradient = _tensor([-12, 3, 10, 11], 1, 4, 1).requires_grad_()
+    values, _ = clip_by_value(10.0)({}, {"w": gradient}, 0, {})
+    assert values["w"].flatten().tolist() == [-10, 3, 10, 10]
+    (derivative,) = torch.autograd.grad(values["w"].sum(), gradient)
+    assert derivative.flatten().tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("limit", [1e-6, 1e6])
+def test_the_largest_and_smallest_limits_clip_in_single_precision(limit: float) -> None:
+    """A gradient whose square overflows counts as infinitely long: no step, rather than one to NaN."""
+    gradients = {"w": torch.tensor([[[2 * limit]], [[0.0]], [[1e30]]])}
+    values, _ = clip_by_norm(limit)({}, gradients, 0, {})
+    assert values["w"].flatten().tolist() == pytest.approx([limit, 0, 0])
 
 
 def test_adam_without_momentum_by_hand() -> None:

@@ -99,13 +99,26 @@ class TaskLearner(NamedTuple):
         for step, step_points in enumerate(points):
             params = path[-1]
             gradients: Params = grad(self.inner_loss)(params, start, step_points)
+            factor = self.clip_factor(torch.cat([gradients[key].flatten() for key in filter(self.adapts, start)]))
             adapted = {}
             for key in filter(self.adapts, start):
-                gradient = gradients[key].detach() if self.first_order else gradients[key]
+                gradient = self.clip_entries(factor * gradients[key])
+                gradient = gradient.detach() if self.first_order else gradient
                 update, states[key] = self.update(meta_params.rule_params, key, gradient, step, states[key])
                 adapted[key] = params[key] - update
             path.append(params | adapted)
         return path
+
+    def clip_factor(self, gradient: Tensor) -> Tensor:
+        """The factor on the gradients of a task whose norm is too large, 1 for others."""
+        limit = self.config.inner.clip_norm
+        one = torch.ones((), dtype=gradient.dtype)
+        return one if limit is None or gradient.norm() <= limit else limit / gradient.norm()
+
+    def clip_entries(self, gradient: Tensor) -> Tensor:
+        """The gradient with its entries within the limits."""
+        limit = self.config.inner.clip_value
+        return gradient if limit is None else torch.where(gradient.abs() <= limit, gradient, limit * gradient.sign())
 
     def update(
         self, rule_params: Params, key: str, gradient: Tensor, step: int, state: Tensor

@@ -169,6 +169,12 @@ CONSTRAINTS = [
         lambda c: c.inner.adapt == "context" and not c.model.num_context,
         "context has nothing to adapt: model.num_context is 0",
     ),
+    Constraint(
+        "inner.clip_value",
+        ["inner.clip_norm"],
+        lambda c: c.inner.clip_value is not None and c.inner.clip_norm is not None,
+        "must be null where inner.clip_norm is a number: gradients are clipped by their norm or by their entries",
+    ),
     *_without_effect(
         {"inner.curvature_per_step": False},
         lambda c: c.inner.curvature == "none",

@@ -142,6 +142,8 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
     "native": [
         *(limit for limit in ADJOINT_LIMITS if limit.depends_on != ["inner.curvature"]),
         _only("inner.curvature", "none"),
+        _only("inner.clip_norm", None),
+        _only("inner.clip_value", None),
         _only("model.oracle", False),
         _only("outer.task_blocks", None),
         VARYING_SUPPORT,

@@ -34,6 +34,44 @@ def identity(rule_params: RuleParamsByStep, gradients: Params, step: int, state:
     return gradients, state
 
 
+def clip_by_norm(limit: float) -> UpdateRule:
+    """The gradients g of each task times limit / max(|g|, limit), |g| the norm over all parameters that adapt.
+
+    Norm clipping (Pascanu et al. 2013, arXiv:1211.5063, Algorithm 1): no inner step on a steep loss leads far away.
+    Where it clips, its derivative is limit / |g| times the projection orthogonal to g.
+
+    >>> update = clip_by_norm(5.0)
+    >>> gradients = {"w": torch.tensor([[6.0]]), "b": torch.tensor([[8.0]])}  # of norm 10
+    >>> [value.item() for value in update({}, gradients, 0, {})[0].values()]
+    [3.0, 4.0]
+    """
+
+    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        # The square is limited, not its root, whose derivative at a gradient of zero is infinite.
+        factor = limit / squared_norm(gradients).clamp(min=limit * limit).sqrt()
+        return {key: factor * gradient for key, gradient in gradients.items()}, state
+
+    return update
+
+
+def squared_norm(gradients: Params) -> Tensor:
+    """The squared norm over all of `gradients`, (*batch, in, out) each: (*batch, 1, 1)."""
+    return torch.stack([value.square().sum(dim=(-2, -1), keepdim=True) for value in gradients.values()]).sum(dim=0)
+
+
+def clip_by_value(limit: float) -> UpdateRule:
+    """Each entry of the gradients moved into -limit ... limit, as the public code of CAVIA and MMAML does, by 10.
+
+    >>> clip_by_value(10.0)({}, {"w": torch.tensor([[-12.0, 3.0]])}, 0, {})[0]["w"].tolist()
+    [[-10.0, 3.0]]
+    """
+
+    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        return {key: gradient.clamp(-limit, limit) for key, gradient in gradients.items()}, state
+
+    return update
+
+
 def scale_by_rms(*, decay: float = 0.999, eps: float = 1e-8) -> UpdateRule:
     """Adam without momentum (Kingma and Ba 2015, with beta1 = 0): g / sqrt(v + eps^2), v the running mean of g^2.
 

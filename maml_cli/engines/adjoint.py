@@ -8,8 +8,9 @@ the query loss L starts as its gradient at the adapted parameters, and goes back
 
 H the Hessian of the support loss. Its product with a vector costs one more forward and backward pass and no Hessian
 (Pearlmutter 1994, Fast exact multiplication by the Hessian). First-order MAML leaves the product out, so that lambda_s
-= lambda_{s+1}. The multi-step loss of MAML++ adds w_s dL/dphi_s at each step. lambda_0 is the meta-gradient of the
-initial parameters.
+= lambda_{s+1}. Where gradients are clipped, c(g) takes the place of g, and dc/dg that of the identity between H and
+U_s^T. The multi-step loss of MAML++ adds w_s dL/dphi_s at each step. lambda_0 is the meta-gradient of the initial
+parameters.
 
 Shapes: R runs, B tasks in each, N = R * B tasks in all, along one axis; see derivatives.py.
 """
@@ -138,10 +139,12 @@ def _sweep(
     for index in range(spec.num_steps)[::-1]:
         layers, rule_params, intermediates, grads = trajectory[index]
         intermediates = intermediates or forward_backward(network, layers, support)
-        if rule.learned_keys:
+        if rule.needs_gradients:
             grads = grads or gradients(network, intermediates, rule.alpha_groups)
-            by_step.insert(0, rule_gradients(rule, rule_params, grads, adjoint))
+            by_step.insert(0, rule_gradients(rule, rule_params, rule.clipped(grads), adjoint))
         vector = rule_transpose(rule, rule_params, adjoint) if step >= spec.first_order_until else None
+        if vector is not None and grads is not None and rule.clip:
+            vector = rule.clip.derivative(grads, vector)
         if index == 0:
             adjoint = {key: sum_over_tasks(value, rows) for key, value in adjoint.items()}
         if vector is not None:
@@ -164,9 +167,9 @@ def _adapt(
         intermediates = forward_backward(spec.network, layers, support)
         grads = gradients(spec.network, intermediates, rule.alpha_groups)
         trajectory.append(
-            spec.store(SavedStep(layers, rule_params, intermediates, grads if rule.learned_keys else None))
+            spec.store(SavedStep(layers, rule_params, intermediates, grads if rule.needs_gradients else None))
         )
-        own = descend(rule, rule_params, own, grads)
+        own = descend(rule, rule_params, own, rule.clipped(grads))
         params = params | own
     return trajectory, _layers(spec, params, spec.num_steps, tasks)
 

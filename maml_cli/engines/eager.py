@@ -33,7 +33,7 @@ from maml_cli.engines.outer_step import (
     lr_scale,
     take_outer_step,
 )
-from maml_cli.engines.rule_derivatives import RuleSpec
+from maml_cli.engines.rule_derivatives import GradientClip, RuleSpec, norm_clip, value_clip
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.engines.support_size import first_support, support_size
 from maml_cli.engines.task_blocks import BlockShare, average_in_blocks, concat_blocks
@@ -78,12 +78,20 @@ def adjoint_spec(config: Config, experiment: Experiment) -> AdjointSpec:
             positive=inner.alpha.sign == "positive",
             has_curvature=inner.curvature == "kronecker",
             learned_keys=[key for keys in experiment.learned_keys.values() for key in keys],
+            clip=_clip(config),
         ),
         num_steps=inner.steps,
         step_weights=step_weights(config),
         first_order_until=first_order_until(config),
         store=store_params if inner.recompute_activations else store_intermediates,
     )
+
+
+def _clip(config: Config) -> GradientClip | None:
+    inner = config.inner
+    if inner.clip_norm is not None:
+        return norm_clip(inner.clip_norm)
+    return None if inner.clip_value is None else value_clip(inner.clip_value)
 
 
 def _network_spec(config: Config) -> NetworkSpec:

@@ -4,28 +4,74 @@
 gradients and adjoints of tasks are (N, ...), N = R * B.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from maml_cli.core import Params
+from maml_cli.core import Params, update_rules
+
+
+class GradientClip(NamedTuple):
+    """A limit on the gradients g of each task, before U.
+
+    apply: g -> c(g), the clipped gradients.
+    derivative: (g, v) -> dc/dg v; the matrix dc/dg is symmetric.
+    """
+
+    apply: Callable[[Params], Params]
+    derivative: Callable[[Params, Params], Params]
+
+
+def norm_clip(limit: float) -> GradientClip:
+    """c(g) = f g, f = limit / max(|g|, limit); dc/dg v = f (v - g (g.v) / |g|^2) where |g| > limit, else v."""
+
+    def apply(grads: Params) -> Params:
+        return update_rules.clip_by_norm(limit)({}, grads, 0, {})[0]
+
+    def derivative(grads: Params, vector: Params) -> Params:
+        squared = update_rules.squared_norm(grads)
+        factor = limit / squared.clamp(min=limit * limit).sqrt()
+        products = [(grads[key] * value).sum(dim=(-2, -1), keepdim=True) for key, value in vector.items()]
+        along = torch.where(squared > limit * limit, sum(products) / squared, 0.0)
+        return {key: factor * (value - along * grads[key]) for key, value in vector.items()}
+
+    return GradientClip(apply, derivative)
+
+
+def value_clip(limit: float) -> GradientClip:
+    """c(g) = g with entries moved into -limit ... limit; dc/dg v = v where they are within, else 0."""
+    return GradientClip(
+        lambda grads: {key: grad.clamp(-limit, limit) for key, grad in grads.items()},
+        lambda grads, vector: {key: torch.where(grads[key].abs() <= limit, vector[key], 0.0) for key in vector},
+    )
 
 
 class RuleSpec(NamedTuple):
-    """The linear map U of an inner step: alpha * gradient, or alpha * (M_in gradient M_out).
+    """The update U c(g) of an inner step, c a limit on the gradients g, U linear: alpha * g or alpha * (M_in g M_out).
 
     alpha_groups: the key of the alpha of each parameter that adapts.
     positive: whether the rule parameters hold log(alpha).
     has_curvature: whether there are factors M_in and M_out.
     learned_keys: the keys of the rule parameters that have gradients.
+    clip: c; None: no limit.
     """
 
     alpha_groups: Mapping[str, str]
     positive: bool
     has_curvature: bool
     learned_keys: Collection[str]
+    clip: GradientClip | None = None
+
+    def clipped(self, grads: Params) -> Params:
+        """c(g)."""
+        return grads if self.clip is None else self.clip.apply(grads)
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether derivatives of the rule depend on the gradients."""
+        return bool(self.learned_keys) or self.clip is not None
 
 
 def descend(rule: RuleSpec, rule_params: Params, params: Params, grads: Params) -> Params:

@@ -20,9 +20,7 @@ from maml_cli.core import (
     Predict,
     TaskBatch,
     TaskLoss,
-    UpdateRule,
     adapted_keys,
-    curvature,
     init_mlp,
     lookup,
     mean_loss,
@@ -32,6 +30,7 @@ from maml_cli.core import (
     with_context,
 )
 from maml_cli.experiment.differentiation import first_order_until, meta_gradient_source
+from maml_cli.experiment.inner_updates import alpha_sign, curvature_of, init_meta_params, update_rule
 from maml_cli.experiment.sizes import param_keys
 from maml_cli.runs import check_tensors
 from maml_cli.tasks import (
@@ -121,11 +120,11 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     groups = update_rules.alpha_groups(adapted, per=alpha.per)
     learned_keys = {
         "alpha": [*dict.fromkeys(groups.values())] if alpha.learned else [],
-        "curvature": _curvature(config).keys(adapted),
+        "curvature": curvature_of(config).keys(adapted),
     }
     init_task_params = partial(with_context, num_context=model.num_context)
-    init = partial(_init_meta_params, config, init_task_params, groups)
-    inner_loop = InnerLoop(loss, _update_rule(config, groups), adapted, init_task_params, inner.proximal)
+    init = partial(init_meta_params, config, init_task_params, groups)
+    inner_loop = InnerLoop(loss, update_rule(config, groups), adapted, init_task_params, inner.proximal)
     learned = [key for keys in learned_keys.values() for key in keys]
     family = make_family(dict(config.tasks))
     network_inputs = with_task_parameters if model.oracle else partial(_to_network, family.scaling)
@@ -144,7 +143,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         ),
         alpha_groups=groups,
         learned_keys=learned_keys,
-        alphas=partial(update_rules.alphas, groups=groups, sign=_alpha_sign(config), scale=alpha.scale),
+        alphas=partial(update_rules.alphas, groups=groups, sign=alpha_sign(config), scale=alpha.scale),
         init_network=_initializer(config),
         device=torch.device(device),
         dtype=dtype,
@@ -206,45 +205,3 @@ def _sample(
     batch, functions = sample(generators, num_steps=num_steps, **of_runs)
     inputs = (network_inputs(points, functions) for points in batch)
     return TaskBatch(*(Points(*(tensor.to(device, dtype) for tensor in points)) for points in inputs))
-
-
-def _update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
-    inner, table = config.inner, "core.update_rules.INNER_OPTIMIZERS"
-    transforms = [
-        _curvature(config).transform,
-        lookup(update_rules.INNER_OPTIMIZERS, inner.optimizer, "inner.optimizer", table),
-        update_rules.scale_by_alpha(groups, sign=_alpha_sign(config), scale=inner.alpha.scale),
-    ]
-    if inner.has_per_step_params:
-        transforms.append(update_rules.extrapolate(inner.steps, _extrapolation(config)))
-    return update_rules.chain(*transforms)
-
-
-def _init_meta_params(
-    config: Config, init_task_params: Callable[[Params], Params], groups: Mapping[str, str], params: Params
-) -> MetaParams:
-    inner, alpha, start = config.inner, config.inner.alpha, init_task_params(params)
-    alphas = update_rules.init_alphas(
-        start,
-        groups,
-        value=_alpha_sign(config).inverse(alpha.init),
-        per_parameter=update_rules.ALPHA_GROUPINGS[alpha.per].per_parameter,
-        num_alphas=inner.steps if alpha.per_step else 1,
-    )
-    num_steps = inner.steps if inner.curvature_per_step else 1
-    return MetaParams(params, alphas | _curvature(config).init(start, groups, num_steps=num_steps))
-
-
-def _curvature(config: Config) -> curvature.Curvature:
-    name, table = config.inner.curvature, "core.curvature.CURVATURES"
-    return lookup(curvature.CURVATURES, name, "inner.curvature", table)
-
-
-def _alpha_sign(config: Config) -> update_rules.AlphaSign:
-    name, table = config.inner.alpha.sign, "core.update_rules.ALPHA_SIGNS"
-    return lookup(update_rules.ALPHA_SIGNS, name, "inner.alpha.sign", table)
-
-
-def _extrapolation(config: Config) -> update_rules.Extrapolation | None:
-    name, table = config.inner.alpha.after_last_step, "core.update_rules.EXTRAPOLATIONS"
-    return None if name is None else lookup(update_rules.EXTRAPOLATIONS, name, "inner.alpha.after_last_step", table)

@@ -165,6 +165,16 @@ const Learner = (() => {
       return extrapolate(step - document.stepsWithParams + 1);
     }
 
+    function clip(gradients) {
+      if (document.clipNorm !== null) {
+        const squares = Object.values(gradients).map((g) => g.values.reduce((sum, value) => sum + value * value, 0));
+        const norm = Math.sqrt(squares.reduce((sum, value) => sum + value, 0));
+        return perKey(gradients, (key, g) => map(g, (value) => value * document.clipNorm / Math.max(norm, document.clipNorm)));
+      }
+      const limit = document.clipValue === null ? Infinity : document.clipValue;
+      return perKey(gradients, (key, g) => map(g, (value) => Math.min(Math.max(value, -limit), limit)));
+    }
+
     function adapt(x, y, steps) {
       const points = inputs(x), targets = y.map((value) => value * scaling.y_factor + scaling.y_shift);
       const trajectory = [start], state = {};
@@ -175,6 +185,7 @@ const Learner = (() => {
           updates = perKey(updates, (key, g) => map(g, (value, i) =>
             value + document.proximal * (params[key].values[i] - start[key].values[i])));
         }
+        updates = clip(updates);
         updates = optimize(precondition(rule, updates, step), step, state);
         const factor = factorAtStep(step);
         trajectory.push({ ...params, ...perKey(updates, (key, update) => {

@@ -71,6 +71,10 @@ def _update_in_words(config: Config) -> str:
     kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
     times = "" if alpha.scale == 1 else f", times {alpha.scale:g}"
     words = [f"alpha {kind}{' and inner step' if alpha.per_step else ''}{times}"]
+    if inner.clip_norm is not None:
+        words.append(f"gradients clipped at norm {inner.clip_norm:g}")
+    if inner.clip_value is not None:
+        words.append(f"gradients clipped at +-{inner.clip_value:g}")
     if inner.curvature != "none":
         words.append(f"{inner.curvature} curvature learned{' per step' if inner.curvature_per_step else ''}")
     if inner.optimizer != "sgd":
