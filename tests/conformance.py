@@ -47,6 +47,7 @@ GRADIENTS: dict[str, dict[str, dict[str, Any]]] = {
     "proximal": {"inner": {"proximal": 0.3}},
     "proximal, first": {"inner": {"proximal": 0.3, "order": "first"}},
     "huber": {"inner": {"loss": "huber"}},
+    "half MSE": {"inner": {"loss": "half_mse"}},
 }
 OTHERS: dict[str, dict[str, dict[str, Any]]] = {
     "implicit": {"inner": {"order": "implicit", "proximal": 4.0, "cg_steps": 60, "steps": 200}},

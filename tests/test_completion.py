@@ -80,7 +80,12 @@ def test_schema_completes_the_names_of_documents(cli: Cli) -> None:
 def test_set_completes_keys_and_the_words_that_a_key_takes(cli: Cli) -> None:
     keys = [f"{key}=" for key, field in FIELDS.items() if section_model(field) is None]
     assert complete_override("") == keys
-    assert complete_override("inner.loss=") == ["inner.loss=mse", "inner.loss=l1", "inner.loss=huber"]
+    assert complete_override("inner.loss=") == [
+        "inner.loss=mse",
+        "inner.loss=half_mse",
+        "inner.loss=l1",
+        "inner.loss=huber",
+    ]
     assert complete_override("outer.lr=0") == complete_override("nothing=") == []
     assert complete_condition("st") == ["state=", "step="]
     assert _complete("maml train -s outer.l") == _complete("maml eval --set outer.l") == ["outer.lr="]
@@ -91,8 +96,8 @@ def test_set_completes_keys_and_the_words_that_a_key_takes(cli: Cli) -> None:
     [
         ("--set|run.engine|=", ["auto", "native", "compiled", "eager", "reference"]),
         ("--set|run.engine|=|nat", ["native"]),
-        ("-s|outer.lr|=|0.1|-s|inner.loss|=|h", ["huber"]),
-        ("--set|=|inner.loss|=|h", ["huber"]),
+        ("-s|outer.lr|=|0.1|-s|inner.loss|=|h", ["half_mse", "huber"]),
+        ("--set|=|inner.loss|=|h", ["half_mse", "huber"]),
         ("--config|=|smo", ["smoke"]),
         ("--set|run.engine=nat", ["run.engine=native"]),  # with a COMP_WORDBREAKS without =
     ],
@@ -103,7 +108,12 @@ def test_bash_gets_the_text_after_the_equals_sign_at_which_it_splits_words(words
 
 
 def test_the_only_key_has_its_values_as_shells_add_a_space_after_an_only_completion() -> None:
-    assert complete_override("inner.los") == ["inner.loss=mse", "inner.loss=l1", "inner.loss=huber"]
+    assert complete_override("inner.los") == [
+        "inner.loss=mse",
+        "inner.loss=half_mse",
+        "inner.loss=l1",
+        "inner.loss=huber",
+    ]
     assert complete_override("outer.l") == ["outer.lr="]
 
 

@@ -229,7 +229,10 @@ run:
             "inner: {order: implicit, proximal: 1, optimizer: adam}\n",
             "mine.yaml:1:50: inner.optimizer must be sgd where inner.order is implicit: gradient descent",
         ),
-        ("inner: {order: implicit, proximal: 1, loss: l1}\n", "mine.yaml:1:45: inner.loss must be mse or huber where"),
+        (
+            "inner: {order: implicit, proximal: 1, loss: l1}\n",
+            "mine.yaml:1:45: inner.loss must be mse, half_mse or huber where",
+        ),
         (
             "outer: {multi_step_loss_until: 5}\n",
             "mine.yaml:1:32: outer.multi_step_loss_until has no effect: inner.steps is 1",
@@ -268,7 +271,7 @@ def test_overrides_apply_in_order_and_messages_quote_the_invalid_one(
         "--set inner.steps.z=3: inner.steps is a value, not a section",
         "--set run: must be KEY=VALUE, such as inner.steps=5",
         "--set a=[1: not valid YAML: expected ',' or ']', but got '<stream end>'",
-        "--set inner.loss=: inner.loss must be mse, l1 or huber, got null",
+        "--set inner.loss=: inner.loss must be mse, half_mse, l1 or huber, got null",
     ]
 
 

@@ -57,7 +57,7 @@ def test_constraints_that_depend_on_an_invalid_value_are_not_judged_by_its_defau
 def test_model_validate_raises_every_violated_constraint_at_once() -> None:
     data = {"inner": {"order": "implicit", "loss": "l1"}}
     with pytest.raises(
-        ValidationError, match=r"inner.proximal must be greater than 0 .*; inner.loss must be mse or hub"
+        ValidationError, match=r"inner.proximal must be greater than 0 .*; inner.loss must be mse, half_mse or hub"
     ):
         Config.model_validate(data)
 

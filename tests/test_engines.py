@@ -262,6 +262,7 @@ TRAINED: dict[str, dict[str, Any]] = {
         "outer": {"clip_task_norm": 0.1, "optimizer": "adamw", "schedule": "linear"},
     },
     "l1": {"inner": {"loss": "l1", "steps": 2, "order": "first"}, "outer": {"optimizer": "sgd"}},
+    "half MSE": {"inner": {"loss": "half_mse", "steps": 2}, "model": {"activation": "silu"}},
     "huber, wide": {"inner": {"loss": "huber"}, "model": {"hidden": [37], "activation": "silu"}},
     "linear": {"inner": {"steps": 2, "adapt": "head"}, "model": {"hidden": []}},
     "three layers": {"model": {"hidden": [9, 17, 5], "activation": "sin"}, "inner": {"steps": 2}},

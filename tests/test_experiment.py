@@ -45,6 +45,7 @@ def test_the_initialisation_is_that_of_the_config(name: str, zero_bias: bool, li
     ("loss", "formula"),
     [
         ("mse", lambda e: (e**2).mean()),
+        ("half_mse", lambda e: (e**2).mean() / 2),
         ("l1", lambda e: e.abs().mean()),
         ("huber", lambda e: torch.where(e.abs() < 1, e**2 / 2, e.abs() - 0.5).mean()),
     ],

@@ -64,7 +64,7 @@ def test_initial_weights_have_the_stated_standard_deviation(init: str, std: floa
 )
 def test_losses_are_means_over_points(error: list[float], mse: float, l1: float, huber: float) -> None:
     points = Points(torch.zeros(1, 1, 2, 1), -torch.tensor(error).reshape(1, 1, 2, 1))
-    for name, expected in {"mse": mse, "l1": l1, "huber": huber}.items():
+    for name, expected in {"mse": mse, "half_mse": mse / 2, "l1": l1, "huber": huber}.items():
         loss = mean_loss(lambda params, x: torch.zeros_like(x), LOSSES[name])({}, points)
         assert loss.shape == (1, 1) and loss.item() == pytest.approx(expected, abs=1e-7)
 

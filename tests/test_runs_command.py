@@ -186,7 +186,7 @@ def test_conditions_hold_by_keys_of_the_config_and_by_columns(cli: Cli) -> None:
         ("error=good", "error = takes a number"),
         ("name<3", "name is a text, compared by = or !="),
         ("state=donne", "state is done, training, interrupted, diverged or damaged; did you mean done?"),
-        ("inner.loss=mae", "inner.loss is mse, l1 or huber; did you mean l1?"),
+        ("inner.loss=mae", "inner.loss is mse, half_mse, l1 or huber; did you mean l1?"),
         ("tasks.x=[1", "not valid YAML: expected ',' or ']', but got '<stream end>'"),
     ],
 )

@@ -89,8 +89,8 @@ IMPLICIT = [
     Constraint(
         "inner.loss",
         ["inner.order"],
-        lambda c: _is_implicit(c) and c.inner.loss not in ("mse", "huber"),
-        "must be mse or huber where inner.order is implicit: implicit gradients need curvature, and l1 has none",
+        lambda c: _is_implicit(c) and c.inner.loss not in ("mse", "half_mse", "huber"),
+        "must be mse, half_mse or huber where inner.order is implicit: implicit gradients need curvature, l1 has none",
     ),
     Constraint(
         "inner.order",

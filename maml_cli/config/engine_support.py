@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maml_cli.config.schema import Config
 
 KERNEL_ACTIVATIONS = ("relu", "tanh", "sigmoid", "sin", "softplus", "silu")
-KERNEL_LOSSES = ("mse", "l1", "huber")
+KERNEL_LOSSES = ("mse", "l1", "huber", "half_mse")
 KERNEL_OPTIMIZERS = ("sgd", "adam", "adamw")
 """Names that the kernel has, in the order of its enumerations in network.h and kernel.cpp."""
 

@@ -43,7 +43,9 @@ class Inner(Section):
     """The inner loop: gradient descent on the support points of a task."""
 
     steps: int = Field(1, ge=1, le=1000, description="inner steps in training")
-    loss: Literal["mse", "l1", "huber"] = Field("mse", description="loss on the support points and on the query points")
+    loss: Literal["mse", "half_mse", "l1", "huber"] = Field(
+        "mse", description="loss on the support points and on the query points; half_mse: half the squared error"
+    )
     adapt: Literal["all", "head", "body", "context"] = Field(
         "all",
         description="parameters that adapt: all; the last layer (head: ANIL); all but the last layer (body: BOIL); the "

@@ -29,6 +29,7 @@ VALUES: dict[str, dict[str, list[str]]] = {
     "inner.loss": {
         "l1": ["mae", "l1loss", "absolute", "meanabsoluteerror"],
         "mse": ["l2", "mseloss", "squared", "meansquarederror"],
+        "half_mse": ["halfsquared", "halfl2", "mse2", "mean_squared_error_half"],
         "huber": ["smoothl1", "smoothl1loss", "huberloss"],
     },
     "inner.adapt": {
@@ -156,6 +157,8 @@ KEYS: dict[str, list[str]] = {
     "outer.schedule": ["scheduler", "lr_schedule", "lr_scheduler"],
     "outer.meta_gradient": ["algorithm", "method", "learner"],
     "outer.multi_step_loss_until": ["multi_step_until", "msl", "multi_step_loss"],
+    "inner.clip_norm": ["inner_clip", "inner.clip", "inner.grad_clip", "inner.clip_grad_norm", "inner.max_grad_norm"],
+    "inner.clip_value": ["inner.clip_grad_value", "inner.clip_grad", "inner.clamp"],
     "outer.clip_norm": ["clip", "clipping", "grad_clip", "gradient_clip", "max_grad_norm", "clip_grad_norm"],
     "run.seed": ["random_seed", "manual_seed"],
     "run.seeds": ["num_seeds", "n_seeds"],

@@ -24,6 +24,11 @@ def squared(error: Tensor) -> Tensor:
     return error * error
 
 
+def half_squared(error: Tensor) -> Tensor:
+    """Half the squared error, as papers that write 1/2 |error|^2 have it; an alpha of MSE is half of one for it."""
+    return 0.5 * squared(error)
+
+
 def absolute(error: Tensor) -> Tensor:
     """Absolute error (L1)."""
     return error.abs()
@@ -34,11 +39,12 @@ def huber(error: Tensor) -> Tensor:
     return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
 
 
-LOSSES: dict[str, PointLoss] = {"mse": squared, "l1": absolute, "huber": huber}
+LOSSES: dict[str, PointLoss] = {"mse": squared, "half_mse": half_squared, "l1": absolute, "huber": huber}
 """Values of `inner.loss`."""
 
 LOSS_DERIVATIVES: dict[str, LossDerivatives] = {
     "mse": lambda error, factor: (error * (2 * factor), 2 * factor),
+    "half_mse": lambda error, factor: (error * factor, factor),
     "l1": lambda error, factor: (error.sign() * factor, 0.0),
     "huber": lambda error, factor: (error.clamp(-1, 1) * factor, (error.abs() < 1).to(error.dtype) * factor),
 }

@@ -21,7 +21,7 @@ constexpr int WIDTH[] = {WIDTHS};
 constexpr int LAYERS = sizeof(WIDTH) / sizeof(int) - 1, HEAD = LAYERS - 1;
 constexpr int GROUP[] = {GROUPS};
 enum { RELU, TANH, SIGMOID, SIN, SOFTPLUS, SILU };
-enum { MSE, L1, HUBER };
+enum { MSE, L1, HUBER, HALF_MSE };
 constexpr bool CURVED = ACTIVATION != RELU;  // whether f'' is not zero everywhere
 
 // ---- offsets of tensors within arrays; a tensor index is 2 * layer for a weight and 2 * layer + 1 for a bias
@@ -98,6 +98,7 @@ inline void activate(real z, real &value, real &first, real &second) {
 inline void loss_derivatives(real error, real &value, real &first, real &second) {
   const real size = std::abs(error), sign = (error > 0) - (error < 0);
   if constexpr (LOSS == MSE) value = error * error, first = 2 * error, second = 2;
+  else if constexpr (LOSS == HALF_MSE) value = error * error / 2, first = error, second = 1;
   else if constexpr (LOSS == L1) value = size, first = sign, second = 0;
   else value = size < 1 ? error * error / 2 : size - real(0.5), first = size < 1 ? error : sign, second = size < 1;
 }

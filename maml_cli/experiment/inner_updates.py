@@ -7,7 +7,7 @@ from maml_cli.core import MetaParams, Params, UpdateRule, curvature, lookup, upd
 
 
 def update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
-    """The update rule of `config`: clipping, curvature, optimiser, step size, and a factor past the last trained step."""
+    """The update rule of `config`: clipping, curvature, optimiser, step size, factor past the last trained step."""
     inner, table = config.inner, "core.update_rules.INNER_OPTIMIZERS"
     transforms = [
         *_clips(config),

@@ -65,7 +65,7 @@ const Learner = (() => {
     sin: [Math.sin, Math.cos],
   };
   /* Name -> derivative of the loss of an error. */
-  const LOSSES = { mse: (e) => 2 * e, l1: Math.sign, huber: (e) => Math.min(Math.max(e, -1), 1) };
+  const LOSSES = { mse: (e) => 2 * e, half_mse: (e) => e, l1: Math.sign, huber: (e) => Math.min(Math.max(e, -1), 1) };
   const ALPHA_SIGNS = { free: (value) => value, positive: Math.exp };
   /* Name -> factor on the updates, from the number of inner steps past the last that has parameters. */
   const EXTRAPOLATIONS = { hold: () => 1, decay: (past) => 0.5 ** past, stop: () => 0 };

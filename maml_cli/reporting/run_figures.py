@@ -55,7 +55,7 @@ LOSS_LABELS = {
     "joint": "Training loss without adapting",
 }
 """outer.meta_gradient -> the loss in metrics.jsonl."""
-LOSS_NAMES = {"mse": "MSE", "l1": "L1", "huber": "Huber"}
+LOSS_NAMES = {"mse": "MSE", "half_mse": "MSE / 2", "l1": "L1", "huber": "Huber"}
 """inner.loss -> its name."""
 
 

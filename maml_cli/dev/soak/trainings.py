@@ -39,7 +39,7 @@ VALUES: dict[str, tuple[object, ...]] = {
     "model.num_context": (0, 1, 5),
     "model.oracle": (False, True),
     "inner.steps": (1, 2, 5, 12),
-    "inner.loss": ("mse", "l1", "huber"),
+    "inner.loss": ("mse", "half_mse", "l1", "huber"),
     "inner.adapt": ("all", "head", "body", "context"),
     "inner.optimizer": ("sgd", "adam"),
     "inner.curvature": ("none", "kronecker"),
