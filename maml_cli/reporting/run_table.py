@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maml_cli.documents import trainings
 from maml_cli.errors import printable, shorten
 from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.format import format_plain, format_short
-from maml_cli.runs import Pruning, RunOverview
+from maml_cli.runs import RunOverview
+
+if TYPE_CHECKING:
+    from maml_cli.runs import Pruning
 
 TITLES = ("run", "preset", "state", "step", "error", "engine", "age", "changes")
 RIGHT_ALIGNED = ("step", "error", "age")
@@ -61,12 +64,12 @@ def run_documents(runs: Sequence[RunOverview], *, now: float) -> trainings.RunsD
     )
 
 
-def pruning_document(plans: Sequence[Pruning], removed: Sequence[Pruning]) -> trainings.CleanDocument:
+def pruning_document(plans: "Sequence[Pruning]", removed: "Sequence[Pruning]") -> trainings.CleanDocument:
     """The document of `maml clean --json`: the checkpoints of each run that can be removed, and those that were."""
     return trainings.CleanDocument(runs=[*map(_pruned, plans)], removed=[*map(_pruned, removed)])
 
 
-def _pruned(plan: Pruning) -> trainings.PrunedRun:
+def _pruned(plan: "Pruning") -> trainings.PrunedRun:
     paths = {"run": str(plan.run), "files": [str(file) for file in plan.files]}
     return trainings.PrunedRun(**{**plan._asdict(), **paths})
 
