@@ -112,8 +112,10 @@ class TaskLearner(NamedTuple):
     def clip_factor(self, gradient: Tensor) -> Tensor:
         """The factor on the gradients of a task whose norm is too large, 1 for others."""
         limit = self.config.inner.clip_norm
-        one = torch.ones((), dtype=gradient.dtype)
-        return one if limit is None or gradient.norm() <= limit else limit / gradient.norm()
+        if limit is None:
+            return torch.ones((), dtype=gradient.dtype)
+        is_long = gradient.norm() > limit
+        return torch.where(is_long, limit / torch.where(is_long, gradient, 1.0).norm(), 1.0)
 
     def clip_entries(self, gradient: Tensor) -> Tensor:
         """The gradient with its entries within the limits."""
