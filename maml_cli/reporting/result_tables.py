@@ -85,6 +85,8 @@ def table_notes(evaluations: Sequence[Evaluation]) -> list[str]:
     notes = []
     if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
         notes.append("* the trained number of inner steps")
+    if any(evaluation.baselines.get("least_squares_any_frequency") for evaluation in evaluations):
+        notes.append("any frequency: a least-squares sinusoid of the frequency that fits the support points best")
     seeds = max(len(evaluation.by_seed) for evaluation in evaluations)
     if seeds > 1:
         notes.append(f"±: over tasks, of their means over {plural(seeds, 'seed')}; {SEEDS_COLUMN}: over seeds")
@@ -146,8 +148,8 @@ def _tail_notes(evaluation: Evaluation, measure: str) -> list[str]:
     share, num_tasks = tail.worst_1_percent_share, tail.tasks_for_10_percent_interval
     if share is not None and num_tasks is not None and share > LARGE_SHARE:
         notes.append(
-            f"after {plural(step, 'inner step')} the worst 1 % of the tasks carry {share:.0%} of the mean; a 95 % "
-            f"interval of ±10 % of it needs some {float(format_short(num_tasks)):,.0f} tasks"
+            f"after {plural(step, 'inner step')} the worst 1 % of the tasks carry {share:.0%} of the mean: "
+            f"some {float(format_short(num_tasks)):,.0f} tasks would narrow its 95 % interval to ±10 %"
         )
     return notes
 
