@@ -169,6 +169,12 @@ def _check_orders(config: Config) -> Iterator[Case]:
     yield Case("network: distance of first to second order", expected_apart, apart)
 
 
+def _check_closed_form(config: Config) -> Iterator[Case]:
+    """Without gradient steps there is one order."""
+    yield from check_derivatives(*initial_state(config), groups=("params", "rule_params"))
+    yield from _check_distance(config)
+
+
 def _check_joint(config: Config) -> Iterator[Case]:
     yield from check_derivatives(*initial_state(config), groups=("params",))
     yield from _check_distance(config)
@@ -183,6 +189,8 @@ def _check_distance(config: Config) -> Iterator[Case]:
 
 
 def _check_query(config: Config) -> Iterator[Case]:
+    if config.inner.is_closed_form:
+        return _check_closed_form(config)
     return lookup(ORDER_CHECKS, config.inner.order, "inner.order", "checks.gradients.ORDER_CHECKS")(config)
 
 

@@ -5,6 +5,7 @@ their derivatives, nor its tables of choices: a choice that the tables here lack
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.func import grad
 
 from maml_cli.config import Config
-from maml_cli.core import MetaParams, Params, Points, TaskLoss, lookup
+from maml_cli.core import MetaParams, Params, Points, Predict, TaskLoss, lookup
 
 ADAPTS: dict[str, Callable[[str], bool]] = {
     "all": lambda key: True,
@@ -68,7 +69,8 @@ CURVATURES: dict[str, Precondition] = {
 class TaskLearner(NamedTuple):
     """A learner of one task, without the axes of runs and tasks.
 
-    config, loss: of the experiment; the loss of one task is a scalar.
+    config, loss, predict: of the experiment; the loss of one task is a scalar.
+    is_ridge: whether the head is solved for.
     first_order: whether the gradients of inner steps count as constants.
     adapts, alpha_name, alpha, optimizer, precondition: the rows of the tables above for the config.
     """
@@ -76,6 +78,8 @@ class TaskLearner(NamedTuple):
     config: Config
     loss: TaskLoss
     first_order: bool
+    predict: Predict
+    is_ridge: bool
     adapts: Callable[[str], bool]
     alpha_name: Callable[[str], str]
     alpha: Callable[[Tensor], Tensor]
@@ -92,22 +96,56 @@ class TaskLearner(NamedTuple):
         squared_distances = [((params[key] - start[key]) ** 2).sum() for key in params if self.adapts(key)]
         return self.loss(params, points) + self.config.inner.proximal / 2 * sum(squared_distances)
 
+    def solved(self, params: Params, start: Params, points: Points, log_penalty: Tensor) -> Params:
+        """`params` with the head of least squares with penalties, by the normal equations of all its weights."""
+        inputs = self.design(params, points.x)
+        penalties = torch.diag_embed(torch.exp(log_penalty).expand(inputs.shape[-1], 1).squeeze(-1))
+        prior = torch.cat([start["head.w"], start["head.b"]])
+        head = torch.linalg.solve(inputs.T @ inputs + penalties, inputs.T @ points.y + penalties @ prior)
+        return params | {"head.w": head[:-1], "head.b": head[-1:]}
+
+    def design(self, params: Params, x: Tensor) -> Tensor:
+        """The features of the last hidden layer, each the output of a head that reads it alone, and a 1."""
+        size = params["head.w"].shape[0]
+        readers = {"head.w": torch.eye(size, dtype=x.dtype), "head.b": torch.zeros(1, size, dtype=x.dtype)}
+        return torch.cat([self.predict(params | readers, x), torch.ones_like(x[:, :1])], dim=1)
+
+    def profile_loss(self, params: Params, start: Params, points: Points, log_penalty: Tensor) -> Tensor:
+        """The loss with penalties at the head that is solved for, per point."""
+        solved = self.solved(params, start, points, log_penalty)
+        squares = [((solved[key] - start[key]) ** 2).flatten() for key in ("head.w", "head.b")]
+        penalty = (torch.exp(log_penalty).expand(len(torch.cat(squares)), 1).squeeze(-1) * torch.cat(squares)).sum()
+        return self.loss(solved, points) + penalty / len(points.x)
+
     def path(self, meta_params: MetaParams, points: list[Points]) -> list[Params]:
         """The parameters after 0, 1, ... inner steps, one step on each of `points`."""
         start = self.start(meta_params.params)
         path, states = [start], {key: torch.zeros_like(value) for key, value in start.items()}
+        adapts = [key for key in start if self.adapts(key) and not (self.is_ridge and key.startswith("head"))]
         for step, step_points in enumerate(points):
             params = path[-1]
-            gradients: Params = grad(self.inner_loss)(params, start, step_points)
-            factor = self.clip_factor(torch.cat([gradients[key].flatten() for key in filter(self.adapts, start)]))
+            if not adapts:
+                path.append(params)
+                continue
+            gradients: Params = grad(partial(self.step_loss, meta_params.rule_params, step))(params, start, step_points)
+            factor = self.clip_factor(torch.cat([gradients[key].flatten() for key in adapts]))
             adapted = {}
-            for key in filter(self.adapts, start):
+            for key in adapts:
                 gradient = self.clip_entries(factor * gradients[key])
                 gradient = gradient.detach() if self.first_order else gradient
                 update, states[key] = self.update(meta_params.rule_params, key, gradient, step, states[key])
                 adapted[key] = params[key] - update
             path.append(params | adapted)
-        return path
+        if not self.is_ridge:
+            return path
+        penalty = meta_params.rule_params["ridge"][0]
+        return path[:1] + [self.solved(body, start, own, penalty) for body, own in zip(path[1:], points, strict=True)]
+
+    def step_loss(self, rule_params: Params, step: int, params: Params, start: Params, points: Points) -> Tensor:
+        """The loss of an inner step."""
+        if self.is_ridge and "ridge.body" in rule_params:
+            return self.profile_loss(params, start, points, rule_params["ridge.body"][step])
+        return self.inner_loss(params, start, points)
 
     def clip_factor(self, gradient: Tensor) -> Tensor:
         """The factor on the gradients of a task whose norm is too large, 1 for others."""
@@ -133,13 +171,19 @@ class TaskLearner(NamedTuple):
         return inner.alpha.scale * self.alpha(alpha) * direction, state
 
 
-def make_task_learner(config: Config, loss: TaskLoss, *, first_order: bool) -> TaskLearner:
+HEADS: dict[str, bool] = {"gradient": False, "ridge": True}
+"""Values of `inner.head`: whether the head is solved for."""
+
+
+def make_task_learner(config: Config, loss: TaskLoss, predict: Predict, *, first_order: bool) -> TaskLearner:
     """The learner of `config`; raises NotImplementedError for a choice that a table lacks."""
     inner = config.inner
     return TaskLearner(
         config,
         loss,
         first_order,
+        predict,
+        is_ridge=lookup(HEADS, inner.head, "inner.head", "checks.task_learner.HEADS"),
         adapts=lookup(ADAPTS, inner.adapt, "inner.adapt", "checks.task_learner.ADAPTS"),
         alpha_name=lookup(ALPHA_NAMES, inner.alpha.per, "inner.alpha.per", "checks.task_learner.ALPHA_NAMES"),
         alpha=lookup(ALPHA_SIGNS, inner.alpha.sign, "inner.alpha.sign", "checks.task_learner.ALPHA_SIGNS"),

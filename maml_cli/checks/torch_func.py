@@ -109,7 +109,7 @@ def torch_func_gradient(
 ) -> MetaParams:
     """The meta-gradient of each task at outer step `step`, (R, B, ...), under the keys of what is learned."""
     first_order = _order(config).first_order or step < config.inner.first_order_until
-    learner = make_task_learner(config, experiment.loss, first_order=first_order)
+    learner = make_task_learner(config, experiment.loss, experiment.predict, first_order=first_order)
     table = "checks.torch_func.META_GRADIENTS"
     task_gradient = lookup(META_GRADIENTS, config.outer.meta_gradient, "outer.meta_gradient", table)
 

@@ -130,6 +130,7 @@ ADJOINT_LIMITS = [
     _only("outer.meta_gradient", "query"),
     _only("inner.order", "second", "first"),
     _only("inner.optimizer", "sgd"),
+    _only("inner.head", "gradient"),
     _only("inner.curvature", "none", "kronecker"),
     _only("inner.alpha.sign", "free", "positive"),
     _only("inner.alpha.scale", 1),

@@ -39,6 +39,16 @@ class Alpha(Section):
     lr: float | None = Field(None, gt=0, description="outer learning rate of alpha; null: outer.lr")
 
 
+class Ridge(Section):
+    """The penalties of a head in closed form."""
+
+    init: float = Field(0.02, gt=0, description="initial value of every penalty lambda, or its constant value")
+    learned: bool = Field(True, description="whether the outer loop learns the penalties")
+    per: Literal["scalar", "feature"] = Field(
+        "scalar", description="one penalty for the head (scalar), or one for each feature and the bias (feature)"
+    )
+
+
 class Inner(Section):
     """The inner loop: gradient descent on the support points of a task."""
 
@@ -51,6 +61,12 @@ class Inner(Section):
         description="parameters that adapt: all; the last layer (head: ANIL); all but the last layer (body: BOIL); the "
         "context inputs (context: CAVIA)",
     )
+    head: Literal["gradient", "ridge"] = Field(
+        "gradient",
+        description="gradient: the last layer adapts as others do; ridge: after each inner step it is solved for on "
+        "the support points, w0 + F^T (F F^T + lambda)^-1 (y - F w0), and only the body takes gradient steps (R2D2)",
+    )
+    ridge: Ridge = Field(Ridge(), description="the penalty of a head in closed form, lambda")
     optimizer: Literal["sgd", "adam"] = Field(
         "sgd", description="inner optimiser: gradient descent (sgd), or Adam without momentum, as in Reptile (adam)"
     )
@@ -90,6 +106,11 @@ class Inner(Section):
         False, description="whether the backward pass recomputes activations of inner steps: less memory, more time"
     )
     alpha: Alpha = Field(Alpha(), description="the inner learning rate")
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether adapting is solving for the head alone, without any gradient step."""
+        return self.head == "ridge" and self.adapt == "head"
 
     @property
     def has_per_step_params(self) -> bool:

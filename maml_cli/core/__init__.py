@@ -37,16 +37,20 @@ from maml_cli.core.network import (
     layer_names,
     layer_sizes,
     mlp,
+    mlp_features,
     param_shapes,
 )
+from maml_cli.core.ridge import BODY_PENALTY, PENALTY, RidgeHead
 from maml_cli.core.tables import lookup
 
 __all__ = [
     "ACTIVATIONS",
     "ACTIVATION_DERIVATIVES",
+    "BODY_PENALTY",
     "CONTEXT",
     "LOSSES",
     "LOSS_DERIVATIVES",
+    "PENALTY",
     "Activation",
     "ActivationDerivatives",
     "Algorithm",
@@ -58,6 +62,7 @@ __all__ = [
     "PointLoss",
     "Points",
     "Predict",
+    "RidgeHead",
     "StepWeights",
     "TaskBatch",
     "TaskLoss",
@@ -75,6 +80,7 @@ __all__ = [
     "map_tensors",
     "mean_loss",
     "mlp",
+    "mlp_features",
     "num_tasks",
     "param_shapes",
     "query_gradient",

@@ -1,6 +1,7 @@
 """Learners as compositions of small functions: what adapts, by which update, and how the meta-gradient is taken."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from maml_cli.core.losses import TaskLoss
 from maml_cli.core.meta_gradients import Adapt, MetaGradient
 from maml_cli.core.meta_params import MetaParams
 from maml_cli.core.network import CONTEXT, Params
+from maml_cli.core.ridge import BODY_PENALTY, PENALTY, RidgeHead
 from maml_cli.core.tables import lookup
 
 Unroll = Callable[[MetaParams, Points, int], Iterator[Params]]
@@ -42,6 +44,8 @@ class InnerLoop(NamedTuple):
     adapted: the keys of the parameters that adapt.
     init_task_params: network parameters -> the parameters that each task starts from, with context inputs if any.
     proximal: lambda; the inner loss is L(phi) + lambda / 2 |phi - theta|^2.
+    head: a head that is solved for in closed form after each inner step, on the features of the body, which descends
+        the minimum of its loss over heads; None: the head adapts as other layers do.
     """
 
     loss: TaskLoss
@@ -49,12 +53,16 @@ class InnerLoop(NamedTuple):
     adapted: Collection[str]
     init_task_params: Callable[[Params], Params] = lambda params: params
     proximal: float = 0.0
+    head: RidgeHead | None = None
 
     def unroll(
         self, meta_params: MetaParams, support: Points | Sequence[Points], steps: int, *, first_order: bool = False
     ) -> Iterator[Params]:
         """The parameters after 0, 1, ..., `steps` inner steps from `meta_params`, which are expanded to tasks."""
         start = self.init_task_params(meta_params.params)
+        if self.head is not None:
+            assert isinstance(support, Points)
+            return self._unroll_with_head(self.head, meta_params._replace(params=start), support, steps, first_order)
         loss = _with_proximal_term(self.loss, {key: start[key] for key in self.adapted}, self.proximal)
         return inner_loop.unroll(
             loss,
@@ -65,6 +73,27 @@ class InnerLoop(NamedTuple):
             adapted=self.adapted,
             first_order=first_order,
         )
+
+    def _unroll_with_head(
+        self, head: RidgeHead, meta_params: MetaParams, support: Points, steps: int, first_order: bool
+    ) -> Iterator[Params]:
+        """The parameters after 0, 1, ..., `steps` inner steps: the body after as many gradient steps, and from the
+        first on the head that is solved for on it."""
+        rule_params = meta_params.rule_params
+        body: Iterable[Params] = itertools.repeat(meta_params.params, steps + 1)
+        if self.adapted:
+            losses = head.losses(rule_params[BODY_PENALTY], steps)
+            body = inner_loop.unroll(
+                losses,
+                meta_params,
+                self.update,
+                support,
+                steps=steps,
+                adapted=self.adapted,
+                first_order=first_order,
+            )
+        for step, params in enumerate(body):
+            yield head.solve(params, support, rule_params[PENALTY].squeeze(-3)) if step else params
 
     def with_annealed_order(self, steps: int, *, first_order_until: float = 0) -> Adapt:
         """`unroll` by `steps` inner steps, first order before outer step `first_order_until`, then second order.

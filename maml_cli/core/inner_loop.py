@@ -33,7 +33,7 @@ updates: subtracted from the parameters, under the keys of the gradients.
 
 
 def unroll(
-    loss: TaskLoss,
+    loss: TaskLoss | Sequence[TaskLoss],
     meta_params: MetaParams,
     update: UpdateRule,
     support: Points | Sequence[Points],
@@ -46,8 +46,9 @@ def unroll(
 
     Inner step s is phi <- phi - update(rule_params, d loss(phi, support) / d phi, s) on the keys in `adapted`, by
     default all; the other parameters are constant (Finn et al. 2017, arXiv:1703.03400, Algorithm 1, line 6).
-    `support` is one set of points for all inner steps, or a sequence with one set for each. The parameters of the rule
-    have an axis of inner steps before the last two: (*batch, S, rows, columns), see `RuleParamsByStep`.
+    `support` is one set of points for all inner steps, or a sequence with one set for each; `loss` likewise. The
+    parameters of the rule have an axis of inner steps before the last two: (*batch, S, rows, columns), see
+    `RuleParamsByStep`.
 
     The results are differentiable in the initial parameters, the rule's parameters and the support points. With
     `first_order` the gradients count as constants (FOMAML, ibid. section 5.2); where the caller has switched gradients
@@ -71,7 +72,10 @@ def unroll(
     yield params
     for step in range(steps):
         points = support if isinstance(support, Points) else support[step]
-        gradients = _support_gradients(loss, params, points, params if adapted is None else adapted, first_order)
+        loss_at_step = loss[step] if isinstance(loss, Sequence) else loss
+        gradients = _support_gradients(
+            loss_at_step, params, points, params if adapted is None else adapted, first_order
+        )
         updates, state = update(by_step, gradients, step, state)
         params = params | {key: params[key] - updates[key] for key in gradients}
         yield params

@@ -191,8 +191,11 @@ def _dot(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _gradients(objective: Tensor, leaves: MetaParams) -> MetaParams:
-    """The gradient of the sum of `objective` in each tensor of `leaves`; tasks are independent, so it is per task."""
-    gradients = iter(torch.autograd.grad(objective.sum(), tensors(leaves)))
+    """The gradient of the sum of `objective` in each tensor of `leaves`; tasks are independent, so it is per task.
+
+    Zero for a tensor that matters only to gradients that count as constants, as the penalties of a body in first order.
+    """
+    gradients = iter(torch.autograd.grad(objective.sum(), tensors(leaves), allow_unused=True, materialize_grads=True))
     return MetaParams(*({key: next(gradients) for key in group} for group in leaves))
 
 

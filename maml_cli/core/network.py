@@ -99,7 +99,12 @@ def param_shapes(sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
 
 
 def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
-    """The network's output (..., K, out) at the points `x` (..., K, in).
+    """The network's output (..., K, out) at the points `x` (..., K, in)."""
+    return _matmul(mlp_features(params, x, activation=activation), params["head.w"]) + params["head.b"]
+
+
+def mlp_features(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
+    """The values of the last hidden layer (..., K, H) at the points `x` (..., K, in); without hidden layers the inputs.
 
     A `context` among the parameters, (..., 1, C), is concatenated to the inputs of every point.
     """
@@ -108,7 +113,7 @@ def mlp(params: Params, x: Tensor, *, activation: Activation) -> Tensor:
     num_hidden = sum(key.endswith(".w") for key in params) - 1
     for layer in range(num_hidden):
         x = activation(_matmul(x, params[f"hidden{layer}.w"]) + params[f"hidden{layer}.b"])
-    return _matmul(x, params["head.w"]) + params["head.b"]
+    return x
 
 
 def _matmul(x: Tensor, weight: Tensor) -> Tensor:

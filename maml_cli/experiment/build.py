@@ -25,12 +25,20 @@ from maml_cli.core import (
     lookup,
     mean_loss,
     mlp,
+    mlp_features,
     param_shapes,
     update_rules,
     with_context,
 )
 from maml_cli.experiment.differentiation import first_order_until, meta_gradient_source
-from maml_cli.experiment.inner_updates import alpha_sign, curvature_of, init_meta_params, update_rule
+from maml_cli.experiment.inner_updates import (
+    alpha_sign,
+    curvature_of,
+    init_meta_params,
+    ridge_head,
+    ridge_keys,
+    update_rule,
+)
 from maml_cli.experiment.sizes import param_keys
 from maml_cli.runs import check_tensors
 from maml_cli.tasks import (
@@ -62,7 +70,7 @@ class Experiment(NamedTuple):
     loss: mean loss of each task, in the inner and in the outer loop.
     algorithm: initial meta-parameters, inner loop and meta-gradient.
     alpha_groups: parameter that adapts -> the group whose alpha it uses.
-    learned_keys: keys of the rule's parameters that the outer loop learns, those of `alpha` and of `curvature`.
+    learned_keys: keys of the rule's parameters that the outer loop learns, those of `alpha`, `curvature` and `ridge`.
     alphas: the rule's parameters -> step sizes by group.
     init_network: (generator, batch=) -> initial parameters in float64 on the CPU.
     device: of parameters and points.
@@ -112,19 +120,21 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     Raises NotImplementedError for a value that the schema accepts and a table lacks.
     """
     model, alpha, inner = config.model, config.inner.alpha, config.inner
-    predict = partial(
-        mlp, activation=lookup(ACTIVATIONS, model.activation, "model.activation", "core.network.ACTIVATIONS")
-    )
+    activation = lookup(ACTIVATIONS, model.activation, "model.activation", "core.network.ACTIVATIONS")
+    predict = partial(mlp, activation=activation)
     loss = mean_loss(predict, lookup(LOSSES, inner.loss, "inner.loss", "core.losses.LOSSES"))
+    head = ridge_head(config, partial(mlp_features, activation=activation))
     adapted = adapted_keys(param_keys(config), subset=inner.adapt)
+    adapted = [key for key in adapted if head is None or not key.startswith("head.")]
     groups = update_rules.alpha_groups(adapted, per=alpha.per)
     learned_keys = {
         "alpha": [*dict.fromkeys(groups.values())] if alpha.learned else [],
         "curvature": curvature_of(config).keys(adapted),
+        "ridge": ridge_keys(config) if inner.ridge.learned else [],
     }
     init_task_params = partial(with_context, num_context=model.num_context)
     init = partial(init_meta_params, config, init_task_params, groups)
-    inner_loop = InnerLoop(loss, update_rule(config, groups), adapted, init_task_params, inner.proximal)
+    inner_loop = InnerLoop(loss, update_rule(config, groups), adapted, init_task_params, inner.proximal, head)
     learned = [key for keys in learned_keys.values() for key in keys]
     family = make_family(dict(config.tasks))
     network_inputs = with_task_parameters if model.oracle else partial(_to_network, family.scaling)

@@ -1,9 +1,21 @@
 """The update rule of a config, with the initial values of what it learns."""
 
+import math
 from collections.abc import Callable, Mapping
 
 from maml_cli.config import Config
-from maml_cli.core import MetaParams, Params, UpdateRule, curvature, lookup, update_rules
+from maml_cli.core import (
+    BODY_PENALTY,
+    PENALTY,
+    MetaParams,
+    Params,
+    RidgeHead,
+    UpdateRule,
+    curvature,
+    lookup,
+    update_rules,
+)
+from maml_cli.core.ridge import Features
 
 
 def update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
@@ -38,7 +50,29 @@ def init_meta_params(
         num_alphas=inner.steps if alpha.per_step else 1,
     )
     num_steps = inner.steps if inner.curvature_per_step else 1
-    return MetaParams(params, alphas | curvature_of(config).init(start, groups, num_steps=num_steps))
+    factors = curvature_of(config).init(start, groups, num_steps=num_steps)
+    return MetaParams(params, alphas | factors | _init_penalties(config, start))
+
+
+def ridge_head(config: Config, features: Features) -> RidgeHead | None:
+    """The head in closed form on `features`; None if the head of `config` adapts by gradient steps."""
+    heads = {"gradient": lambda features: None, "ridge": RidgeHead}
+    return lookup(heads, config.inner.head, "inner.head", "experiment.inner_updates")(features)
+
+
+def ridge_keys(config: Config) -> list[str]:
+    """The keys of the penalties of a head in closed form."""
+    if config.inner.head == "gradient":
+        return []
+    return [PENALTY] if config.inner.adapt == "head" else [PENALTY, BODY_PENALTY]
+
+
+def _init_penalties(config: Config, params: Params) -> Params:
+    """Initial log lambda: (R, 1, 1, 1) of the head, (R, S, 1, 1) of the inner steps; (.., H + 1, 1) per feature."""
+    runs, size, _ = params["head.w"].shape
+    rows = size + 1 if config.inner.ridge.per == "feature" else 1
+    value, steps = math.log(config.inner.ridge.init), {PENALTY: 1, BODY_PENALTY: config.inner.steps}
+    return {key: params["head.w"].new_full((runs, steps[key], rows, 1), value) for key in ridge_keys(config)}
 
 
 def curvature_of(config: Config) -> curvature.Curvature:
