@@ -54,6 +54,18 @@ OTHERS: dict[str, dict[str, dict[str, Any]]] = {
     "reptile": {"outer": {"meta_gradient": "reptile"}},
     "joint": {"outer": {"meta_gradient": "joint"}},
 }
+RIDGE: dict[str, dict[str, dict[str, Any]]] = {
+    "head": {"inner": {"adapt": "head", "steps": 1}},
+    "head, penalty per feature": {"inner": {"adapt": "head", "steps": 1, "ridge": {"init": 0.5, "per": "feature"}}},
+    "head, fixed penalty": {"inner": {"adapt": "head", "steps": 1, "ridge": {"init": 0.1, "learned": False}}},
+    "linear head": {"inner": {"adapt": "head", "steps": 1}, "model": {"hidden": []}},
+    "body": {"inner": {"alpha": {"init": 0.1, "per": "parameter", "per_step": True, "learned": True}}},
+    "curvature": {"inner": {"ridge": {"init": 0.5, "per": "feature"}, "curvature": "kronecker", "clip_norm": 0.1}},
+    "first order": {"inner": {"order": "first", "alpha": {"init": 0.1, "learned": True}}},
+    "multi-step": {"inner": {"alpha": {"init": 0.1}}, "outer": {"multi_step_loss_until": 10}},
+    "more points than features": {"inner": {"alpha": {"init": 0.1}}, "model": {"hidden": [4, 2]}},
+}
+"""Heads in closed form, alone and with gradient steps on the body."""
 STEP = 4
 
 
@@ -73,6 +85,12 @@ def _others() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         if kind == "implicit":  # inputs as large as an amplitude need a stronger proximal term to be convex
             inner |= {"proximal": 100.0, "steps": 400}
         yield f"oracle-{kind}", {"model": {"oracle": True}, "inner": inner, "outer": gradient.get("outer", {})}
+    for name, sections in RIDGE.items():
+        inner = {"steps": 3, "head": "ridge", "ridge": {"init": 0.5}} | sections["inner"]
+        yield (
+            f"ridge-{name}",
+            {"model": sections.get("model", {}), "inner": inner, "outer": sections.get("outer", {})},
+        )
     for (adapt, context), optimizer, (kind, gradient) in itertools.product(ADAPT, ["sgd", "adam"], OTHERS.items()):
         if (kind == "reptile" and adapt != "all") or (kind == "joint" and context):
             continue

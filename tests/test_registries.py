@@ -19,6 +19,7 @@ from maml_cli.core.network import INITIALIZERS
 from maml_cli.core.update_rules import ALPHA_GROUPINGS, ALPHA_SIGNS, EXTRAPOLATIONS, INNER_OPTIMIZERS
 from maml_cli.engines import ENGINES, OUTER_OPTIMIZERS, SCHEDULES, make_engine, unsupported
 from maml_cli.experiment import DTYPES, META_GRADIENTS, ORDERS, STRATIFIED, build_experiment
+from maml_cli.experiment.inner_updates import HEADS, PENALTY_ROWS
 from maml_cli.tasks.curves import NORMALISATIONS
 from maml_cli.training import init_state
 from tests.conformance import sample_batch
@@ -33,6 +34,8 @@ TABLES: dict[str, list[Mapping[str, Any]]] = {
     "inner.adapt": [ADAPTED_SUBSETS, task_learner.ADAPTS],
     "inner.optimizer": [INNER_OPTIMIZERS, task_learner.INNER_OPTIMIZERS],
     "inner.curvature": [CURVATURES, task_learner.CURVATURES],
+    "inner.head": [HEADS, task_learner.HEADS],
+    "inner.ridge.per": [PENALTY_ROWS],
     "inner.order": [ORDERS, torch_func.ORDERS, gradients.ORDER_CHECKS],
     "inner.alpha.per": [ALPHA_GROUPINGS, task_learner.ALPHA_NAMES],
     "inner.alpha.sign": [ALPHA_SIGNS, task_learner.ALPHA_SIGNS],
@@ -133,8 +136,8 @@ def test_an_accepted_name_without_a_row_is_refused_by_the_independent_check(key:
     _assert_refused(key, lambda: torch_func.torch_func_gradient(_with_name(key), *arguments), package="checks")
 
 
-def test_seven_choices_are_implemented_twice() -> None:
-    assert len(BY_CHECKS) == 7
+def test_eight_choices_are_implemented_twice() -> None:
+    assert len(BY_CHECKS) == 8
 
 
 @pytest.mark.parametrize("key", BY_ENGINES)

@@ -13,6 +13,7 @@ import torch
 import maml_cli as maml
 from maml_cli.core import ACTIVATIONS, LOSSES, curvature, map_tensors, update_rules
 from maml_cli.evaluation import Protocol, TrainedRun, open_run
+from maml_cli.experiment.inner_updates import HEADS
 from maml_cli.report import learner_document, playground_tasks
 from maml_cli.report.inline_svg import inline_svg
 from maml_cli.report.page import SOURCES, config_rows, report_page, unique_names
@@ -34,6 +35,9 @@ LEARNERS: dict[str, list[str]] = {
     "alpha per parameter, positive": [ALPHAS[0], "inner.alpha.per=parameter", "inner.alpha.sign=positive"],
     "alpha per step, stops": [*ALPHAS[:2], "inner.steps=2", "inner.alpha.after_last_step=stop"],
     "curvature": ["inner.curvature=kronecker"],
+    "closed-form head": ["inner.head=ridge", "inner.adapt=head", "inner.ridge.per=feature"],
+    "closed-form head, gradient steps on the body": ["inner.head=ridge", "inner.steps=2", *ALPHAS,
+                                                     "inner.curvature=kronecker"],
     "clipped norm": ["inner.clip_norm=0.5", "inner.curvature=kronecker"],
     "clipped entries": ["inner.clip_value=0.05"],
     "curvature per step": ["inner.curvature=kronecker", "inner.curvature_per_step=true", "inner.steps=2",
@@ -109,6 +113,7 @@ def test_the_page_knows_all_names_of_the_config_and_refuses_others() -> None:
         "inner.loss": [*LOSSES],
         "inner.optimizer": [*update_rules.INNER_OPTIMIZERS],
         "inner.curvature": [*curvature.CURVATURES],
+        "inner.head": [*HEADS],
         "inner.alpha.sign": [*update_rules.ALPHA_SIGNS],
         "inner.alpha.after_last_step": [*update_rules.EXTRAPOLATIONS],
     }

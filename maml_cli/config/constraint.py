@@ -1,6 +1,7 @@
 """Constraints across the keys of a config, and their violations by a config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -33,3 +34,15 @@ class Violation(NamedTuple):
     key: str
     depends_on: list[str]
     reason: str
+
+
+def without_effect(
+    defaults: Mapping[str, object], is_without: "Callable[[Config], bool]", depends_on: list[str], reason: str
+) -> list[Constraint]:
+    """Constraints that refuse values other than the `defaults` of settings that have no effect on some configs."""
+
+    def constraint(key: str, default: object) -> Constraint:
+        read = attrgetter(key)
+        return Constraint(key, depends_on, lambda c: is_without(c) and read(c) != default, f"has no effect: {reason}")
+
+    return [constraint(key, default) for key, default in defaults.items()]

@@ -3,15 +3,14 @@
 A setting without effect is refused as well, so that nobody takes its results for those of the setting.
 """
 
-from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from maml_cli.config.constraint import Constraint, Violation
+from maml_cli.config.constraint import Constraint, Violation, without_effect
 from maml_cli.config.data_constraints import DATA_CONSTRAINTS
 from maml_cli.config.engine_support import ENGINE_CONSTRAINTS
 from maml_cli.config.family_constraints import FAMILY_CONSTRAINTS
 from maml_cli.config.numeric_constraints import NUMERIC_CONSTRAINTS
+from maml_cli.config.ridge_constraints import RIDGE_CONSTRAINTS
 from maml_cli.config.sizes import SIZE_CONSTRAINTS
 
 if TYPE_CHECKING:
@@ -41,21 +40,9 @@ def _num_seeds(config: "Config") -> int:
     return len(seeds) if isinstance(seeds, list) else seeds or 1
 
 
-def _without_effect(
-    defaults: Mapping[str, object], is_without: "Callable[[Config], bool]", depends_on: list[str], reason: str
-) -> list[Constraint]:
-    """Constraints that refuse values other than the `defaults` of settings that have no effect on some configs."""
-
-    def constraint(key: str, default: object) -> Constraint:
-        read = attrgetter(key)
-        return Constraint(key, depends_on, lambda c: is_without(c) and read(c) != default, f"has no effect: {reason}")
-
-    return [constraint(key, default) for key, default in defaults.items()]
-
-
 UNDIFFERENTIATED = "the meta-gradient of Reptile and of joint training does not differentiate the inner loop"
 
-FIXED_ALPHA = _without_effect(
+FIXED_ALPHA = without_effect(
     {
         "inner.alpha.optimizer": None,
         "inner.alpha.lr": None,
@@ -69,7 +56,7 @@ FIXED_ALPHA = _without_effect(
 )
 
 IMPLICIT = [
-    *_without_effect(
+    *without_effect(
         {"inner.cg_steps": 5}, lambda c: not _is_implicit(c), ["inner.order"], "inner.order is not implicit"
     ),
     Constraint(
@@ -98,11 +85,11 @@ IMPLICIT = [
         lambda c: _is_implicit(c) and (c.inner.alpha.learned or c.inner.curvature != "none"),
         "implicit cannot learn inner.alpha or inner.curvature: the inner minimum does not depend on the path to it",
     ),
-    *_without_effect({"outer.multi_step_loss_until": 0}, _is_implicit, ["inner.order"], "inner.order is implicit"),
+    *without_effect({"outer.multi_step_loss_until": 0}, _is_implicit, ["inner.order"], "inner.order is implicit"),
 ]
 
 REPTILE_AND_JOINT = [
-    *_without_effect(
+    *without_effect(
         {"inner.order": "second", "outer.multi_step_loss_until": 0, "inner.first_order_until": 0},
         _is_undifferentiated,
         ["outer.meta_gradient"],
@@ -134,74 +121,12 @@ REPTILE_AND_JOINT = [
     ),
 ]
 
-
-def _is_ridge(config: "Config") -> bool:
-    return config.inner.head == "ridge"
-
-
-RIDGE = [
-    *_without_effect(
-        {"inner.ridge.init": 0.02, "inner.ridge.learned": True, "inner.ridge.per": "scalar"},
-        lambda c: not _is_ridge(c),
-        ["inner.head"],
-        "inner.head is not ridge",
-    ),
-    *_without_effect(
-        {
-            "inner.steps": 1,
-            "inner.optimizer": "sgd",
-            "inner.clip_norm": None,
-            "inner.clip_value": None,
-            "inner.curvature": "none",
-            "inner.order": "second",
-            "inner.first_order_until": 0,
-            "inner.alpha.learned": False,
-            "inner.alpha.init": 0.01,
-            "inner.alpha.scale": 1.0,
-        },
-        lambda c: c.inner.is_closed_form,
-        ["inner.head", "inner.adapt"],
-        "inner.head: ridge with inner.adapt: head takes no gradient steps",
-    ),
-    Constraint(
-        "inner.head",
-        ["inner.adapt"],
-        lambda c: _is_ridge(c) and c.inner.adapt not in ("all", "head"),
-        "ridge solves for the head in every inner step: inner.adapt must be all, for gradient steps on the body as "
-        "well, or head",
-    ),
-    Constraint(
-        "inner.head",
-        ["inner.loss"],
-        lambda c: _is_ridge(c) and c.inner.loss != "mse",
-        "ridge is the minimum of squared errors: inner.loss must be mse",
-    ),
-    Constraint(
-        "inner.head",
-        ["outer.meta_gradient", "inner.order"],
-        lambda c: _is_ridge(c) and (_is_undifferentiated(c) or _is_implicit(c)),
-        "ridge learns by differentiating its solution: outer.meta_gradient must be query, inner.order second or first",
-    ),
-    Constraint(
-        "inner.head",
-        ["inner.proximal", "model.num_context"],
-        lambda c: _is_ridge(c) and (c.inner.proximal > 0 or c.model.num_context > 0),
-        "ridge takes neither inner.proximal nor model.num_context",
-    ),
-    Constraint(
-        "inner.head",
-        ["inner.adapt", "model.hidden"],
-        lambda c: _is_ridge(c) and c.inner.adapt == "all" and not c.model.hidden,
-        "ridge without hidden layers has no body that takes gradient steps: inner.adapt must be head",
-    ),
-]
-
 CONSTRAINTS = [
     *FAMILY_CONSTRAINTS,
     *DATA_CONSTRAINTS,
     *NUMERIC_CONSTRAINTS,
     *SIZE_CONSTRAINTS,
-    *_without_effect(
+    *without_effect(
         {"tasks.query_sampling": "uniform"},
         lambda c: c.tasks.num_query == 1,
         ["tasks.num_query"],
@@ -237,7 +162,7 @@ CONSTRAINTS = [
         lambda c: c.inner.clip_value is not None and c.inner.clip_norm is not None,
         "must be null where inner.clip_norm is a number: gradients are clipped by their norm or by their entries",
     ),
-    *_without_effect(
+    *without_effect(
         {"inner.curvature_per_step": False},
         lambda c: c.inner.curvature == "none",
         ["inner.curvature"],
@@ -252,25 +177,25 @@ CONSTRAINTS = [
             f"inner steps on the proximal term alone diverge"
         ),
     ),
-    *_without_effect(
+    *without_effect(
         {"inner.first_order_until": 0},
         lambda c: c.inner.order != "second",
         ["inner.order"],
         "inner.order is not second",
     ),
     *FIXED_ALPHA,
-    *_without_effect(
+    *without_effect(
         {"inner.alpha.after_last_step": None},
         lambda c: not c.inner.has_per_step_params,
         ["inner.alpha.per_step", "inner.curvature_per_step"],
         "neither inner.alpha.per_step nor inner.curvature_per_step is true",
     ),
-    *_without_effect(
+    *without_effect(
         {"outer.multi_step_loss_until": 0}, lambda c: c.inner.steps == 1, ["inner.steps"], "inner.steps is 1"
     ),
     *IMPLICIT,
     *REPTILE_AND_JOINT,
-    *RIDGE,
+    *RIDGE_CONSTRAINTS,
     *ENGINE_CONSTRAINTS,
     Constraint(
         "outer.task_blocks",
@@ -278,11 +203,11 @@ CONSTRAINTS = [
         lambda c: c.outer.task_blocks is not None and c.outer.task_blocks > c.outer.tasks_per_step,
         lambda c: f"must be at most outer.tasks_per_step, which is {c.outer.tasks_per_step:,}",
     ),
-    *_without_effect({"run.side_by_side": True}, lambda c: _num_seeds(c) == 1, ["run.seeds"], "there is one seed"),
-    *_without_effect(
+    *without_effect({"run.side_by_side": True}, lambda c: _num_seeds(c) == 1, ["run.seeds"], "there is one seed"),
+    *without_effect(
         {"run.seed": 0}, lambda c: isinstance(c.run.seeds, list), ["run.seeds"], "run.seeds lists the seeds"
     ),
-    *_without_effect(
+    *without_effect(
         {"run.init_sha256": None}, lambda c: c.run.init_from is None, ["run.init_from"], "run.init_from is null"
     ),
     Constraint(

@@ -52,6 +52,8 @@ def _adapted_axes(config: "Config") -> list[Axes]:
     *body, head = ([(ins, outs), (outs,)] for ins, outs in pairwise(layer_widths(config)))
     context: list[Axes] = [(config.model.num_context,)] if config.model.num_context else []
     parts = {"body": [axes for layer in body for axes in layer], "head": head, "context": context}
+    if config.inner.head == "ridge":
+        parts["head"] = []  # solved for
     return [axes for name, part in parts.items() if config.inner.adapt in ("all", name) for axes in part]
 
 
@@ -76,6 +78,7 @@ SIZE_CONSTRAINTS = [
             "model.num_context",
             "model.oracle",
             "inner.adapt",
+            "inner.head",
             "inner.steps",
             "inner.curvature",
             "inner.curvature_per_step",

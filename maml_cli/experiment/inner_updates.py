@@ -9,13 +9,19 @@ from maml_cli.core import (
     PENALTY,
     MetaParams,
     Params,
+    Predict,
     RidgeHead,
     UpdateRule,
     curvature,
     lookup,
     update_rules,
 )
-from maml_cli.core.ridge import Features
+
+HEADS: dict[str, Callable[[Predict], RidgeHead | None]] = {"gradient": lambda features: None, "ridge": RidgeHead}
+"""Values of `inner.head`: the network without its head -> the head in closed form, if it is."""
+
+PENALTY_ROWS: dict[str, Callable[[int], int]] = {"scalar": lambda size: 1, "feature": lambda size: size}
+"""Values of `inner.ridge.per`: number of weights of the head, the bias included -> number of penalties."""
 
 
 def update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
@@ -54,10 +60,9 @@ def init_meta_params(
     return MetaParams(params, alphas | factors | _init_penalties(config, start))
 
 
-def ridge_head(config: Config, features: Features) -> RidgeHead | None:
+def ridge_head(config: Config, features: Predict) -> RidgeHead | None:
     """The head in closed form on `features`; None if the head of `config` adapts by gradient steps."""
-    heads = {"gradient": lambda features: None, "ridge": RidgeHead}
-    return lookup(heads, config.inner.head, "inner.head", "experiment.inner_updates")(features)
+    return lookup(HEADS, config.inner.head, "inner.head", "experiment.inner_updates.HEADS")(features)
 
 
 def ridge_keys(config: Config) -> list[str]:
@@ -70,7 +75,8 @@ def ridge_keys(config: Config) -> list[str]:
 def _init_penalties(config: Config, params: Params) -> Params:
     """Initial log lambda: (R, 1, 1, 1) of the head, (R, S, 1, 1) of the inner steps; (.., H + 1, 1) per feature."""
     runs, size, _ = params["head.w"].shape
-    rows = size + 1 if config.inner.ridge.per == "feature" else 1
+    table = "experiment.inner_updates.PENALTY_ROWS"
+    rows = lookup(PENALTY_ROWS, config.inner.ridge.per, "inner.ridge.per", table)(size + 1)
     value, steps = math.log(config.inner.ridge.init), {PENALTY: 1, BODY_PENALTY: config.inner.steps}
     return {key: params["head.w"].new_full((runs, steps[key], rows, 1), value) for key in ridge_keys(config)}
 

@@ -92,6 +92,28 @@ const Learner = (() => {
     }),
   };
 
+  /* a^-1 y for a positive definite matrix, by its Cholesky factor. */
+  function solvePositive(a, y) {
+    const n = a.rows, factor = new Float64Array(n * n), result = Float64Array.from(y);
+    for (let i = 0; i < n; i++) {
+      for (let j = 0; j <= i; j++) {
+        let sum = a.values[i * n + j];
+        for (let k = 0; k < j; k++) sum -= factor[i * n + k] * factor[j * n + k];
+        factor[i * n + j] = i === j ? Math.sqrt(sum) : sum / factor[j * n + j];
+      }
+      for (let k = 0; k < i; k++) result[i] -= factor[i * n + k] * result[k];
+      result[i] /= factor[i * n + i];
+    }
+    for (let i = n - 1; i >= 0; i--) {
+      for (let k = i + 1; k < n; k++) result[i] -= factor[k * n + i] * result[k];
+      result[i] /= factor[i * n + i];
+    }
+    return result;
+  }
+
+  /* Name -> whether the head is solved for. */
+  const HEADS = { gradient: false, ridge: true };
+
   function choose(table, name, key) {
     if (!Object.hasOwn(table, name)) throw new Error(`${key}: ${name} is unknown to this page`);
     return table[name];
@@ -112,6 +134,7 @@ const Learner = (() => {
     const lossDerivative = choose(LOSSES, document.loss, "inner.loss");
     const optimize = choose(OPTIMIZERS, document.optimizer, "inner.optimizer");
     const precondition = choose(CURVATURES, document.curvature, "inner.curvature");
+    const solves = choose(HEADS, document.head, "inner.head");
     const toAlpha = choose(ALPHA_SIGNS, document.alphaSign, "inner.alpha.sign");
     const extrapolate = document.afterLastStep === null ? null
       : choose(EXTRAPOLATIONS, document.afterLastStep, "inner.alpha.after_last_step");
@@ -175,23 +198,49 @@ const Learner = (() => {
       return perKey(gradients, (key, g) => map(g, (value) => Math.min(Math.max(value, -limit), limit)));
     }
 
+    /* `params` with the head w0 + L^-1 F^T (F L^-1 F^T + I)^-1 (y - F w0): F features and a 1, L penalties. */
+    function solveHead(params, x, y, logPenalty) {
+      const features = forward(params, x).ins.at(-1), prior = [...start["head.w"].values, ...start["head.b"].values];
+      const design = matrix(x.rows, prior.length);
+      design.values.forEach((_, i) => {
+        const column = i % prior.length;
+        design.values[i] = column < features.columns ? features.values[(i - column) / prior.length * features.columns + column] : 1;
+      });
+      const penalties = matrix(1, prior.length, Float64Array.from(prior, (_, j) =>
+        Math.exp(logPenalty.values[logPenalty.values.length === 1 ? 0 : j])));
+      const scaled = map(design, (value, i) => value / penalties.values[i % prior.length]);
+      const gram = map(product(scaled, design, { right: true }), (value, i) => value + (i % (x.rows + 1) === 0 ? 1 : 0));
+      const target = product(design, matrix(prior.length, 1, Float64Array.from(prior))).values.map((value, i) => y[i] - value);
+      const change = product(scaled, matrix(x.rows, 1, solvePositive(gram, target)), { left: true });
+      const head = map(change, (value, j) => value + prior[j]).values;
+      return { ...params, "head.w": matrix(prior.length - 1, 1, head.slice(0, -1)), "head.b": matrix(1, 1, head.slice(-1)) };
+    }
+
+    /* The parameters after a gradient step from `params`; a head in closed form is the one for the loss of the step. */
+    function descend(params, points, targets, step, state) {
+      if (!document.adapted.length) return params;
+      const at = solves ? solveHead(params, points, targets, atStep(rule["ridge.body"], step)) : params;
+      const all = gradients(at, points, targets);
+      let updates = Object.fromEntries(document.adapted.map((key) => [key, all[key]]));
+      if (document.proximal) {
+        updates = perKey(updates, (key, g) => map(g, (value, i) =>
+          value + document.proximal * (params[key].values[i] - start[key].values[i])));
+      }
+      updates = optimize(precondition(rule, clip(updates), step), step, state);
+      const factor = factorAtStep(step);
+      return { ...params, ...perKey(updates, (key, update) => {
+        const alpha = map(atStep(rule[document.alphaGroups[key]], step), (value) => document.alphaScale * toAlpha(value));
+        return zip(params[key], zip(update, alpha, (u, a) => a * u), (value, u) => value - factor * u);
+      }) };
+    }
+
     function adapt(x, y, steps) {
       const points = inputs(x), targets = y.map((value) => value * scaling.y_factor + scaling.y_shift);
       const trajectory = [start], state = {};
+      let params = start;
       for (let step = 0; step < steps; step++) {
-        const params = trajectory[step], all = gradients(params, points, targets);
-        let updates = Object.fromEntries(document.adapted.map((key) => [key, all[key]]));
-        if (document.proximal) {
-          updates = perKey(updates, (key, g) => map(g, (value, i) =>
-            value + document.proximal * (params[key].values[i] - start[key].values[i])));
-        }
-        updates = clip(updates);
-        updates = optimize(precondition(rule, updates, step), step, state);
-        const factor = factorAtStep(step);
-        trajectory.push({ ...params, ...perKey(updates, (key, update) => {
-          const alpha = map(atStep(rule[document.alphaGroups[key]], step), (value) => document.alphaScale * toAlpha(value));
-          return zip(params[key], zip(update, alpha, (u, a) => a * u), (value, u) => value - factor * u);
-        }) });
+        params = descend(params, points, targets, step, state);
+        trajectory.push(solves ? solveHead(params, points, targets, rule.ridge[0]) : params);
       }
       return trajectory;
     }
@@ -202,6 +251,7 @@ const Learner = (() => {
   }
 
   const names = { "model.activation": ACTIVATIONS, "inner.loss": LOSSES, "inner.optimizer": OPTIMIZERS,
-    "inner.curvature": CURVATURES, "inner.alpha.sign": ALPHA_SIGNS, "inner.alpha.after_last_step": EXTRAPOLATIONS };
+    "inner.curvature": CURVATURES, "inner.head": HEADS,
+    "inner.alpha.sign": ALPHA_SIGNS, "inner.alpha.after_last_step": EXTRAPOLATIONS };
   return { load, names: Object.fromEntries(Object.entries(names).map(([key, table]) => [key, Object.keys(table)])) };
 })();

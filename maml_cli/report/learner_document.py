@@ -35,6 +35,7 @@ def learner_document(run: TrainedRun, *, most_values: int = MAX_VALUES) -> dict[
         "clipNorm": inner.clip_norm,
         "clipValue": inner.clip_value,
         "curvature": inner.curvature,
+        "head": inner.head,
         "proximal": inner.proximal,
         "adapted": [*groups],
         "alphaGroups": groups,

@@ -137,6 +137,7 @@ def _values_of_task(config: Config, engine: str) -> float:
     if (
         not uses_adjoint
         or inner.optimizer != "sgd"
+        or inner.head != "gradient"
         or inner.order == "implicit"
         or inner.proximal
         or inner.alpha.scale != 1

@@ -20,7 +20,7 @@ def training_summary(config: Config, device: Choice, engine: Choice, *, start: s
 
 def learner_summary(config: Config, *, start: str = "") -> list[str]:
     """The lines of `training_summary` that do not depend on the machine."""
-    tasks, inner = config.tasks, config.inner
+    tasks = config.tasks
     return [
         f"tasks    {config.outer.tasks_per_step} in each of {config.outer.steps:,} outer steps, "
         f"{tasks.support_in_words} support and {tasks.num_query} query points each",
@@ -28,8 +28,7 @@ def learner_summary(config: Config, *, start: str = "") -> list[str]:
         f"network  {'-'.join(map(str, layer_widths(config)))} {config.model.activation}, "
         f"{num_params(config):,} parameters, {_seeds_in_words(config)}",
         *([f"init     {start or f'from {config.run.init_from}'}"] if config.run.init_from is not None else []),
-        f"inner    {inner.steps} inner step{'s' if inner.steps > 1 else ''} on {inner.adapt}, {inner.loss} loss, "
-        f"{_update_in_words(config)}",
+        f"inner    {_inner_in_words(config)}",
         f"order    {_order_in_words(config)}",
         f"outer    {_outer_in_words(config)}",
     ]
@@ -64,6 +63,18 @@ def _seeds_in_words(config: Config) -> str:
     shown = [*map(str, seeds[:3]), "..."] if len(seeds) > 4 else map(str, seeds)
     order = "side by side" if config.run.side_by_side else "each on its own"
     return f"{len(seeds)} runs {order}, seeds {', '.join(shown)}"
+
+
+def _inner_in_words(config: Config) -> str:
+    inner, ridge = config.inner, config.inner.ridge
+    kind = f"learned from {ridge.init:g} per {ridge.per}" if ridge.learned else f"fixed at {ridge.init:g}"
+    head = f"head in closed form, penalty {kind}"
+    if inner.is_closed_form:
+        return head
+    adapting = inner.adapt if inner.head == "gradient" else "body"
+    count = f"{inner.steps} inner step{'s' if inner.steps > 1 else ''}"
+    steps = f"{count} on {adapting}, {inner.loss} loss, {_update_in_words(config)}"
+    return steps if inner.head == "gradient" else f"{steps}; {head}"
 
 
 def _update_in_words(config: Config) -> str:
@@ -112,6 +123,8 @@ def _order_in_words(config: Config) -> str:
         "first": "first order (FOMAML): the inner gradients are constants",
         "implicit": f"implicit (implicit MAML): {inner.cg_steps} steps of conjugate gradients at the inner minimum",
     }
+    if inner.is_closed_form:
+        return "exact: the solution is differentiated"
     words = orders[inner.order]
     if inner.first_order_until:
         words = f"first order for {inner.first_order_until:,} outer steps, then second"
