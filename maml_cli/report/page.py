@@ -157,7 +157,7 @@ def _section(run: TrainedRun, name: str, index: int, protocol: Protocol, on_task
     return Section(
         name=name,
         title=printable(run.title),
-        summary=_facts(config, overview),
+        summary=_facts(run.config, overview),
         tables=[_page_table(table) for evaluation in result for table in evaluation_tables(evaluation, run.measure)],
         notes=table_notes(result),
         figures=[(FIGURE_TEXTS[kind], svg) for kind, svg in zip(kinds, svgs, strict=True)],

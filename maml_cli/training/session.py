@@ -133,7 +133,7 @@ def _make_groups(plan: TrainPlan, processes: Processes, notify: Notify) -> list[
 def _make_group(
     plan: TrainPlan, index: int, config: Config, processes: Processes, notify: Notify
 ) -> tuple[Choice, RunGroup]:
-    experiment = build_experiment(config, plan.device.device)
+    experiment = build_experiment(plan.located(config), plan.device.device)
     if plan.checkpoint:
         state = _restore(plan.checkpoint, config, experiment, index)
     else:
