@@ -52,9 +52,13 @@ if TYPE_CHECKING:
     from maml_cli.evaluation import TrainedRun
 
 ComparisonFigureOpt = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        "--out", parser=path, metavar="FILE", help="The figure, .png, .svg or .pdf; with several K, one each."
+        "--out",
+        parser=path,
+        metavar="FILE",
+        help="The figure, .png, .svg or .pdf; with several K, one each. By default outputs/NAMES-compare.png, with the "
+        "names of the runs.",
     ),
 ]
 
@@ -140,7 +144,7 @@ def compare(
     steps: StepsOpt = None,
     seed: SeedOpt = 0,
     any_family: AnyFamilyOpt = False,
-    out: ComparisonFigureOpt = Path("outputs/compare.png"),
+    out: ComparisonFigureOpt = None,
     labels: LabelOpt = None,
     width: WidthOpt = None,
     height: HeightOpt = None,
@@ -165,17 +169,19 @@ def compare(
       maml compare outputs/quickstart outputs/mine --style paper --label Finn
     """
     from maml_cli.documents import to_json
-    from maml_cli.evaluation import Protocol, compare_runs, numeric_difference
+    from maml_cli.evaluation import Protocol, compare_runs, default_file, numeric_difference
     from maml_cli.reporting import comparison_document, print_comparisons
     from maml_cli.reporting.comparison_figures import draw_comparison
     from maml_cli.training import evaluation_progress, print_message
 
     if len(runs) < 2:
         raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")
-    check_file_format("--out", out)
+    if out is not None:
+        check_file_format("--out", out)
     look = figure_style(StyleOptions(width, height, font_size, title, x_label, y_label, style))
     names = run_labels(labels or [], runs, example=f"{runs[0]}=TEXT")
     trained_runs = [open_for_command(run, None, device) for run in runs]
+    file = out or default_file(trained_runs, "compare.png")
     trained_runs = [run._replace(name=name or run.name) for run, name in zip(trained_runs, names, strict=True)]
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
     with evaluation_progress() as on_tasks:
@@ -184,7 +190,7 @@ def compare(
     try:
         with writing("--out", out):
             figures = draw_comparison(
-                comparisons, out, labels=names, difference=numeric_difference(trained_runs), style=look
+                comparisons, file, labels=names, difference=numeric_difference(trained_runs), style=look
             )
     finally:  # a figure that cannot be written does not lose the numbers
         if as_json:

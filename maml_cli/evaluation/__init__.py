@@ -8,6 +8,7 @@ from maml_cli.evaluation.fits import TaskFit, fit_tasks, fit_validation_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
 from maml_cli.evaluation.landscape import Landscape, landscape, landscape_parameters
 from maml_cli.evaluation.memory import Lower, check_memory
+from maml_cli.evaluation.output_files import default_file
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.results import EvaluationResult, by_step, plain
 from maml_cli.evaluation.run_differences import NumericDifference, numeric_difference
@@ -62,6 +63,7 @@ __all__ = [
     "check_families",
     "check_memory",
     "compare_runs",
+    "default_file",
     "diff_runs",
     "encode_params",
     "evaluate_run",

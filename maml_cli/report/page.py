@@ -27,7 +27,7 @@ from maml_cli.reporting import (
     plain_table,
     table_notes,
 )
-from maml_cli.runs import OUTPUTS, RunOverview, make_folder, read_overview, target_of, write_atomic
+from maml_cli.runs import RunOverview, make_folder, read_overview, target_of, write_atomic
 from maml_cli.runtime import machine_info
 from maml_cli.training import learner_summary
 
@@ -96,12 +96,6 @@ def write_report(
         )
     make_folder(file.parent)
     write_atomic(target_of(file), content)
-
-
-def default_file(runs: Sequence[TrainedRun]) -> Path:
-    """The page of one run in its directory, of several in outputs/."""
-    directory = runs[0].checkpoint.run if len(runs) == 1 and not runs[0].checkpoint.name else None
-    return (directory or OUTPUTS) / "report.html"
 
 
 def report_page(runs: Sequence[TrainedRun], protocol: Protocol, *, on_tasks: OnTasks = ignore_tasks) -> str:

@@ -15,7 +15,7 @@ from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, DivergedError, FileError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reading import reason
-from maml_cli.runs import Checkpoint, timing
+from maml_cli.runs import Checkpoint, directory, timing
 from maml_cli.runtime import Choice
 from maml_cli.training.extension import remove_extra_checkpoint
 from maml_cli.training.loop import TrainResult, train
@@ -222,6 +222,8 @@ def _report(run: Path, result: TrainResult, config: Config, notify: Notify, *, q
         print_message(f"seed {seed} diverged at outer step {step:,} and is frozen; the others continued")
     done = f"after {format_seconds(result.seconds)}" if result.steps_done else "nothing left to do"
     notify(f"{run}: at outer step {result.step:,} of {config.outer.steps:,}, {done}")
+    if result.steps_done and (earlier := directory.result_names(run)):
+        notify(f"{run}: {', '.join(earlier)}: of an earlier outer step, to be written again")
     if result.stopped_by == STOPPED_BY_CALLER:
         notify("stopped; checkpoint saved")
     elif not result.interrupted:
