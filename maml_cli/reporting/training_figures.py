@@ -120,7 +120,7 @@ def alpha_figure(
         integer_axis(axis, most_ticks=7 if columns == 1 else 4)
     for axis in axes[:, 0]:
         axis.set_ylabel("Alpha")
-    legend_below(figure, axes.flat[0], columns=5)
+    legend_below(figure, *axes.flat[: len(traces)], columns=5)
     figure.suptitle(title)
     return figure
 
@@ -147,7 +147,7 @@ def growth_figure(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]
         axis.xaxis.set_minor_locator(NullLocator())
         log_axis(axis)
     figure.axes[0].set_ylabel("Milliseconds per outer step")
-    legend_below(figure, figure.axes[0], columns=len(names) + 1)
+    legend_below(figure, *figure.axes, columns=len(names) + 1)
     return figure
 
 
