@@ -152,22 +152,24 @@ def _lay_out(figure: Figure, *, is_high: bool) -> None:
             figure.set_figheight(factor * height)
             with contextlib.suppress(UserWarning):
                 figure.draw_without_rendering()
-                return
+                if not is_high or min(_panel_size(figure, axis)[1] for axis in figure.axes) > LEAST_PANEL:
+                    return
     raise _too_small(figure)
 
 
 def _thin_ticks(panels: Sequence[Axes]) -> None:
-    """Leave out every second label of an x axis as long as two of them overlap."""
-    for axis in panels:
-        low, high = sorted(axis.get_xlim())
-        labels = [label for label in axis.get_xticklabels() if low <= label.get_position()[0] <= high]
-        boxes = [label.get_window_extent() for label in labels if label.get_text()]
-        spacing = 1
-        while any(left.x1 + TICK_GAP > right.x0 for left, right in itertools.pairwise(boxes[::spacing])):
-            spacing *= 2
-        if spacing > 1:
-            places = [label.get_position()[0] for label in labels if label.get_text()]
-            axis.xaxis.set_major_locator(FixedLocator(places[::spacing]))
+    """Leave out every second label of an axis as long as two of them overlap."""
+    for panel in panels:
+        for end, axis, limits in ((0, panel.xaxis, panel.get_xlim()), (1, panel.yaxis, panel.get_ylim())):
+            low, high = sorted(limits)
+            labels = [label for label in axis.get_ticklabels() if low <= label.get_position()[end] <= high]
+            shown = [label for label in labels if label.get_text()]
+            ends = [label.get_window_extent().get_points()[:, end] for label in shown]
+            spacing = 1
+            while any(a[1] + TICK_GAP > b[0] for a, b in itertools.pairwise(ends[::spacing])):
+                spacing *= 2
+            if spacing > 1:
+                axis.set_major_locator(FixedLocator([label.get_position()[end] for label in shown[::spacing]]))
 
 
 def _grow(figure: Figure, panels: Sequence[Axes]) -> None:

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import torch
-
 from maml_cli.evaluation import Evaluation, PointErrors, Statistic, TaskFit
 from maml_cli.reporting.axes import integer_axis, log_axis
 from maml_cli.reporting.canvas import (
@@ -109,7 +107,7 @@ def fit_limits(fits: Sequence[TaskFit], show_steps: Sequence[int]) -> tuple[floa
     formula."""
     others = [fit.others.y for fit in fits if fit.others is not None]
     if others:
-        points = torch.cat([*others, *(fit.support_y for fit in fits)]).tolist()
+        points = [value for values in [*others, *(fit.support_y for fit in fits)] for value in values.tolist()]
         curves = [value for fit in fits for step in show_steps for value in fit.predictions[step].tolist()]
         return value_limits(points, curves)
     limit = 1.3 * max(float(fit.truth.abs().max()) for fit in fits) + 0.1

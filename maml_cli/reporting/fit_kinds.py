@@ -9,7 +9,7 @@ from maml_cli.reporting import figures, fit_rows
 from maml_cli.reporting.animation import Animation
 from maml_cli.reporting.canvas import Figure, label_text
 from maml_cli.reporting.figure_layout import columns_that_fit
-from maml_cli.reporting.figure_request import MAX_NAME, FigureRequest, point_labels, run_name
+from maml_cli.reporting.figure_request import MAX_NAME, FigureRequest, drawn_seed, point_labels, run_name
 from maml_cli.reporting.fit_rows import FitRow
 from maml_cli.reporting.format import plural
 
@@ -38,7 +38,7 @@ def fit(request: FigureRequest) -> Figure:
         trained_steps=trained,
         measure=run.measure,
         title=f"{run_name(run)}: {plural(len(fits), 'test task')}, K = {num_shots}, "
-        f"{plural(show_steps[-1], 'inner step')}",
+        f"{plural(show_steps[-1], 'inner step')}{drawn_seed(run)}",
         labels=point_labels(run.config),
         style=request.style,
     )
@@ -49,7 +49,9 @@ def _rows(request: FigureRequest) -> Figure:
     choices = request.choices
     runs = [request.run, *choices.other_runs]
     check_families(runs)
-    labels = [label or run_name(run) for label, run in itertools.zip_longest(choices.labels, runs)]
+    labels = [
+        label or f"{run_name(run)}{drawn_seed(run)}" for label, run in itertools.zip_longest(choices.labels, runs)
+    ]
     num_tasks = choices.tasks_shown or columns_that_fit(request.style, NUM_IN_A_ROW, em=ROW_PANEL_EM)
     fitted = [_fits(run, request, num_tasks) for run in runs]
     rows = [
@@ -76,7 +78,7 @@ def adapt(request: FigureRequest) -> Animation:
         fits,
         trained_steps=request.run.config.trained_steps,
         measure=request.run.measure,
-        title=f"{run_name(request.run)}: K = {num_shots}",
+        title=f"{run_name(request.run)}{drawn_seed(request.run)}: K = {num_shots}",
         labels=point_labels(request.run.config),
         style=request.style,
     )

@@ -111,7 +111,8 @@ def alpha_figure(
             )
             label = f"Inner step {index + 1}" if len(by_step) > 1 else "All inner steps"
             axis.plot(outer_steps, values, lw=1.4, label=label if is_learned else "Fixed", **line)
-        axis.set_title(key)
+        if len(traces) > 1:
+            axis.set_title(key)
         axis.axhline(0, color=GREY, lw=0.5)
     for axis in axes.flat[len(traces) :]:
         axis.set_visible(False)
