@@ -12,7 +12,7 @@ import torch
 
 import maml_cli as maml
 from maml_cli.core import ACTIVATIONS, LOSSES, curvature, map_tensors, select_run, update_rules
-from maml_cli.evaluation import Protocol, TrainedRun, fit_tasks, open_run
+from maml_cli.evaluation import Protocol, TrainedRun, fit_tasks, measure_of, open_run
 from maml_cli.report import learner_document, playground_tasks
 from maml_cli.report.inline_svg import inline_svg
 from maml_cli.report.page import SOURCES, config_rows, report_page, unique_names
@@ -198,7 +198,7 @@ def test_errors_in_the_page_are_those_of_the_points_that_it_shows(page: str, run
     click(".next");
     note(4);
     return seen;""")  # fmt: skip
-    data = playground_tasks(runs[0])
+    data = playground_tasks(runs[0], measure="mse")
     for (step, shown, label), task in zip(result, [data["tasks"][0]] * 3 + [data["tasks"][1]], strict=True):
         assert label == str(step) and len(shown) == 4
         for index, run in enumerate(runs[:2]):
@@ -255,7 +255,7 @@ def test_a_learner_without_step_sizes_for_later_steps_and_curves_say_so(tmp_path
     )
     others, truths, sliders, title, errors = run_in_page(report_page([curves], Protocol(5)), script)
     assert others == 9 - 4 and (truths, sliders, title) == (0, 0, "other points")
-    task = playground_tasks(curves)["tasks"][0]
+    task = playground_tasks(curves, measure="mse")["tasks"][0]
     fitted = curves.adapt(task["x"], task["y"], steps=curves.config.inner.steps)
     expected = [fitted.support_error[-1], fitted.error(task["others"]["x"], task["others"]["y"])[-1]]
     assert [float(text) for text in errors] == pytest.approx(expected, rel=6e-3)
@@ -272,12 +272,18 @@ def test_the_playground_has_the_measure_and_the_seed_of_its_run(tmp_path: Path) 
         PLAY + """return [root.querySelector(".measure").textContent, errors(),
         root.querySelector(".message").textContent];""",
     )  # fmt: skip
-    data = playground_tasks(run)
+    data = playground_tasks(run, measure="mae")
     task, of_seed = data["tasks"][0], run._replace(meta_params=select_run(run.meta_params, 0))
-    fits = fit_tasks(of_seed, Protocol(2, (10,)), num_points=100)
+    fits = fit_tasks(of_seed, Protocol(len(data["tasks"]), (10,)), num_points=100)
     truth = fits[0].predictions[-1].numpy() - np.asarray(task["truth"])
     assert words == "mean absolute error" and message.endswith("l1 has 2 seeds; seed 3 runs here.")
     assert float(errors[1]) == pytest.approx(np.abs(truth).mean(), rel=6e-3)
+
+
+def test_runs_of_different_losses_are_measured_as_in_their_comparison(runs: list[TrainedRun], tmp_path: Path) -> None:
+    other = maml.train("smoke", "outer.steps=5", "run.eval_tasks=2", "inner.loss=l1", out=tmp_path / "l1")
+    for chosen, measure in (([other], "mae"), ([other, other], "mae"), ([other, runs[0]], "mse")):
+        assert playground_tasks(other, measure=measure_of(chosen))["measure"] == measure
 
 
 def test_a_page_names_the_test_tasks_behind_its_numbers_and_repeats_with_as_many(page: str) -> None:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from maml_cli import __version__
 from maml_cli.config import Config, leaves, plain_yaml, to_dict, value_text
 from maml_cli.errors import ConfigError, printable
-from maml_cli.evaluation import OnTasks, Protocol, TrainedRun, compare_runs, evaluate_run, ignore_tasks
+from maml_cli.evaluation import OnTasks, Protocol, TrainedRun, compare_runs, evaluate_run, ignore_tasks, measure_of
 from maml_cli.report.inline_svg import inline_svg
 from maml_cli.report.learner_document import learner_document
 from maml_cli.report.playground_tasks import playground_tasks
@@ -120,7 +120,7 @@ def report_page(runs: Sequence[TrainedRun], protocol: Protocol, *, on_tasks: OnT
         sections=sections,
         comparison=_comparison(runs, protocol, on_tasks) if len(runs) > 1 else None,
         differences=_differences(runs, names),
-        data={"learners": learners, "playground": playground_tasks(runs[0])},
+        data={"learners": learners, "playground": playground_tasks(runs[0], measure=measure_of(runs))},
         machine={name: value for name, value in machine_info().items() if name not in PRIVATE},
         style=_source("page.css"),
         scripts=[_source("learner.js"), _source("playground.js")],
