@@ -40,7 +40,7 @@ def _drawn(axis: Any) -> list[str]:
 
 def test_a_row_draws_and_titles_the_inner_steps_that_its_run_was_trained_for() -> None:
     """1 / 4^5 = 0.000977 after five inner steps, 1 / 4 after one."""
-    rows = [FitRow("five", [_fit(5)], [0, 1, 5], 5, "mse"), FitRow("one", [_fit(1)], [0, 1], 1, "mse")]
+    rows = [FitRow("five", [_fit(5)], [0, 1, 5], 5, "mse"), FitRow("one", [_fit(5)], [0, 1], 1, "mse")]
     figure = fit_rows_figure(rows, title="")
     first, second = figure.axes
     assert _drawn(first) == ["After 1 inner step", "After 5 inner steps"] and _drawn(second) == ["After 1 inner step"]
@@ -68,14 +68,14 @@ def test_the_title_of_a_fit_is_the_error_of_the_steps_that_are_shown(cli: Cli, t
 
 
 def _own(label: str, query: list[float]) -> OwnFit:
-    lines = [[0.0, 0.0, 0.0], [-4.0, 2.0, 4.0]]
+    lines = [[-4.5, 0.0, 0.0], [-4.0, 2.0, 4.0]]
     return OwnFit(label, [-5.0, 0.0, 5.0], lines, None, [1.0, 2.0], [2.0, 3.0], query, query, (6.0, 1.0))
 
 
 def test_points_of_the_user_are_shown_with_the_whole_curves_and_all_marks_in_the_legend() -> None:
-    """Points from 2 to 3 and curves from -4 to 4: the axis has 8 % of 8 more at both ends."""
+    """Points from 2 to 3 curves from -4 to 4 and before from -4.5: the axis has 8 % of 8.5 more at both ends."""
     figure = own_fit_figure([_own("a", []), _own("b", [1.0])], trained_steps=1, title="", usual=(-5.0, 5.0))
-    assert figure.axes[0].get_ylim() == pytest.approx((-4.64, 4.64), abs=1e-6)
+    assert figure.axes[0].get_ylim() == pytest.approx((-5.18, 4.68), abs=1e-6)
     assert figure.axes[0].get_title() == "a: MSE 6 → 1"
     assert "Query points" in [text.get_text() for text in figure.legends[0].get_texts()]
 
