@@ -80,6 +80,14 @@ def test_points_of_the_user_are_shown_with_the_whole_curves_and_all_marks_in_the
     assert "Query points" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def test_the_last_panel_of_each_column_has_the_labels_of_x() -> None:
+    """Four panels in three columns: the first is above the fourth, and nothing is below the second and third."""
+    fits = [_own(label, []) for label in "abcd"]
+    panels = own_fit_figure(fits, trained_steps=1, title="").axes[:4]
+    assert [axis.get_xlabel() for axis in panels] == ["", "x", "x", "x"]
+    assert [axis.xaxis.get_tick_params()["labelbottom"] for axis in panels] == [False, True, True, True]
+
+
 def test_a_curve_that_runs_away_leaves_the_axis() -> None:
     """By half of the range of points and usual values, 10, beyond its ends at -5 and 5, and 8 % of 20 more."""
     assert value_limits([2.0, 3.0], [-1e9, 0.0, 1e30, math.nan], (-5.0, 5.0)) == pytest.approx((-11.6, 11.6))

@@ -133,8 +133,9 @@ def finish_panels(
     columns) visible."""
     for axis in axes.flat[num_panels:]:
         axis.set_visible(False)
-    for axis in axes[-1]:
+    for axis in axes.flat[max(0, num_panels - axes.shape[1]) : num_panels]:  # the last panel of each column
         axis.set_xlabel(labels[0])
+        axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel(labels[1])
     figure.suptitle(title)
