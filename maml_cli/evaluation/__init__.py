@@ -1,6 +1,6 @@
 """Trained runs on held-out tasks: errors after every inner step, baselines, intervals and comparisons."""
 
-from maml_cli.evaluation.compare import Comparison, check_families, compare_runs
+from maml_cli.evaluation.compare import Comparison, check_families, compare_runs, measure_of
 from maml_cli.evaluation.difference import KeyDifference, RunDifference, diff_runs
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.exported_params import encode_params
@@ -78,6 +78,7 @@ __all__ = [
     "learner_statistics",
     "learner_task_errors",
     "mean",
+    "measure_of",
     "numeric_difference",
     "open_run",
     "percentile",
