@@ -48,10 +48,10 @@ class InputRange(NamedTuple):
 
 def input_range(text: str) -> InputRange:
     """A parser of LOW:HIGH:N."""
-    words = text.split(":")
     with contextlib.suppress(ValueError):
-        low, high, count = float(words[0]), float(words[1]), int(words[2])
-        if len(words) == 3 and math.isfinite(low) and math.isfinite(high) and low < high and 2 <= count <= MAX_RANGE:
+        first, last, number = text.split(":")
+        low, high, count = float(first), float(last), int(number)
+        if math.isfinite(low) and math.isfinite(high) and low < high and 2 <= count <= MAX_RANGE:
             return InputRange(low, high, count)
     raise typer.BadParameter(f"{text}: must be LOW:HIGH:N, such as -5:5:100, with N from 2 to {MAX_RANGE:,}")
 

@@ -10,6 +10,7 @@ import typer
 
 from maml_cli.cli.exit_codes import print_path
 from maml_cli.cli.options import PresetArg, SetOpt, SourceArg, register
+from maml_cli.cli.parameters import path
 from maml_cli.errors import printable
 
 presets_app = typer.Typer(help="List, print or copy the configs that come with maml.")
@@ -42,7 +43,7 @@ def presets_show(name: PresetArg) -> None:
 
 def presets_copy(
     name: PresetArg,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    file: Annotated[Path, typer.Argument(parser=path, metavar="FILE", help="A new file.")],
 ) -> None:
     """Copy a preset to FILE, to start a config of your own from it."""
     from maml_cli.config import presets

@@ -10,6 +10,7 @@ import typer
 from maml_cli.cli.completion import complete_preset
 from maml_cli.cli.exit_codes import print_path
 from maml_cli.cli.options import SetOpt
+from maml_cli.cli.parameters import path
 from maml_cli.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ QUESTIONS = (
 
 
 def init(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")] = Path("mine.yaml"),
+    file: Annotated[Path, typer.Argument(parser=path, metavar="FILE", help="A new file.")] = Path("mine.yaml"),
     preset: Annotated[
         str | None,
         typer.Option(
