@@ -155,9 +155,11 @@ def test_different_families_and_different_k_are_refused_unless_asked_for(cli: Cl
     refused = cli(*command)
     assert refused.code == 2 and refused.out == "" and not Path("outputs/compare.png").exists()
     assert refused.err == (
-        f"{run}: another family than outputs/smoke: tasks.frequency is [0.8, 1.2], not 1.0; with --any-family all are "
-        "compared on the tasks of the first\n"
+        f"{run}: another family than outputs/smoke: tasks.frequency is [0.8, 1.2], not 1.0; maml compare and maml diff "
+        "take the tasks of the first with --any-family\n"
     )
+    # A report has no such option, so that the advice names the commands that do.
+    assert cli("report", "outputs/smoke", run, "--tasks", 10).err == refused.err
     runs = json.loads(cli(*command, "--any-family", "--json").out)["results"][0]["runs"]
     expected = _grid_mse(open_run(Path("outputs/smoke")), shots=10, step=1, num_tasks=10).mean().item()
     assert runs[0]["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(expected, rel=1e-9)

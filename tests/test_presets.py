@@ -244,7 +244,7 @@ def test_a_preset_is_copied_to_a_new_file_only(tmp_path: Path) -> None:
     assert load_config(str(target)).config == load_config("smoke").config
     with pytest.raises(FileError, match="exists already; give a new file"):
         presets.copy("smoke", target)
-    with pytest.raises(FileError, match=r"missing/mine.yaml: cannot be written: No such file or directory"):
+    with pytest.raises(FileError, match=r"mine.yaml: cannot be written: .*mine.yaml is not a directory"):
         presets.copy("smoke", target / "mine.yaml")
 
 
