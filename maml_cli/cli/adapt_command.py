@@ -164,8 +164,9 @@ def _adapt(
 ) -> None:
     from maml_cli.documents import to_json
     from maml_cli.evaluation import range_warnings, scaling_note, summarise_table
+    from maml_cli.messages import print_message
     from maml_cli.reporting.own_points import adapted_document, csv_header, csv_rows, draw_own_fits, print_adapted
-    from maml_cli.training import count_progress, print_message
+    from maml_cli.training import count_progress
 
     first: list[TableFit] = []
     records: list[dict[str, object]] = []

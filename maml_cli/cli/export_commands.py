@@ -41,9 +41,9 @@ def export_metrics(
       maml export metrics outputs/quickstart --json
     """
     from maml_cli.documents import to_json, trainings
+    from maml_cli.messages import print_message
     from maml_cli.reporting.run_figures import read_log
     from maml_cli.runs import METRIC_COLUMNS, metric_rows
-    from maml_cli.training import print_message
 
     if as_csv and as_json:
         raise ConfigError("--csv, --json: give one of the two")

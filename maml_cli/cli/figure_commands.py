@@ -120,8 +120,8 @@ def plot(
 
 def _kinds_to_draw(run: "TrainedRun", kind: str) -> list[str]:
     """The kinds of figures that `kind` names; messages say what is not drawn, and what of the log is not read."""
+    from maml_cli.messages import print_message
     from maml_cli.reporting.run_figures import drawable, read_log
-    from maml_cli.training import print_message
 
     kinds = drawable(run) if kind == "all" else [kind]
     if kind == "all":
@@ -166,9 +166,10 @@ def compare(
     """
     from maml_cli.documents import to_json
     from maml_cli.evaluation import Protocol, compare_runs, numeric_difference
+    from maml_cli.messages import print_message
     from maml_cli.reporting import comparison_document, print_comparisons
     from maml_cli.reporting.comparison_figures import draw_comparison
-    from maml_cli.training import evaluation_progress, print_message
+    from maml_cli.training import evaluation_progress
 
     if len(runs) < 2:
         raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")

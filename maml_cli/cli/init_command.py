@@ -12,7 +12,8 @@ from maml_cli.cli.completion import complete_preset
 from maml_cli.cli.exit_codes import print_path
 from maml_cli.cli.options import SetOpt
 from maml_cli.cli.parameters import path
-from maml_cli.errors import ConfigError, printable
+from maml_cli.errors import ConfigError
+from maml_cli.messages import print_message, quoted
 
 if TYPE_CHECKING:
     from maml_cli.config import Config
@@ -66,7 +67,7 @@ def init(
         loaded = load_config("quickstart", [*(overrides or []), *_answers(loaded.config)])
     text = commented_yaml(loaded.config, f"A config of maml, from the preset {preset or 'quickstart'}.")
     presets.write_new(file, text)
-    typer.echo(f"next: maml train --config {file}", err=True)
+    print_message(f"next: maml train --config {quoted(file)}")
     print_path(file)
 
 
@@ -92,14 +93,14 @@ def _answer(config: "Config", key: str, question: str, before: Sequence[str]) ->
             table = _line(TABLE_QUESTION)
             given.append(f"tasks.file={json.dumps(table)}")
             if not Path(table).is_file():
-                typer.echo(f"{printable(table)}: no such file; maml presets copy own-curves has an example", err=True)
+                print_message(f"{table}: no such file; maml presets copy own-curves has an example")
                 continue
         try:
             override(config, [*before, *given], label="config", option="")
         except ConfigError as error:
             example = EXAMPLES.get(given[0], "")
             for line in error.lines:
-                typer.echo(line.partition(f"{word}: ")[2] or line.strip().removeprefix("config: ") + example, err=True)
+                print_message(line.partition(f"{word}: ")[2] or line.strip().removeprefix("config: ") + example)
         else:
             return given
 

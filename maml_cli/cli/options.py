@@ -9,7 +9,8 @@ import typer
 
 from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
-from maml_cli.errors import ConfigError, printable
+from maml_cli.errors import ConfigError
+from maml_cli.messages import print_message
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -51,7 +52,7 @@ def choose_run_or_latest(run: Path | None, checkpoint: Path | None) -> Path:
     if run or checkpoint:
         return choose_run(run, checkpoint)
     latest = run_path("latest")
-    typer.echo(f"{printable(str(latest))}: the newest run, as no RUN is given", err=True)
+    print_message(f"{latest}: the newest run, as no RUN is given")
     return latest
 
 
