@@ -85,3 +85,39 @@ def test_paths_in_commands_of_messages_are_quoted_for_the_shell(cli: Cli) -> Non
     assert shlex.split(command) == ["maml", "eval", "--checkpoint", run]
     file = cli("init", "my config.yaml").err.removeprefix("next: ")
     assert shlex.split(file) == ["maml", "train", "--config", "my config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("diff latest", "OTHER: missing; see maml diff --help"),
+        ("sweep show --csv", "--csv: requires an argument; see maml sweep show --help"),
+        ("plot --kind", "--kind: requires an argument; see maml plot --help"),
+        ("presets show zzzz", "zzzz: no such preset; maml presets lists them"),
+        ("eval smkoe", "smkoe: no such run or checkpoint; did you mean outputs/smoke?"),
+        ("train --resume outputs/smok", "outputs/smok: no such run or checkpoint; did you mean outputs/smoke?"),
+        ("eval best-5shto", "best-5shto: no such run or checkpoint; did you mean best-5shot?"),
+        ("runs output", "output: no such directory; did you mean outputs?"),
+        ("clean smoek --keep-last 1", "smoek: no such directory; did you mean outputs/smoke?"),
+        ("eval nothing-alike", "nothing-alike: no such run or checkpoint"),
+        ("train --out a --out b", "--out: given twice; give it once"),
+        ("sweep --jobs 2 -j 3", "--jobs: given twice; give it once"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_was_meant(arguments: str, message: str, cli: Cli) -> None:
+    Path("outputs/smoke").mkdir(parents=True)
+    assert cli(*arguments.split()).err == f"{message}\n"
+
+
+def test_options_that_take_several_values_and_flags_may_be_repeated(cli: Cli) -> None:
+    words = ("-s", "outer.steps=3", "-s", "inner.steps=2", "-q", "-q")
+    result = cli("train", "-c", "smoke", "--dry-run", *words)
+    assert result.code == 0 and "2 inner steps" in result.out
+
+
+def test_commands_about_a_diverged_run_say_so(cli: Cli) -> None:
+    cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "inner.alpha.init=1e6", "-s", "inner.steps=5")
+    for command in (("eval",), ("plot", "--kind", "fit")):
+        result = cli(*command, "outputs/smoke", "--tasks", "3")
+        note = "outputs/smoke: diverged at outer step 1; this is its last good checkpoint, of step 0"
+        assert result.code == 0 and result.err.splitlines()[0] == note

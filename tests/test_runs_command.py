@@ -243,7 +243,16 @@ def test_a_table_is_as_wide_as_its_cells_and_no_wider_than_the_terminal() -> Non
     for width in (60, 72, 80, 100, 120):
         lines = run_lines(runs, now=NOW, width=width)
         assert max(map(len, lines)) <= width
-        assert "interrupted" in lines[1] and ("outer.lr=0.25" if width >= 80 else "outer") in lines[1]
+        assert "interrupted" in lines[1] and ("outer" in lines[1]) == (width >= 120)
+
+
+def test_the_name_of_a_run_is_cut_only_where_no_other_column_can_give_way() -> None:
+    run = _overview("lab-learned-alpha-with-a-name-of-47-characters!")
+    for width in (80, 85, 100, 120):
+        lines = run_lines([run], now=NOW, width=width)
+        assert lines[1].split()[0] == run.name and max(map(len, lines)) <= width
+    (_, shown) = run_lines([run], now=NOW, width=60)
+    assert len(shown) <= 60 and shown.startswith("lab-learned-alpha-wi") and "..." in shown
 
 
 def test_changes_that_few_runs_share_come_first() -> None:

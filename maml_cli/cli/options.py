@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from maml_cli.cli.commands import Command
 from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
 from maml_cli.errors import ConfigError
@@ -18,7 +19,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 def register(app: typer.Typer, function: Callable[..., None], *, name: str | None = None) -> None:
     """Register a function as a command of `app`, with its docstring as help page."""
-    app.command(name, help=reflow(inspect.getdoc(function) or ""))(function)
+    app.command(name, cls=Command, help=reflow(inspect.getdoc(function) or ""))(function)
 
 
 def reflow(text: str) -> str:

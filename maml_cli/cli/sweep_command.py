@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maml_cli.cli.commands import Group
 from maml_cli.cli.exit_codes import print_path, writing
 from maml_cli.cli.options import ConfigOpt, JsonOpt, SetOpt, reflow, register
 from maml_cli.cli.parameters import path, whole_number
@@ -36,7 +37,7 @@ died is resumed. The path of the sweep is printed on stdout. Needs Optuna: pip i
 """
 
 sweep_app = typer.Typer(
-    help=reflow(HELP), invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Group, help=reflow(HELP), invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
 StorageOpt = Annotated[
     str | None,

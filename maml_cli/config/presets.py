@@ -29,7 +29,7 @@ def path(name: str) -> Path:
     if name in names():
         return directory() / f"{name}.yaml"
     close = difflib.get_close_matches(name, names(), 1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names())}"
+    hint = f"did you mean {close[0]}?" if close else "maml presets lists them"
     raise ConfigError(f"{name}: no such preset; {hint}")
 
 
