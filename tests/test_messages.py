@@ -90,7 +90,7 @@ def test_paths_in_commands_of_messages_are_quoted_for_the_shell(cli: Cli) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("diff latest", "OTHER: missing; see maml diff --help"),
+        ("diff best-5shot", "OTHER: missing; see maml diff --help"),
         ("sweep show --csv", "--csv: requires an argument; see maml sweep show --help"),
         ("plot --kind", "--kind: requires an argument; see maml plot --help"),
         ("presets show zzzz", "zzzz: no such preset; maml presets lists them"),

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from maml_cli.cli.completion import complete_words
 from maml_cli.cli.exit_codes import print_path, writing
 from maml_cli.cli.options import CheckpointOpt, JsonOpt, RunArg, choose_run, register
 from maml_cli.cli.parameters import one_of, path, whole_number
@@ -77,6 +78,7 @@ def export_params(
         typer.Option(
             "--format",
             parser=one_of([*SUFFIXES]),
+            autocompletion=complete_words([*SUFFIXES]),
             metavar="FORMAT",
             help=f"The format of the file: {list_in_words([*SUFFIXES])}.",
         ),

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from maml_cli.cli.completion import complete_run
+from maml_cli.cli.completion import complete_run, complete_words
 from maml_cli.cli.options import run_path
 from maml_cli.cli.parameters import one_of, whole_number
 from maml_cli.errors import ConfigError
@@ -130,6 +130,7 @@ KindOpt = Annotated[
     typer.Option(
         "--kind",
         parser=one_of([*FIGURES, "all"]),
+        autocompletion=complete_words([*FIGURES, "all"]),
         metavar="KIND",
         help="; ".join(f"{name}: {row.help}" for name, row in FIGURES.items())
         + "; all: "
@@ -142,6 +143,7 @@ FormatOpt = Annotated[
     typer.Option(
         "--format",
         parser=one_of([*FILE_FORMATS, *ANIMATION_FORMATS]),
+        autocompletion=complete_words([*FILE_FORMATS, *ANIMATION_FORMATS]),
         metavar="FORMAT",
         help=f"{list_in_words([*FILE_FORMATS])}, by default png; of adapt {list_in_words([*ANIMATION_FORMATS])}.",
         show_default=False,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from maml_cli.cli.commands import Command
-from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run
+from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run, complete_words
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
 from maml_cli.errors import ConfigError
 from maml_cli.messages import print_message
@@ -182,6 +182,7 @@ DeviceOpt = Annotated[
     typer.Option(
         "--device",
         parser=one_of(DEVICES, key="run.device"),
+        autocompletion=complete_words(DEVICES),
         metavar="DEVICE",
         help="auto, cpu, cuda or mps; auto takes an accelerator for work that gains from one.",
     ),

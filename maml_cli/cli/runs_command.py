@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maml_cli.cli.completion import complete_condition, complete_own_run
+from maml_cli.cli.completion import complete_condition, complete_own_run, complete_words
 from maml_cli.cli.options import JsonOpt
 from maml_cli.cli.parameters import one_of, path
 from maml_cli.errors import ConfigError
@@ -41,6 +41,7 @@ SortOpt = Annotated[
     typer.Option(
         "--sort",
         parser=one_of([*ORDERS]),
+        autocompletion=complete_words([*ORDERS]),
         metavar="ORDER",
         help="age: the newest first; name; error: the smallest first; step: the most outer steps first.",
     ),
