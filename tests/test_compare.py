@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,17 @@ def test_a_missing_checkpoint_is_reported(cli: Cli, two_runs: list[TrainedRun]) 
 def test_runs_that_cannot_be_compared_give_one_message(cli: Cli, arguments: list[str], words: str) -> None:
     result = cli("compare", *arguments)
     assert result.code in (2, 3) and words in " ".join(result.err.replace("│", " ").split())
+
+
+def test_names_too_long_for_a_terminal_are_whole_below_the_table_and_above_the_keys(
+    cli: Cli, two_runs: list[TrainedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"outputs/a-sweep-of-learned-step-sizes/trial-00{number}" for number in (1, 2)]
+    for run, name in zip(two_runs, names, strict=True):
+        shutil.copytree(run.checkpoint.run or "", name)
+    monkeypatch.setattr("maml_cli.reporting.tables.PIPE_WIDTH", 80)
+    lines = cli("compare", *names, "--tasks", 10, "--shots", 5).out.splitlines()
+    assert [line for line in lines if "trial-" in line] == [f"[1] {names[0]}", f"[2] {names[1]}"]
+    assert [line.split()[0] for line in lines if line.startswith("[")] == ["[1]", "[2]", "[1]", "[2]"]
+    keys = cli("diff", *names, "--tasks", 10, "--shots", 5).out.splitlines()
+    assert keys[:2] == [f"first: {names[0]}", f"second: {names[1]}"] and keys[2].split() == ["key", "first", "second"]
