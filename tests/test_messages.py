@@ -101,7 +101,8 @@ def test_paths_in_commands_of_messages_are_quoted_for_the_shell(cli: Cli) -> Non
         ("clean smoek --keep-last 1", "smoek: no such directory; did you mean outputs/smoke?"),
         ("eval nothing-alike", "nothing-alike: no such run or checkpoint"),
         ("train --out a --out b", "--out: given twice; give it once"),
-        ("sweep --jobs 2 -j 3", "--jobs: given twice; give it once"),
+        ("export metrics x --out a --out=b", "--out: given twice; give it once"),
+        ("eval --checkpoint a --checkpoint b", "--checkpoint: given twice; give it once"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_was_meant(arguments: str, message: str, cli: Cli) -> None:
@@ -109,10 +110,10 @@ def test_a_mistake_is_one_line_that_says_what_was_meant(arguments: str, message:
     assert cli(*arguments.split()).err == f"{message}\n"
 
 
-def test_options_that_take_several_values_and_flags_may_be_repeated(cli: Cli) -> None:
-    words = ("-s", "outer.steps=3", "-s", "inner.steps=2", "-q", "-q")
+def test_options_that_name_no_path_may_be_repeated(cli: Cli) -> None:
+    words = ("-s", "outer.steps=3", "-s", "inner.steps=2", "-q", "-q", "--device", "auto", "--device", "cpu")
     result = cli("train", "-c", "smoke", "--dry-run", *words)
-    assert result.code == 0 and "2 inner steps" in result.out
+    assert result.code == 0 and "2 inner steps" in result.out and "device   cpu" in result.out
 
 
 def test_commands_about_a_diverged_run_say_so(cli: Cli) -> None:

@@ -1,6 +1,7 @@
-"""The class of all commands and that of groups: typer's, stricter about options, with completions of their words."""
+"""The class of all commands and that of groups: typer's, whose errors name the command, and which refuse a path given twice."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,23 +13,26 @@ ParseArgs = Callable[[typer.Context, list[str]], list[str]]
 
 
 class Command(TyperCommand):
-    """A command of maml; see `_parsed`."""
+    """A command of maml."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left after options, as typer's; see `_parsed`."""
         return _parsed(self, super().parse_args, ctx, args)
 
 
 class Group(TyperGroup):
-    """A command of maml with subcommands; see `_parsed`."""
+    """A command of maml with subcommands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left after options, as typer's; see `_parsed`."""
         return _parsed(self, super().parse_args, ctx, args)
 
 
 def _parsed(command: Any, parse: ParseArgs, context: Any, arguments: list[str]) -> list[str]:
     """The arguments that `parse` leaves; errors know the command whose help page explains them.
 
-    Raises ConfigError for an option with one value that is given twice, of which typer would take the last.
+    Raises ConfigError for an option of one path that is given twice, of which typer would take the last: a file that the
+    user waits for would not be written. Of numbers and words the last counts, as scripts expect.
     """
     try:
         if arguments and not context.resilient_parsing:
@@ -42,7 +46,7 @@ def _parsed(command: Any, parse: ParseArgs, context: Any, arguments: list[str]) 
 
 
 def _check_repeated(parameters: Sequence[Any]) -> None:
-    once = [row for row in parameters if row.param_type_name == "option" and not (row.multiple or row.is_flag)]
-    for parameter in once:
-        if once.count(parameter) > 1:
+    paths = [row for row in parameters if not row.multiple and row.type_descriptor.annotation is Path]
+    for parameter in paths:
+        if parameter.param_type_name == "option" and paths.count(parameter) > 1:
             raise ConfigError(f"{max(parameter.opts, key=len)}: given twice; give it once")
