@@ -1,4 +1,4 @@
-"""The class of all commands and that of groups: typer's, whose errors name the command, and which refuse a path given twice."""
+"""The classes of commands and of groups: typer's, whose errors name the command, and which refuse a path given twice."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,8 +31,8 @@ class Group(TyperGroup):
 def _parsed(command: Any, parse: ParseArgs, context: Any, arguments: list[str]) -> list[str]:
     """The arguments that `parse` leaves; errors know the command whose help page explains them.
 
-    Raises ConfigError for an option of one path that is given twice, of which typer would take the last: a file that the
-    user waits for would not be written. Of numbers and words the last counts, as scripts expect.
+    Raises ConfigError for an option of one path that is given twice, of which typer would take the last: the other
+    file would not be written. Of numbers and words the last counts, as scripts expect.
     """
     try:
         if arguments and not context.resilient_parsing:
