@@ -130,8 +130,8 @@ def plot(
 
 def _kinds_to_draw(run: "TrainedRun", named: Sequence[str]) -> list[str]:
     """The kinds of figures of `named`, each once; messages say what is not drawn, and what of the log is not read."""
+    from maml_cli.messages import print_message
     from maml_cli.reporting.run_figures import drawable, read_log
-    from maml_cli.training import print_message
 
     kinds = [*dict.fromkeys(kind for name in named for kind in (drawable(run) if name == ALL else [name]))]
     if ALL in named:
@@ -176,9 +176,10 @@ def compare(
     """
     from maml_cli.documents import to_json
     from maml_cli.evaluation import Protocol, compare_runs, default_file, numeric_difference
+    from maml_cli.messages import print_message
     from maml_cli.reporting import comparison_document, print_comparisons
     from maml_cli.reporting.comparison_figures import draw_comparison
-    from maml_cli.training import evaluation_progress, print_message
+    from maml_cli.training import evaluation_progress
 
     if len(runs) < 2:
         raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")

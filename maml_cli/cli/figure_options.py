@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from maml_cli.cli.completion import complete_run
+from maml_cli.cli.completion import complete_run, complete_words
 from maml_cli.cli.options import run_path
 from maml_cli.cli.parameters import one_of, whole_number
 from maml_cli.errors import ConfigError
@@ -154,6 +154,7 @@ KindOpt = Annotated[
     typer.Option(
         "--kind",
         parser=parse_kinds,
+        autocompletion=complete_words([*FIGURES, ALL]),
         metavar="KIND,...",
         help="; ".join(f"{name}: {row.help}" for name, row in FIGURES.items())
         + f"; {ALL}: "
@@ -166,6 +167,7 @@ FormatOpt = Annotated[
     typer.Option(
         "--format",
         parser=one_of([*FILE_FORMATS, *ANIMATION_FORMATS]),
+        autocompletion=complete_words([*FILE_FORMATS, *ANIMATION_FORMATS]),
         metavar="FORMAT",
         help=f"{list_in_words([*FILE_FORMATS])}, by default png; of adapt {list_in_words([*ANIMATION_FORMATS])}.",
         show_default=False,

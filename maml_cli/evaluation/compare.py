@@ -145,7 +145,7 @@ def check_families(runs: Sequence[TrainedRun]) -> None:
             if actual != expected[key]:
                 raise ConfigError(
                     f"{run.checkpoint.label}: another family than {first.checkpoint.label}: tasks.{key} is {actual}, "
-                    f"not {expected[key]}; with --any-family all are compared on the tasks of the first"
+                    f"not {expected[key]}; maml compare and maml diff take the tasks of the first with --any-family"
                 )
 
 
