@@ -31,7 +31,7 @@ LAYERS = [
     {"memory", "runtime"},
     {"core"},
     {"documents", "reading", "interrupts"},
-    {"extras"},
+    {"extras", "messages"},
     {"errors", "lazy"},
 ]
 # Third-party modules, and the only packages or modules that may import each.

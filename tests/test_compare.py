@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -153,11 +154,14 @@ def test_different_families_and_different_k_are_refused_unless_asked_for(cli: Cl
     run = cli("train", "-c", "smoke", *QUICK, "-s", "tasks.frequency=[0.8,1.2]").out.strip()
     command = ["compare", "outputs/smoke", run, "--tasks", 10]
     refused = cli(*command)
-    assert refused.code == 2 and refused.out == "" and not Path("outputs/compare.png").exists()
+    assert refused.code == 2 and refused.out == "" and not [*Path("outputs").glob("*.png")]
     assert refused.err == (
-        f"{run}: another family than outputs/smoke: tasks.frequency is [0.8, 1.2], not 1.0; with --any-family all are "
-        "compared on the tasks of the first\n"
+        f"{run}: another family than outputs/smoke: tasks.frequency is [0.8, 1.2], not 1.0; maml compare and maml diff "
+        "take the tasks of the first with --any-family\n"
     )
+    # A report has no such option, so that the advice names the commands that do.
+    page = Path(cli("report", "outputs/smoke", run, "--tasks", 10).out.strip()).read_text()
+    assert refused.err.strip() in page
     runs = json.loads(cli(*command, "--any-family", "--json").out)["results"][0]["runs"]
     expected = _grid_mse(open_run(Path("outputs/smoke")), shots=10, step=1, num_tasks=10).mean().item()
     assert runs[0]["steps"][1]["grid"]["mse"]["mean"] == pytest.approx(expected, rel=1e-9)
@@ -229,3 +233,17 @@ def test_a_missing_checkpoint_is_reported(cli: Cli, two_runs: list[TrainedRun]) 
 def test_runs_that_cannot_be_compared_give_one_message(cli: Cli, arguments: list[str], words: str) -> None:
     result = cli("compare", *arguments)
     assert result.code in (2, 3) and words in " ".join(result.err.replace("│", " ").split())
+
+
+def test_names_too_long_for_a_terminal_are_whole_below_the_table_and_above_the_keys(
+    cli: Cli, two_runs: list[TrainedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"outputs/a-sweep-of-learned-step-sizes/trial-00{number}" for number in (1, 2)]
+    for run, name in zip(two_runs, names, strict=True):
+        shutil.copytree(run.checkpoint.run or "", name)
+    monkeypatch.setattr("maml_cli.reporting.tables.PIPE_WIDTH", 80)
+    lines = cli("compare", *names, "--tasks", 10, "--shots", 5).out.splitlines()
+    assert [line for line in lines if "trial-" in line] == [f"[1] {names[0]}", f"[2] {names[1]}"]
+    assert [line.split()[0] for line in lines if line.startswith("[")] == ["[1]", "[2]", "[1]", "[2]"]
+    keys = cli("diff", *names, "--tasks", 10, "--shots", 5).out.splitlines()
+    assert keys[:2] == [f"first: {names[0]}", f"second: {names[1]}"] and keys[2].split() == ["key", "first", "second"]

@@ -1,6 +1,7 @@
 """Completion of the shell: runs, presets, config keys and their values, in bash and zsh, without PyTorch."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,35 @@ def test_the_only_key_has_its_values_as_shells_add_a_space_after_an_only_complet
 
 def test_zsh_gets_the_same_words(trained: str) -> None:
     assert '"outer.lr="' in "".join(_complete("maml train --set outer.l", shell="zsh"))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("plot x --kind ta", "tail tasks"),
+        ("plot x --format p", "png pdf"),
+        ("eval x --device c", "cpu cuda"),
+        ("runs --sort ", "age name error step"),
+        ("export params x --format n", "npz"),
+    ],
+)
+def test_options_that_take_words_complete_them_and_no_files(line: str, words: str, cli: Cli) -> None:
+    assert _complete(f"maml {line}") == words.split()
+
+
+def test_every_option_that_takes_one_of_several_words_completes_them() -> None:
+    from tests.test_option_values import WITH_PARSER
+
+    of_words = {
+        name: row for name, row, _ in WITH_PARSER if "one_of" in repr(row.type_descriptor.parameter_info.parser)
+    }
+    assert len(of_words) >= 5
+    without = [name for name, row in of_words.items() if row.type_descriptor.parameter_info.autocompletion is None]
+    assert without == []
+
+
+def test_zsh_shows_apostrophes_in_descriptions(cli: Cli) -> None:
+    """The words that zsh evaluates, as its own parser reads them."""
+    environment = os.environ | {"_MAML_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "maml exp"}
+    printed = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
+    assert shlex.split(printed.stdout)[1] == '*: :(("export":"Write a run\'s metrics or parameters for..."))'

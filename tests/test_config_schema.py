@@ -1,5 +1,6 @@
 """The JSON schema of a config, the line that names it to editors, and configs to start from."""
 
+import contextlib
 import json
 import os
 import pty
@@ -101,23 +102,52 @@ def test_init_takes_overrides_and_keeps_files_that_exist(cli: Cli) -> None:
     assert load_config("mine.yaml").config == load_config("quickstart", ["outer.lr=0.5"]).config
     again = cli("init", "mine.yaml")
     assert (again.code, again.err) == (3, "mine.yaml: exists already; give a new file\n")
-    nowhere = cli("init", "no/mine.yaml")
-    assert nowhere.code == 3 and nowhere.err.startswith("no/mine.yaml: cannot be written: ")
+    assert cli("init", "new/folder/mine.yaml").code == cli("presets", "copy", "smoke", "new/too/a.yaml").code == 0
+    for command in (("init",), ("presets", "copy", "smoke")):
+        nowhere = cli(*command, "mine.yaml/mine.yaml")
+        assert nowhere.code == 3 and "mine.yaml: cannot be written: " in nowhere.err
+        assert nowhere.err.endswith("mine.yaml is not a directory\n")
     wrong = cli("init", "other.yaml", "-s", "outer.lr=-1")
     assert wrong.code == 2 and not Path("other.yaml").exists()
 
 
-def test_the_five_questions_are_asked_on_a_terminal_and_again_after_a_wrong_answer(tmp_path: Path) -> None:
+def _init_on_a_terminal(answers: bytes, folder: Path, file: str = "mine.yaml") -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `maml init` with these answers."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "maml_cli", "init", "mine.yaml"]
-    process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    command = [sys.executable, "-m", "maml_cli", "init", file]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, text=True
+    )
     os.close(theirs)
-    os.write(ours, b"line\nmany\n7\n3\ntrue\n\n")
+    os.write(ours, answers)
     out, err = process.communicate(timeout=60)
     os.close(ours)
-    assert process.returncode == 0 and out == b"mine.yaml\n", err
-    assert b"tasks.num_support must be a whole number" in err and err.count(b"K, support points") == 2
-    assert b"Inner steps [1]: " in err
+    return process.returncode, out, err
+
+
+def test_the_five_questions_are_asked_on_a_terminal_and_again_after_a_wrong_answer(tmp_path: Path) -> None:
+    code, out, err = _init_on_a_terminal(b"banana\nline\nmany\n7\n3\ntrue\n\n", tmp_path)
+    assert code == 0 and out == "mine.yaml\n", err
+    assert err.count("K, support points") == 2 and err.count("Family of functions") == 2 and "--set" not in err
+    assert "]: tasks.family must be sine, line, " in err and "]: tasks.num_support must be a whole number" in err
+    assert "Inner steps [1]: " in err
     config = load_config(str(tmp_path / "mine.yaml")).config
     expected = ["tasks.family=line", "tasks.num_support=7", "inner.steps=3", "inner.alpha.learned=true"]
     assert config == load_config("quickstart", expected).config != Config()
+
+
+def test_the_family_data_is_asked_for_its_table_and_a_mixture_gets_an_example(tmp_path: Path) -> None:
+    (tmp_path / "my days.csv").write_text("task,x,y\n")
+    code, _, err = _init_on_a_terminal(b"mixture\ndata\nno.csv\ndata\nmy days.csv\n\n\n\n\n", tmp_path)
+    assert code == 0, err
+    assert "quickstart.yaml" not in err and "maml presets copy mmaml-2modes FILE\n" in err
+    assert "no.csv: no such file; maml presets copy own-curves has an example\n" in err
+    with contextlib.chdir(tmp_path):
+        config = load_config("mine.yaml").config
+    assert config == load_config("quickstart", ["tasks.family=data", "tasks.file=my days.csv"]).config
+
+
+def test_a_file_that_cannot_be_created_is_refused_before_the_first_question(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = _init_on_a_terminal(b"", tmp_path, "file/mine.yaml")
+    assert code == 3 and err == f"file/mine.yaml: cannot be written: {tmp_path / 'file'} is not a directory\n"

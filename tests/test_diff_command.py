@@ -68,4 +68,4 @@ def test_the_table_has_the_values_as_set_takes_them(cli: Cli, trained: str, othe
 
 def test_a_missing_run_is_one_line(cli: Cli, trained: str) -> None:
     assert cli("diff", trained, "nowhere").err == "nowhere: no such run or checkpoint\n"
-    assert cli("diff", trained).err == "RUN: missing; see maml diff --help\n"
+    assert cli("diff", trained).err == "OTHER: missing; see maml diff --help\n"

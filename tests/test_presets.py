@@ -242,10 +242,10 @@ def test_a_preset_is_copied_to_a_new_file_only(tmp_path: Path) -> None:
     target = tmp_path / "mine.yaml"
     presets.copy("smoke", target)
     assert load_config(str(target)).config == load_config("smoke").config
-    with pytest.raises(FileError, match="exists already; a preset is copied to a new file only"):
+    with pytest.raises(FileError, match="exists already; give a new file"):
         presets.copy("smoke", target)
-    with pytest.raises(FileError, match=r"missing/mine.yaml: cannot be written: No such file or directory"):
-        presets.copy("smoke", tmp_path / "missing" / "mine.yaml")
+    with pytest.raises(FileError, match=r"mine.yaml: cannot be written: .*mine.yaml is not a directory"):
+        presets.copy("smoke", target / "mine.yaml")
 
 
 def test_presets_are_listed_without_importing_pydantic_or_yaml() -> None:

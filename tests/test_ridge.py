@@ -151,6 +151,9 @@ def test_it_trains_is_resumed_evaluated_drawn_and_adapts_to_points(cli: Cli, inn
     settings = ["-s", "inner.head=ridge", "-s", inner, "-s", "outer.steps=30", "-s", "run.eval_tasks=4"]
     assert cli("train", "-c", "smoke", *settings, "-s", "run.checkpoint_every=10", "--out", "run").code == 0
     assert cli("eval", "run", "--tasks", 20).code == 0 and cli("plot", "run", "--tasks", 20).code == 0
+    drawn = cli("plot", "run", "--kind", "alpha")
+    assert drawn.code == (2 if inner == "inner.adapt=head" else 0)
+    assert ("run: has no alpha to draw" in drawn.err) == (inner == "inner.adapt=head")
     x = torch.linspace(-4, 4, 10)
     fitted = maml.load("run").adapt(x, torch.sin(x))
     before, *_, after = (float((values - torch.sin(x)).square().mean()) for values in fitted.steps(x))

@@ -184,6 +184,12 @@ def test_conditions_hold_by_keys_of_the_config_and_by_columns(cli: Cli) -> None:
         ("outer.lr", "must be KEY, one of = != < <= > >=, and a value, such as outer.lr<0.01"),
         ("outer.lr<small", "outer.lr < takes a number"),
         ("error=good", "error = takes a number"),
+        ("outer.lr=<0.01", "=< is none of = != < <= > >=; did you mean <=?"),
+        ("outer.lr =>0.01", "=> is none of = != < <= > >=; did you mean >=?"),
+        ("state=~done", "=~ is none of = != < <= > >="),
+        ("step===3", "=== is none of = != < <= > >="),
+        ("outer.lr=small", "outer.lr is a number above 0"),
+        ("outer.steps!=1k", "outer.steps is a whole number from 1 to 99,999,999"),
         ("name<3", "name is a text, compared by = or !="),
         ("state=donne", "state is done, training, interrupted, diverged or damaged; did you mean done?"),
         ("inner.loss=mae", "inner.loss is mse, half_mse, l1 or huber; did you mean l1?"),
@@ -237,7 +243,16 @@ def test_a_table_is_as_wide_as_its_cells_and_no_wider_than_the_terminal() -> Non
     for width in (60, 72, 80, 100, 120):
         lines = run_lines(runs, now=NOW, width=width)
         assert max(map(len, lines)) <= width
-        assert "interrupted" in lines[1] and ("outer.lr=0.25" if width >= 80 else "outer") in lines[1]
+        assert "interrupted" in lines[1] and ("outer" in lines[1]) == (width >= 120)
+
+
+def test_the_name_of_a_run_is_cut_only_where_no_other_column_can_give_way() -> None:
+    run = _overview("lab-learned-alpha-with-a-name-of-47-characters!")
+    for width in (80, 85, 100, 120):
+        lines = run_lines([run], now=NOW, width=width)
+        assert lines[1].split()[0] == run.name and max(map(len, lines)) <= width
+    (_, shown) = run_lines([run], now=NOW, width=60)
+    assert len(shown) <= 60 and shown.startswith("lab-learned-alpha-wi") and "..." in shown
 
 
 def test_changes_that_few_runs_share_come_first() -> None:

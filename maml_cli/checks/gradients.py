@@ -27,8 +27,9 @@ from maml_cli.core import (
 from maml_cli.engines import adjoint_meta_gradient, choose_engine, make_engine
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.experiment import Experiment, build_experiment
+from maml_cli.messages import print_message
 from maml_cli.tasks import make_generator
-from maml_cli.training import init_state, print_message
+from maml_cli.training import init_state
 
 NUM_TASKS = 5
 """Tasks in the batch of a check."""

@@ -48,10 +48,10 @@ class InputRange(NamedTuple):
 
 def input_range(text: str) -> InputRange:
     """A parser of LOW:HIGH:N."""
-    words = text.split(":")
     with contextlib.suppress(ValueError):
-        low, high, count = float(words[0]), float(words[1]), int(words[2])
-        if len(words) == 3 and math.isfinite(low) and math.isfinite(high) and low < high and 2 <= count <= MAX_RANGE:
+        first, last, number = text.split(":")
+        low, high, count = float(first), float(last), int(number)
+        if math.isfinite(low) and math.isfinite(high) and low < high and 2 <= count <= MAX_RANGE:
             return InputRange(low, high, count)
     raise typer.BadParameter(f"{text}: must be LOW:HIGH:N, such as -5:5:100, with N from 2 to {MAX_RANGE:,}")
 
@@ -164,8 +164,9 @@ def _adapt(
 ) -> None:
     from maml_cli.documents import to_json
     from maml_cli.evaluation import range_warnings, scaling_note, summarise_table
+    from maml_cli.messages import print_message
     from maml_cli.reporting.own_points import adapted_document, csv_header, csv_rows, draw_own_fits, print_adapted
-    from maml_cli.training import count_progress, print_message
+    from maml_cli.training import count_progress
 
     first: list[TableFit] = []
     records: list[dict[str, object]] = []

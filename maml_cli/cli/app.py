@@ -14,7 +14,7 @@ import typer
 from maml_cli import __version__
 from maml_cli.cli.adapt_command import adapt
 from maml_cli.cli.clean_command import clean
-from maml_cli.cli.completion import words_of_bash
+from maml_cli.cli.completion import words_of_shell
 from maml_cli.cli.config_commands import config_app, presets_app
 from maml_cli.cli.diff_command import diff
 from maml_cli.cli.exit_codes import exit_on_error
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors=errors)  # a table keeps its columns: ? for ± in an encoding without it
     is_last = arguments is None
     interruptible = exit_on_interrupt(sys.argv[1:] if arguments is None else arguments, is_last=is_last)
-    contexts = words_of_bash() if is_last else _own_sigpipe()
+    contexts = words_of_shell() if is_last else _own_sigpipe()
     with contexts, exit_on_error(), interruptible:
         exit_code = app(arguments, prog_name="maml", standalone_mode=False)
         sys.exit(exit_code or 0)

@@ -11,6 +11,7 @@ from maml_cli.cli.completion import complete_own_run
 from maml_cli.cli.options import JsonOpt, run_path
 from maml_cli.cli.parameters import whole_number
 from maml_cli.errors import FileError, printable
+from maml_cli.messages import print_message
 from maml_cli.reporting.format import plural
 
 if TYPE_CHECKING:
@@ -116,4 +117,4 @@ def _is_interactive() -> bool:
 
 
 def _say(text: str) -> None:
-    typer.echo(printable(text), err=True)
+    print_message(text)

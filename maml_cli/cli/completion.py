@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from maml_cli.errors import FileError
@@ -14,7 +14,26 @@ MAX_COMPLETIONS = 500
 
 
 @contextlib.contextmanager
-def words_of_bash() -> Iterator[None]:
+def words_of_shell() -> Iterator[None]:
+    """A block that prints completions as bash and zsh read them."""
+    shell = os.environ.get("_MAML_COMPLETE")
+    with _quotes_of_zsh() if shell == "complete_zsh" else _words_of_bash():
+        yield
+
+
+@contextlib.contextmanager
+def _quotes_of_zsh() -> Iterator[None]:
+    """A block that prints apostrophes in completions for zsh, which typer doubles: in quotes, that leaves none."""
+    stdout, printed = sys.stdout, io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        stdout.write(printed.getvalue().replace("''", r"'\''"))
+
+
+@contextlib.contextmanager
+def _words_of_bash() -> Iterator[None]:
     """A block that prints completions for bash, which splits words at `=` and replaces the text after it alone."""
     if os.environ.get("_MAML_COMPLETE") != "complete_bash":
         yield
@@ -45,6 +64,15 @@ def join_words(words: Sequence[str], index: int) -> tuple[list[str], int, bool]:
         if number == index:
             position, is_split = len(joined) - 1, follows
     return joined, position, is_split
+
+
+def complete_words(words: Sequence[str]) -> Callable[[str], list[str]]:
+    """A completion to those of `words` that begin with the text typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
 
 
 def complete_preset(incomplete: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from maml_cli.config import strict_yaml
-from maml_cli.config.fields import FIELDS, choices, section_model, value_at
+from maml_cli.config.fields import FIELDS, choices, is_number, section_model, takes, value_at
 from maml_cli.config.suggestions import suggest_key, suggest_value
 from maml_cli.errors import ConfigError, shorten
 from maml_cli.reporting.format import list_in_words
@@ -24,6 +24,10 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 EQUALITIES = ("=", "!=")
+SIGNS = ("=", "!", "<", ">", "~")
+"""Characters of operators, with which no value begins."""
+MISTAKEN = {"=<": "<=", "=>": ">=", "<>": "!=", "=!": "!="}
+"""Operators of other languages, or written the other way round -> ours."""
 MAX_LENGTH = 100
 """Characters of a condition in a message."""
 
@@ -58,6 +62,10 @@ def parse_condition(text: str) -> Condition:
     if match is None:
         raise _error(text, f"must be KEY, one of {' '.join(OPERATORS)}, and a value, such as outer.lr<0.01")
     key, symbol, word = match[1], match[2].replace("==", "="), match[3]
+    if word[:1] in SIGNS:
+        close = MISTAKEN.get(match[2] + word[0])
+        hint = f"; did you mean {close}?" if close else ""
+        raise _error(text, f"{match[2]}{word[0]} is none of {' '.join(OPERATORS)}{hint}")
     _check_key(text, key)
     value = word if key in TEXT_COLUMNS else _parse_value(text, word)
     is_order = symbol not in EQUALITIES
@@ -65,6 +73,8 @@ def parse_condition(text: str) -> Condition:
         raise _error(text, f"{key} is a text, compared by = or !=")
     if (is_order or (key in NUMBER_COLUMNS and value is not None)) and not _is_number(value):
         raise _error(text, f"{key} {symbol} takes a number")
+    if key in FIELDS and is_number(FIELDS[key]) and isinstance(value, str):
+        raise _error(text, f"{key} is a {takes(FIELDS[key])}")
     _check_choice(text, key, word)
     return Condition(key, symbol, value)
 

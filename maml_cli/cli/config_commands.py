@@ -1,8 +1,5 @@
 """The commands about configs: `maml presets` and `maml config`."""
 
-import shutil
-import sys
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +7,9 @@ import typer
 
 from maml_cli.cli.exit_codes import print_path
 from maml_cli.cli.options import PresetArg, SetOpt, SourceArg, register
+from maml_cli.cli.parameters import path
 from maml_cli.errors import printable
+from maml_cli.messages import wrapped
 
 presets_app = typer.Typer(help="List, print or copy the configs that come with maml.")
 config_app = typer.Typer(help="Check a config, or show it with every default filled in.", no_args_is_help=True)
@@ -27,10 +26,8 @@ def presets_list() -> None:
     from maml_cli.config import presets
 
     indent = max(len(name) for name in presets.names()) + 2
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for name in presets.names():
-        line = f"{name:{indent}}{presets.summary(name)}"
-        typer.echo(textwrap.fill(line, max(width, 2 * indent), subsequent_indent=" " * indent))
+        typer.echo(wrapped(f"{name:{indent}}{presets.summary(name)}"))
 
 
 def presets_show(name: PresetArg) -> None:
@@ -42,7 +39,7 @@ def presets_show(name: PresetArg) -> None:
 
 def presets_copy(
     name: PresetArg,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    file: Annotated[Path, typer.Argument(parser=path, metavar="FILE", help="A new file.")],
 ) -> None:
     """Copy a preset to FILE, to start a config of your own from it."""
     from maml_cli.config import presets

@@ -27,11 +27,15 @@ OneRunArg = Annotated[
         autocompletion=complete_run,
     ),
 ]
+OtherRunArg = Annotated[
+    Path,
+    typer.Argument(parser=run_path, metavar="OTHER", help="The run to compare it with.", autocompletion=complete_run),
+]
 
 
 def diff(
     left: OneRunArg,
-    right: OneRunArg,
+    right: OtherRunArg,
     tasks: TasksOpt = 10_000,
     shots: ShotsOpt = None,
     steps: StepsOpt = None,

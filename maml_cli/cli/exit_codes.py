@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from maml_cli.errors import ConfigError, FileError, UserError, printable
+from maml_cli.messages import wrapped
 
 # The base of all errors of a command line. It has no public name: typer carries its own copy of click.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -119,7 +120,7 @@ def _without_subject(message: str) -> str:
 
 
 def _fail(lines: Sequence[str], exit_code: int) -> None:
-    plain = "\n".join(map(printable, lines))
+    plain = "\n".join(wrapped(printable(line), sys.stderr) for line in lines)
     if plain:
         with contextlib.suppress(OSError):  # stderr on a full disk: the exit code still says what kind of error
             typer.echo(plain, err=True)

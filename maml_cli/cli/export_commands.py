@@ -1,31 +1,25 @@
 """The commands `maml export metrics` and `maml export params`: trained runs for other programs."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from maml_cli.cli.completion import complete_words
 from maml_cli.cli.exit_codes import print_path, writing
 from maml_cli.cli.options import CheckpointOpt, JsonOpt, RunArg, choose_run, register
-from maml_cli.cli.parameters import path
+from maml_cli.cli.parameters import one_of, path, whole_number
 from maml_cli.cli.run_commands import open_for_command
 from maml_cli.cli.text_files import STANDARD_STREAM, text_writer
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.reporting.csv_text import csv_text
+from maml_cli.reporting.format import list_in_words
 
 export_app = typer.Typer(help="Write a run's metrics or parameters for other programs.", no_args_is_help=True)
 
 
-class ParamsFormat(StrEnum):
-    """The formats of `maml export params`."""
-
-    SAFETENSORS = "safetensors"
-    NPZ = "npz"
-    TORCH = "torch"
-
-
 SUFFIXES = {"safetensors": ".safetensors", "npz": ".npz", "torch": ".pt"}
+"""The formats of `maml export params`, and how the names of their files end."""
 
 
 def export_metrics(
@@ -48,9 +42,9 @@ def export_metrics(
       maml export metrics outputs/quickstart --json
     """
     from maml_cli.documents import to_json, trainings
+    from maml_cli.messages import print_message
     from maml_cli.reporting.run_figures import read_log
     from maml_cli.runs import METRIC_COLUMNS, metric_rows
-    from maml_cli.training import print_message
 
     if as_csv and as_json:
         raise ConfigError("--csv, --json: give one of the two")
@@ -79,13 +73,33 @@ def export_metrics(
 def export_params(
     run: RunArg = None,
     checkpoint: CheckpointOpt = None,
-    file_format: Annotated[ParamsFormat, typer.Option("--format", help="The format of the file.")] = ParamsFormat.NPZ,
+    file_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            parser=one_of([*SUFFIXES]),
+            autocompletion=complete_words([*SUFFIXES]),
+            metavar="FORMAT",
+            help=f"The format of the file: {list_in_words([*SUFFIXES])}.",
+        ),
+    ] = "npz",
     seed: Annotated[
-        int | None, typer.Option("--seed", help="The seed of training, of a run with several; by default the first.")
+        int | None,
+        typer.Option(
+            "--seed",
+            parser=whole_number(0),
+            metavar="N",
+            help="The seed of training, of a run with several; by default the first.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", parser=path, metavar="FILE", help="The file; by default params in the run directory."),
+        typer.Option(
+            "--out",
+            parser=path,
+            metavar="FILE",
+            help="The file; by default params in the run directory, or outputs/NAME-params of a published run.",
+        ),
     ] = None,
 ) -> None:
     """Write the learned parameters for other programs: initial weights, alphas and curvature.
@@ -97,13 +111,12 @@ def export_params(
       maml export params outputs/quickstart
       maml export params best-5shot --format safetensors --out best.safetensors
     """
-    from maml_cli.evaluation import encode_params
-    from maml_cli.runs import OUTPUTS, make_folder, target_of, write_atomic
+    from maml_cli.evaluation import default_file, encode_params
+    from maml_cli.runs import make_folder, target_of, write_atomic
 
     trained_run = open_for_command(choose_run(run, checkpoint), None, None)
-    content = encode_params(trained_run, file_format.value, seed=seed)
-    directory = trained_run.checkpoint.run if not trained_run.checkpoint.name else None
-    file = out or (directory or OUTPUTS) / f"params{SUFFIXES[file_format.value]}"
+    content = encode_params(trained_run, file_format, seed=seed)
+    file = out or default_file([trained_run], f"params{SUFFIXES[file_format]}")
     with writing("--out", out):
         make_folder(file.parent)
         write_atomic(target_of(file), content)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,23 +11,33 @@ import typer
 from maml_cli.cli.completion import complete_preset
 from maml_cli.cli.exit_codes import print_path
 from maml_cli.cli.options import SetOpt
-from maml_cli.errors import ConfigError, FileError
+from maml_cli.cli.parameters import path
+from maml_cli.errors import ConfigError
+from maml_cli.messages import print_message, quoted
 
 if TYPE_CHECKING:
     from maml_cli.config import Config
 
 QUESTIONS = (
-    ("tasks.family", "Family of functions: sine, line, quadratic, tanh, ... (maml config keys has all)"),
+    (
+        "tasks.family",
+        "Family of functions: sine, line, tanh, ..., or data for curves of your own (maml config keys has all)",
+    ),
     ("tasks.num_support", "K, support points of a task"),
     ("inner.steps", "Inner steps"),
     ("inner.alpha.learned", "Is the step size alpha learned? (true, false)"),
     ("outer.steps", "Outer steps of the training"),
 )
 """Key -> question; the default of an answer is that of the preset."""
+TABLE_QUESTION = (
+    "Table of your curves, a row for each point with the columns task, x and y (tasks.data has other names)"
+)
+EXAMPLES = {"tasks.family=mixture": "; start from an example instead: maml presets copy mmaml-2modes FILE"}
+"""Answer that needs more than a line -> advice after its problem."""
 
 
 def init(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")] = Path("mine.yaml"),
+    file: Annotated[Path, typer.Argument(parser=path, metavar="FILE", help="A new file.")] = Path("mine.yaml"),
     preset: Annotated[
         str | None,
         typer.Option(
@@ -48,44 +59,56 @@ def init(
       maml init mine.yaml
       maml init mine.yaml --preset finn-10shot --set outer.lr=0.0005
     """
-    from maml_cli.config import commented_yaml, load_config
+    from maml_cli.config import commented_yaml, load_config, presets
 
-    if file.exists():
-        raise FileError(f"{file}: exists already; give a new file")
+    presets.check_new(file)
     loaded = load_config(preset or "quickstart", overrides or [])
     if preset is None and sys.stdin.isatty():
         loaded = load_config("quickstart", [*(overrides or []), *_answers(loaded.config)])
     text = commented_yaml(loaded.config, f"A config of maml, from the preset {preset or 'quickstart'}.")
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise FileError(f"{file}: cannot be written: {error.strerror}") from None
-    typer.echo(f"next: maml train --config {file}", err=True)
+    presets.write_new(file, text)
+    print_message(f"next: maml train --config {quoted(file)}")
     print_path(file)
 
 
 def _answers(config: "Config") -> list[str]:
-    """Overrides of the keys in QUESTIONS; after a wrong answer its reason is printed, and the question asked again."""
-    from maml_cli.config import load_config, to_dict
-
+    """Overrides of the keys in QUESTIONS, in their order."""
     answers: list[str] = []
     for key, question in QUESTIONS:
-        section, _, name = key.rpartition(".")
-        values = to_dict(config)
-        for section_name in section.split("."):
-            values = values[section_name]
-        default = json.dumps(values[name]).strip('"')
-        while True:
-            typer.echo(f"{question} [{default}]: ", nl=False, err=True)
-            line = sys.stdin.readline()
-            if not line:
-                raise ConfigError("the answers ended before the last question; nothing was written")
-            answer = f"{key}={line.strip() or default}"
-            try:
-                load_config("quickstart", [*answers, answer])
-                break
-            except ConfigError as error:
-                typer.echo("\n".join(error.lines), err=True)
-        answers.append(answer)
+        answers += _answer(config, key, question, answers)
     return answers
+
+
+def _answer(config: "Config", key: str, question: str, before: Sequence[str]) -> list[str]:
+    """The override of `key` after those `before` it, and of the table of curves where it needs one; after a wrong
+    answer its reason is printed, and the question asked again."""
+    from maml_cli.config import override, to_dict
+    from maml_cli.config.fields import value_at
+
+    default = json.dumps(value_at(to_dict(config), key)).strip('"')
+    while True:
+        word = _line(f"{question} [{default}]") or default
+        given = [f"{key}={word}"]
+        if given == ["tasks.family=data"]:
+            table = _line(TABLE_QUESTION)
+            given.append(f"tasks.file={json.dumps(table)}")
+            if not Path(table).is_file():
+                print_message(f"{table}: no such file; maml presets copy own-curves has an example")
+                continue
+        try:
+            override(config, [*before, *given], label="config", option="")
+        except ConfigError as error:
+            example = EXAMPLES.get(given[0], "")
+            for line in error.lines:
+                print_message(line.partition(f"{word}: ")[2] or line.strip().removeprefix("config: ") + example)
+        else:
+            return given
+
+
+def _line(question: str) -> str:
+    """The answer to a question on the terminal, without spaces around it; raises ConfigError at the end of input."""
+    typer.echo(f"{question}: ", nl=False, err=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise ConfigError("the answers ended before the last question; nothing was written")
+    return line.strip()

@@ -7,6 +7,7 @@ import typer
 
 from maml_cli.cli.options import CheckpointOpt, ConfigOpt, JsonOpt, RunArg, SetOpt, choose_run
 from maml_cli.errors import ConfigError, printable
+from maml_cli.messages import wrapped
 
 if TYPE_CHECKING:
     from maml_cli.config import Config
@@ -60,7 +61,7 @@ def info(as_json: JsonOpt = False) -> None:
         typer.echo(to_json(machine.InfoDocument.model_validate(facts)))
         return
     for name, value in facts.items():
-        typer.echo(f"{name:15} {printable(str(value))}")
+        typer.echo(wrapped(f"{name:15} {printable(str(value))}"))
 
 
 def _config(run: Path | None, checkpoint: Path | None, source: str | None, overrides: list[str]) -> "Config":

@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run
+from maml_cli.cli.commands import Command
+from maml_cli.cli.completion import complete_override, complete_preset, complete_resumed, complete_run, complete_words
 from maml_cli.cli.parameters import WholeNumbers, one_of, path, whole_number, whole_numbers
-from maml_cli.errors import ConfigError, printable
+from maml_cli.errors import ConfigError
+from maml_cli.messages import print_message
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -17,7 +19,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 def register(app: typer.Typer, function: Callable[..., None], *, name: str | None = None) -> None:
     """Register a function as a command of `app`, with its docstring as help page."""
-    app.command(name, help=reflow(inspect.getdoc(function) or ""))(function)
+    app.command(name, cls=Command, help=reflow(inspect.getdoc(function) or ""))(function)
 
 
 def reflow(text: str) -> str:
@@ -51,7 +53,7 @@ def choose_run_or_latest(run: Path | None, checkpoint: Path | None) -> Path:
     if run or checkpoint:
         return choose_run(run, checkpoint)
     latest = run_path("latest")
-    typer.echo(f"{printable(str(latest))}: the newest run, as no RUN is given", err=True)
+    print_message(f"{latest}: the newest run, as no RUN is given")
     return latest
 
 
@@ -180,6 +182,7 @@ DeviceOpt = Annotated[
     typer.Option(
         "--device",
         parser=one_of(DEVICES, key="run.device"),
+        autocompletion=complete_words(DEVICES),
         metavar="DEVICE",
         help="auto, cpu, cuda or mps; auto takes an accelerator for work that gains from one.",
     ),

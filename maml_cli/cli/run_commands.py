@@ -77,8 +77,9 @@ def evaluate(
     """
     from maml_cli.documents import to_json
     from maml_cli.evaluation import Protocol, evaluate_run, write_result
+    from maml_cli.messages import print_message
     from maml_cli.reporting import iter_task_csv, print_evaluations
-    from maml_cli.training import evaluation_progress, print_message
+    from maml_cli.training import evaluation_progress
 
     if per_task == STANDARD_STREAM:
         raise ConfigError("--per-task -: give a file; standard output has the results")
@@ -107,8 +108,8 @@ def open_for_command(path: Path, overrides: list[str] | None, device: Device | N
     """The trained run at `path`, in a process with as many threads as its config says; a warning about its files goes
     to stderr."""
     from maml_cli.evaluation import open_run
+    from maml_cli.messages import print_message
     from maml_cli.runtime import keep_freed_memory, set_threads
-    from maml_cli.training import print_message
 
     run = open_run(path, overrides=overrides or [], device=device)
     # More threads than free cores wait for one another: ten times slower than one thread on a busy machine.

@@ -1,7 +1,6 @@
 """The command `maml runs`: the run directories at a glance."""
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maml_cli.cli.completion import complete_condition, complete_own_run
+from maml_cli.cli.completion import complete_condition, complete_own_run, complete_words
 from maml_cli.cli.options import JsonOpt
 from maml_cli.cli.parameters import one_of, path
-from maml_cli.errors import ConfigError, printable
+from maml_cli.errors import ConfigError
+from maml_cli.messages import columns_of, print_message
 from maml_cli.reporting.format import plural
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ SortOpt = Annotated[
     typer.Option(
         "--sort",
         parser=one_of([*ORDERS]),
+        autocompletion=complete_words([*ORDERS]),
         metavar="ORDER",
         help="age: the newest first; name; error: the smallest first; step: the most outer steps first.",
     ),
@@ -96,8 +97,8 @@ def runs(
     elif as_csv:
         typer.echo("".join(iter_run_csv(chosen, now=now)), nl=False)
     elif chosen:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        width = columns_of(sys.stdout)
         typer.echo("\n".join(run_lines(chosen, now=now, width=width)))
     if not chosen:
         count = f"none of {plural(len(listed), 'run')} is such a run" if listed else "no run directories"
-        typer.echo(f"{printable(str(folder))}: {count}", err=True)
+        print_message(f"{folder}: {count}")

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maml_cli.cli.commands import Group
 from maml_cli.cli.exit_codes import print_path, writing
 from maml_cli.cli.options import ConfigOpt, JsonOpt, SetOpt, reflow, register
 from maml_cli.cli.parameters import path, whole_number
 from maml_cli.cli.text_files import STANDARD_STREAM, text_writer
 from maml_cli.errors import ConfigError
 from maml_cli.extras import require
+from maml_cli.messages import quoted
 from maml_cli.reporting.figure_kinds import FILE_FORMATS
 from maml_cli.reporting.format import list_in_words
 
@@ -35,7 +37,7 @@ died is resumed. The path of the sweep is printed on stdout. Needs Optuna: pip i
 """
 
 sweep_app = typer.Typer(
-    help=reflow(HELP), invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Group, help=reflow(HELP), invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
 StorageOpt = Annotated[
     str | None,
@@ -108,9 +110,10 @@ def _sweep(
 def _run(sweep: "Sweep", url: str | None, jobs: int, *, quiet: bool, is_worker: bool) -> None:
     """Train the trials that are left, by `jobs` processes, and report the best."""
     from maml_cli.errors import InterruptedRun
+    from maml_cli.messages import print_message
     from maml_cli.reporting import observe_training
     from maml_cli.sweeps import open_store, open_sweep, read_rows, run_jobs, work
-    from maml_cli.training import print_message, require_packages
+    from maml_cli.training import require_packages
 
     def notify(text: str) -> None:
         if not quiet:
@@ -133,7 +136,7 @@ def _run(sweep: "Sweep", url: str | None, jobs: int, *, quiet: bool, is_worker: 
     if is_worker:
         raise typer.Exit(exit_code)
     if exit_code:
-        print_message(f"{sweep.directory}: stopped; continue with: maml sweep --resume {sweep.directory}")
+        print_message(f"{sweep.directory}: stopped; continue with: maml sweep --resume {quoted(sweep.directory)}")
     else:
         _report(sweep, read_rows(sweep, store), notify)
     print_path(sweep.directory)
@@ -154,7 +157,7 @@ def _report(sweep: "Sweep", rows: "list[TrialRow]", notify: Callable[[str], None
         if not unfinished:
             files = draw_sweep(sweep, rows, sweep.directory / "plots" / "errors.png")
             notify(f"drawn as {', '.join(map(str, files))}")
-    notify(f"next: maml sweep show {sweep.directory}")
+    notify(f"next: maml sweep show {quoted(sweep.directory)}")
 
 
 def show(
@@ -196,8 +199,8 @@ def show(
 
 def _write(sweep: "Sweep", rows: "list[TrialRow]", csv: Path | None, plot: Path | None, *, as_json: bool) -> None:
     from maml_cli.documents import to_json
+    from maml_cli.messages import print_message
     from maml_cli.reporting import draw_sweep, iter_sweep_csv, print_sweep, sweep_document
-    from maml_cli.training import print_message
 
     try:
         with writing("--csv", csv), text_writer(csv) as write:

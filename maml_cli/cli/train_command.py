@@ -8,6 +8,7 @@ import typer
 from maml_cli.cli.exit_codes import print_path
 from maml_cli.cli.options import ConfigOpt, DeviceOpt, InitOpt, JsonOpt, ResumeOpt, RunDirOpt, SetOpt
 from maml_cli.errors import InterruptedRun, printable
+from maml_cli.messages import quoted, wrapped
 
 
 def train(
@@ -35,8 +36,9 @@ def train(
       maml train --resume outputs/mine --set outer.steps=40000
     """
     from maml_cli.documents import to_json
+    from maml_cli.messages import print_message
     from maml_cli.reporting import observe_training, plan_document, training_document
-    from maml_cli.training import join_processes, plan_training, print_message, run_session
+    from maml_cli.training import join_processes, plan_training, run_session
 
     with join_processes() as processes:
         plan = plan_training(
@@ -48,12 +50,12 @@ def train(
                     f"{plan.run_directory}: nothing written (--dry-run)",
                     *plan.summary(),
                 ]
-                typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(map(printable, lines)))
+                typer.echo(to_json(plan_document(plan)) if as_json else "\n".join(map(wrapped, map(printable, lines))))
             return
         session = run_session(plan, quiet=quiet, processes=processes, observe=observe_training)
     if session.exit_code and processes.is_leader:
         name = signal.Signals(session.result.stopped_by).name
-        print_message(f"stopped by {name}; checkpoint saved. Resume with: maml train --resume {session.run}")
+        print_message(f"stopped by {name}; checkpoint saved. Resume with: maml train --resume {quoted(session.run)}")
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the run is complete: `maml train | head -1` ends as others do
     if processes.is_leader:

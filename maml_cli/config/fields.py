@@ -1,6 +1,7 @@
 """The fields of the schema by dotted key, and the values that each takes."""
 
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
@@ -65,6 +66,11 @@ def is_whole_number(key: str) -> bool:
     field = FIELDS.get(key)
     types = (field.annotation, *get_args(field.annotation)) if field else ()
     return int in types and float not in types
+
+
+def is_number(field: FieldInfo) -> bool:
+    """Whether a field takes numbers alone, or null."""
+    return (set(get_args(field.annotation)) or {field.annotation}) <= {int, float, NoneType}
 
 
 def choices(field: FieldInfo) -> list[str]:

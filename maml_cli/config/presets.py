@@ -29,7 +29,7 @@ def path(name: str) -> Path:
     if name in names():
         return directory() / f"{name}.yaml"
     close = difflib.get_close_matches(name, names(), 1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names())}"
+    hint = f"did you mean {close[0]}?" if close else "maml presets lists them"
     raise ConfigError(f"{name}: no such preset; {hint}")
 
 
@@ -55,16 +55,28 @@ def find(source: str) -> Path:
 
 
 def copy(name: str, file: Path) -> None:
-    """Copy the preset `name` to the new file `file`, with the schema's absolute path for editors.
+    """Copy the preset `name` to the new file `file`, with the schema's absolute path for editors; see `write_new`."""
+    write_new(file, path(name).read_text(encoding="utf-8").replace(f"{MODELINE}{SCHEMA}", modeline(), 1))
 
-    Raises FileError if the file exists or cannot be written.
-    """
-    text = path(name).read_text(encoding="utf-8").replace(f"{MODELINE}{SCHEMA}", modeline(), 1)
+
+def check_new(file: Path) -> None:
+    """Raises FileError for a file that exists, or that cannot be created with the folders around it; writes nothing."""
+    if os.path.lexists(file):
+        raise FileError(f"{file}: exists already; give a new file")
+    around = next(folder for folder in file.absolute().parents if os.path.lexists(folder))
+    if not around.is_dir():
+        raise FileError(f"{file}: cannot be written: {around} is not a directory")
+    if not os.access(around, os.W_OK | os.X_OK):
+        raise FileError(f"{file}: cannot be written: {around} is not writable")
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write `text` to the new file `file`, and create the folders around it; raises FileError as `check_new`."""
+    check_new(file)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
-    except FileExistsError:
-        raise FileError(f"{file}: exists already; a preset is copied to a new file only") from None
     except OSError as error:
         raise FileError(f"{file}: cannot be written: {error.strerror}") from None
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from maml_cli.errors import printable
-from maml_cli.evaluation import DIVERGED, Errors, Evaluation, KindErrors, PointErrors, Statistic, Tail
+from maml_cli.evaluation import DIVERGED, Errors, Evaluation, KindErrors, PointErrors, Protocol, Statistic, Tail
 from maml_cli.reporting.format import format_interval, format_number, format_short, plural
 from maml_cli.reporting.tables import (
     MEASURES,
@@ -91,6 +91,16 @@ def table_notes(evaluations: Sequence[Evaluation]) -> list[str]:
     if seeds > 1:
         notes.append(f"±: over tasks, of their means over {plural(seeds, 'seed')}; {SEEDS_COLUMN}: over seeds")
     return notes
+
+
+def tasks_note(num_tasks: int, protocol: Protocol) -> str:
+    """A line about the number of test tasks behind the numbers of a page, and of those of `maml eval`."""
+    measured = f"Measured on {plural(num_tasks, 'test task')}"
+    if num_tasks < protocol.num_tasks:
+        return f"{measured}, all that there are."
+    if num_tasks == Protocol().num_tasks:
+        return f"{measured}, as maml eval does by default."
+    return f"{measured}; maml eval takes {Protocol().num_tasks:,} by default, so that its numbers differ a little."
 
 
 def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:

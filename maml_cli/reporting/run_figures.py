@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from maml_cli.errors import FileError
+from maml_cli.errors import ConfigError, FileError
 from maml_cli.evaluation import (
     Evaluation,
     OnTasks,
@@ -60,9 +60,14 @@ LOSS_NAMES = {"mse": "MSE", "half_mse": "MSE / 2", "l1": "L1", "huber": "Huber"}
 
 
 def drawable(run: TrainedRun) -> list[str]:
-    """The kinds of figures that `all` draws of a run: without metrics.jsonl there are none over outer steps."""
+    """The kinds of figures that `all` draws of a run: without metrics.jsonl there are none over outer steps, and where
+    nothing takes gradient steps there is none of alpha."""
     return [
-        name for name, kind in FIGURES.items() if not kind.on_request and (not kind.needs_metrics or _has_metrics(run))
+        name
+        for name, kind in FIGURES.items()
+        if not kind.on_request
+        and (not kind.needs_metrics or _has_metrics(run))
+        and (name != "alpha" or run.experiment.alpha_groups)
     ]
 
 
@@ -71,13 +76,14 @@ def draw(
     protocol: Protocol,
     *,
     kinds: Sequence[str],
-    file_format: str,
+    file_format: str | None = None,
     out: Path | None,
     choices: FigureChoices = DEFAULT_CHOICES,
     on_tasks: OnTasks = ignore_tasks,
     evaluation: Evaluation | None = None,
 ) -> list[Path]:
-    """Draw each of `kinds` as KIND.`file_format` in the directory `out`. Returns the files.
+    """Draw each of `kinds` as KIND.`file_format`, by default in the first of its formats, in the directory `out`.
+    Returns the files.
 
     By default `out` is `plots` in the run directory, or `plots` next to a checkpoint outside one; for a published run
     that came with the package it is `outputs/plots/NAME`.
@@ -99,11 +105,12 @@ def draw(
     if out is None and directory.is_symlink():
         raise FileError(f"{directory}: a symbolic link, through which nothing is written; give a directory with --out")
     make_folder(directory)
-    save = save_animation if file_format in ANIMATION_FORMATS else save_figure
-    return [
-        save(partial(function, request), directory / f"{kind}.{file_format}", choices.style)
-        for kind, function in functions.items()
-    ]
+    files = []
+    for kind, function in functions.items():
+        suffix = file_format or FIGURES[kind].formats[0]
+        save = save_animation if suffix in ANIMATION_FORMATS else save_figure
+        files.append(save(partial(function, request), directory / f"{kind}.{suffix}", choices.style))
+    return files
 
 
 def _default_directory(run: TrainedRun) -> Path:
@@ -152,6 +159,8 @@ def alpha(request: FigureRequest) -> Figure:
     config = run.checkpoint.config.inner.alpha
     active = [*run.run_index.values()]
     alphas = run.experiment.alphas(run.meta_params.rule_params)
+    if not alphas:
+        raise ConfigError(f"{run.name}: has no alpha to draw: its head is solved for, without gradient steps")
     final = {key: value[active].mean(dim=(0, -2, -1)).tolist() for key, value in alphas.items()}
     traces: dict[str, list[tuple[int, list[float]]]] = {
         key: [(0, [config.init] * len(values))] for key, values in final.items()

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 TITLES = ("run", "preset", "state", "step", "error", "engine", "age", "changes")
 RIGHT_ALIGNED = ("step", "error", "age")
-OPTIONAL = ("preset", "engine")
+OPTIONAL = ("preset", "engine", "changes", "age")
 """Columns that a narrow terminal leaves out, in this order."""
 GAP = "  "
-LEAST_CHANGES, LEAST_NAME = 24, 12
-"""Columns that changes and names have at least, where a terminal is narrow."""
+LEAST_CHANGES, SHORTEST_CHANGES, LEAST_NAME = 24, 12, 12
+"""Columns that changes (before other columns are left out, and after that) and names have at least."""
 UNITS = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 CSV_COLUMNS = (
     "name", "path", "preset", "state", "step", "num_steps", "error", "engine", "age_seconds", "changes", "problem",
@@ -120,18 +120,23 @@ def _csv_row(run: RunOverview, now: float) -> list[Any]:
 
 
 def _narrow(widths: dict[str, int], width: int) -> None:
-    """Fit columns of `widths` into `width`: columns are left out, changes cut, then names."""
-    wanted = min(widths.get("changes", 0), LEAST_CHANGES)
+    """Fit columns of `widths` into `width`: columns are left out, changes cut and left out, and names cut at last, as
+    they are what other commands take."""
 
     def excess() -> int:
-        return sum(widths.values()) - widths.get("changes", 0) + wanted + len(GAP) * (len(widths) - 1) - width
+        return sum(widths.values()) + len(GAP) * (len(widths) - 1) - width
 
+    def cut(title: str, least: int) -> None:
+        if title in widths:
+            widths[title] -= min(max(excess(), 0), max(widths[title] - least, 0))
+
+    cut("changes", LEAST_CHANGES)
     for title in OPTIONAL:
+        if title == "changes":
+            cut(title, SHORTEST_CHANGES)
         if excess() > 0:
             widths.pop(title, None)
-    widths["run"] -= min(max(excess(), 0), max(widths["run"] - LEAST_NAME, 0))
-    if "changes" in widths:
-        widths["changes"] = min(widths["changes"], max(wanted - excess(), len("changes")))
+    cut("run", LEAST_NAME)
 
 
 def _line(row: dict[str, str], widths: dict[str, int]) -> str:

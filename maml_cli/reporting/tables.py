@@ -16,6 +16,8 @@ from maml_cli.reporting.format import format_interval, format_number, format_pla
 MEASURES = {"mse": "mean squared", "mae": "mean absolute"}
 PIPE_WIDTH = 160
 """Columns of a table that is not written to a terminal."""
+UNLIMITED = 10_000
+"""Columns of a page on which every table is as wide as its cells."""
 SEEDS_COLUMN = "±seeds"
 """Heading of the intervals over seeds: never in a column with those over tasks."""
 
@@ -59,7 +61,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     console = new_console()
     for heading, table, _ in comparison_tables(comparisons):
         console.print("\n" + "\n".join(heading))
-        console.print(table)
+        _print_with_names(console, table)
     for note in comparison_notes(comparisons):
         console.print(note)
 
@@ -91,8 +93,12 @@ def print_difference(difference: RunDifference) -> None:
     console = new_console()
     if difference.keys:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for title in ("key", difference.left, difference.right):
-            table.add_column(printable(title), overflow="fold")
+        names = {"first": printable(difference.left), "second": printable(difference.right)}
+        is_wide = sum(map(len, names.values())) > console.width // 2
+        for short, name in names.items() if is_wide else ():
+            console.print(f"{short}: {name}", soft_wrap=True)
+        for title in ("key", *(names if is_wide else names.values())):
+            table.add_column(title, overflow="fold")
         for row in difference.keys:
             table.add_row(row.key, *(printable(format_plain(value)) for value in (row.left, row.right)))
         console.print(table)
@@ -115,6 +121,18 @@ def print_cases(cases: Sequence[Case]) -> None:
     num_wrong = sum(not case.passed for case in cases)
     failures = f", {num_wrong} WRONG" if num_wrong else ""
     console.print(f"{len(cases) - num_wrong} of {len(cases)} checks passed{failures}")
+
+
+def _print_with_names(console: Console, table: Table) -> None:
+    """Print a table whose first column has names; where they do not fit, it has their numbers, and each has a line of
+    its own below, unbroken as it is copied."""
+    names = [str(name) for name in table.columns[0].cells]
+    is_narrow = console.measure(table, options=console.options.update(width=UNLIMITED)).maximum > console.width
+    if is_narrow:
+        table.columns[0]._cells[:] = [f"[{number}]" for number in range(1, len(names) + 1)]
+    console.print(table)
+    for number, name in enumerate(names if is_narrow else (), start=1):
+        console.print(f"[{number}] {name}", soft_wrap=True)
 
 
 def _comparison_table(comparison: Comparison) -> Table:

@@ -9,6 +9,7 @@ from maml_cli.config import Config, load_config_file
 from maml_cli.errors import ConfigError, FileError, NewerVersionError
 from maml_cli.reading import read_file
 from maml_cli.runs.files import parse_json
+from maml_cli.runs.suggestions import did_you_mean
 
 CHECKSUMS, LAST = "SHA256SUMS", "last.json"
 LAST_SCHEMA_VERSION = 1
@@ -74,7 +75,8 @@ def newest_checkpoint(directory: Path) -> tuple[Path, list[str]]:
     run = directory.parent if directory.name == "checkpoints" else directory
     files = checkpoint_files(run)
     if not files:
-        raise FileError(f"{directory}: not a run directory: it has no checkpoints/step-*.pt")
+        hint = did_you_mean(directory)
+        raise FileError(f"{directory}: not a run directory: it has no checkpoints/step-*.pt{hint}")
     if not os.path.lexists(run / LAST):
         return files[0], []
     try:

@@ -9,9 +9,10 @@ from maml_cli.errors import CheckpointError, FileError, NewerVersionError
 from maml_cli.reading import read_file
 from maml_cli.runs import checkpoint
 from maml_cli.runs.contents import validate
-from maml_cli.runs.files import OUTPUTS
 from maml_cli.runs.listing import checkpoint_files, newest_checkpoint, read_checksums, step_of
 from maml_cli.runs.published import published_checkpoint
+from maml_cli.runs.suggestions import did_you_mean
+from maml_cli.runs.timing import read_timing
 
 
 class Checkpoint(NamedTuple):
@@ -52,16 +53,28 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         if published := published_checkpoint(path):
             return _read(published, None, {})._replace(name=path.name)
-        raise FileError(f"{path}: no such run or checkpoint{_did_you_mean(path)}")
+        raise FileError(f"{path}: no such run or checkpoint{did_you_mean(path)}")
     file, warnings = newest_checkpoint(path) if path.is_dir() else (path, [])
     run = _run_of(file)
     checksums = read_checksums(run) if run else {}
     try:
-        return _read(file, run, checksums)._replace(warnings=warnings)
+        opened = _read(file, run, checksums)
+        return opened._replace(warnings=[*warnings, *(_divergence(opened) if path.is_dir() else [])])
     except CheckpointError as error:
         good = newest_good_file(run, checkpoint_files(run)) if run else None
         advice = f"the newest good checkpoint is {good}" if good else "there is no other checkpoint in its directory"
         raise CheckpointError(f"{file}: {error}; {advice}") from None
+
+
+def _divergence(opened: Checkpoint) -> list[str]:
+    """A line that the run of a checkpoint diverged after it; none if it did not, or is not recorded to have."""
+    try:
+        step = read_timing(opened.run).diverged_step if opened.run else None
+    except FileError:
+        return []
+    if step is None:
+        return []
+    return [f"{opened.run}: diverged at outer step {step:,}; this is its last good checkpoint, of step {opened.step:,}"]
 
 
 def newest_good_checkpoint(run: Path, config: Config) -> tuple[Checkpoint | None, Sequence[str]]:
@@ -121,8 +134,3 @@ def _shortened(lines: list[str]) -> list[str]:
 
 def _run_of(file: Path) -> Path | None:
     return file.parent.parent if file.absolute().parent.name == "checkpoints" else None
-
-
-def _did_you_mean(path: Path) -> str:
-    inside = OUTPUTS / path
-    return f"; did you mean {inside}?" if inside.exists() else ""

@@ -9,6 +9,7 @@ from maml_cli.reading import reason
 from maml_cli.runs.files import OUTPUTS
 from maml_cli.runs.listing import LAST, checkpoint_files
 from maml_cli.runs.metrics import METRICS
+from maml_cli.runs.suggestions import did_you_mean
 from maml_cli.runs.timing import TIMING
 
 LATEST = "latest"
@@ -32,7 +33,8 @@ def run_directories(parent: Path) -> list[Path]:
     """
     if not parent.is_dir():
         problem = "not a directory" if os.path.lexists(parent) else "no such directory"
-        raise FileError(f"{parent}: {problem}; give one with run directories in it, or train a run with maml train")
+        advice = did_you_mean(parent) or "; give one with run directories in it, or train a run with maml train"
+        raise FileError(f"{parent}: {problem}{advice}")
     if is_run(parent):
         return [parent]
     try:

@@ -88,7 +88,12 @@ def storage_errors(sweep: Sweep) -> Iterator[None]:
 
 def check_storage_url(url: str) -> None:
     """Raises ConfigError for a URL of no database that sweeps know."""
-    scheme = urlsplit(url).scheme.partition("+")[0]
+    try:
+        parts = urlsplit(url)
+        scheme, _ = parts.scheme.partition("+")[0], parts.port
+    except ValueError:  # its words may quote the password
+        form = "SCHEME://USER:PASSWORD@HOST:PORT/NAME with special characters percent-encoded"
+        raise ConfigError(f"--storage: must be a URL, {form}") from None
     if scheme not in ("postgresql", "mysql", "redis", "sqlite"):
         names = "postgresql://, mysql:// or redis://"
         raise ConfigError(f"--storage {without_password(url)}: must begin with {names}, or sqlite:/// on one machine")

@@ -3,7 +3,7 @@
 from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan, plan_training, require_packages
 from maml_cli.training.processes import Processes, join_processes
-from maml_cli.training.progress import count_progress, evaluation_progress, print_message
+from maml_cli.training.progress import count_progress, evaluation_progress
 from maml_cli.training.recorder import Hooks, Observe, Observer, observe_nothing
 from maml_cli.training.run_groups import RunGroup
 from maml_cli.training.session import STOPPED_BY_CALLER, SessionResult, run_session
@@ -29,7 +29,6 @@ __all__ = [
     "learner_summary",
     "observe_nothing",
     "plan_training",
-    "print_message",
     "require_packages",
     "restore_state",
     "run_session",

@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from maml_cli.errors import FileError
+from maml_cli.messages import print_message
 from maml_cli.runs import directory, metrics, new_run
 from maml_cli.training.extension import extend_files
 from maml_cli.training.plan import TrainPlan
-from maml_cli.training.progress import print_message
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from maml_cli.errors import printable
 from maml_cli.evaluation import OnTasks, ignore_tasks
+from maml_cli.messages import print_message
 
 SECONDS_BETWEEN_LINES = 5.0
 """Interval of lines in a log file, which a person reads afterwards."""
@@ -26,12 +26,6 @@ LOSS_DECAY = 0.98
 """Decay per outer step of the exponential moving average of the loss, over about 50 steps."""
 
 OnStep = Callable[[int, float], None]
-
-
-def print_message(text: str) -> None:
-    """Print a line to stderr, with escapes for what does not print; a closed pipe is ignored."""
-    with contextlib.suppress(OSError, ValueError):
-        print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

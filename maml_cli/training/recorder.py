@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 from maml_cli.config import Config, to_dict
 from maml_cli.engines import StepResult
 from maml_cli.evaluation import OnTasks, ignore_tasks
+from maml_cli.messages import print_message, quoted
 from maml_cli.runs import EvaluationRecord, LossRecord, directory, metrics, save_checkpoint, timing
 from maml_cli.training.processes import ONE_PROCESS, Processes
-from maml_cli.training.progress import print_message
 from maml_cli.training.records import concat_records, evaluation_record, loss_record
 from maml_cli.training.run_groups import RunGroup, concat_runs, map_contents
 from maml_cli.training.saving import save_finite
@@ -159,10 +159,10 @@ class Recorder(NamedTuple):
             self.report_unsaved()
         elif contents := self.contents():
             save_checkpoint(self.run, contents["step"], contents)
-            print_message(f"stopped; checkpoint saved. Resume with: maml train --resume {self.run}")
+            print_message(f"stopped; checkpoint saved. Resume with: maml train --resume {quoted(self.run)}")
 
     def report_unsaved(self) -> None:
         """Print that training stopped within an outer step, if this is the leader."""
         if self.processes.is_leader:
-            advice = f"resume its newest checkpoint with: maml train --resume {self.run}"
+            advice = f"resume its newest checkpoint with: maml train --resume {quoted(self.run)}"
             print_message(f"{self.run}: stopped within an outer step; {advice}")

@@ -14,15 +14,16 @@ from maml_cli.core import MetaParams, select_run
 from maml_cli.engines import Engine, TrainState, make_engine
 from maml_cli.errors import CheckpointError, ConfigError, DivergedError, FileError, InterruptedRun
 from maml_cli.experiment import Experiment, build_experiment
+from maml_cli.messages import print_message, quoted
 from maml_cli.reading import reason
-from maml_cli.runs import Checkpoint, timing
+from maml_cli.runs import Checkpoint, directory, timing
 from maml_cli.runtime import Choice
 from maml_cli.training.extension import remove_extra_checkpoint
 from maml_cli.training.loop import TrainResult, train
 from maml_cli.training.plan import TrainPlan
 from maml_cli.training.prepared_run import prepared_run
 from maml_cli.training.processes import ONE_PROCESS, Processes
-from maml_cli.training.progress import evaluation_progress, format_seconds, print_message, progress
+from maml_cli.training.progress import evaluation_progress, format_seconds, progress
 from maml_cli.training.recorder import Hooks, Observe, observe_nothing
 from maml_cli.training.result_advice import result_advice
 from maml_cli.training.run_groups import RunGroup, group_configs, select_run_contents
@@ -133,7 +134,7 @@ def _make_groups(plan: TrainPlan, processes: Processes, notify: Notify) -> list[
 def _make_group(
     plan: TrainPlan, index: int, config: Config, processes: Processes, notify: Notify
 ) -> tuple[Choice, RunGroup]:
-    experiment = build_experiment(config, plan.device.device)
+    experiment = build_experiment(plan.located(config), plan.device.device)
     if plan.checkpoint:
         state = _restore(plan.checkpoint, config, experiment, index)
     else:
@@ -196,10 +197,12 @@ def _report_unsaved_stop(stop: Stop, run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         file = f"{error.filename}: " if error.filename else f"{run}: "
-        advice = f"then resume with: maml train --resume {run}"
+        advice = f"then resume with: maml train --resume {quoted(run)}"
         raise FileError(f"{file}cannot be written: {reason(error)}; correct that, {advice}") from None
     except KeyboardInterrupt:
-        message = f"{run}: stopped before it could save; resume its newest checkpoint with: maml train --resume {run}"
+        message = (
+            f"{run}: stopped before it could save; resume its newest checkpoint with: maml train --resume {quoted(run)}"
+        )
         raise InterruptedRun(message, exit_code=stop.exit_code or 130) from None
 
 
@@ -222,9 +225,11 @@ def _report(run: Path, result: TrainResult, config: Config, notify: Notify, *, q
         print_message(f"seed {seed} diverged at outer step {step:,} and is frozen; the others continued")
     done = f"after {format_seconds(result.seconds)}" if result.steps_done else "nothing left to do"
     notify(f"{run}: at outer step {result.step:,} of {config.outer.steps:,}, {done}")
+    if result.steps_done and (earlier := directory.result_names(run)):
+        notify(f"{run}: {', '.join(earlier)}: of an earlier outer step, to be written again")
     if result.stopped_by == STOPPED_BY_CALLER:
         notify("stopped; checkpoint saved")
     elif not result.interrupted:
         if not quiet and (advice := result_advice(run, config)):
             notify(advice)
-        notify(f"next: maml eval --checkpoint {run}")
+        notify(f"next: maml eval --checkpoint {quoted(run)}")
