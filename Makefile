@@ -27,6 +27,7 @@ install-dev: $(VENV)/.installed-dev
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "maml needs Python 3.11 or newer; give one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "installing into $(VENV): PyTorch alone is some hundred megabytes, with CUDA some gigabytes; this takes minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
 	@touch $@

@@ -122,7 +122,7 @@ def test_fits_of_several_runs_are_rows_of_the_same_tasks(cli: Cli, run: TrainedR
         assert lines[0] == lines[2] != lines[1] == lines[3]
     assert _line(figure.axes[0], "After 2")[1] != _line(figure.axes[2], "After 2")[1]
     names = [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert names == ["MAML", "joint-10shot"]
+    assert names == ["MAML\ntrained: 1 inner step", "joint-10shot\ntrained: 0 inner steps"]
     wrong = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "tasks.amplitude=[1,2]").out.strip()
     result = cli("plot", "outputs/smoke", "--kind", "fit", "--with", wrong)
     assert result.code == 2 and "another family than outputs/smoke" in result.err

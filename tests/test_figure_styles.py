@@ -15,8 +15,8 @@ from maml_cli.errors import ConfigError, UserError
 from maml_cli.evaluation import Statistic
 from maml_cli.reporting import figures
 from maml_cli.reporting.canvas import Figure, figure_settings, line_styles, new_figure, save_figure
-from maml_cli.reporting.figure_layout import text_width
 from maml_cli.reporting.figure_style import SHEETS, FigureStyle
+from maml_cli.reporting.figure_text import text_width
 from maml_cli.reporting.figures import Curve
 from maml_cli.reporting.step_styles import fit_styles
 from maml_cli.reporting.style_sheets import read_sheet

@@ -130,12 +130,12 @@ def test_the_first_inner_step_that_overflows_is_named() -> None:
     assert axis.get_ylim()[1] <= 30 * 4.25
 
 
-@pytest.mark.parametrize(("trained", "side"), [(1, "left"), (9, "right")])
-def test_the_trained_step_is_named_on_the_side_with_more_space(trained: int, side: str) -> None:
-    evaluation = _evaluation([0.5] * 11)._replace(trained_steps=trained)
-    (axis,) = figures.steps_figure(evaluation, measure="mse", title="").axes
-    (text,) = axis.texts
-    assert text.get_text().strip() == f"Trained for {trained}" and text.get_horizontalalignment() == side
+def test_the_trained_step_is_named_in_the_legend_where_it_covers_no_line() -> None:
+    figure = figures.steps_figure(_evaluation([0.5] * 11)._replace(trained_steps=9), measure="mse", title="")
+    (axis,) = figure.axes
+    (mark,) = (line for line in axis.lines if line.get_label() == "Trained for 9 inner steps")
+    assert [*mark.get_xdata()] == [9, 9] and not axis.texts  # type: ignore[misc]
+    assert "Trained for 9 inner steps" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_a_truth_that_the_prediction_meets_is_visible_below_it() -> None:

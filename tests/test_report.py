@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import maml_cli as maml
-from maml_cli.core import ACTIVATIONS, LOSSES, curvature, map_tensors, update_rules
-from maml_cli.evaluation import Protocol, TrainedRun, open_run
+from maml_cli.core import ACTIVATIONS, LOSSES, curvature, map_tensors, select_run, update_rules
+from maml_cli.evaluation import Protocol, TrainedRun, fit_tasks, measure_of, open_run
 from maml_cli.report import learner_document, playground_tasks
 from maml_cli.report.inline_svg import inline_svg
 from maml_cli.report.page import SOURCES, config_rows, report_page, unique_names
+from maml_cli.reporting import tasks_note
 from tests.browser import BROWSER, run_in_page
 from tests.conftest import ROOT, Cli
 
@@ -169,7 +170,7 @@ def test_points_are_dragged_added_and_removed_by_pointer_and_keyboard(page: str)
     click(".add"); seen.more = points().length;
     click(".remove"); click(".reset"); seen.reset = points();
     for (let i = 0; i < 12; i++) click(".remove");
-    seen.none = [points().length, errors()];
+    seen.none = [points().length, errors(), root.querySelector(".message").textContent];
     return seen;""")  # fmt: skip
     start = result["start"]
     assert len(start) == 10
@@ -183,7 +184,8 @@ def test_points_are_dragged_added_and_removed_by_pointer_and_keyboard(page: str)
     assert result["moved"][0] == pytest.approx([start[0][0] + 0.02 * 706, start[0][1] - 0.1 * 402], abs=0.01)
     assert result["focus"] == "0" and result["removed"] == result["moved"][1:]
     assert result["more"] == 11 and result["reset"] == start
-    assert result["none"][0] == 0 and result["none"][1][0] == "not finite"
+    assert result["none"][0] == 0 and result["none"][1][0] == "\N{EN DASH}"
+    assert result["none"][2] == "Without support points nothing adapts; add one."
 
 
 @needs_browser
@@ -196,7 +198,7 @@ def test_errors_in_the_page_are_those_of_the_points_that_it_shows(page: str, run
     click(".next");
     note(4);
     return seen;""")  # fmt: skip
-    data = playground_tasks(runs[0])
+    data = playground_tasks(runs[0], measure="mse")
     for (step, shown, label), task in zip(result, [data["tasks"][0]] * 3 + [data["tasks"][1]], strict=True):
         assert label == str(step) and len(shown) == 4
         for index, run in enumerate(runs[:2]):
@@ -253,15 +255,59 @@ def test_a_learner_without_step_sizes_for_later_steps_and_curves_say_so(tmp_path
     )
     others, truths, sliders, title, errors = run_in_page(report_page([curves], Protocol(5)), script)
     assert others == 9 - 4 and (truths, sliders, title) == (0, 0, "other points")
-    task = playground_tasks(curves)["tasks"][0]
+    task = playground_tasks(curves, measure="mse")["tasks"][0]
     fitted = curves.adapt(task["x"], task["y"], steps=curves.config.inner.steps)
     expected = [fitted.support_error[-1], fitted.error(task["others"]["x"], task["others"]["y"])[-1]]
     assert [float(text) for text in errors] == pytest.approx(expected, rel=6e-3)
 
 
+@needs_browser
+def test_the_playground_has_the_measure_and_the_seed_of_its_run(tmp_path: Path) -> None:
+    """A run trained on absolute errors shows them; of two seeds, the first runs in the page."""
+    run = maml.train(
+        "smoke", "outer.steps=5", "run.eval_tasks=2", "inner.loss=l1", "run.seeds=[3,4]", out=tmp_path / "l1"
+    )
+    words, errors, message = run_in_page(
+        report_page([run], Protocol(5)),
+        PLAY + """return [root.querySelector(".measure").textContent, errors(),
+        root.querySelector(".message").textContent];""",
+    )  # fmt: skip
+    data = playground_tasks(run, measure="mae")
+    task, of_seed = data["tasks"][0], run._replace(meta_params=select_run(run.meta_params, 0))
+    fits = fit_tasks(of_seed, Protocol(len(data["tasks"]), (10,)), num_points=100)
+    truth = fits[0].predictions[-1].numpy() - np.asarray(task["truth"])
+    assert words == "mean absolute error" and message.endswith("l1 has 2 seeds; seed 3 runs here.")
+    assert float(errors[1]) == pytest.approx(np.abs(truth).mean(), rel=6e-3)
+
+
+def test_runs_of_different_losses_are_measured_as_in_their_comparison(runs: list[TrainedRun], tmp_path: Path) -> None:
+    other = maml.train("smoke", "outer.steps=5", "run.eval_tasks=2", "inner.loss=l1", out=tmp_path / "l1")
+    for chosen, measure in (([other], "mae"), ([other, other], "mae"), ([other, runs[0]], "mse")):
+        assert playground_tasks(other, measure=measure_of(chosen))["measure"] == measure
+
+
+def test_a_page_names_the_test_tasks_behind_its_numbers_and_repeats_with_as_many(page: str) -> None:
+    assert page.count("Measured on 30 test tasks; maml eval takes 10,000 by default") == 3
+    assert "maml eval --checkpoint outputs/first-again --tasks 30" in page
+    assert tasks_note(10_000, Protocol()) == "Measured on 10,000 test tasks, as maml eval does by default."
+    assert tasks_note(40, Protocol()) == "Measured on 40 test tasks, all that there are."
+
+
+@needs_browser
+def test_on_a_phone_wide_tables_and_figures_scroll_within_the_page(page: str) -> None:
+    """Every table and figure is in a box that scrolls; the texts of figures are not shrunk to the window."""
+    script = """const style = document.querySelector("style").sheet; const phone = [...style.cssRules].filter(
+      (rule) => rule.conditionText === "(max-width: 560px)").flatMap(
+      (rule) => [...rule.cssRules].map((one) => one.cssText));
+    return [phone, [...document.querySelectorAll("figure, table:not(.errors)")].every(
+      (element) => element.closest(".scroll") || element.querySelector(".scroll > svg"))];"""
+    rules, scroll = run_in_page(page, script)
+    assert scroll and any(rule.startswith("figure svg") and "width: 640px" in rule for rule in rules)
+
+
 def test_a_page_has_every_run_escaped_and_asks_nothing_of_the_network(page: str, runs: list[TrainedRun]) -> None:
     assert "<h2>first</h2>" in page and "<h2>second &lt;b&gt;</h2>" in page and "second <b>" not in page
-    assert page.count("<figure>") == 4 * 3 and "default-src 'none'" in page
+    assert page.count("<figure>") == 3 + 4 + 3 and "default-src 'none'" in page
     outside = [link for link in re.findall(r'(?:src|href|action)="([^"]*)"', page) if not link.startswith("#")]
     assert outside == [] and "@import" not in page and not re.search(r"url\((?!#)", page)
     names = re.findall(r'\bid="([^"]*)"', page.split("<script", 1)[0])

@@ -476,6 +476,9 @@ def test_a_figure_has_a_line_for_each_value_of_the_other_key_with_intervals_over
     parallel: Any = parallel_figure(sweep, rows).axes[0]
     best = max(parallel.lines, key=lambda line: (line.get_linewidth(), len(line.get_xdata())))
     assert len(best.get_xdata()) == 3 and best.get_ydata()[-1] == 0.0
+    highest = max(line.get_zorder() for line in parallel.lines)
+    for text in parallel.texts:  # on an opaque ground above the lines, none of which crosses it
+        assert text.get_zorder() > highest and text.get_bbox_patch().get_alpha() in (None, 1)
 
 
 def test_an_interval_that_includes_zero_leaves_the_logarithmic_axis_at_the_bottom(cli: Cli) -> None:

@@ -1,4 +1,4 @@
-"""The classes of commands and of groups: typer's, whose errors name the command and which refuse a path given twice."""
+"""The classes of commands and groups: typer's, whose errors name the command, and which refuse a path given twice."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -94,7 +94,12 @@ def export_params(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", parser=path, metavar="FILE", help="The file; by default params in the run directory."),
+        typer.Option(
+            "--out",
+            parser=path,
+            metavar="FILE",
+            help="The file; by default params in the run directory, or outputs/NAME-params of a published run.",
+        ),
     ] = None,
 ) -> None:
     """Write the learned parameters for other programs: initial weights, alphas and curvature.
@@ -106,13 +111,12 @@ def export_params(
       maml export params outputs/quickstart
       maml export params best-5shot --format safetensors --out best.safetensors
     """
-    from maml_cli.evaluation import encode_params
-    from maml_cli.runs import OUTPUTS, make_folder, target_of, write_atomic
+    from maml_cli.evaluation import default_file, encode_params
+    from maml_cli.runs import make_folder, target_of, write_atomic
 
     trained_run = open_for_command(choose_run(run, checkpoint), None, None)
     content = encode_params(trained_run, file_format, seed=seed)
-    directory = trained_run.checkpoint.run if not trained_run.checkpoint.name else None
-    file = out or (directory or OUTPUTS) / f"params{SUFFIXES[file_format]}"
+    file = out or default_file([trained_run], f"params{SUFFIXES[file_format]}")
     with writing("--out", out):
         make_folder(file.parent)
         write_atomic(target_of(file), content)

@@ -8,10 +8,12 @@ import typer
 
 from maml_cli.cli.exit_codes import print_path, writing
 from maml_cli.cli.figure_options import (
+    ALL,
     FontSizeOpt,
     FormatOpt,
     HeightOpt,
     KindOpt,
+    Kinds,
     LabelOpt,
     StyleOpt,
     StyleOptions,
@@ -22,6 +24,7 @@ from maml_cli.cli.figure_options import (
     XLabelOpt,
     YLabelOpt,
     check_file_format,
+    check_is_directory,
     figure_style,
     run_labels,
 )
@@ -52,9 +55,13 @@ if TYPE_CHECKING:
     from maml_cli.evaluation import TrainedRun
 
 ComparisonFigureOpt = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        "--out", parser=path, metavar="FILE", help="The figure, .png, .svg or .pdf; with several K, one each."
+        "--out",
+        parser=path,
+        metavar="FILE",
+        help="The figure, .png, .svg or .pdf; with several K, one each. By default outputs/NAMES-compare.png, with the "
+        "names of the runs.",
     ),
 ]
 
@@ -62,7 +69,7 @@ ComparisonFigureOpt = Annotated[
 def plot(
     run: RunArg = None,
     checkpoint: CheckpointOpt = None,
-    kind: KindOpt = "all",
+    kind: KindOpt = None,
     file_format: FormatOpt = None,
     out: FiguresOpt = None,
     tasks: TasksOpt = 10_000,
@@ -89,6 +96,7 @@ def plot(
     [bold]Examples[/]
 
       maml plot outputs/quickstart
+      maml plot outputs/quickstart --kind fit,tail --out figures
       maml plot outputs/quickstart --kind fit --steps 5 --show-steps 0,1,5
       maml plot outputs/quickstart --kind tail --width 3.3in --font-size 8
       maml plot outputs/quickstart --kind fit --with outputs/mine
@@ -101,12 +109,14 @@ def plot(
 
     chosen, others = choose_run_or_latest(run, checkpoint), with_runs or []
     options = StyleOptions(width, height, font_size, title, x_label, y_label, style)
-    file_format = _checked_format(kind, file_format)
-    _check_kind(kind, options, others, labels or [])
+    named = [*dict.fromkeys(name for names in kind or [Kinds((ALL,))] for name in names.names)]
+    check_is_directory(out, named)
+    _check_format(named, file_format)
+    _check_kinds(named, options, others, labels or [])
     look = figure_style(options)
     names = run_labels(labels or [], [chosen, *others], example=f"{chosen}=TEXT")
     trained_run, *other_runs = (open_for_command(path, overrides, None) for path in (chosen, *others))
-    kinds = _kinds_to_draw(trained_run, kind)
+    kinds = _kinds_to_draw(trained_run, named)
     protocol = Protocol(tasks, (shots,) if shots else (), steps, seed)
     choices = FigureChoices(show_steps.values if show_steps else (), tasks_shown, other_runs, names, look)
     with writing("--out", out):
@@ -118,13 +128,13 @@ def plot(
             print_path(file)
 
 
-def _kinds_to_draw(run: "TrainedRun", kind: str) -> list[str]:
-    """The kinds of figures that `kind` names; messages say what is not drawn, and what of the log is not read."""
+def _kinds_to_draw(run: "TrainedRun", named: Sequence[str]) -> list[str]:
+    """The kinds of figures of `named`, each once; messages say what is not drawn, and what of the log is not read."""
     from maml_cli.messages import print_message
     from maml_cli.reporting.run_figures import drawable, read_log
 
-    kinds = drawable(run) if kind == "all" else [kind]
-    if kind == "all":
+    kinds = [*dict.fromkeys(kind for name in named for kind in (drawable(run) if name == ALL else [name]))]
+    if ALL in named:
         for name in (name for name, row in FIGURES.items() if row.needs_metrics and name not in kinds):
             print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
     needs_metrics = any(FIGURES[name].needs_metrics for name in kinds)
@@ -140,7 +150,7 @@ def compare(
     steps: StepsOpt = None,
     seed: SeedOpt = 0,
     any_family: AnyFamilyOpt = False,
-    out: ComparisonFigureOpt = Path("outputs/compare.png"),
+    out: ComparisonFigureOpt = None,
     labels: LabelOpt = None,
     width: WidthOpt = None,
     height: HeightOpt = None,
@@ -165,7 +175,7 @@ def compare(
       maml compare outputs/quickstart outputs/mine --style paper --label Finn
     """
     from maml_cli.documents import to_json
-    from maml_cli.evaluation import Protocol, compare_runs, numeric_difference
+    from maml_cli.evaluation import Protocol, compare_runs, default_file, numeric_difference
     from maml_cli.messages import print_message
     from maml_cli.reporting import comparison_document, print_comparisons
     from maml_cli.reporting.comparison_figures import draw_comparison
@@ -173,10 +183,12 @@ def compare(
 
     if len(runs) < 2:
         raise ConfigError(f"RUN {runs[0]}: give two runs or more to compare")
-    check_file_format("--out", out)
+    if out is not None:
+        check_file_format("--out", out)
     look = figure_style(StyleOptions(width, height, font_size, title, x_label, y_label, style))
     names = run_labels(labels or [], runs, example=f"{runs[0]}=TEXT")
     trained_runs = [open_for_command(run, None, device) for run in runs]
+    file = out or default_file(trained_runs, "compare.png")
     trained_runs = [run._replace(name=name or run.name) for run, name in zip(trained_runs, names, strict=True)]
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
     with evaluation_progress() as on_tasks:
@@ -185,7 +197,7 @@ def compare(
     try:
         with writing("--out", out):
             figures = draw_comparison(
-                comparisons, out, labels=names, difference=numeric_difference(trained_runs), style=look
+                comparisons, file, labels=names, difference=numeric_difference(trained_runs), style=look
             )
     finally:  # a figure that cannot be written does not lose the numbers
         if as_json:
@@ -195,28 +207,27 @@ def compare(
     print_message(f"drawn as {', '.join(map(str, figures))}")
 
 
-def _checked_format(kind: str, file_format: str | None) -> str:
-    """The format of the files of a kind; raises ConfigError for one that it does not have, or that this machine lacks a
-    program for."""
-    formats = FILE_FORMATS if kind == "all" else FIGURES[kind].formats
+def _check_format(kinds: Sequence[str], file_format: str | None) -> None:
+    """Raises ConfigError for a format that one of the kinds does not have, or that this machine lacks a program for."""
     if file_format is None:
-        return formats[0]
-    if file_format not in formats:
-        hint = " for --kind adapt" if kind == "adapt" else ""
-        raise ConfigError(f"--format {file_format}: must be {list_in_words([*formats])}{hint}")
+        return
+    for kind in kinds:
+        formats = FILE_FORMATS if kind == ALL else FIGURES[kind].formats
+        if file_format not in formats:
+            hint = f" for --kind {kind}" if kind == "adapt" or len(kinds) > 1 else ""
+            raise ConfigError(f"--format {file_format}: must be {list_in_words([*formats])}{hint}")
     if file_format == "mp4":
         from maml_cli.reporting.animation import check_format
 
         check_format(file_format)
-    return file_format
 
 
-def _check_kind(kind: str, options: StyleOptions, others: Sequence[Path], labels: Sequence[str]) -> None:
-    """Raises ConfigError for options of a single figure, or of fits, together with another --kind."""
-    if others and kind != "fit":
+def _check_kinds(kinds: Sequence[str], options: StyleOptions, others: Sequence[Path], labels: Sequence[str]) -> None:
+    """Raises ConfigError for options of a single figure, or of fits, together with other kinds."""
+    if others and [*kinds] != ["fit"]:
         raise ConfigError(f"--with {others[0]}: is for --kind fit, which draws a row for each run")
     if labels and not others:
         raise ConfigError(f"--label {labels[0]}: is for the runs of --with; for one run give --title")
     for option, text in (("--x-label", options.x_label), ("--y-label", options.y_label), ("--title", options.title)):
-        if text and kind == "all":
+        if text and (len(kinds) > 1 or ALL in kinds):
             raise ConfigError(f"{option} {text}: is for one figure; give its --kind")

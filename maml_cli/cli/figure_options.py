@@ -1,6 +1,7 @@
 """The options of figures that commands share: size, fonts, texts and style sheet."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -17,6 +18,8 @@ from maml_cli.reporting.format import list_in_words
 
 INCHES = {"": 1.0, "in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
 """Inches of each unit of length; a bare number has none."""
+ALL = "all"
+"""The kind that stands for all that are not drawn on request alone."""
 LEAST_LENGTH, GREATEST_LENGTH = 1.0, 40.0
 LEAST_FONT, GREATEST_FONT = 4.0, 40.0
 NUMBER = r"[0-9]{1,6}(?:\.[0-9]{0,6})?|\.[0-9]{1,6}"
@@ -52,6 +55,27 @@ def font_size(text: str) -> float:
     if not match or not LEAST_FONT <= float(match[1]) <= GREATEST_FONT:
         raise typer.BadParameter(f"{text}: must be a number of points from {LEAST_FONT:g} to {GREATEST_FONT:g}")
     return float(match[1])
+
+
+class Kinds(NamedTuple):
+    """Kinds of figures in the value of one option."""
+
+    names: tuple[str, ...]
+
+
+def parse_kinds(text: str) -> Kinds:
+    """A parser of kinds of figures separated by commas."""
+    return Kinds(tuple(one_of([*FIGURES, ALL])(word.strip()) for word in text.split(",")))
+
+
+def check_is_directory(out: Path | None, kinds: Sequence[str]) -> None:
+    """Raises ConfigError if the directory of figures of `kinds` has the name of a file of a figure."""
+    ending = out.suffix.lower().removeprefix(".") if out is not None else ""
+    if out is None or ending not in (*FILE_FORMATS, *ANIMATION_FORMATS) or out.is_dir():
+        return
+    has_ending = all(ending in (FILE_FORMATS if kind == ALL else FIGURES[kind].formats) for kind in kinds)
+    words = f"--out {shlex.quote(str(out.with_suffix('')))}{f' --format {ending}' if has_ending else ''}"
+    raise ConfigError(f"--out {out}: must be a directory, in which each figure has the name of its kind; give {words}")
 
 
 def figure_style(options: StyleOptions) -> FigureStyle:
@@ -126,16 +150,16 @@ LabelOpt = Annotated[
     ),
 ]
 KindOpt = Annotated[
-    str,
+    list[Kinds] | None,
     typer.Option(
         "--kind",
-        parser=one_of([*FIGURES, "all"]),
-        autocompletion=complete_words([*FIGURES, "all"]),
-        metavar="KIND",
+        parser=parse_kinds,
+        autocompletion=complete_words([*FIGURES, ALL]),
+        metavar="KIND,...",
         help="; ".join(f"{name}: {row.help}" for name, row in FIGURES.items())
-        + "; all: "
+        + f"; {ALL}: "
         + list_in_words([name for name, row in FIGURES.items() if not row.on_request], last="and")
-        + ".",
+        + ", the default. Repeat it, or give a list.",
     ),
 ]
 FormatOpt = Annotated[

@@ -27,7 +27,8 @@ PageOpt = Annotated[
         "--out",
         parser=path,
         metavar="FILE",
-        help="The page, .html; by default report.html in the run directory, or outputs/report.html for several runs.",
+        help="The page, .html; by default report.html in the run directory, or outputs/NAMES-report.html, with the "
+        "names of several runs or of a published one.",
     ),
 ]
 
@@ -52,15 +53,15 @@ def report(
       maml report outputs/quickstart
       maml report outputs/quickstart outputs/mine --out both.html
     """
-    from maml_cli.evaluation import Protocol
-    from maml_cli.report import default_file, write_report
+    from maml_cli.evaluation import Protocol, default_file
+    from maml_cli.report import write_report
     from maml_cli.training import evaluation_progress
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {out}: must end in .html")
     trained_runs = [open_for_command(run, None, device) for run in runs or [choose_run_or_latest(None, None)]]
     protocol = Protocol(tasks, shots.values if shots else (), steps, seed)
-    file = out or default_file(trained_runs)
+    file = out or default_file(trained_runs, "report.html")
     with writing("--out", out), evaluation_progress() as on_tasks:
         write_report(trained_runs, protocol, file, on_tasks=on_tasks)
     print_path(file)

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from maml_cli.config.fields import changed_keys, is_whole_number
     from maml_cli.config.json_schema import json_schema_text
     from maml_cli.config.key_table import key_table_markdown
-    from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, override
+    from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, locate_table, override
     from maml_cli.config.schema import Config
     from maml_cli.config.sizes import layer_widths, num_params, num_rule_params
     from maml_cli.config.strict_yaml import parse_list
+    from maml_cli.config.table_path import has_digest
 
 __all__ = [
     "ADJOINT_LIMITS",
@@ -41,6 +42,7 @@ __all__ = [
     "configs_readme",
     "exceeded",
     "from_dict",
+    "has_digest",
     "is_whole_number",
     "json_schema_text",
     "kernel_task_bytes",
@@ -50,6 +52,7 @@ __all__ = [
     "load_config",
     "load_config_file",
     "load_quickly",
+    "locate_table",
     "native_thread_bytes",
     "num_params",
     "num_rule_params",
@@ -79,9 +82,10 @@ _MODULES = {
     ],
     "fields": ["changed_keys", "is_whole_number"],
     "key_table": ["key_table_markdown"],
-    "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "override"],
+    "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "locate_table", "override"],
     "schema": ["Config"],
     "sizes": ["layer_widths", "num_params", "num_rule_params"],
     "strict_yaml": ["parse_list"],
+    "table_path": ["has_digest"],
 }
 __getattr__ = lazy_attributes(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -14,6 +14,7 @@ from maml_cli.config.dump import leaves, to_dict
 from maml_cli.config.formatting import Key, format_key
 from maml_cli.config.loaded import LoadedConfig, Origin
 from maml_cli.config.schema import Config
+from maml_cli.config.table_path import find_table
 from maml_cli.config.validation_messages import Fault, faults
 from maml_cli.errors import ConfigError, printable, shorten
 from maml_cli.reading import read_file, read_file_or_pipe
@@ -44,11 +45,12 @@ def load_config(source: str | Config, overrides: Sequence[str] = ()) -> LoadedCo
     if isinstance(source, Config):
         return LoadedConfig(override(source, overrides, label="config"), "run", {})
     path = presets.find(source)
-    return _parse(read_file_or_pipe(path, limit=CONFIG_BYTES), path, overrides)
+    loaded = _parse(read_file_or_pipe(path, limit=CONFIG_BYTES), path, overrides)
+    return loaded._replace(config=locate_table(loaded.config, path.parent))
 
 
 def load_config_file(file: Path) -> Config:
-    """The config in a regular file; raises ConfigError or FileError."""
+    """The config in a regular file, with the path of its table as written; raises ConfigError or FileError."""
     return _parse(read_file(file, limit=CONFIG_BYTES), file, ()).config
 
 
@@ -72,18 +74,19 @@ def _parse(
         for key, (mark, value_mark) in document.locations.items()
     }
     config, origins = _resolve(data, label, origins, overrides, problems)
-    return LoadedConfig(_with_table(config, path.parent), path.stem, origins)
+    return LoadedConfig(config, path.stem, origins)
 
 
-def _with_table(config: Config, folder: Path) -> Config:
-    """`config` with the path of its table as seen from the current directory; it may be relative to `folder`, that of
-    the config, or come with a preset."""
-    file = config.tasks.file
-    if file is None or os.path.exists(file):
+def locate_table(config: Config, folder: Path) -> Config:
+    """`config` with the path of its table as seen from the current directory, where `find_table` finds it by `folder`,
+    that of the config or of its run; unchanged where it does not."""
+    if config.tasks.file is None:
         return config
-    candidates = (parent / file for parent in (folder, presets.directory()))
-    table = next((path for path in candidates if os.path.exists(path)), None)
-    return override(config, [f"tasks.file={json.dumps(_relative(table))}"], label="config") if table else config
+    file, measured = Path(config.tasks.file), config.tasks.data.measured
+    table = find_table(file, folder, digest=measured.digest if measured else None)
+    if table in (None, file):
+        return config
+    return override(config, [f"tasks.file={json.dumps(_relative(table))}"], label="config")
 
 
 def override(config: Config, overrides: Sequence[str], *, label: str, option: str = "--set") -> Config:

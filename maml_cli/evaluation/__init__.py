@@ -1,6 +1,6 @@
 """Trained runs on held-out tasks: errors after every inner step, baselines, intervals and comparisons."""
 
-from maml_cli.evaluation.compare import Comparison, check_families, compare_runs
+from maml_cli.evaluation.compare import Comparison, check_families, compare_runs, measure_of
 from maml_cli.evaluation.difference import KeyDifference, RunDifference, diff_runs
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.exported_params import encode_params
@@ -8,6 +8,7 @@ from maml_cli.evaluation.fits import TaskFit, fit_tasks, fit_validation_tasks
 from maml_cli.evaluation.held_out import Protocol, sample_test_tasks, sample_validation_tasks
 from maml_cli.evaluation.landscape import Landscape, landscape, landscape_parameters
 from maml_cli.evaluation.memory import Lower, check_memory
+from maml_cli.evaluation.output_files import default_file
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.results import EvaluationResult, by_step, plain
 from maml_cli.evaluation.run_differences import NumericDifference, numeric_difference
@@ -62,6 +63,7 @@ __all__ = [
     "check_families",
     "check_memory",
     "compare_runs",
+    "default_file",
     "diff_runs",
     "encode_params",
     "evaluate_run",
@@ -76,6 +78,7 @@ __all__ = [
     "learner_statistics",
     "learner_task_errors",
     "mean",
+    "measure_of",
     "numeric_difference",
     "open_run",
     "percentile",

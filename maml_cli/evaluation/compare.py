@@ -90,8 +90,13 @@ def comparable_shots(runs: Sequence[TrainedRun], protocol: Protocol, *, any_fami
     return protocol.shots or _common_shots(runs)
 
 
+def measure_of(runs: Sequence[TrainedRun]) -> str:
+    """The error by which runs are compared: `mae` if all were trained on L1, else `mse`."""
+    return runs[0].measure if len({run.measure for run in runs}) == 1 else "mse"
+
+
 def _compare(runs: Sequence[TrainedRun], protocol: Protocol, num_shots: int, on_tasks: OnTasks) -> Comparison:
-    measure = runs[0].measure if len({run.measure for run in runs}) == 1 else "mse"
+    measure = measure_of(runs)
     last_steps = [last_inner_step(run, protocol) for run in runs]
     tasks = sample_test_tasks(runs[0].experiment.family, protocol, num_shots)
     compared: list[RunComparison] = []

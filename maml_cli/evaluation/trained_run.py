@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from maml_cli.adaptation import Fitted, Learner, adapt_to_points
-from maml_cli.config import Config, override
+from maml_cli.config import Config, has_digest, locate_table, override
 from maml_cli.core import MetaParams, map_tensors
 from maml_cli.errors import CheckpointError, ConfigError
 from maml_cli.evaluation.held_out import Protocol, TestTasks, sample_test_tasks
@@ -123,34 +123,43 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
             )
         if text.strip().startswith(("tasks.num_query", "tasks.query_sampling")):
             raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
-    changes = _table_changes(checkpoint, overrides)
     # Not the device of training: a run moves between machines, and its engine may not.
-    changes += [*overrides, "run.engine=auto", f"run.device={device or 'auto'}"]
+    changes, task_changes = _table_changes(checkpoint, overrides)
+    changes = [*changes, "run.engine=auto", f"run.device={device or 'auto'}"]
     config = override(checkpoint.config, changes, label=str(checkpoint.file))
+    config = locate_table(config, checkpoint.run or checkpoint.file.parent)
     experiment = build_experiment(config, choose_device(config).device)
     try:
         meta_params = experiment.load_meta_params(checkpoint.contents["meta_params"])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}; take another checkpoint") from None
     name = str(path) if path.is_file() else checkpoint.label
-    return TrainedRun(checkpoint, config, experiment, meta_params, name, tuple(overrides))
+    return TrainedRun(checkpoint, config, experiment, meta_params, name, tuple(task_changes))
 
 
-def _table_changes(checkpoint: Checkpoint, overrides: Sequence[str]) -> list[str]:
-    """Changes that go with another table of curves; raises ConfigError for those that would mix up test and training
-    curves of the same table."""
-    if checkpoint.config.tasks.data.measured is None:
-        return []
+def _table_changes(checkpoint: Checkpoint, overrides: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """`overrides` with the changes that go with another table of curves, and those of them that change the test tasks.
+
+    The table of the training at another path has the same curves and the same split, and changes nothing. Raises
+    ConfigError for overrides that would mix up test and training curves of one table.
+    """
+    measured = checkpoint.config.tasks.data.measured
+    if measured is None:
+        return overrides, overrides
     keys = [text.partition("=")[0].strip() for text in overrides]
-    has_table = "tasks.file" in keys
+    files = [text for text, key in zip(overrides, keys, strict=True) if key == "tasks.file"]
+    config = override(checkpoint.config, files, label=str(checkpoint.file))
+    is_other = bool(files) and not has_digest(Path(config.tasks.file or ""), measured.digest)
     for text, key in zip(overrides, keys, strict=True):
         if key.startswith(("tasks.data.normalise", "tasks.data.measured")):
             raise ConfigError(f"--set {text}: the normalisation is that of the training curves, and stays")
-        if key.startswith("tasks.data") and not has_table:
+        if key.startswith("tasks.data") and not is_other:
             raise ConfigError(
                 f"--set {text}: the test curves are those of the training; give another tasks.file as well"
             )
-    return ["tasks.data.measured.digest=null"] if has_table else []
+    if is_other:
+        return ["tasks.data.measured.digest=null", *overrides], overrides
+    return overrides, [text for text in overrides if text not in files]
 
 
 def held_out_tasks(run: TrainedRun, protocol: Protocol) -> list[TestTasks]:

@@ -27,6 +27,7 @@ def learner_document(run: TrainedRun, *, most_values: int = MAX_VALUES) -> dict[
     return {
         "name": run.name,
         "seed": next(iter(run.run_index)),
+        "numSeeds": len(run.run_index),
         "layers": [key.removesuffix(".w") for key in meta_params.params if key.endswith(".w")],
         "activation": config.model.activation,
         "numContext": config.model.num_context,

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from maml_cli import __version__
 from maml_cli.config import Config, leaves, plain_yaml, to_dict, value_text
 from maml_cli.errors import ConfigError, printable
-from maml_cli.evaluation import OnTasks, Protocol, TrainedRun, compare_runs, evaluate_run, ignore_tasks
+from maml_cli.evaluation import OnTasks, Protocol, TrainedRun, compare_runs, evaluate_run, ignore_tasks, measure_of
 from maml_cli.report.inline_svg import inline_svg
 from maml_cli.report.learner_document import learner_document
 from maml_cli.report.playground_tasks import playground_tasks
@@ -26,8 +26,9 @@ from maml_cli.reporting import (
     evaluation_tables,
     plain_table,
     table_notes,
+    tasks_note,
 )
-from maml_cli.runs import OUTPUTS, RunOverview, make_folder, read_overview, target_of, write_atomic
+from maml_cli.runs import RunOverview, make_folder, read_overview, target_of, write_atomic
 from maml_cli.runtime import machine_info
 from maml_cli.training import learner_summary
 
@@ -98,12 +99,6 @@ def write_report(
     write_atomic(target_of(file), content)
 
 
-def default_file(runs: Sequence[TrainedRun]) -> Path:
-    """The page of one run in its directory, of several in outputs/."""
-    directory = runs[0].checkpoint.run if len(runs) == 1 and not runs[0].checkpoint.name else None
-    return (directory or OUTPUTS) / "report.html"
-
-
 def report_page(runs: Sequence[TrainedRun], protocol: Protocol, *, on_tasks: OnTasks = ignore_tasks) -> str:
     """The page about `runs` as text."""
     names = unique_names([run.name for run in runs])
@@ -119,7 +114,7 @@ def report_page(runs: Sequence[TrainedRun], protocol: Protocol, *, on_tasks: OnT
         sections=sections,
         comparison=_comparison(runs, protocol, on_tasks) if len(runs) > 1 else None,
         differences=_differences(runs, names),
-        data={"learners": learners, "playground": playground_tasks(runs[0])},
+        data={"learners": learners, "playground": playground_tasks(runs[0], measure=measure_of(runs))},
         machine={name: value for name, value in machine_info().items() if name not in PRIVATE},
         style=_source("page.css"),
         scripts=[_source("learner.js"), _source("playground.js")],
@@ -147,7 +142,7 @@ def _source(name: str) -> Markup:
 def _section(run: TrainedRun, name: str, index: int, protocol: Protocol, on_tasks: OnTasks) -> Section:
     result = evaluate_run(run, protocol, on_tasks=on_tasks).results
     with tempfile.TemporaryDirectory() as directory:
-        kinds = [kind for kind in FIGURE_TEXTS if kind in drawable(run)]
+        kinds = [kind for kind in drawn_kinds(run) if kind in drawable(run)]
         shown = result[-1]  # of the largest K
         one_shot = protocol._replace(shots=(shown.shots,))
         files = draw(run, one_shot, kinds=kinds, file_format="svg", out=Path(directory), evaluation=shown)
@@ -157,15 +152,20 @@ def _section(run: TrainedRun, name: str, index: int, protocol: Protocol, on_task
     return Section(
         name=name,
         title=printable(run.title),
-        summary=_facts(config, overview),
+        summary=_facts(run.config, overview),
         tables=[_page_table(table) for evaluation in result for table in evaluation_tables(evaluation, run.measure)],
-        notes=table_notes(result),
+        notes=[*table_notes(result), tasks_note(shown.num_tasks, protocol)],
         figures=[(FIGURE_TEXTS[kind], svg) for kind, svg in zip(kinds, svgs, strict=True)],
         config=config_rows(config, overview),
         yaml=plain_yaml(to_dict(config), flow=None, width=100),
-        commands=_commands(run, name),
+        commands=_commands(run, name, protocol),
         warnings=[*map(printable, run.checkpoint.warnings)],
     )
+
+
+def drawn_kinds(run: TrainedRun) -> list[str]:
+    """The kinds of figures of a run, in the order of the page; an alpha that is fixed needs none."""
+    return [kind for kind in FIGURE_TEXTS if kind != "alpha" or run.config.inner.alpha.learned]
 
 
 def _page_table(titled: TitledTable) -> PageTable:
@@ -219,11 +219,12 @@ def _differences(runs: Sequence[TrainedRun], names: Sequence[str]) -> PlainTable
     return PlainTable(["key", *names], [differing]) if differing else None
 
 
-def _commands(run: TrainedRun, name: str) -> list[str]:
+def _commands(run: TrainedRun, name: str, protocol: Protocol) -> list[str]:
+    tasks = "" if protocol.num_tasks == Protocol().num_tasks else f" --tasks {protocol.num_tasks}"
     again, config = shlex.quote(f"outputs/{name}-again"), shlex.quote(f"{name}.yaml")
     return [
         f"maml train --config {config} --out {again}",
-        f"maml eval --checkpoint {again}",
-        f"maml plot --checkpoint {again}",
-        f"maml compare {shlex.quote(run.checkpoint.label)} {again}",
+        f"maml eval --checkpoint {again}{tasks}",
+        f"maml plot --checkpoint {again}{tasks}",
+        f"maml compare {shlex.quote(run.checkpoint.label)} {again}{tasks}",
     ]

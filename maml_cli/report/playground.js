@@ -5,7 +5,8 @@
   const root = document.querySelector(".play");
   const find = (selector) => root.querySelector(selector);
   const [plot, path, slider, message] = [".plot", ".path", ".step-slider", ".message"].map(find);
-  const WIDTH = 760, HEIGHT = 440, LEFT = 44, BOTTOM = 28, RADIUS = 8;
+  const NARROW = matchMedia("(max-width: 560px)").matches;  // as in page.css: larger texts and points
+  const WIDTH = 760, HEIGHT = 440, [LEFT, BOTTOM, RADIUS] = NARROW ? [70, 44, 15] : [44, 28, 8];
   const MAX_POINTS = 200;
   const STYLES = ["first", "second"];
   const [xLow, xHigh] = playground.x;
@@ -17,7 +18,10 @@
   const fromY = (top) => yHigh - (top - 10) / (HEIGHT - BOTTOM - 10) * (yHigh - yLow);
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const show = (value) => (Number.isFinite(value) ? Number(value.toPrecision(3)).toString() : "not finite");
-  const meanSquare = (a, b) => a.reduce((sum, value, i) => sum + (value - b[i]) ** 2, 0) / a.length;
+  /* Name of an error in an evaluation -> its words, and the error at a difference. */
+  const MEASURES = { mse: ["mean squared error", (e) => e * e], mae: ["mean absolute error", Math.abs] };
+  const [measureWords, measureOf] = MEASURES[playground.measure];
+  const meanError = (a, b) => a.reduce((sum, value, i) => sum + measureOf(value - b[i]), 0) / a.length;
 
   const loaded = learners.map((learner) => {
     if (learner.reason) return { learner, reason: learner.reason };
@@ -100,9 +104,9 @@
       const xs = state.points.map((point) => point.x), ys = state.points.map((point) => point.y);
       const trajectory = xs.length ? adaptTo(xs, ys, Math.min(steps, learner.maxSteps)) : [adaptTo([0], [0], 0)[0]];
       const curves = trajectory.map((params) => predict(params, playground.grid));
-      const support = trajectory.map((params) => (xs.length ? meanSquare(predict(params, xs), ys) : NaN));
-      const query = trajectory.map((params, step) => (state.truth ? meanSquare(curves[step], state.truth)
-        : state.others.x.length ? meanSquare(predict(params, state.others.x), state.others.y) : NaN));
+      const support = trajectory.map((params) => (xs.length ? meanError(predict(params, xs), ys) : null));
+      const query = trajectory.map((params, step) => (state.truth ? meanError(curves[step], state.truth)
+        : state.others.x.length ? meanError(predict(params, state.others.x), state.others.y) : null));
       return { learner, order, curves, support, query };
     });
   }
@@ -175,7 +179,7 @@
       if (result.query[at] > 0) path.append(element("circle", { class: `curve ${name}`, "stroke-dasharray": "none",
         cx: placeX(at), cy: placeY(result.query[at]), r: 5 }));
     }
-    path.append(element("text", { x: 190, y: 146, "text-anchor": "middle" }, "error on the truth after each inner step"));
+    path.append(element("text", { x: 190, y: 146, "text-anchor": "middle" }, `error on the ${state.truth ? "truth" : "other points"} after each inner step`));
   }
 
   function drawErrors(results) {
@@ -186,18 +190,25 @@
       head.append(key, result.learner.name);
       row.append(head, ...["support", "query"].map((name) => {
         const cell = document.createElement("td");
-        cell.textContent = result.reason ? "–" : show(result[name][last(result)]);
+        const value = result.reason ? null : result[name][last(result)];
+        cell.textContent = value === null ? "–" : show(value);
         return cell;
       }));
       return row;
     });
     find(".errors tbody").replaceChildren(...rows);
     const notes = results.filter(({ reason }) => reason).map(({ learner, reason }) => `${learner.name} cannot run here: ${reason}.`);
-    for (const result of results.filter(({ reason, curves }) => !reason && state.step >= curves.length)) {
-      notes.push(`${result.learner.name} has step sizes for ${result.curves.length - 1} inner steps.`);
+    const running = results.filter(({ reason }) => !reason);
+    const steps = (count) => `${count} inner step${count === 1 ? "" : "s"}`;
+    if (!state.points.length && running.length) notes.push("Without support points nothing adapts; add one.");
+    for (const { learner } of running.filter(() => state.points.length)) {
+      if (state.step > learner.maxSteps) notes.push(`${learner.name} has step sizes for ${steps(learner.maxSteps)}.`);
     }
-    for (const { learner } of notes.length ? [] : results.filter(({ reason }) => !reason)) {
-      notes.push(`${learner.name} was trained with ${learner.trainedSteps} inner step${learner.trainedSteps === 1 ? "" : "s"}.`);
+    for (const { learner } of notes.length ? [] : running) {
+      notes.push(`${learner.name} was trained with ${steps(learner.trainedSteps)}.`);
+    }
+    for (const { learner } of running.filter(({ learner }) => learner.numSeeds > 1)) {
+      notes.push(`${learner.name} has ${learner.numSeeds} seeds; seed ${learner.seed} runs here.`);
     }
     message.textContent = notes.join(" ");
   }
@@ -321,6 +332,7 @@
       select.addEventListener("input", () => { state.runs[order] = select.value === "" ? null : Number(select.value); draw(); });
     });
   }
+  find(".measure").textContent = measureWords;
   if (!playground.tasks[0].truth) find(".query-title").textContent = "other points";
   chooseTask(0);
   state.step = Math.min(Math.max(...loaded.slice(0, 2).map(({ learner }) => learner.trainedSteps ?? 0)), maxSteps());

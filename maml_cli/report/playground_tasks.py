@@ -13,9 +13,10 @@ MAX_SUPPORT = 200
 """Largest number of support points that a task begins with."""
 
 
-def playground_tasks(run: TrainedRun) -> dict[str, Any]:
+def playground_tasks(run: TrainedRun, *, measure: str) -> dict[str, Any]:
     """The first test tasks of `run`, with as many support points as in training, in the units of its tasks.
 
+    measure: of errors, mse or mae.
     x, y: limits of the axes.
     grid: inputs at which functions and predictions are drawn.
     tasks: support points, and the truth on the grid with the parameters of a sinusoid; for a curve without a formula
@@ -29,6 +30,7 @@ def playground_tasks(run: TrainedRun) -> dict[str, Any]:
     low, high = family.x
     test_low, test_high = family.test_range
     return {
+        "measure": measure,
         "x": [min(low, test_low), max(high, test_high)],
         "y": _limits(fits),
         "grid": fits[0].x.tolist(),

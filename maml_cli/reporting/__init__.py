@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     )
     from maml_cli.reporting.figures import Curve
     from maml_cli.reporting.format import format_interval, format_number, format_short, plural
-    from maml_cli.reporting.result_tables import evaluation_tables, print_evaluations, table_notes
+    from maml_cli.reporting.result_tables import evaluation_tables, print_evaluations, table_notes, tasks_note
     from maml_cli.reporting.run_figures import draw, drawable
     from maml_cli.reporting.sweep_figures import draw_sweep
     from maml_cli.reporting.sweep_tables import iter_sweep_csv, print_sweep, sweep_document
@@ -64,6 +64,7 @@ __all__ = [
     "print_sweep",
     "sweep_document",
     "table_notes",
+    "tasks_note",
     "training_document",
 ]
 
@@ -73,7 +74,7 @@ _MODULES = {
     "format": ["format_interval", "format_number", "format_short", "plural"],
     "sweep_figures": ["draw_sweep"],
     "sweep_tables": ["iter_sweep_csv", "print_sweep", "sweep_document"],
-    "result_tables": ["evaluation_tables", "print_evaluations", "table_notes"],
+    "result_tables": ["evaluation_tables", "print_evaluations", "table_notes", "tasks_note"],
     "tables": [
         "PlainTable",
         "TitledTable",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.reporting.canvas import Figure, figure_settings
-from maml_cli.reporting.figure_layout import fit_to_style
+from maml_cli.reporting.figure_layout import fit_to_style, wrap_title
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
 from maml_cli.reporting.matplotlib_import import Artist, FigureCanvasAgg, matplotlib
 from maml_cli.runs import write_atomic
@@ -105,6 +105,7 @@ def _frames(animation: Animation, style: FigureStyle) -> DrawFrame:
         animation.draw_frame(number)
         if style.title is not None:
             figure.suptitle(style.title)
+        wrap_title(figure)
         canvas.restore_region(background)
         for artist in animation.moving:
             figure.draw_artist(artist)

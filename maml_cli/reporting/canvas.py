@@ -15,8 +15,9 @@ from typing import Any
 from unittest import mock
 
 from maml_cli.errors import printable
-from maml_cli.reporting.figure_layout import fit_legend, fit_to_style
+from maml_cli.reporting.figure_layout import fit_to_style
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
+from maml_cli.reporting.figure_text import fit_legend
 from maml_cli.reporting.matplotlib_import import (
     Axes,
     Figure,
@@ -206,11 +207,14 @@ def ordered_colour(share: float) -> Any:
     return colours(0.15 + 0.85 * share if is_dark else 0.85 * share)
 
 
-def legend_below(figure: Figure, axis: Axes, *, columns: int = 2) -> None:
-    """One legend for the figure, below its axes, where it covers no line; the entries are those of `axis`.
+def legend_below(figure: Figure, *panels: Axes, columns: int = 2) -> None:
+    """One legend for the figure, below its axes, where it covers no line; the entries are those of `panels`.
 
-    It has at most `columns`, fewer where they are wider than the figure; longer labels are cut at their beginning.
+    It has at most `columns`, fewer where they are wider than the figure; longer labels are wrapped.
     """
-    handles, labels = axis.get_legend_handles_labels()
-    labels, columns = fit_legend(labels, figure.get_figwidth(), columns)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    entries: dict[str, Any] = {}
+    for axis in panels:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    labels, columns = fit_legend([*entries], figure.get_figwidth(), columns)
+    figure.legend(entries.values(), labels, loc="outside lower center", ncols=columns)

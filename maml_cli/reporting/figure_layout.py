@@ -1,81 +1,47 @@
-"""The layout of figures: text measured and wrapped, legends in columns that fit, and sizes that a style asks for."""
+"""The layout of figures: titles and labels wrapped, ticks apart, and the sizes that a style asks for."""
 
+import contextlib
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
 
 from maml_cli.errors import ConfigError
 from maml_cli.reporting.figure_style import FigureStyle
+from maml_cli.reporting.figure_text import POINTS, wrapped
 from maml_cli.reporting.matplotlib_import import (
     Axes,
     Figure,
-    FontProperties,
+    FixedLocator,
     Text,
     matplotlib,
-    text_to_path,
 )
 
-POINTS = 72.0
-"""Points of an inch."""
 COLOUR_BAR = "<colorbar>"
 """The label that matplotlib gives to the axes of a colour bar."""
 LEAST_ASPECT = 0.62
 """Height of a panel over its width, where the width of a figure is given and its height follows."""
 PANEL_EM = 14.5
 """Least width of a panel, with its labels, as a multiple of the font size."""
+HEIGHTS = (1.0, 1.25, 1.5, 2.0, 3.0)
+"""Multiples of the height of a figure that are tried where it follows from the width."""
+TICK_GAP = 3.0
+"""Least distance of the labels of neighbouring ticks, in pixels."""
 LEAST_PANEL = 0.35
 """Least width and height of a panel, in inches."""
+UPRIGHT = 270
+"""Rotation of the name of a row, in degrees."""
 LINE_WIDTH, MARKER_SIZE = 1.5, 6.0
 """matplotlib's defaults of lines.linewidth and lines.markersize, for which line widths of figures are chosen."""
 
 
-def text_width(text: str, font: FontProperties) -> float:
-    """The width of one line of `text`, in inches."""
-    width: float = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
-    return width / POINTS
-
-
-def fit_legend(labels: Sequence[str], width: float, most: int) -> tuple[list[str], int]:
-    """Labels that fit into a figure of `width` inches, cut at their beginning, and the largest number of columns,
-    at most `most`, that fits; columns are filled one after another."""
-    settings = matplotlib.rcParams
-    font = FontProperties(size=settings["legend.fontsize"])
-    em = font.get_size_in_points() / POINTS
-    handle = em * (settings["legend.handlelength"] + settings["legend.handletextpad"])
-    gap = em * settings["legend.columnspacing"]
-    width -= 2 * em * (settings["legend.borderpad"] + settings["legend.borderaxespad"])
-    labels = [_cut(label, width - handle, font) for label in labels]
-    widths = [text_width(label, font) + handle for label in labels]
-    for columns in range(min(most, len(labels)), 1, -1):
-        # As matplotlib fills them: the first columns have one row more where the rows do not come out even.
-        short, longer = divmod(len(labels), columns)
-        ends = [short * (column + 1) + min(column + 1, longer) for column in range(columns)]
-        longest = [max(widths[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
-        if sum(longest) + gap * (columns - 1) <= width:
-            return labels, columns
-    return labels, 1
-
-
-def _cut(text: str, width: float, font: FontProperties) -> str:
-    """`text`, or as much of its end as fits into `width` inches, after an ellipsis."""
-    if text_width(text, font) <= width:
-        return text
-    low, high = 1, len(text)  # the number of characters to leave out
-    while low < high:
-        middle = (low + high) // 2
-        if text_width(f"…{text[middle:]}", font) <= width:
-            high = middle
-        else:
-            low = middle + 1
-    return f"…{text[low:]}"
-
-
-def columns_that_fit(style: FigureStyle, most: int) -> int:
-    """The number of columns of panels, at most `most`, in a figure of the width that `style` asks for."""
+def columns_that_fit(style: FigureStyle, most: int, *, em: float = PANEL_EM) -> int:
+    """The number of columns of panels, at most `most`, each at least `em` font sizes wide, in a figure of the width
+    that `style` asks for."""
     if style.figure_width is None:
         return most
-    em: float = matplotlib.rcParams["font.size"] / POINTS
-    return max(1, min(most, int(style.figure_width / (PANEL_EM * em))))
+    inches: float = em * matplotlib.rcParams["font.size"] / POINTS
+    return max(1, min(most, int(style.figure_width / inches)))
 
 
 def fit_to_style(figure: Figure, style: FigureStyle) -> None:
@@ -86,16 +52,22 @@ def fit_to_style(figure: Figure, style: FigureStyle) -> None:
     panels = [axis for axis in figure.axes if axis.get_visible() and axis.get_label() != COLOUR_BAR]
     _set_texts(figure, panels, style)
     _wrap_titles(figure, panels)
+    is_high = bool(style.figure_width and not style.figure_height)
+    if any(axis.texts for axis in panels):
+        _lay_out(figure, is_high=is_high)
+        _wrap_row_names(figure, panels)
     if style == FigureStyle(title=style.title, x_label=style.x_label, y_label=style.y_label):
         return
     _scale_lines(figure)
-    _lay_out(figure)
+    _lay_out(figure, is_high=is_high)
     for _ in range(2):  # of which the first changes the width of panels, on which the second depends
-        if style.figure_width and not style.figure_height:
+        if is_high:
             _grow(figure, panels)
-            _lay_out(figure)
-        _wrap_labels(figure, panels)
-        _lay_out(figure)
+            _lay_out(figure, is_high=True)
+        _wrap_labels(figure)
+        _wrap_row_names(figure, panels)
+        _lay_out(figure, is_high=is_high)
+        _thin_ticks(panels)
     if min(_panel_size(figure, axis)[end] for axis in panels for end in (0, 1)) < LEAST_PANEL:
         raise _too_small(figure)
 
@@ -117,19 +89,34 @@ def _set_texts(figure: Figure, panels: Sequence[Axes], style: FigureStyle) -> No
 def _wrap_titles(figure: Figure, panels: Sequence[Axes]) -> None:
     if len(panels) == 1:
         _wrap(panels[0].title, 0.85 * figure.get_figwidth())
-    for text in figure.texts:  # with the title of several panels
-        _wrap(text, 0.97 * figure.get_figwidth())
+    wrap_title(figure)
+
+
+def wrap_title(figure: Figure) -> None:
+    """Wrap the title of a figure of several panels to its width."""
     title = figure._suptitle  # type: ignore[attr-defined]  # there is no public name for it
     if title is not None:
         _wrap(title, 0.97 * figure.get_figwidth())
 
 
-def _wrap_labels(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Wrap labels to their axes, and the title of a single panel, which is centred above it, to the figure."""
+def _wrap_row_names(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Wrap texts that stand upright beside a row of panels to the height of the row."""
     for axis in panels:
+        for text in (text for text in axis.texts if text.get_rotation() == UPRIGHT):
+            _wrap(text, 1.05 * _panel_size(figure, axis)[1])
+
+
+def _wrap_labels(figure: Figure) -> None:
+    """Wrap labels and the titles of several panels to their axes, and the title of a single panel, which is centred
+    above it, to the figure."""
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    panels = [axis for axis in shown if axis.get_label() != COLOUR_BAR]
+    for axis in shown:
         width, height = _panel_size(figure, axis)
         _wrap(axis.xaxis.label, 1.1 * width)
         _wrap(axis.yaxis.label, 1.1 * height)
+        if len(panels) > 1:
+            _wrap(axis.title, 1.1 * width)
     if len(panels) == 1:
         box = panels[0].get_position()
         centre = (box.x0 + box.x1) / 2
@@ -137,23 +124,12 @@ def _wrap_labels(figure: Figure, panels: Sequence[Axes]) -> None:
 
 
 def _wrap(text: Text, width: float) -> None:
-    """Break `text` between words into lines of about the same length, at most `width` inches as far as words allow."""
-    font, words = text.get_fontproperties(), text.get_text().replace("\n", " ").split(" ")
-    lines = _lines(words, width, font)
-    for share in (0.9, 0.8, 0.7, 0.6):  # shorter lines, as long as there are not more of them
-        shorter = _lines(words, share * width, font)
-        lines = shorter if len(shorter) == len(lines) > 1 else lines
-    text.set_text("\n".join(lines))
-
-
-def _lines(words: Sequence[str], width: float, font: FontProperties) -> list[str]:
-    lines = [words[0]]
-    for word in words[1:]:
-        if text_width(f"{lines[-1]} {word}", font) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
+    """Break `text` into lines of at most `width` inches. Its label is the text without breaks, for the next time."""
+    shown, unbroken = text.get_text(), str(text.get_label())
+    if "".join(shown.split()) != "".join(unbroken.split()):
+        unbroken = shown
+    text.set_text("\n".join(wrapped(line, width, text.get_fontproperties()) for line in unbroken.split("\n")))
+    text.set_label(unbroken)
 
 
 def _scale_lines(figure: Figure) -> None:
@@ -167,13 +143,33 @@ def _scale_lines(figure: Figure) -> None:
         line.set_markeredgewidth(width * line.get_markeredgewidth())
 
 
-def _lay_out(figure: Figure) -> None:
+def _lay_out(figure: Figure, *, is_high: bool) -> None:
+    """Compute the layout; with `is_high` the figure becomes as high as its texts need."""
+    height = figure.get_figheight()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        try:
-            figure.draw_without_rendering()
-        except UserWarning:
-            raise _too_small(figure) from None
+        for factor in HEIGHTS if is_high else HEIGHTS[:1]:
+            figure.set_figheight(factor * height)
+            with contextlib.suppress(UserWarning):
+                figure.draw_without_rendering()
+                if not is_high or min(_panel_size(figure, axis)[1] for axis in figure.axes) > LEAST_PANEL:
+                    return
+    raise _too_small(figure)
+
+
+def _thin_ticks(panels: Sequence[Axes]) -> None:
+    """Leave out every second label of an axis as long as two of them overlap."""
+    for panel in panels:
+        for end, axis, limits in ((0, panel.xaxis, panel.get_xlim()), (1, panel.yaxis, panel.get_ylim())):
+            low, high = sorted(limits)
+            labels = [label for label in axis.get_ticklabels() if low <= label.get_position()[end] <= high]
+            shown = [label for label in labels if label.get_text()]
+            ends = [label.get_window_extent().get_points()[:, end] for label in shown]
+            spacing = 1
+            while any(a[1] + TICK_GAP > b[0] for a, b in itertools.pairwise(ends[::spacing])):
+                spacing *= 2
+            if spacing > 1:
+                axis.set_major_locator(FixedLocator([label.get_position()[end] for label in shown[::spacing]]))
 
 
 def _grow(figure: Figure, panels: Sequence[Axes]) -> None:

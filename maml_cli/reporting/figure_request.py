@@ -65,6 +65,11 @@ def run_name(run: TrainedRun) -> str:
     return label_text(checkpoint.name or directory or checkpoint.file.stem, MAX_NAME)
 
 
+def drawn_seed(run: TrainedRun) -> str:
+    """The seed of a run of several seeds whose predictions are drawn, for a title; empty for a run of one seed."""
+    return f", seed {next(iter(run.run_index))}" if len(run.run_index) > 1 else ""
+
+
 def trained_on(run: TrainedRun) -> str:
     """K and the number of inner steps of the training of a run, in words."""
     config = run.checkpoint.config

@@ -19,7 +19,6 @@ from maml_cli.reporting.canvas import (
     Axes,
     Figure,
     drawable,
-    font_size,
     legend_below,
     line_styles,
     new_figure,
@@ -27,8 +26,8 @@ from maml_cli.reporting.canvas import (
 )
 from maml_cli.reporting.figure_layout import columns_that_fit
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
-from maml_cli.reporting.format import format_short
-from maml_cli.reporting.step_styles import DASH_DOT_DOT, fit_styles, step_label
+from maml_cli.reporting.format import format_short, plural
+from maml_cli.reporting.step_styles import DASH_DOT_DOT, StepLine, step_lines
 
 COLUMNS = 3
 SUPPORT_STYLE: dict[str, Any] = {"ms": 5, "mfc": BACKGROUND, "mec": BLACK, "mew": 1.2, "zorder": 5}
@@ -59,28 +58,35 @@ def fit_figure(
 ) -> Figure:
     """Small multiples, one task each: truth, support points, and predictions after the inner steps `show_steps`.
 
-    The title of a panel is the error before and after all inner steps of its fit. `labels` are those of x and y.
+    The title of a panel is the error after the first and the last of these steps. `labels` are those of x and y.
     """
     columns = columns_that_fit(style, COLUMNS)
     rows = math.ceil(len(fits) / columns)
     figure = new_figure(3.1 * columns, 2.3 * rows + 1.0, style)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    limits = fit_limits(fits)
+    limits = fit_limits(fits, show_steps)
+    lines = step_lines(show_steps, [trained_steps])
     for axis, fit in zip(axes.flat, fits, strict=False):
-        draw_fit(axis, fit, show_steps=show_steps, trained_steps=trained_steps, measure=measure)
+        draw_fit(axis, fit, lines, show_steps=show_steps, measure=measure)
         axis.set_ylim(*limits)
     return finish_panels(figure, axes, num_panels=len(fits), title=title, labels=labels)
 
 
-def draw_fit(axis: Axes, fit: TaskFit, *, show_steps: Sequence[int], trained_steps: int, measure: str) -> None:
-    """Draw one task: truth or other points, predictions after `show_steps`, support points, and errors as the title."""
+def draw_fit(axis: Axes, fit: TaskFit, lines: Sequence[StepLine], *, show_steps: Sequence[int], measure: str) -> None:
+    """Draw one task: truth or other points, predictions after `show_steps` and support points.
+
+    The title is the error after the first and the last of `show_steps`. Other steps of `lines`, which other panels of
+    the figure show, have an entry in the legend alone.
+    """
     draw_truth(axis, fit)
-    for step, line in fit_styles(show_steps, trained_steps):
-        predictions = [*map(drawable, fit.predictions[step].tolist())]
-        axis.plot(fit.x, predictions, label=step_label(step, trained_steps), **line)
+    for step, label, line in lines:
+        is_shown = step in show_steps
+        predictions = [*map(drawable, fit.predictions[step].tolist())] if is_shown else []
+        axis.plot(fit.x.tolist() if is_shown else [], predictions, label=label, **line)
     axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
-    before, after = (format_short(fit_error(fit, step, measure)) for step in (0, -1))
-    axis.set_title(f"{measure.upper()} {before} → {after}")
+    ends = dict.fromkeys((show_steps[0], show_steps[-1]))
+    errors = [format_short(fit_error(fit, step, measure)) for step in ends]
+    axis.set_title(f"{measure.upper()} {' → '.join(errors)}")
 
 
 def draw_truth(axis: Axes, fit: TaskFit) -> None:
@@ -96,15 +102,28 @@ def fit_error(fit: TaskFit, step: int, measure: str) -> float:
     return fit.errors[step].abs().pow(2 if measure == "mse" else 1).mean().item()
 
 
-def fit_limits(fits: Sequence[TaskFit]) -> tuple[float, float]:
-    """The range of y: symmetric around zero for functions, that of the points for curves without a formula."""
+def fit_limits(fits: Sequence[TaskFit], show_steps: Sequence[int]) -> tuple[float, float]:
+    """The range of y: symmetric around zero for functions, that of points and predictions for curves without a
+    formula."""
     others = [fit.others.y for fit in fits if fit.others is not None]
     if others:
         points = [value for values in [*others, *(fit.support_y for fit in fits)] for value in values.tolist()]
-        margin = 0.15 * (max(points) - min(points)) + 1e-9
-        return drawable(min(points) - margin), drawable(max(points) + margin)
+        curves = [value for fit in fits for step in show_steps for value in fit.predictions[step].tolist()]
+        return value_limits(points, curves)
     limit = 1.3 * max(float(fit.truth.abs().max()) for fit in fits) + 0.1
     return -limit, limit
+
+
+def value_limits(points: Sequence[float], curves: Sequence[float], usual: Sequence[float] = ()) -> tuple[float, float]:
+    """The range of an axis of all `points` and of the values of `curves`.
+
+    A curve that runs away is cut off where it leaves the range of the points and the `usual` values by half its length.
+    """
+    low, high = min([*points, *usual]), max([*points, *usual])
+    margin = 0.5 * (high - low) or 1.0
+    values = [min(max(value, low - margin), high + margin) for value in curves if math.isfinite(value)]
+    low, high = min([*points, *values]), max([*points, *values])
+    return drawable(low - 0.08 * (high - low) - 1e-9), drawable(high + 0.08 * (high - low) + 1e-9)
 
 
 def finish_panels(
@@ -114,12 +133,13 @@ def finish_panels(
     columns) visible."""
     for axis in axes.flat[num_panels:]:
         axis.set_visible(False)
-    for axis in axes[-1]:
+    for axis in axes.flat[max(0, num_panels - axes.shape[1]) : num_panels]:  # the last panel of each column
         axis.set_xlabel(labels[0])
+        axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel(labels[1])
     figure.suptitle(title)
-    legend_below(figure, axes.flat[0], columns=6)
+    legend_below(figure, *axes.flat[:num_panels], columns=6)
     return figure
 
 
@@ -134,7 +154,7 @@ def steps_figure(evaluation: Evaluation, *, measure: str, title: str, style: Fig
         axis, "Random initialisation", [_grid(errors, measure) for errors in evaluation.random_init], **untrained
     )
     draw_baselines(axis, evaluation.baselines, measure)
-    mark_trained_step(axis, evaluation.trained_steps, len(evaluation.steps))
+    mark_trained_step(axis, evaluation.trained_steps)
     axis.set(xlabel="Inner steps", ylabel=f"{measure.upper()} on the {evaluation.grid_name} (log scale)", title=title)
     integer_axis(axis)
     scale = _grid(evaluation.baselines.get("zero") or evaluation.random_init[0], measure).mean
@@ -156,12 +176,9 @@ def draw_baselines(axis: Axes, baselines: Mapping[str, PointErrors | None], meas
             axis.plot([], [], " ", label=f"{name} ({format_short(level)}, off axis)")
 
 
-def mark_trained_step(axis: Axes, steps: int, num_steps: int) -> None:
-    """A thin vertical line at the trained number of inner steps, named on the side with more space of `num_steps`."""
-    axis.axvline(steps, color=BLACK, lw=0.6, ls=":")
-    side = "right" if steps > num_steps / 2 else "left"
-    text: dict[str, Any] = {"ha": side, "va": "top", "fontsize": font_size(8 / 9)}
-    axis.text(steps, 0.99, f" Trained for {steps} ", transform=axis.get_xaxis_transform(), **text)
+def mark_trained_step(axis: Axes, steps: int) -> None:
+    """A thin vertical line at the trained number of inner steps, named in the legend, where it covers no line."""
+    axis.axvline(steps, color=BLACK, lw=0.6, ls=":", label=f"Trained for {plural(steps, 'inner step')}")
 
 
 class Curve(NamedTuple):

@@ -44,13 +44,14 @@ with _without_user_settings():
     from matplotlib.font_manager import FontProperties
     from matplotlib.text import Text
     from matplotlib.textpath import text_to_path
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 __all__ = [
     "Artist",
     "Axes",
     "Figure",
     "FigureCanvasAgg",
+    "FixedLocator",
     "FontProperties",
     "FuncFormatter",
     "LogLocator",

@@ -21,8 +21,9 @@ from maml_cli.reporting.canvas import (
 )
 from maml_cli.reporting.csv_text import csv_text
 from maml_cli.reporting.figure_layout import columns_that_fit
+from maml_cli.reporting.figure_request import run_name
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
-from maml_cli.reporting.figures import COLUMNS, SUPPORT_STYLE, finish_panels
+from maml_cli.reporting.figures import COLUMNS, SUPPORT_STYLE, finish_panels, value_limits
 from maml_cli.reporting.format import format_number, format_short, plural
 from maml_cli.reporting.step_styles import fit_styles, step_label
 from maml_cli.reporting.tables import new_console, new_table
@@ -30,8 +31,6 @@ from maml_cli.runs import make_folder
 
 MAX_LABEL = 16
 """Characters of the label of a task above a panel."""
-MAX_NAME = 40
-"""Characters of the name of a run in a title."""
 
 
 def csv_header(steps: int, *, has_tasks: bool, num_seeds: int) -> str:
@@ -116,10 +115,11 @@ def draw_own_fits(
 ) -> None:
     """Draw the first tasks of `fit`, at most `most`, to `file`; raises OSError."""
     fits = own_fits(session.learner, fit, steps=session.steps, most=most)
-    name = label_text(run.checkpoint.label, MAX_NAME)
-    title = f"{name}: {plural(session.steps, 'inner step')} on points of your own"
+    title = f"{run_name(run)}: {plural(session.steps, 'inner step')} on points of your own"
     make_folder(file.parent)
-    options: dict[str, Any] = {"trained_steps": run.config.inner.steps, "title": title, "style": style}
+    scaling = session.learner.scaling
+    usual = [(end - scaling.y_shift) / scaling.y_factor for end in session.learner.experiment.family.y]
+    options: dict[str, Any] = {"trained_steps": run.config.inner.steps, "title": title, "usual": usual, "style": style}
     save_figure(lambda: own_fit_figure(fits, **options), file, style)
 
 
@@ -128,44 +128,41 @@ def own_fit_figure(
     *,
     trained_steps: int,
     title: str,
+    usual: Sequence[float] = (),
     style: FigureStyle = DEFAULT_STYLE,
 ) -> Figure:
     """Small multiples, one task of the user's own each: points, and predictions before adapting, after the trained
-    number of inner steps and after all of them. The title of a panel is the error on the support points."""
+    number of inner steps and after all of them. The title of a panel is the error on the support points.
+
+    usual: values of y that training had, in the units of the points; see `value_limits`.
+    """
     columns = min(len(fits), columns_that_fit(style, COLUMNS))
     rows = math.ceil(len(fits) / columns)
     figure = new_figure(*((3.1 * columns, 2.3 * rows + 1.0) if len(fits) > 1 else (6.4, 4.8)), style)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for axis, fit in zip(axes.flat, fits, strict=False):
-        _draw_fit(axis, fit, trained_steps)
+        _draw_fit(axis, fit, trained_steps, usual)
     return finish_panels(figure, axes, num_panels=len(fits), title=title)
 
 
-def _draw_fit(axis: Axes, fit: OwnFit, trained_steps: int) -> None:
+def _draw_fit(axis: Axes, fit: OwnFit, trained_steps: int, usual: Sequence[float]) -> None:
     steps = len(fit.predictions) - 1
+    drawn: list[float] = []
     if fit.band is not None:
         low, high = ([*map(drawable, end)] for end in fit.band)
         axis.fill_between(fit.x, low, high, color=BLUE, alpha=0.2, lw=0, label="90 % band over seeds")
+        drawn += [*low, *high]
     for step, line in fit_styles(sorted({0, min(trained_steps, steps), steps}), trained_steps):
-        axis.plot(fit.x, [*map(drawable, fit.predictions[step])], label=step_label(step, trained_steps), **line)
+        predictions = [*map(drawable, fit.predictions[step])]
+        axis.plot(fit.x, predictions, label=step_label(step, trained_steps), **line)
+        drawn += predictions
     if fit.query_x:
         axis.plot(fit.query_x, fit.query_y, "x", color=ORANGE, ms=5, zorder=4, label="Query points")
     axis.plot(fit.support_x, fit.support_y, "o", label="Support points", **SUPPORT_STYLE)
     before, after = map(format_short, fit.errors)
-    axis.set_title(
-        f"{label_text(fit.label, MAX_LABEL)}: {before} → {after}" if fit.label else f"MSE {before} → {after}"
-    )
-    axis.set_ylim(*_limits(fit))
-
-
-def _limits(fit: OwnFit) -> tuple[float, float]:
-    """The range of the points and of the last predictions, which may leave it by as much again."""
-    points = [*fit.support_y, *fit.query_y]
-    margin = (max(points) - min(points)) or 1.0
-    lowest, highest = min(points) - margin, max(points) + margin
-    values = [min(max(value, lowest), highest) for value in fit.predictions[-1] if math.isfinite(value)]
-    low, high = min([*points, *values]), max([*points, *values])
-    return drawable(low - 0.08 * (high - low) - 1e-9), drawable(high + 0.08 * (high - low) + 1e-9)
+    task = f"{label_text(fit.label, MAX_LABEL)}: " if fit.label else ""
+    axis.set_title(f"{task}MSE {before} → {after}")
+    axis.set_ylim(*value_limits([*fit.support_y, *fit.query_y], drawn, usual))
 
 
 def iter_predictions(fit: TableFit) -> Iterator[dict[str, object]]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from maml_cli.errors import printable
-from maml_cli.evaluation import DIVERGED, Errors, Evaluation, KindErrors, PointErrors, Statistic, Tail
+from maml_cli.evaluation import DIVERGED, Errors, Evaluation, KindErrors, PointErrors, Protocol, Statistic, Tail
 from maml_cli.reporting.format import format_interval, format_number, format_short, plural
 from maml_cli.reporting.tables import (
     MEASURES,
@@ -85,10 +85,22 @@ def table_notes(evaluations: Sequence[Evaluation]) -> list[str]:
     notes = []
     if any(len(evaluation.steps) > evaluation.trained_steps for evaluation in evaluations):
         notes.append("* the trained number of inner steps")
+    if any(evaluation.baselines.get("least_squares_any_frequency") for evaluation in evaluations):
+        notes.append("any frequency: a least-squares sinusoid of the frequency that fits the support points best")
     seeds = max(len(evaluation.by_seed) for evaluation in evaluations)
     if seeds > 1:
         notes.append(f"±: over tasks, of their means over {plural(seeds, 'seed')}; {SEEDS_COLUMN}: over seeds")
     return notes
+
+
+def tasks_note(num_tasks: int, protocol: Protocol) -> str:
+    """A line about the number of test tasks behind the numbers of a page, and of those of `maml eval`."""
+    measured = f"Measured on {plural(num_tasks, 'test task')}"
+    if num_tasks < protocol.num_tasks:
+        return f"{measured}, all that there are."
+    if num_tasks == Protocol().num_tasks:
+        return f"{measured}, as maml eval does by default."
+    return f"{measured}; maml eval takes {Protocol().num_tasks:,} by default, so that its numbers differ a little."
 
 
 def _evaluation_table(evaluation: Evaluation, measure: str) -> Table:
@@ -146,8 +158,8 @@ def _tail_notes(evaluation: Evaluation, measure: str) -> list[str]:
     share, num_tasks = tail.worst_1_percent_share, tail.tasks_for_10_percent_interval
     if share is not None and num_tasks is not None and share > LARGE_SHARE:
         notes.append(
-            f"after {plural(step, 'inner step')} the worst 1 % of the tasks carry {share:.0%} of the mean; a 95 % "
-            f"interval of ±10 % of it needs some {float(format_short(num_tasks)):,.0f} tasks"
+            f"after {plural(step, 'inner step')} the worst 1 % of the tasks carry {share:.0%} of the mean: "
+            f"some {float(format_short(num_tasks)):,.0f} tasks would narrow its 95 % interval to ±10 %"
         )
     return notes
 

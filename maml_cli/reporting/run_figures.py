@@ -71,13 +71,14 @@ def draw(
     protocol: Protocol,
     *,
     kinds: Sequence[str],
-    file_format: str,
+    file_format: str | None = None,
     out: Path | None,
     choices: FigureChoices = DEFAULT_CHOICES,
     on_tasks: OnTasks = ignore_tasks,
     evaluation: Evaluation | None = None,
 ) -> list[Path]:
-    """Draw each of `kinds` as KIND.`file_format` in the directory `out`. Returns the files.
+    """Draw each of `kinds` as KIND.`file_format`, by default in the first of its formats, in the directory `out`.
+    Returns the files.
 
     By default `out` is `plots` in the run directory, or `plots` next to a checkpoint outside one; for a published run
     that came with the package it is `outputs/plots/NAME`.
@@ -99,11 +100,12 @@ def draw(
     if out is None and directory.is_symlink():
         raise FileError(f"{directory}: a symbolic link, through which nothing is written; give a directory with --out")
     make_folder(directory)
-    save = save_animation if file_format in ANIMATION_FORMATS else save_figure
-    return [
-        save(partial(function, request), directory / f"{kind}.{file_format}", choices.style)
-        for kind, function in functions.items()
-    ]
+    files = []
+    for kind, function in functions.items():
+        suffix = file_format or FIGURES[kind].formats[0]
+        save = save_animation if suffix in ANIMATION_FORMATS else save_figure
+        files.append(save(partial(function, request), directory / f"{kind}.{suffix}", choices.style))
+    return files
 
 
 def _default_directory(run: TrainedRun) -> Path:

@@ -1,13 +1,31 @@
 """Lines of inner steps: their colours, dashes and names, which differ without colours as well."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from maml_cli.reporting.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, YELLOW
 from maml_cli.reporting.format import plural
 
 DASH_DOT_DOT = (0, (7, 1.5, 1, 1.5, 1, 1.5))
 STEP_DASHES: tuple[Any, ...] = ("-.", ":", (0, (8, 2)), DASH_DOT_DOT, (0, (2, 2)))
+
+
+class StepLine(NamedTuple):
+    """The line of an inner step: the step, its name in the legend, and its style."""
+
+    step: int
+    label: str
+    style: dict[str, Any]
+
+
+def step_lines(show_steps: Sequence[int], trained_steps: Sequence[int]) -> list[StepLine]:
+    """The lines of `show_steps` for runs of the numbers of inner steps `trained_steps`.
+
+    That of the first is emphasised, and it is named as trained where it is that of all runs.
+    """
+    trained = trained_steps[0]
+    named = trained if {*trained_steps} == {trained} else 0
+    return [StepLine(step, step_label(step, named), style) for step, style in fit_styles(show_steps, trained)]
 
 
 def fit_styles(show_steps: Sequence[int], trained_steps: int) -> list[tuple[int, dict[str, Any]]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from maml_cli.reporting.axes import log_axis
 from maml_cli.reporting.canvas import (
+    BACKGROUND,
     BLACK,
     BLUE,
     GREY,
@@ -105,7 +106,7 @@ def parallel_figure(sweep: Sweep, rows: Sequence[TrialRow]) -> Figure:
     for index, scale in enumerate(scales):
         axis.axvline(index, color=PALE_GREY, lw=0.8, zorder=0)
         for at, text in scale.spread_ticks().items():
-            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+            box = {"facecolor": BACKGROUND, "edgecolor": "none", "pad": 1.0}
             axis.text(
                 index + 0.03, scale.fraction(at), text, fontsize="small", va="center", ha="left", bbox=box, zorder=5
             )

@@ -50,7 +50,7 @@ def path_figure(
         axis.plot(steps, [*map(drawable, values)], color=GREY, lw=0.6, alpha=0.6, label=label)
     spacing = max(1, len(errors) // 20)
     axis.plot(steps, median, color=BLUE, lw=2.0, marker="o", ms=4, markevery=spacing, label="Median", zorder=3)
-    mark_trained_step(axis, trained_steps, len(errors))
+    mark_trained_step(axis, trained_steps)
     axis.set(xlabel="Inner steps", ylabel=_error_label(task_errors), title=title)
     integer_axis(axis)
     log_axis(axis)

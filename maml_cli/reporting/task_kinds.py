@@ -76,4 +76,6 @@ def _task_errors(request: FigureRequest) -> TaskErrors:
 
 def _title(request: FigureRequest, task_errors: TaskErrors) -> str:
     tasks = task_errors.test_tasks
-    return f"{run_name(request.run)}: {plural(tasks.num_tasks, 'test task')}, K = {tasks.num_shots}"
+    num_seeds = len(request.run.run_index)
+    seeds = f", mean over {num_seeds} seeds" if num_seeds > 1 else ""
+    return f"{run_name(request.run)}: {plural(tasks.num_tasks, 'test task')}, K = {tasks.num_shots}{seeds}"

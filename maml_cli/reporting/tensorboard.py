@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from maml_cli.config import Config
+from maml_cli.config import Config, locate_table
 from maml_cli.core import MetaParams
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.reporting.format import plural
@@ -59,7 +59,7 @@ def observe_training(config: Config, run: Path, step: int | None) -> Iterator[Ob
     from torch.utils.tensorboard import SummaryWriter
 
     first_step = 0 if step is None else step + 1
-    folder, experiment = run / directory.TENSORBOARD, build_experiment(config)
+    folder, experiment = run / directory.TENSORBOARD, build_experiment(locate_table(config, run))
     with _quiet_threads(), contextlib.ExitStack() as stack:
         with _named_errors(folder):
             folders = [str(folder / f"seed-{seed}") for seed in config.seeds]

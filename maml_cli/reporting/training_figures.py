@@ -111,7 +111,8 @@ def alpha_figure(
             )
             label = f"Inner step {index + 1}" if len(by_step) > 1 else "All inner steps"
             axis.plot(outer_steps, values, lw=1.4, label=label if is_learned else "Fixed", **line)
-        axis.set_title(key)
+        if len(traces) > 1:
+            axis.set_title(key)
         axis.axhline(0, color=GREY, lw=0.5)
     for axis in axes.flat[len(traces) :]:
         axis.set_visible(False)
@@ -120,7 +121,7 @@ def alpha_figure(
         integer_axis(axis, most_ticks=7 if columns == 1 else 4)
     for axis in axes[:, 0]:
         axis.set_ylabel("Alpha")
-    legend_below(figure, axes.flat[0], columns=5)
+    legend_below(figure, *axes.flat[: len(traces)], columns=5)
     figure.suptitle(title)
     return figure
 
@@ -147,7 +148,7 @@ def growth_figure(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]
         axis.xaxis.set_minor_locator(NullLocator())
         log_axis(axis)
     figure.axes[0].set_ylabel("Milliseconds per outer step")
-    legend_below(figure, figure.axes[0], columns=len(names) + 1)
+    legend_below(figure, *figure.axes, columns=len(names) + 1)
     return figure
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from maml_cli.runs.newest import find_run, newest_runs, run_directories
     from maml_cli.runs.overview import STATES, RunOverview, read_overview
     from maml_cli.runs.pruning import Pruning, plan_pruning, prune
+    from maml_cli.runs.published import published_names
     from maml_cli.runs.replaced_config import replace_config
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "open_checkpoint",
     "plan_pruning",
     "prune",
+    "published_names",
     "read_alphas",
     "read_config",
     "read_evaluations",
@@ -81,6 +83,7 @@ __getattr__ = lazy_attributes(
         "Pruning": "pruning",
         "plan_pruning": "pruning",
         "prune": "pruning",
+        "published_names": "published",
         "append_line": "files",
         "check_finite": "contents",
         "check_tensors": "contents",

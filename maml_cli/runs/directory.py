@@ -5,7 +5,8 @@ metrics.jsonl                    losses and validation errors, the same bytes wh
 timing.jsonl                     engines, times and rates, a divergence
 checkpoints/step-00001000.pt     and their SHA256SUMS, as `sha256sum -c` reads it
 last.json                        names the newest checkpoint and its SHA-256
-plots/, eval.json                results of `maml plot` and `maml eval`
+plots/, eval.json                results of `maml plot` and `maml eval`, of the outer step at that time
+report.html, params.npz          those of `maml report` and `maml export params`
 tensorboard/seed-0/              events of each seed, where run.tensorboard is true
 """
 
@@ -35,6 +36,8 @@ from maml_cli.runs.timing import TIMING
 
 TENSORBOARD = "tensorboard"
 """The directory of the events of a run."""
+RESULTS = ("eval.json", "report.html", "plots", "params.*")
+"""Patterns of the names of results of a checkpoint, which further outer steps leave as they are."""
 
 
 def write_config(run: Path, config: Config) -> None:
@@ -45,6 +48,11 @@ def write_config(run: Path, config: Config) -> None:
 def checkpoint_file(run: Path, step: int) -> Path:
     """Path of the checkpoint after `step` outer steps."""
     return run / "checkpoints" / f"step-{step:08d}.pt"
+
+
+def result_names(run: Path) -> list[str]:
+    """The results of earlier checkpoints in `run`, by their names."""
+    return [file.name for pattern in RESULTS for file in sorted(run.glob(pattern))]
 
 
 def save_checkpoint(run: Path, step: int, contents: dict[str, Any]) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from maml_cli.config import Config, changed_keys, load_quickly, presets, to_dict
+from maml_cli.config import Config, changed_keys, load_quickly, locate_table, presets, to_dict
 from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.reading import sha256_of
 from maml_cli.runs.files import is_locked, read_last_record
@@ -106,7 +106,10 @@ def _preset_names() -> frozenset[str]:
 @functools.cache
 def _base(preset: str) -> Mapping[str, Any]:
     """The values of a preset, of the defaults for the empty name."""
-    return to_dict(load_quickly(presets.path(preset)) if preset else Config())
+    if not preset:
+        return to_dict(Config())
+    file = presets.path(preset)
+    return to_dict(locate_table(load_quickly(file), file.parent))
 
 
 def _read_config(run: Path, problems: list[str]) -> Config | None:

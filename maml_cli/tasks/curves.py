@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import lookup
-from maml_cli.errors import DataError, shorten
+from maml_cli.errors import DataError, FileError, shorten
 from maml_cli.reading import sha256_of
 from maml_cli.tables import Columns, PointTable, read_table
 from maml_cli.tasks.family import Range, make_generator
@@ -23,8 +23,6 @@ PURPOSES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 """Names of the parts of a split."""
 WORDS = {**PURPOSES, "training": TRAIN, "val": VALIDATION, "valid": VALIDATION}
 """Words in the column `split`."""
-MAX_MAGNITUDE = 1e30
-"""Largest magnitude of inputs and targets: fourth powers of errors are within float64."""
 MAX_MAGNITUDE = 1e30
 """Largest magnitude of inputs and targets: fourth powers of errors are within float64."""
 FEWEST = 2
@@ -107,8 +105,6 @@ def measure_curves(source: Source, normalise: str) -> Measurements:
     x, y = curves.points(training)
     if largest := next((v for v in (x.abs().max().item(), y.abs().max().item()) if v > MAX_MAGNITUDE), None):
         raise DataError(f"{source.file}: has a value of magnitude {largest:g}; at most {MAX_MAGNITUDE:g} is possible")
-    if largest := next((v for v in (x.abs().max().item(), y.abs().max().item()) if v > MAX_MAGNITUDE), None):
-        raise DataError(f"{source.file}: has a value of magnitude {largest:g}; at most {MAX_MAGNITUDE:g} is possible")
     x_range, y_range = ((values.min().item(), values.max().item()) for values in (x, y))
     affine = lookup(NORMALISATIONS, normalise, "tasks.data.normalise", "tasks.curves.NORMALISATIONS")
     scaling = Scaling(*affine(x), *affine(y))
@@ -135,7 +131,14 @@ NORMALISATIONS: dict[str, Callable[[Tensor], tuple[float, float]]] = {
 @lru_cache(maxsize=4)
 def _read(source: Source, digest: str) -> Curves:
     """The curves of the table with this digest, which keeps a changed table from being taken for the old one."""
-    if sha256_of(Path(source.file)) != digest:
+    try:
+        actual = sha256_of(Path(source.file))
+    except FileError as error:
+        raise FileError(
+            f"{error}; the table of this training is looked for there, and in the directories of the run and above it; "
+            f"put it there, or give its path with --set tasks.file=PATH"
+        ) from None
+    if actual != digest:
         raise DataError(
             f"{source.file}: has changed since the training, so that its test curves may be others; restore it, or "
             f"evaluate on another table with --set tasks.file=FILE"

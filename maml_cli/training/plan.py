@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maml_cli.config import Config, load_config
+from maml_cli.config import Config, load_config, locate_table
 from maml_cli.engines import choose_engine
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.experiment import build_experiment, choose_device, measure_data
@@ -61,7 +61,12 @@ class TrainPlan(NamedTuple):
         """The training in words; `engine` is the one that was made, where it is not the planned one."""
         start = self.warm_start.summary if self.warm_start else ""
         changed = [f"extended {self.extension.summary}"] if self.extension else []
-        return [*changed, *training_summary(self.config, self.device, engine or self.engine, start=start)]
+        config = self.located(self.config)
+        return [*changed, *training_summary(config, self.device, engine or self.engine, start=start)]
+
+    def located(self, config: Config) -> Config:
+        """`config` with the place of its table of curves, to compute with; the run that is resumed keeps its own."""
+        return locate_table(config, self.resumed_run) if self.resumed_run else config
 
     @property
     def run_directory(self) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import math
 from pathlib import Path
 
-from maml_cli.config import Config
+from maml_cli.config import Config, locate_table
 from maml_cli.errors import FileError
 from maml_cli.evaluation import Errors, mean, sample_validation_tasks, zero_errors
 from maml_cli.runs import metrics
@@ -29,7 +29,7 @@ def result_advice(run: Path, config: Config) -> str:
     if not active or len(by_run) != len(config.seeds):
         return ""
     before, after = (_mean_error([by_run[index][step] for index in active]) for step in (0, -1))
-    by_seed = _zero_errors(config, measure)
+    by_seed = _zero_errors(locate_table(config, run), measure)
     zero = mean([by_seed[index] for index in active])
     steps = f"{config.trained_steps} inner step{'s' if config.trained_steps > 1 else ''}"
     if after > zero:

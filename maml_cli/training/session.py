@@ -16,7 +16,7 @@ from maml_cli.errors import CheckpointError, ConfigError, DivergedError, FileErr
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.messages import print_message, quoted
 from maml_cli.reading import reason
-from maml_cli.runs import Checkpoint, timing
+from maml_cli.runs import Checkpoint, directory, timing
 from maml_cli.runtime import Choice
 from maml_cli.training.extension import remove_extra_checkpoint
 from maml_cli.training.loop import TrainResult, train
@@ -134,7 +134,7 @@ def _make_groups(plan: TrainPlan, processes: Processes, notify: Notify) -> list[
 def _make_group(
     plan: TrainPlan, index: int, config: Config, processes: Processes, notify: Notify
 ) -> tuple[Choice, RunGroup]:
-    experiment = build_experiment(config, plan.device.device)
+    experiment = build_experiment(plan.located(config), plan.device.device)
     if plan.checkpoint:
         state = _restore(plan.checkpoint, config, experiment, index)
     else:
@@ -225,6 +225,8 @@ def _report(run: Path, result: TrainResult, config: Config, notify: Notify, *, q
         print_message(f"seed {seed} diverged at outer step {step:,} and is frozen; the others continued")
     done = f"after {format_seconds(result.seconds)}" if result.steps_done else "nothing left to do"
     notify(f"{run}: at outer step {result.step:,} of {config.outer.steps:,}, {done}")
+    if result.steps_done and (earlier := directory.result_names(run)):
+        notify(f"{run}: {', '.join(earlier)}: of an earlier outer step, to be written again")
     if result.stopped_by == STOPPED_BY_CALLER:
         notify("stopped; checkpoint saved")
     elif not result.interrupted:

@@ -81,8 +81,10 @@ def _update_in_words(config: Config) -> str:
 
 
 def _outer_in_words(config: Config) -> str:
-    outer = config.outer
+    outer, alpha = config.outer, config.inner.alpha
     words = [f"{outer.optimizer} at {outer.lr:g}", f"{outer.schedule} schedule"]
+    if alpha.learned and (alpha.optimizer, alpha.lr) != (None, None):
+        words.append(f"alpha by {alpha.optimizer or outer.optimizer} at {alpha.lr or outer.lr:g}")
     if outer.clip_task_norm is not None:
         words.append(f"each task's gradient clipped at {outer.clip_task_norm:g}")
     if outer.clip_norm is not None:
@@ -102,7 +104,7 @@ def _order_in_words(config: Config) -> str:
         }
         return kinds[outer.meta_gradient]
     orders = {
-        "second": "second order: the meta-gradient is differentiated through the inner steps",
+        "second": "second order: the inner gradients are differentiated",
         "first": "first order (FOMAML): the inner gradients are constants",
         "implicit": f"implicit (implicit MAML): {inner.cg_steps} steps of conjugate gradients at the inner minimum",
     }
