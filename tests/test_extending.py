@@ -77,7 +77,7 @@ SHORT = ["-s", "outer.steps=3", "-s", "run.eval_tasks=3", "-q"]
 def test_every_block_of_the_example_is_an_edit_of_a_file_of_the_project() -> None:
     files = [edit.file for edit in EDITS]
     assert files[:3] == [
-        "maml_cli/config/schema.py",
+        "maml_cli/config/inner_schema.py",
         "maml_cli/core/update_rules.py",
         "maml_cli/checks/task_learner.py",
     ]

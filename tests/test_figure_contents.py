@@ -153,10 +153,13 @@ def test_a_legend_that_is_wider_than_the_figure_is_wrapped_and_not_cut() -> None
 
 
 def test_several_kinds_are_drawn_once_each_and_a_name_of_a_file_is_no_directory(cli: Cli, trained: str) -> None:
-    plot = ["plot", trained, "--tasks", 5, "--out", "drawn"]
-    result = cli(*plot, "--kind", "fit", "--kind", "tail,fit")
+    plot = ["plot", trained, "--tasks", 5]
+    result = cli(*plot, "--out", "drawn", "--kind", "fit", "--kind", "tail,fit")
     assert result.out.split() == ["drawn/fit.png", "drawn/tail.png"]
-    assert cli(*plot, "--kind", "tail, path", "--format", "svg").out.split() == ["drawn/tail.svg", "drawn/path.svg"]
+    assert cli(*plot, "--out", "drawn", "--kind", "tail, path", "--format", "svg").out.split() == [
+        "drawn/tail.svg",
+        "drawn/path.svg",
+    ]
     for arguments, message in (
         (["--kind", "fit,pie"], "--kind pie: must be fit, curve"),
         (["--kind", "fit,adapt", "--format", "svg"], "--format svg: must be gif or mp4 for --kind adapt\n"),

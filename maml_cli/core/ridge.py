@@ -77,8 +77,10 @@ def solve_ridge(inputs: Tensor, target: Tensor, penalty: Tensor) -> Tensor:
 
     With K <= P by the matrix of K rows, L^-1 F^T (F L^-1 F^T + I)^-1 y with L = diag(penalty), else by that of P rows.
 
-    >>> solve_ridge(torch.tensor([[2.0]]), torch.tensor([[3.0]]), torch.tensor([[2.0]]))  # 2 * 3 / (2 * 2 + 2)
-    tensor([[1.]])
+    >>> round(solve_ridge(torch.tensor([[2.0]]), torch.tensor([[3.0]]), torch.tensor([[2.0]])).item(), 4)
+    1.0
+
+    which is 2 * 3 / (2 * 2 + 2).
     """
     count, size = inputs.shape[-2:]
     if count <= size:

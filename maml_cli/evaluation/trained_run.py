@@ -119,7 +119,7 @@ def open_run(path: Path, *, overrides: Sequence[str] = (), device: str | None = 
         if not text.strip().startswith(("tasks.", *TEST_KEYS)):
             raise ConfigError(
                 f"--set {text}: a trained run takes other tasks, such as tasks.phase=[0,1], and another "
-                f"{' or '.join(TEST_KEYS)}, but nothing else"
+                f"{', '.join(TEST_KEYS[:-1])} or {TEST_KEYS[-1]}, but nothing else"
             )
         if text.strip().startswith(("tasks.num_query", "tasks.query_sampling")):
             raise ConfigError(f"--set {text}: has no effect: a test task has as many fresh points as support points")
