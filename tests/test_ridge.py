@@ -9,7 +9,19 @@ from torch import Tensor
 
 import maml_cli as maml
 from maml_cli.config import Config
-from maml_cli.core import PENALTY, Params, Points, RidgeHead, expand_to_tasks, mlp, mlp_features
+from maml_cli.core import (
+    BODY_PENALTY,
+    PENALTY,
+    MetaParams,
+    Params,
+    Points,
+    RidgeHead,
+    TaskBatch,
+    expand_to_tasks,
+    mlp,
+    mlp_features,
+    query_gradient,
+)
 from maml_cli.core.ridge import solve_ridge
 from maml_cli.experiment import build_experiment
 from tests.conformance import sample_batch
@@ -158,3 +170,25 @@ def test_it_trains_is_resumed_evaluated_drawn_and_adapts_to_points(cli: Cli, inn
     fitted = maml.load("run").adapt(x, torch.sin(x))
     before, *_, after = (float((values - torch.sin(x)).square().mean()) for values in fitted.steps(x))
     assert after < 0.5 * before
+
+
+def test_what_is_learned_without_effect_is_an_error_but_for_penalties_in_first_order() -> None:
+    def weights(step: int) -> list[float]:
+        return [1.0]
+
+    def loss(params: Params, points: Points) -> Tensor:
+        return params["w"].square().sum(dim=(-2, -1))
+
+    values = MetaParams(
+        {"w": _tensor([3], 1, 1, 1)}, {key: _tensor([1], 1, 1, 1, 1) for key in (BODY_PENALTY, "alpha")}
+    )
+    batch = TaskBatch(_points(2), _points(2))
+    for key in (BODY_PENALTY, "alpha"):
+        gradient = query_gradient(
+            lambda start, points, step: iter([start.params]), loss, learned=[key], weights=weights
+        )
+        if key == "alpha":
+            with pytest.raises(RuntimeError, match="alpha: learned, but without effect"):
+                gradient(values, batch, 0)
+        else:
+            assert gradient(values, batch, 0)[1].rule_params[key].flatten().tolist() == [0, 0]

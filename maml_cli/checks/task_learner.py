@@ -99,7 +99,7 @@ class TaskLearner(NamedTuple):
     def solved(self, params: Params, start: Params, points: Points, log_penalty: Tensor) -> Params:
         """`params` with the head of least squares with penalties, by the normal equations of all its weights."""
         inputs = self.design(params, points.x)
-        penalties = torch.diag_embed(torch.exp(log_penalty).expand(inputs.shape[-1], 1).squeeze(-1))
+        penalties = torch.exp(log_penalty).squeeze(-1) * torch.eye(inputs.shape[-1], dtype=inputs.dtype)
         prior = torch.cat([start["head.w"], start["head.b"]])
         head = torch.linalg.solve(inputs.T @ inputs + penalties, inputs.T @ points.y + penalties @ prior)
         return params | {"head.w": head[:-1], "head.b": head[-1:]}
@@ -113,9 +113,8 @@ class TaskLearner(NamedTuple):
     def profile_loss(self, params: Params, start: Params, points: Points, log_penalty: Tensor) -> Tensor:
         """The loss with penalties at the head that is solved for, per point."""
         solved = self.solved(params, start, points, log_penalty)
-        squares = [((solved[key] - start[key]) ** 2).flatten() for key in ("head.w", "head.b")]
-        penalty = (torch.exp(log_penalty).expand(len(torch.cat(squares)), 1).squeeze(-1) * torch.cat(squares)).sum()
-        return self.loss(solved, points) + penalty / len(points.x)
+        squares = torch.cat([(solved[key] - start[key]) ** 2 for key in ("head.w", "head.b")])
+        return self.loss(solved, points) + (torch.exp(log_penalty) * squares).sum() / len(points.x)
 
     def path(self, meta_params: MetaParams, points: list[Points]) -> list[Params]:
         """The parameters after 0, 1, ... inner steps, one step on each of `points`."""
@@ -143,7 +142,7 @@ class TaskLearner(NamedTuple):
 
     def step_loss(self, rule_params: Params, step: int, params: Params, start: Params, points: Points) -> Tensor:
         """The loss of an inner step."""
-        if self.is_ridge and "ridge.body" in rule_params:
+        if self.is_ridge:
             return self.profile_loss(params, start, points, rule_params["ridge.body"][step])
         return self.inner_loss(params, start, points)
 

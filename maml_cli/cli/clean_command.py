@@ -64,22 +64,22 @@ def clean(
         if plan.problem and runs == [folder]:
             raise FileError(plan.problem)
         if plan.problem:
-            _say(plan.problem)
+            print_message(plan.problem)
     chosen = [plan for plan in plans if plan.files]
     for line in [] if as_json else _table(chosen):
         typer.echo(line)
     removed: list[Pruning] = []
     if not chosen:
-        _say(f"{folder}: no checkpoint to remove")
+        print_message(f"{folder}: no checkpoint to remove")
     elif not yes and not _confirmed(chosen):
-        _say("nothing removed" if _is_interactive() else "nothing removed; --yes removes them")
+        print_message("nothing removed" if _is_interactive() else "nothing removed; --yes removes them")
     else:
         for plan in chosen:
             try:
                 removed.append(prune(plan, keep_last=keep_last))
             except FileError as error:
-                _say(error.lines[0])
-        _say(f"removed {_amount(removed)}")
+                print_message(error.lines[0])
+        print_message(f"removed {_amount(removed)}")
     if as_json:
         typer.echo(to_json(pruning_document(plans, removed)))
 
@@ -114,7 +114,3 @@ def _confirmed(plans: Sequence["Pruning"]) -> bool:
 
 def _is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def _say(text: str) -> None:
-    print_message(text)

@@ -87,7 +87,7 @@ def complete_document(incomplete: str) -> list[str]:
     """The names of JSON documents that begin with `incomplete`."""
     from maml_cli.documents import DOCUMENTS
 
-    return [name for name in DOCUMENTS if name.startswith(incomplete)]
+    return complete_words([*DOCUMENTS])(incomplete)
 
 
 def complete_own_run(incomplete: str) -> list[str]:

@@ -108,8 +108,9 @@ TaskSetOpt = Annotated[
         "--set",
         "-s",
         metavar="KEY=VALUE",
-        help="Other tasks than the trained ones (tasks.KEY), a factor on every alpha (inner.alpha.scale), or other "
-        "inner steps beyond the last per-step alpha (inner.alpha.after_last_step); may be repeated.",
+        help="Other tasks than the trained ones (tasks.KEY), a factor on every alpha (inner.alpha.scale), a limit on "
+        "gradients (inner.clip_norm, inner.clip_value), or other inner steps beyond the last per-step alpha "
+        "(inner.alpha.after_last_step); may be repeated.",
         autocompletion=complete_override,
     ),
 ]

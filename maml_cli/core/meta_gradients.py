@@ -13,6 +13,7 @@ from maml_cli.core.batch import Points, TaskBatch
 from maml_cli.core.losses import TaskLoss
 from maml_cli.core.meta_params import MetaParams, expand_to_tasks, flatten, num_tasks, tensors, unflatten
 from maml_cli.core.network import Params
+from maml_cli.core.ridge import BODY_PENALTY
 from maml_cli.core.update_rules import identity
 
 MetaGradient = Callable[[MetaParams, TaskBatch, int], tuple[Tensor, MetaParams]]
@@ -47,7 +48,7 @@ def query_gradient(adapt: Adapt, loss: TaskLoss, *, learned: Collection[str], we
             if weight:
                 losses = loss(adapted, batch.query)
                 objective = losses if weight == 1 else objective + weight * losses
-        return losses.detach(), _gradients(objective, differentiable)
+        return losses.detach(), _gradients(objective, differentiable, may_be_unused=(BODY_PENALTY,))
 
     return meta_gradient
 
@@ -190,13 +191,23 @@ def _dot(left: Tensor, right: Tensor) -> Tensor:
     return (left * right).sum(dim=-1, keepdim=True)
 
 
-def _gradients(objective: Tensor, leaves: MetaParams) -> MetaParams:
+def _gradients(objective: Tensor, leaves: MetaParams, *, may_be_unused: Collection[str] = ()) -> MetaParams:
     """The gradient of the sum of `objective` in each tensor of `leaves`; tasks are independent, so it is per task.
 
-    Zero for a tensor that matters only to gradients that count as constants, as the penalties of a body in first order.
+    Zero for a tensor of `may_be_unused` without effect, such as the penalties of a loss whose gradients count as
+    constants; RuntimeError for any other.
     """
-    gradients = iter(torch.autograd.grad(objective.sum(), tensors(leaves), allow_unused=True, materialize_grads=True))
-    return MetaParams(*({key: next(gradients) for key in group} for group in leaves))
+    keys = [key for group in leaves for key in group]
+    gradients = torch.autograd.grad(objective.sum(), tensors(leaves), allow_unused=True)
+    if missing := [
+        key for key, value in zip(keys, gradients, strict=True) if value is None and key not in may_be_unused
+    ]:
+        raise RuntimeError(f"{', '.join(missing)}: learned, but without effect on the objective")
+    filled = (
+        torch.zeros_like(leaf) if value is None else value
+        for leaf, value in zip(tensors(leaves), gradients, strict=True)
+    )
+    return MetaParams(*({key: next(filled) for key in group} for group in leaves))
 
 
 def _all_points(batch: TaskBatch) -> Points:

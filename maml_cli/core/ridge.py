@@ -58,10 +58,7 @@ class RidgeHead(NamedTuple):
         """The losses of `steps` inner steps on the body, from `log_penalties` (..., S, H + 1 or 1, 1); steps after the
         last use the last."""
         by_step = log_penalties.unbind(-3)
-        return [partial(self._loss_at, value_at_step(by_step, step)) for step in range(steps)]
-
-    def _loss_at(self, log_penalty: Tensor, params: Params, points: Points) -> Tensor:
-        return self.loss(params, points, log_penalty)
+        return [partial(self.loss, log_penalty=value_at_step(by_step, step)) for step in range(steps)]
 
     def _design(self, params: Params, x: Tensor) -> Tensor:
         """F in float64: the features and a 1."""

@@ -47,8 +47,7 @@ def clip_by_norm(limit: float) -> UpdateRule:
     """
 
     def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-        # The square is limited, not its root, whose derivative at a gradient of zero is infinite.
-        factor = limit / squared_norm(gradients).clamp(min=limit * limit).sqrt()
+        factor = norm_factor(squared_norm(gradients), limit)
         return {key: factor * gradient for key, gradient in gradients.items()}, state
 
     return update
@@ -57,6 +56,14 @@ def clip_by_norm(limit: float) -> UpdateRule:
 def squared_norm(gradients: Params) -> Tensor:
     """The squared norm over all of `gradients`, (*batch, in, out) each: (*batch, 1, 1)."""
     return torch.stack([value.square().sum(dim=(-2, -1), keepdim=True) for value in gradients.values()]).sum(dim=0)
+
+
+def norm_factor(squared: Tensor, limit: float) -> Tensor:
+    """limit / max(norm, limit) for the square of a norm.
+
+    The square is limited, not its root, whose derivative at a gradient of zero is infinite.
+    """
+    return limit / squared.clamp(min=limit * limit).sqrt()
 
 
 def clip_by_value(limit: float) -> UpdateRule:

@@ -94,15 +94,7 @@ def run_session(
             notify(f"{run}: {f'resumed at outer step {first_step:,}' if plan.resumed_run else 'new run'}")
             for line in [*plan.summary(choice), *sharing_summary(config, processes)]:
                 notify(f"  {line}")
-            tasks_per_step = config.outer.tasks_per_step * len(config.seeds)
-            with progress(
-                first_step=first_step, steps=config.outer.steps, tasks_per_step=tasks_per_step, quiet=quiet
-            ) as show_step:
-
-                def report_step(step: int, loss: float) -> None:
-                    show_step(step, loss)
-                    on_step(step, loss)
-
+            with _step_progress(config, first_step, on_step, quiet=quiet) as report_step:
                 stop.can_save = True
                 stopped_by = partial(_stopped_by, stop, should_stop)
                 observe = observe if processes.is_leader else observe_nothing
@@ -118,6 +110,21 @@ def run_session(
         _report(run, result, config, notify, quiet=quiet)
     exit_code = 128 + result.stopped_by if result.interrupted else 0
     return SessionResult(run, result, config, plan.device.name, choice.name, exit_code)
+
+
+@contextlib.contextmanager
+def _step_progress(config: Config, first_step: int, on_step: OnStep, *, quiet: bool) -> Iterator[OnStep]:
+    """A function that shows the progress of a training from `first_step` on, and calls `on_step`."""
+    tasks_per_step = config.outer.tasks_per_step * len(config.seeds)
+    with progress(
+        first_step=first_step, steps=config.outer.steps, tasks_per_step=tasks_per_step, quiet=quiet
+    ) as show_step:
+
+        def report_step(step: int, loss: float) -> None:
+            show_step(step, loss)
+            on_step(step, loss)
+
+        yield report_step
 
 
 def _stopped_by(stop: Callable[[], int], should_stop: Callable[[], bool]) -> int:
