@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import MetaParams, Params, Points, init_mlp, inner_loop, mean_loss, mlp
+from maml_cli.core.extrapolation import EXTRAPOLATIONS, extrapolate
 from maml_cli.core.losses import squared
-from maml_cli.core.update_rules import EXTRAPOLATIONS, chain, extrapolate, scale_by_alpha
+from maml_cli.core.update_rules import chain, scale_by_alpha
 from maml_cli.tasks import make_generator
 
 LOSS = mean_loss(partial(mlp, activation=torch.tanh), squared)
@@ -130,13 +131,23 @@ def test_unrolling_changes_none_of_its_arguments() -> None:
 )
 def test_inner_steps_after_the_last_alpha_are_extrapolated(after_last_step: str, iterates: list[float]) -> None:
     """With loss (w - 8)^2 a step covers 2 alpha of the distance to 8: a half, a quarter, then as extrapolated."""
+    assert _extrapolated(after_last_step, alphas=[0.25, 0.125]) == iterates
+
+
+def test_decaying_steps_of_a_task_are_at_most_half_as_long_as_the_one_before() -> None:
+    """An alpha of 1.5 covers three times the distance to 8: 12 beyond 4. Half of it, from 16, would be 12 again."""
+    assert _extrapolated("decay", alphas=[0.25, 1.5]) == [0.0, 4.0, 16.0, 10.0, 8.5]  # by 6, then 0.75 of 2
+
+
+def _extrapolated(after_last_step: str, alphas: list[float]) -> list[float]:
+    """The parameter after 0 to 4 inner steps on (w - 8)^2 from 0, two of which have an alpha."""
     params = {"w": torch.zeros(1, 1, 1, 1, dtype=torch.float64)}
     support = Points(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 8.0, dtype=torch.float64))
     loss = mean_loss(lambda p, x: p["w"], squared)
-    rule = {"alpha": torch.tensor([0.25, 0.125], dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
+    rule = {"alpha": torch.tensor(alphas, dtype=torch.float64).reshape(1, 1, 2, 1, 1)}
     update = chain(scale_by_alpha({"w": "alpha"}), extrapolate(2, EXTRAPOLATIONS[after_last_step]))
     steps = inner_loop.unroll(loss, MetaParams(params, rule), update, support, steps=4)
-    assert [adapted["w"].item() for adapted in steps] == iterates
+    return [adapted["w"].item() for adapted in steps]
 
 
 def test_half_the_scale_covers_half_the_distance_that_alpha_covers() -> None:

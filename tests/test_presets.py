@@ -69,6 +69,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "smoke": {"outer.steps": 200},
     "finn-5shot": FINN | {"tasks.num_support": 5, "tasks.num_query": 5, "inner.order": "second"},
     "finn-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "second"},
+    "finn-10shot-clip": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.clip_norm": 50.0},
     "fomaml-10shot": FINN | {"tasks.num_support": 10, "tasks.num_query": 10, "inner.order": "first"},
     "finn-10shot-noise": FINN
     | {
@@ -126,6 +127,31 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "inner.alpha.per_step": kind != "1step-",
         }
         for kind in ("", "1step-", "frequency-")
+        for shots in (5, 10)
+    },
+    **{
+        f"ridge-{shots}shot": {
+            "model.hidden": [40, 40],
+            "model.activation": "relu",
+            "tasks.num_support": shots,
+            "inner.head": "ridge",
+            "inner.adapt": "head",
+        }
+        for shots in (5, 10)
+    },
+    **{
+        f"ridge-{kind}-{shots}shot": {
+            "model.hidden": [40, 40],
+            "model.activation": "relu",
+            "tasks.num_support": shots,
+            "tasks.frequency": [0.8, 1.2] if kind == "frequency" else 1.0,
+            "inner.head": "ridge",
+            "inner.adapt": "all",
+            "inner.curvature_per_step": True,
+            "inner.alpha.per": "parameter",
+            "inner.alpha.after_last_step": "decay",
+        }
+        for kind in ("body", "frequency")
         for shots in (5, 10)
     },
     **{

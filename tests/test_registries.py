@@ -15,8 +15,9 @@ from maml_cli.config.section import Section
 from maml_cli.core import ACTIVATION_DERIVATIVES, ACTIVATIONS, LOSS_DERIVATIVES, LOSSES
 from maml_cli.core.algorithms import ADAPTED_SUBSETS
 from maml_cli.core.curvature import CURVATURES
+from maml_cli.core.extrapolation import EXTRAPOLATIONS
 from maml_cli.core.network import INITIALIZERS
-from maml_cli.core.update_rules import ALPHA_GROUPINGS, ALPHA_SIGNS, EXTRAPOLATIONS, INNER_OPTIMIZERS
+from maml_cli.core.update_rules import ALPHA_GROUPINGS, ALPHA_SIGNS, INNER_OPTIMIZERS
 from maml_cli.engines import ENGINES, OUTER_OPTIMIZERS, SCHEDULES, make_engine, unsupported
 from maml_cli.experiment import DTYPES, META_GRADIENTS, ORDERS, STRATIFIED, build_experiment
 from maml_cli.experiment.inner_updates import HEADS, PENALTY_ROWS

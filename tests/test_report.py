@@ -12,6 +12,7 @@ import torch
 
 import maml_cli as maml
 from maml_cli.core import ACTIVATIONS, LOSSES, curvature, map_tensors, select_run, update_rules
+from maml_cli.core.extrapolation import EXTRAPOLATIONS
 from maml_cli.evaluation import Protocol, TrainedRun, fit_tasks, measure_of, open_run
 from maml_cli.experiment.inner_updates import HEADS
 from maml_cli.report import learner_document, playground_tasks
@@ -116,7 +117,7 @@ def test_the_page_knows_all_names_of_the_config_and_refuses_others() -> None:
         "inner.curvature": [*curvature.CURVATURES],
         "inner.head": [*HEADS],
         "inner.alpha.sign": [*update_rules.ALPHA_SIGNS],
-        "inner.alpha.after_last_step": [*update_rules.EXTRAPOLATIONS],
+        "inner.alpha.after_last_step": [*EXTRAPOLATIONS],
     }
     refused = run_in_page(page, 'try { Learner.load({ activation: "mish" }); } catch (error) { return error.message; }')
     assert refused == "model.activation: mish is unknown to this page"

@@ -35,6 +35,7 @@ PRESET_GROUPS = [
             "finn-5shot",
             "fomaml-10shot",
             "finn-10shot-noise",
+            "finn-10shot-clip",
             "anil-10shot",
             "boil-10shot",
             "cavia-10shot",
@@ -66,6 +67,19 @@ PRESET_GROUPS = [
             "best-frequency-5shot",
             "wide-10shot",
             "wide-5shot",
+        ),
+    ),
+    PresetGroup(
+        "Closed-form heads",
+        "The last layer is solved for on the support points, alone (`ridge-5shot`) or after each gradient step on the "
+        "body.",
+        (
+            "ridge-10shot",
+            "ridge-5shot",
+            "ridge-body-10shot",
+            "ridge-body-5shot",
+            "ridge-frequency-10shot",
+            "ridge-frequency-5shot",
         ),
     ),
     PresetGroup(

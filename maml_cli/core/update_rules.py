@@ -193,37 +193,6 @@ def init_alphas(
     return initial
 
 
-Extrapolation = Callable[[int], float]
-"""Inner steps past the last that has parameters, from 1 -> the factor on the updates."""
-
-EXTRAPOLATIONS: dict[str, Extrapolation] = {
-    "hold": lambda steps_past_last: 1.0,
-    "decay": lambda steps_past_last: 0.5**steps_past_last,
-    "stop": lambda steps_past_last: 0.0,
-}
-"""Values of `inner.alpha.after_last_step`."""
-
-
-def extrapolate(num_steps: int, extrapolation: Extrapolation | None) -> UpdateRule:
-    """The updates of inner steps past the last of `num_steps` that have parameters, times a factor.
-
-    The factors are extrapolation(1), extrapolation(2), ...; without `extrapolation` such a step raises ValueError.
-    """
-
-    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-        if step < num_steps:
-            return gradients, state
-        if extrapolation is None:
-            raise ValueError(
-                f"inner step {step + 1} has no step size: {num_steps} were learned and "
-                "inner.alpha.after_last_step is not set"
-            )
-        factor = extrapolation(step - num_steps + 1)
-        return {key: factor * gradient for key, gradient in gradients.items()}, state
-
-    return update
-
-
 def value_at_step(values: Sequence[Tensor], step: int) -> Tensor:
     """`values[step]`, or the last value for later inner steps."""
     return values[min(step, len(values) - 1)]

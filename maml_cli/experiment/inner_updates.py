@@ -16,6 +16,7 @@ from maml_cli.core import (
     lookup,
     update_rules,
 )
+from maml_cli.core.extrapolation import EXTRAPOLATIONS, Extrapolation, extrapolate
 
 HEADS: dict[str, Callable[[Predict], RidgeHead | None]] = {"gradient": lambda features: None, "ridge": RidgeHead}
 """Values of `inner.head`: the network without its head -> the head in closed form, if it is."""
@@ -34,7 +35,7 @@ def update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
         update_rules.scale_by_alpha(groups, sign=alpha_sign(config), scale=inner.alpha.scale),
     ]
     if inner.has_per_step_params:
-        transforms.append(update_rules.extrapolate(inner.steps, _extrapolation(config)))
+        transforms.append(extrapolate(inner.steps, _extrapolation(config)))
     return update_rules.chain(*transforms)
 
 
@@ -93,6 +94,6 @@ def alpha_sign(config: Config) -> update_rules.AlphaSign:
     return lookup(update_rules.ALPHA_SIGNS, name, "inner.alpha.sign", table)
 
 
-def _extrapolation(config: Config) -> update_rules.Extrapolation | None:
-    name, table = config.inner.alpha.after_last_step, "core.update_rules.EXTRAPOLATIONS"
-    return None if name is None else lookup(update_rules.EXTRAPOLATIONS, name, "inner.alpha.after_last_step", table)
+def _extrapolation(config: Config) -> Extrapolation | None:
+    name, table = config.inner.alpha.after_last_step, "core.extrapolation.EXTRAPOLATIONS"
+    return None if name is None else lookup(EXTRAPOLATIONS, name, "inner.alpha.after_last_step", table)

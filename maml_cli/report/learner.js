@@ -67,8 +67,11 @@ const Learner = (() => {
   /* Name -> derivative of the loss of an error. */
   const LOSSES = { mse: (e) => 2 * e, half_mse: (e) => e, l1: Math.sign, huber: (e) => Math.min(Math.max(e, -1), 1) };
   const ALPHA_SIGNS = { free: (value) => value, positive: Math.exp };
-  /* Name -> factor on the updates, from the number of inner steps past the last that has parameters. */
-  const EXTRAPOLATIONS = { hold: () => 1, decay: (past) => 0.5 ** past, stop: () => 0 };
+  /* Name -> [factor on the updates, from the number of inner steps past the last that has parameters;
+     largest length of an update, as a multiple of the one before]. */
+  const EXTRAPOLATIONS = { hold: [() => 1, Infinity], decay: [(past) => 0.5 ** past, 0.5], stop: [() => 0, Infinity] };
+  const lengthOf = (gradients) => Math.sqrt(Object.values(gradients).reduce(
+    (total, g) => g.values.reduce((sum, value) => sum + value * value, total), 0));
 
   const perKey = (gradients, f) => Object.fromEntries(Object.entries(gradients).map(([key, g]) => [key, f(key, g)]));
 
@@ -182,17 +185,24 @@ const Learner = (() => {
       return result;
     }
 
-    function factorAtStep(step) {
-      if (!document.stepsWithParams || step < document.stepsWithParams) return 1;
-      if (!extrapolate) throw new Error(`inner step ${step + 1} has no step size`);
-      return extrapolate(step - document.stepsWithParams + 1);
+    /* The updates of a step, smaller past the last step that has parameters; state.length is that of the last. */
+    function extrapolated(updates, step, state) {
+      if (!document.stepsWithParams || step < document.stepsWithParams - 1) return updates;
+      if (step >= document.stepsWithParams) {
+        if (!extrapolate) throw new Error(`inner step ${step + 1} has no step size`);
+        const [factor, longest] = extrapolate, limit = longest * state.length;
+        updates = perKey(updates, (key, u) => map(u, (value) => factor(step - document.stepsWithParams + 1) * value));
+        const shorter = Math.min(1, limit / lengthOf(updates));
+        if (shorter < 1) updates = perKey(updates, (key, u) => map(u, (value) => shorter * value));
+      }
+      state.length = lengthOf(updates);
+      return updates;
     }
 
     function clip(gradients) {
       if (document.clipNorm !== null) {
-        const squares = Object.values(gradients).map((g) => g.values.reduce((sum, value) => sum + value * value, 0));
-        const norm = Math.sqrt(squares.reduce((sum, value) => sum + value, 0));
-        return perKey(gradients, (key, g) => map(g, (value) => value * document.clipNorm / Math.max(norm, document.clipNorm)));
+        const factor = document.clipNorm / Math.max(lengthOf(gradients), document.clipNorm);
+        return perKey(gradients, (key, g) => map(g, (value) => factor * value));
       }
       const limit = document.clipValue === null ? Infinity : document.clipValue;
       return perKey(gradients, (key, g) => map(g, (value) => Math.min(Math.max(value, -limit), limit)));
@@ -227,11 +237,12 @@ const Learner = (() => {
           value + document.proximal * (params[key].values[i] - start[key].values[i])));
       }
       updates = optimize(precondition(rule, clip(updates), step), step, state);
-      const factor = factorAtStep(step);
-      return { ...params, ...perKey(updates, (key, update) => {
+      updates = perKey(updates, (key, update) => {
         const alpha = map(atStep(rule[document.alphaGroups[key]], step), (value) => document.alphaScale * toAlpha(value));
-        return zip(params[key], zip(update, alpha, (u, a) => a * u), (value, u) => value - factor * u);
-      }) };
+        return zip(update, alpha, (u, a) => a * u);
+      });
+      updates = extrapolated(updates, step, state);
+      return { ...params, ...perKey(updates, (key, update) => zip(params[key], update, (value, u) => value - u)) };
     }
 
     function adapt(x, y, steps) {
