@@ -201,7 +201,10 @@ def test_the_seeds_counted_from_run_seed_end_at_the_largest_seed() -> None:
         ("outer: {meta_gradient: reptile}\nrun: {engine: native}", "outer.meta_gradient = reptile"),
         ("inner: {order: implicit, proximal: 1}\nrun: {engine: native}", "inner.order = implicit"),
         ("inner: {optimizer: adam}\nrun: {engine: native}", "inner.optimizer = adam"),
-        ("inner: {curvature: kronecker}\nrun: {engine: native}", "inner.curvature = kronecker"),
+        (
+            "inner: {curvature: kronecker, clip_value: 10}\nrun: {engine: native}",
+            "inner.clip_value = 10 with inner.curvature = kronecker",
+        ),
         ("inner: {proximal: 0.5}\nrun: {engine: native}", "inner.proximal = 0.5"),
         ("model: {num_context: 3}\nrun: {engine: native}", "model.num_context = 3"),
         ("model: {oracle: true}\nrun: {engine: native}", "model.oracle = true"),

@@ -1,5 +1,6 @@
 """The kernel for the CPU: its cache, its constants, and the arrays of a call, all checked without a training."""
 
+import math
 import os
 import re
 import subprocess
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_LOSSES, KERNEL_OPTIMIZERS
+from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_CLIPS, KERNEL_LOSSES, KERNEL_OPTIMIZERS
 from maml_cli.core import Points, TaskBatch
 from maml_cli.engines import kernel_build, kernel_call
-from maml_cli.engines.kernel_build import Kernel, KernelSpec, load_kernel
+from maml_cli.engines.kernel_build import Kernel, load_kernel
 from maml_cli.engines.kernel_call import CallArgs, CallOptions, KernelState, call_kernel, pack_call, run_kernel
+from maml_cli.engines.kernel_spec import KernelSpec
 from maml_cli.errors import FileError
 
 needs_compiler = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
@@ -182,17 +184,21 @@ def test_the_arguments_of_a_call_are_the_same_struct_in_python_and_in_c() -> Non
 
 
 def test_names_have_the_same_numbers_in_python_and_in_c() -> None:
-    network, kernel = (_without_comments(file) for file in (kernel_build.HEADERS[0], kernel_build.SOURCE))
-    enums = [tuple(text.lower().split(", ")) for text in re.findall(r"enum \{ (.*) \};", network + kernel)]
-    assert enums == [KERNEL_ACTIVATIONS, KERNEL_LOSSES, KERNEL_OPTIMIZERS]
+    sources = "".join(map(_without_comments, (*kernel_build.HEADERS, kernel_build.SOURCE)))
+    enums = [tuple(text.lower().split(", ")) for text in re.findall(r"enum \{ (.*) \};", sources)]
+    modes = ("set", "add", "sub")  # of products within the kernel
+    assert enums == [KERNEL_ACTIVATIONS, KERNEL_LOSSES, KERNEL_CLIPS, modes, KERNEL_OPTIMIZERS]
 
 
-def test_lengths_of_rows_follow_from_the_network_and_its_alphas() -> None:
-    """Weights 4, 12, 3 and biases 4, 3, 1 are 27 parameters, 23 of them adapted."""
+def test_lengths_of_rows_follow_from_the_network_its_alphas_and_its_curvatures() -> None:
+    """Weights 4, 12, 3 and biases 4, 3, 1 are 27 parameters, 23 of them adapted; a curvature of these has factors of
+    1 + 16, 16, 16 + 9 and 9 numbers."""
     assert (SPEC.num_params, SPEC.num_values, SPEC.num_learned) == (27, 27 + 2 * 2, 27 + 2 * 2)
     assert SPEC._replace(learned=False).num_learned == 27
     by_parameter = SPEC._replace(per_parameter=True, groups=[0, 1, 2, 3, -1, -1])
     assert by_parameter.num_values == by_parameter.num_learned == 27 + 2 * 23
+    curved = SPEC._replace(curvatures=2, learned=False)
+    assert (curved.num_values, curved.num_learned) == (27 + 2 * 67 + 2 * 2, 27 + 2 * 67)
 
 
 @needs_compiler
@@ -201,6 +207,9 @@ def test_lengths_of_rows_follow_from_the_network_and_its_alphas() -> None:
     [
         {},
         {"activation": "relu", "learned": False, "alpha_steps": 1},
+        {"curvatures": 2},
+        {"curvatures": 1, "clip": "norm"},
+        {"clip": "value"},
         {"widths": [1, 64, 128, 64, 1], "groups": [0] * 8, "inner_steps": 1, "alpha_steps": 1, "num_support": 32},
     ],
 )
@@ -237,6 +246,7 @@ def _call() -> tuple[TaskBatch, CallOptions, KernelState]:
         noise=torch.zeros(STEPS, RUNS, SPEC.num_params, dtype=torch.float64),
         clip_norm=None,
         clip_task_norm=None,
+        inner_clip=math.inf,
         optimizers=("adam", "sgd"),
         num_threads=1,
     )

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
         ENGINE_DEVICES,
         ENGINE_LIMITS,
         KERNEL_ACTIVATIONS,
+        KERNEL_CLIPS,
         KERNEL_LOSSES,
         KERNEL_OPTIMIZERS,
         exceeded,
+        kernel_clip,
         kernel_task_bytes,
         native_thread_bytes,
     )
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, locate_table, override
     from maml_cli.config.schema import Config
-    from maml_cli.config.sizes import layer_widths, num_params, num_rule_params
+    from maml_cli.config.sizes import layer_widths, num_curvatures, num_params, num_rule_params
     from maml_cli.config.strict_yaml import parse_list
     from maml_cli.config.table_path import has_digest
 
@@ -33,6 +35,7 @@ __all__ = [
     "ENGINE_DEVICES",
     "ENGINE_LIMITS",
     "KERNEL_ACTIVATIONS",
+    "KERNEL_CLIPS",
     "KERNEL_LOSSES",
     "KERNEL_OPTIMIZERS",
     "Config",
@@ -45,6 +48,7 @@ __all__ = [
     "has_digest",
     "is_whole_number",
     "json_schema_text",
+    "kernel_clip",
     "kernel_task_bytes",
     "key_table_markdown",
     "layer_widths",
@@ -54,6 +58,7 @@ __all__ = [
     "load_quickly",
     "locate_table",
     "native_thread_bytes",
+    "num_curvatures",
     "num_params",
     "num_rule_params",
     "override",
@@ -74,9 +79,11 @@ _MODULES = {
         "ENGINE_DEVICES",
         "ENGINE_LIMITS",
         "KERNEL_ACTIVATIONS",
+        "KERNEL_CLIPS",
         "KERNEL_LOSSES",
         "KERNEL_OPTIMIZERS",
         "exceeded",
+        "kernel_clip",
         "kernel_task_bytes",
         "native_thread_bytes",
     ],
@@ -84,7 +91,7 @@ _MODULES = {
     "key_table": ["key_table_markdown"],
     "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "locate_table", "override"],
     "schema": ["Config"],
-    "sizes": ["layer_widths", "num_params", "num_rule_params"],
+    "sizes": ["layer_widths", "num_curvatures", "num_params", "num_rule_params"],
     "strict_yaml": ["parse_list"],
     "table_path": ["has_digest"],
 }

@@ -10,15 +10,16 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from maml_cli.config.constraint import Constraint
-from maml_cli.config.sizes import layer_widths
+from maml_cli.config.sizes import layer_widths, num_curvature_values
 
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
 
 KERNEL_ACTIVATIONS = ("relu", "tanh", "sigmoid", "sin", "softplus", "silu")
 KERNEL_LOSSES = ("mse", "l1", "huber", "half_mse")
+KERNEL_CLIPS = ("none", "norm", "value")
 KERNEL_OPTIMIZERS = ("sgd", "adam", "adamw")
-"""Names that the kernel has, in the order of its enumerations in network.h and kernel.cpp."""
+"""Names that the kernel has, in the order of its enumerations in network.h, rule.h and kernel.cpp."""
 
 MAX_TASK_BYTES = 2**26
 """Largest working memory of one task in the kernel, 64 MiB.
@@ -68,6 +69,19 @@ def _large_task(config: "Config") -> str | None:
     return f"tasks of {megabytes}" if size > MAX_TASK_BYTES else None
 
 
+def _clipped_entries_of_a_curvature(config: "Config") -> str | None:
+    inner = config.inner
+    if inner.clip_value is None or inner.curvature == "none":
+        return None
+    return f"inner.clip_value = {inner.clip_value:g} with inner.curvature = {inner.curvature}"
+
+
+def kernel_clip(config: "Config") -> str:
+    """The clip of the gradients of inner steps, of `KERNEL_CLIPS`."""
+    inner = config.inner
+    return "norm" if inner.clip_norm is not None else "value" if inner.clip_value is not None else "none"
+
+
 def native_thread_bytes(config: "Config") -> int:
     """Bytes that one thread of the native engine works in."""
     inner, alpha = config.inner, config.inner.alpha
@@ -77,6 +91,8 @@ def native_thread_bytes(config: "Config") -> int:
         inner_steps=inner.steps,
         alpha_steps=inner.steps if alpha.per_step else 1,
         learned=alpha.learned,
+        num_factors=num_curvature_values(config),
+        clipped=kernel_clip(config) != "none",
         curved=config.model.activation != "relu",
         itemsize=8 if config.run.dtype == "float64" else 4,
     )
@@ -89,23 +105,27 @@ def kernel_task_bytes(
     inner_steps: int,
     alpha_steps: int,
     learned: bool,
+    num_factors: int,
+    clipped: bool,
     curved: bool,
     itemsize: int,
 ) -> int:
     """Bytes that one thread of the kernel works in: the arrays of InnerStart and TaskWorkspace in kernel.cpp, unpadded.
 
     widths: units of each layer. num_points: support and query points. alpha_steps: alphas of each group.
-    learned: whether alphas are learned. curved: whether the activation has a second derivative. itemsize: bytes of a
+    learned: whether alphas are learned. num_factors: numbers in the factors of the curvatures. clipped: whether
+    gradients of inner steps are clipped. curved: whether the activation has a second derivative. itemsize: bytes of a
     number.
     """
     num_params = sum((ins + 1) * outs for ins, outs in pairwise(widths))
     hidden, transposed = sum(widths[1:-1]), sum(ins * outs for ins, outs in pairwise(widths[1:-1]))
     support, query = ((5 if curved else 3) * points * hidden + 2 * points for points in num_points)
+    rows = 2 * num_points[0] * (hidden + 1) if num_factors else 2 * num_points[0]
     tangent = (3 if curved else 2) * num_points[0] * hidden + transposed
     start = (1 + alpha_steps) * num_params + transposed
-    by_step = 2 * num_params + transposed + support
+    by_step = (3 if clipped or num_factors else 2) * num_params + transposed + support + rows
     gradients = (3 + (alpha_steps if learned else 1)) * num_params
-    return (start + inner_steps * by_step + query + tangent + gradients) * itemsize
+    return (start + inner_steps * by_step + query + tangent + rows + gradients + 3 * num_factors) * itemsize
 
 
 def _many_unrolled_steps(config: "Config") -> str | None:
@@ -141,10 +161,8 @@ ADJOINT_LIMITS = [
 
 ENGINE_LIMITS: dict[str, list[Limit]] = {
     "native": [
-        *(limit for limit in ADJOINT_LIMITS if limit.depends_on != ["inner.curvature"]),
-        _only("inner.curvature", "none"),
-        _only("inner.clip_norm", None),
-        _only("inner.clip_value", None),
+        *ADJOINT_LIMITS,
+        Limit(["inner.clip_value", "inner.curvature"], _clipped_entries_of_a_curvature),
         _only("model.oracle", False),
         _only("outer.task_blocks", None),
         VARYING_SUPPORT,
@@ -160,6 +178,12 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
                 "tasks.num_support",
                 "tasks.num_query",
                 "inner.steps",
+                "inner.adapt",
+                "inner.head",
+                "inner.curvature",
+                "inner.curvature_per_step",
+                "inner.clip_norm",
+                "inner.clip_value",
                 "inner.alpha.per_step",
                 "inner.alpha.learned",
                 "run.dtype",

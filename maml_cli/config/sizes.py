@@ -29,15 +29,25 @@ def num_params(config: "Config") -> int:
     return sum((ins + 1) * outs for ins, outs in pairwise(layer_widths(config)))
 
 
+def num_curvatures(config: "Config") -> int:
+    """Curvatures of a run: none, one, or one for each inner step."""
+    if config.inner.curvature == "none":
+        return 0
+    return config.inner.steps if config.inner.curvature_per_step else 1
+
+
+def num_curvature_values(config: "Config") -> int:
+    """The numbers of the curvatures of a run: a factor (n, n) for each axis of each parameter that adapts."""
+    return num_curvatures(config) * sum(size**2 for axes in _adapted_axes(config) for size in axes)
+
+
 def num_rule_params(config: "Config") -> int:
     """The parameters of the update rule of a run that grow with the network: an alpha of each parameter that adapts,
-    and a factor (n, n) of the curvature for each axis of each."""
-    inner, adapted = config.inner, _adapted_axes(config)
-    count = 0
+    and the factors of curvatures."""
+    inner = config.inner
+    count = num_curvature_values(config)
     if inner.alpha.per == "parameter":
-        count += sum(map(math.prod, adapted)) * (inner.steps if inner.alpha.per_step else 1)
-    if inner.curvature != "none":
-        count += sum(size**2 for axes in adapted for size in axes) * (inner.steps if inner.curvature_per_step else 1)
+        count += sum(map(math.prod, _adapted_axes(config))) * (inner.steps if inner.alpha.per_step else 1)
     return count
 
 

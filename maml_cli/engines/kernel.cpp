@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#include "network.h"
+#include "rule.h"
 
 namespace {
 
@@ -25,34 +25,36 @@ struct InnerStart {
   ALIGNED real params[PADDED_SIZE];          // with weight noise, if there is any
   ALIGNED real transposed[TRANSPOSED_SIZE];  // their weights
   ALIGNED real alphas[ALPHAS][PADDED_SIZE];  // of each parameter, as they multiply; zero where it does not adapt
+  Curvature curvature[std::max(1, CURVATURES)];
 };
 
 // The memory of a thread for one task after the other; padded parameters.
 struct TaskWorkspace {
   ALIGNED real params[STEPS][PADDED_SIZE];          // after each inner step
   ALIGNED real transposed[STEPS][TRANSPOSED_SIZE];  // their weights
-  ALIGNED real gradients[STEPS][PADDED_SIZE];       // of the support loss before each inner step
+  Update updates[STEPS];
   ForwardBackward<SUPPORT> support[STEPS];          // before each inner step
   ForwardBackward<QUERY> query;
   Tangent tangent;
-  ALIGNED real vector[PADDED_SIZE];                 // alpha * adjoint
+  Direction direction;
   ALIGNED real adjoint[PADDED_SIZE];                // of the query loss; in the end the meta-gradient of the parameters
   ALIGNED real query_gradient[PADDED_SIZE];         // of an inner step before the last
   ALIGNED real alpha_gradients[LEARNED ? ALPHAS : 1][PADDED_SIZE];
+  ALIGNED real factor_gradients[std::max(1, CURVATURES)][FACTORS_SIZE];
 };
 
 // The query loss after the last inner step, and in `work` the meta-gradient. `step_weights` [STEPS + 1] are the
-// weights of the query losses before and after each inner step.
+// weights of the query losses before and after each inner step, `limit` is that of the clip.
 real meta_gradient(const InnerStart &start, const real *x, const real *y, const double *step_weights,
-                   bool second_order, TaskWorkspace &work) {
+                   bool second_order, real limit, TaskWorkspace &work) {
   const real *query_x = x + SUPPORT, *query_y = y + SUPPORT;
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
     const real *alpha = start.alphas[std::min(s, ALPHAS - 1)];
     real *next = work.params[s];
     forward_backward<SUPPORT>(x, y, params, transposed, work.support[s]);
-    gradients<SUPPORT>(x, work.support[s], work.gradients[s]);
-    for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * work.gradients[s][i];
+    compute_update(x, work.support[s], start.curvature[std::max(0, std::min(s, CURVATURES - 1))], limit, work.updates[s]);
+    for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * work.updates[s].value[i];
     transpose_weights(next, work.transposed[s]);
     params = next, transposed = work.transposed[s];
   }
@@ -61,17 +63,15 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
   const real loss = work.query.loss, last_weight = real(step_weights[STEPS]);
   if (last_weight != 1) for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] *= last_weight;
   if constexpr (LEARNED) std::memset(work.alpha_gradients, 0, sizeof work.alpha_gradients);
+  if constexpr (KRONECKER) std::memset(work.factor_gradients, 0, sizeof work.factor_gradients);
   for (int s = STEPS - 1; s >= 0; s--) {
-    const int a = std::min(s, ALPHAS - 1);
-    const real *alpha = start.alphas[a];
+    const int a = std::min(s, ALPHAS - 1), c = std::max(0, std::min(s, CURVATURES - 1));
     params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
-    if constexpr (LEARNED)  // the learned value of a positive alpha is its logarithm
-      for (int i = 0; i < PADDED_SIZE; i++)
-        work.alpha_gradients[a][i] -= work.adjoint[i] * work.gradients[s][i] * (POSITIVE ? alpha[i] : 1);
-    if (second_order) {
-      for (int i = 0; i < PADDED_SIZE; i++) work.vector[i] = alpha[i] * work.adjoint[i];
-      subtract_hvp(x, params, transposed, work.vector, work.support[s], work.tangent, work.adjoint);
-    }
+    if (second_order || LEARNED || KRONECKER)
+      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], limit, start.alphas[a], work.adjoint,
+                     work.direction, work.alpha_gradients[LEARNED ? a : 0], work.factor_gradients[c]);
+    if (second_order)
+      subtract_hvp(x, params, transposed, work.direction, work.support[s], work.tangent, work.adjoint);
     if (step_weights[s] != 0) {
       forward_backward<QUERY>(query_x, query_y, params, transposed, work.query);
       gradients<QUERY>(query_x, work.query, work.query_gradient);
@@ -94,6 +94,17 @@ template <typename Callback> inline void for_each_row(Callback callback) {
   }
 }
 
+// callback(unpadded offset, padded offset, length) for each row of each factor of curvature `c`
+template <typename Callback> inline void for_each_factor_row(int c, Callback callback) {
+  for (int f = 0; f < FACTORS; f++) {
+    if (!has_factor(f)) continue;
+    const int n = factor_size(f), unpadded = unpadded_factor_offset(f) + c * n * n, at = factor_offset(f);
+    if (n == padded(n)) callback(unpadded, at, n * n);
+    else
+      for (int i = 0; i < n; i++) callback(unpadded + i * n, at + i * padded(n), n);
+  }
+}
+
 // values [NUM_VALUES], noise [NUM_PARAMS] or null -> start
 void pad_params(const real *values, const real *noise, InnerStart &start) {
   std::memset(&start, 0, sizeof start);
@@ -101,7 +112,7 @@ void pad_params(const real *values, const real *noise, InnerStart &start) {
     for (int i = 0; i < n; i++) start.params[to + i] = values[from + i] + (noise ? noise[from + i] : 0);
   });
   transpose_weights(start.params, start.transposed);
-  const real *alphas = values + NUM_PARAMS;
+  const real *alphas = values + ALPHAS_BEGIN;
   for (int s = 0; s < ALPHAS; s++)
     for_each_row([&](int from, int to, int n, int t) {
       if (GROUP[t] < 0) return;
@@ -112,30 +123,30 @@ void pad_params(const real *values, const real *noise, InnerStart &start) {
         start.alphas[s][to + i] = POSITIVE ? std::exp(value) : value;
       }
     });
+  for (int c = 0; c < CURVATURES; c++) {
+    for_each_factor_row(c, [&](int from, int to, int n) {
+      std::memcpy(start.curvature[c].factors + to, values + CURVATURE_BEGIN + from, n * sizeof(real));
+    });
+    transpose_factors(start.curvature[c]);
+  }
 }
 
 // The meta-gradient of a task, padded -> unpadded [NUM_LEARNED]; alphas that parameters share get the sum of theirs.
-void unpad_gradients(const real *adjoint, const real (*alpha_gradients)[PADDED_SIZE], real *unpadded) {
-  for_each_row([&](int to, int from, int n, int) { std::memcpy(unpadded + to, adjoint + from, n * sizeof(real)); });
+void unpad_gradients(const TaskWorkspace &work, real *unpadded) {
+  for_each_row([&](int to, int from, int n, int) { std::memcpy(unpadded + to, work.adjoint + from, n * sizeof(real)); });
+  for (int c = 0; c < CURVATURES; c++)
+    for_each_factor_row(c, [&](int to, int from, int n) {
+      std::memcpy(unpadded + CURVATURE_BEGIN + to, work.factor_gradients[c] + from, n * sizeof(real));
+    });
   if constexpr (!LEARNED) return;
-  real *alphas = unpadded + NUM_PARAMS;
+  real *alphas = unpadded + ALPHAS_BEGIN;
   std::fill_n(alphas, NUM_ALPHAS, real(0));
   for (int s = 0; s < ALPHAS; s++)
     for_each_row([&](int to, int from, int n, int t) {
       if (GROUP[t] < 0) return;
       real *alpha = alphas + alpha_offset(t) + (PER_PARAMETER ? s * adapted_size(t) + to - tensor_offset(t) : s);
-      for (int i = 0; i < n; i++) alpha[PER_PARAMETER ? i : 0] += alpha_gradients[s][from + i];
+      for (int i = 0; i < n; i++) alpha[PER_PARAMETER ? i : 0] += work.alpha_gradients[s][from + i];
     });
-}
-
-real sum_of_squares(const real *values, int n) {
-  real sums[16] = {}, total = 0;  // several sums, so that the compiler may use vectors
-  int i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int j = 0; j < 16; j++) sums[j] += values[i + j] * values[i + j];
-  for (; i < n; i++) sums[0] += values[i] * values[i];
-  for (real sum : sums) total += sum;
-  return total;
 }
 
 // ---- outer steps
@@ -156,10 +167,11 @@ struct CallArgs {
   const real *noise;             // [N][R][NUM_PARAMS], added to the parameters before the inner loop; or null
   const double *step_weights;    // [N][STEPS + 1], of the query losses before and after each inner step
   const int32_t *second_order;   // [N], 0: first-order MAML
-  const double *learning_rates;  // [N][2], of the parameters and of the alphas
-  int32_t optimizers[2];         // of the parameters and of the alphas: SGD, ADAM or ADAMW
+  const double *learning_rates;  // [N][2], of parameters and curvature, and of the alphas
+  int32_t optimizers[2];         // of the same two: SGD, ADAM or ADAMW
   double clip_norm;              // largest norm of the meta-gradient of a run; infinite: no clipping
   double clip_task_norm;         // largest norm of the meta-gradient of a task; infinite: no clipping
+  double inner_clip;             // largest norm or entry of a gradient of an inner step, if CLIP
   int32_t skip_tasks;            // 1: tasks whose loss or gradient is not finite are skipped; 0: they stop the run
   real *values;                  // [R][NUM_VALUES], meta-parameters, updated
   real *first_moments;           // [R][NUM_LEARNED], of Adam, updated
@@ -211,10 +223,16 @@ void optimizer_step(const CallArgs &args, int64_t step, int64_t run) {
   real *first = args.first_moments + run * NUM_LEARNED, *second = args.second_moments + run * NUM_LEARNED;
   const real *gradient = args.gradients + run * NUM_LEARNED;
   const double count = double(args.adam_steps + step + 1);
-  for (int section = 0; section < (LEARNED ? 2 : 1); section++) {  // parameters, alphas
-    const int begin = section ? NUM_PARAMS : 0, end = section ? NUM_VALUES : NUM_PARAMS;
-    const int optimizer = args.optimizers[section];
-    const double lr = args.learning_rates[2 * step + section];
+  struct Section {
+    int begin, end;
+    bool alphas;  // whether it has the optimiser and learning rate of the alphas
+  };
+  constexpr int END = ALPHAS_BEGIN + NUM_ALPHAS;
+  const Section sections[] = {
+      {0, NUM_PARAMS, false}, {ALPHAS_BEGIN, LEARNED ? END : ALPHAS_BEGIN, true}, {CURVATURE_BEGIN, NUM_LEARNED, false}};
+  for (const auto [begin, end, alphas] : sections) {
+    const int optimizer = args.optimizers[alphas];
+    const double lr = args.learning_rates[2 * step + alphas];
     if (optimizer == SGD) {
       for (int i = begin; i < end; i++) values[i] -= real(lr) * gradient[i];
       continue;
@@ -272,7 +290,7 @@ INLINED void add_task(const CallArgs &args, Team &team, int64_t task) {
   const real *gradient = team.task_gradient(task);
   real *sum = team.gradient_sum.data(), factor = 1;
   if (args.skip_tasks) {
-    const real norm = std::sqrt(sum_of_squares(gradient, NUM_LEARNED));
+    const real norm = std::sqrt(inner_product(gradient, gradient, NUM_LEARNED));
     if (!std::isfinite(norm) || !std::isfinite(team.task_losses[task])) return;
     factor = std::min(real(1), real(args.clip_task_norm) / norm);
   }
@@ -285,7 +303,7 @@ INLINED void add_task(const CallArgs &args, Team &team, int64_t task) {
 INLINED bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t run) {
   real *sum = team.gradient_sum.data(), *gradient = args.gradients + run * NUM_LEARNED;
   for (int i = 0; i < NUM_LEARNED; i++) sum[i] /= real(args.num_tasks);
-  const double norm = std::sqrt(double(sum_of_squares(sum, NUM_LEARNED)));
+  const double norm = std::sqrt(double(inner_product(sum, sum, NUM_LEARNED)));
   const double loss = team.loss_sum / team.num_added;  // 0 / 0 if all tasks were skipped
   args.loss[run] = loss, args.grad_norm[run] = norm;
   if (!std::isfinite(loss) || !std::isfinite(norm)) return false;
@@ -312,8 +330,9 @@ void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWo
     for (int64_t task = member; task < args.num_tasks; task += team.size) {
       const int64_t points = (index * args.num_tasks + task) * (SUPPORT + QUERY);
       team.task_losses[task] = meta_gradient(team.start, args.x + points, args.y + points,
-                                             args.step_weights + step * (STEPS + 1), args.second_order[step], work);
-      unpad_gradients(work.adjoint, work.alpha_gradients, team.task_gradient(task));
+                                             args.step_weights + step * (STEPS + 1), args.second_order[step],
+                                             real(args.inner_clip), work);
+      unpad_gradients(work, team.task_gradient(task));
       if (team.size == 1) add_task(args, team, task);
     }
     team.barrier();

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import hashlib
-import itertools
 import os
 import platform
 import shutil
@@ -14,103 +13,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_LOSSES, kernel_task_bytes
+from maml_cli.engines.kernel_spec import KernelSpec
 from maml_cli.errors import FileError
 from maml_cli.runs import write_atomic
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-HEADERS = tuple(SOURCE.with_name(name) for name in ("network.h", "products.h"))
+HEADERS = tuple(SOURCE.with_name(name) for name in ("network.h", "rule.h", "products.h"))
 OPTIMISATION = "-O3"
 """Tests of small networks lower it: most of their time is compilation."""
 FLAGS = ("-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")
 LIBRARY_FLAGS = ("-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 900.0
 """Time limit of a compilation: the largest kernels take a minute."""
-
-C_TYPES = {torch.float32: "float", torch.float64: "double"}
-
-
-class KernelSpec(NamedTuple):
-    """The compile-time constants of a kernel.
-
-    dtype: float32 or float64, of all points, parameters and gradients.
-    widths: units of each layer: the input (1), the hidden layers, the output (1).
-    num_support, num_query: points of a task.
-    inner_steps: steps of the inner loop, at least 1.
-    activation, loss: of the network and of its points, of `KERNEL_ACTIVATIONS` and `KERNEL_LOSSES`.
-    alpha_steps: alphas of each group, 1 (all inner steps share it) or `inner_steps`.
-    per_parameter: whether each adapted parameter has its own alpha, instead of each group.
-    learned: whether the outer loop learns alphas.
-    positive: whether the learned value is log(alpha).
-    groups: index of the alpha group of each tensor (weight and bias of each layer); -1: the tensor does not adapt.
-    """
-
-    dtype: torch.dtype
-    widths: Sequence[int]
-    num_support: int
-    num_query: int
-    inner_steps: int
-    activation: str
-    loss: str
-    alpha_steps: int
-    per_parameter: bool
-    learned: bool
-    positive: bool
-    groups: Sequence[int]
-
-    def definitions(self) -> list[str]:
-        """The constants as arguments of the compiler."""
-        values: dict[str, object] = {
-            "REAL": C_TYPES[self.dtype],
-            "WIDTHS": ",".join(map(str, self.widths)),
-            "SUPPORT": self.num_support,
-            "QUERY": self.num_query,
-            "STEPS": self.inner_steps,
-            "ACTIVATION": KERNEL_ACTIVATIONS.index(self.activation),
-            "LOSS": KERNEL_LOSSES.index(self.loss),
-            "ALPHAS": self.alpha_steps,
-            "PER_PARAMETER": int(self.per_parameter),
-            "LEARNED": int(self.learned),
-            "POSITIVE": int(self.positive),
-            "GROUPS": ",".join(map(str, self.groups)),
-            "NUM_GROUPS": max(self.groups) + 1,
-        }
-        return [f"-D{name}={value}" for name, value in values.items()]
-
-    @property
-    def tensor_sizes(self) -> list[int]:
-        """Elements of the weight and the bias of each layer."""
-        return [size for ins, outs in itertools.pairwise(self.widths) for size in (ins * outs, outs)]
-
-    @property
-    def num_params(self) -> int:
-        """Parameters of the network."""
-        return sum(self.tensor_sizes)
-
-    @property
-    def num_values(self) -> int:
-        """Meta-parameters of a run: the parameters of the network, then the alphas."""
-        adapted = sum(size for size, group in zip(self.tensor_sizes, self.groups, strict=True) if group >= 0)
-        return self.num_params + self.alpha_steps * (adapted if self.per_parameter else max(self.groups) + 1)
-
-    @property
-    def num_learned(self) -> int:
-        """The first of these values, which have gradients and moments."""
-        return self.num_values if self.learned else self.num_params
-
-    def workspace_bytes(self) -> int:
-        """Bytes that one thread works in; see `kernel_task_bytes`."""
-        return kernel_task_bytes(
-            self.widths,
-            (self.num_support, self.num_query),
-            inner_steps=self.inner_steps,
-            alpha_steps=self.alpha_steps,
-            learned=self.learned,
-            curved=self.activation != "relu",
-            itemsize=self.dtype.itemsize,
-        )
 
 
 class Kernel(NamedTuple):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from maml_cli.config import KERNEL_OPTIMIZERS
 from maml_cli.core import TaskBatch
-from maml_cli.engines.kernel_build import Kernel, KernelSpec
+from maml_cli.engines.kernel_build import Kernel
+from maml_cli.engines.kernel_spec import KernelSpec
 
 
 class CallArgs(ctypes.Structure):
@@ -29,6 +30,7 @@ class CallArgs(ctypes.Structure):
         ("optimizers", ctypes.c_int32 * 2),
         ("clip_norm", ctypes.c_double),
         ("clip_task_norm", ctypes.c_double),
+        ("inner_clip", ctypes.c_double),
         ("skip_tasks", ctypes.c_int32),
         ("values", ctypes.c_void_p),
         ("first_moments", ctypes.c_void_p),
@@ -55,12 +57,13 @@ class CallOptions(NamedTuple):
 
     step_weights: (N, inner_steps + 1), weights of the query losses before and after each inner step; float64.
     second_order: (N,), 0 for first-order steps; int32.
-    learning_rates: (N, 2), outer learning rates of the parameters and of the alphas; float64.
+    learning_rates: (N, 2), outer learning rates of parameters and curvature, and of the alphas; float64.
     noise: (N, R, num_params), added to the parameters before the inner loop, or None; the kernel's dtype.
     clip_norm: largest norm of the meta-gradient of a run, or None.
     clip_task_norm: largest norm of the meta-gradient of a task, or None. With it, tasks whose loss or gradient is not
         finite are skipped; without it, they stop the run.
-    optimizers: of the parameters and of the alphas, both in KERNEL_OPTIMIZERS.
+    inner_clip: largest norm or entry of a gradient of an inner step, by the kernel's clip; infinite without one.
+    optimizers: of parameters and curvature, and of the alphas, both in KERNEL_OPTIMIZERS.
     num_threads: CPU threads.
     """
 
@@ -70,6 +73,7 @@ class CallOptions(NamedTuple):
     noise: Tensor | None
     clip_norm: float | None
     clip_task_norm: float | None
+    inner_clip: float
     optimizers: tuple[str, str]
     num_threads: int
 
@@ -77,7 +81,8 @@ class CallOptions(NamedTuple):
 class KernelState(NamedTuple):
     """The state that a call updates in place, one row for each run.
 
-    values: (R, num_values), the parameters of the network, then the alphas; the kernel's dtype, as the moments.
+    values: (R, num_values), the parameters of the network, alphas and curvature, those that are not learned last; the
+        kernel's dtype, as the moments.
     first_moments, second_moments: (R, num_learned), of Adam; unchanged by other optimisers.
     loss_sum: (R,), the mean query loss of each completed step is added; float64.
     skipped_tasks: (R,), the number of skipped tasks is added; int64.
@@ -171,6 +176,7 @@ def pack_call(spec: KernelSpec, batch: TaskBatch, options: CallOptions, state: K
         optimizers=tuple(map(_optimizer_index, options.optimizers)),
         clip_norm=math.inf if options.clip_norm is None else options.clip_norm,
         clip_task_norm=math.inf if options.clip_task_norm is None else options.clip_task_norm,
+        inner_clip=options.inner_clip,
         skip_tasks=int(options.clip_task_norm is not None),
         adam_steps=state.adam_steps,
         lengths=tuple(0 if tensor is None else tensor.numel() for tensor in arrays.values()),

@@ -4,17 +4,18 @@ The meta-parameters and the state of the optimisers are packed into rows before 
 after it, so that a training may change engines at any step.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from maml_cli.config import Config, layer_widths
-from maml_cli.core import MetaParams, TaskBatch, flatten, map_tensors, tensors, unflatten, update_rules
+from maml_cli.config import Config, kernel_clip, layer_widths, num_curvatures
+from maml_cli.core import MetaParams, TaskBatch, flatten, tensors, unflatten, update_rules
 from maml_cli.engines import kernel_build, kernel_call
-from maml_cli.engines.kernel_build import KernelSpec
 from maml_cli.engines.kernel_call import CallOptions, KernelState
+from maml_cli.engines.kernel_spec import KernelSpec
 from maml_cli.engines.optimizers import optimizer_state
 from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
@@ -77,6 +78,7 @@ def call_options(config: Config, step: int, count: int, noise: Tensor | None) ->
         noise=noise,
         clip_norm=outer.clip_norm,
         clip_task_norm=outer.clip_task_norm,
+        inner_clip=min(limit for limit in (config.inner.clip_norm, config.inner.clip_value, math.inf) if limit),
         optimizers=_optimizers(config),
         num_threads=config.run.threads,
     )
@@ -86,7 +88,7 @@ def pack_state(state: TrainState) -> KernelState:
     """`state` as the arrays of the kernel, one row for each run; `loss_sum` and `skipped_tasks` are not copied."""
     first, second = _moments(state)
     return KernelState(
-        values=flatten(tensors(state.meta_params)),
+        values=flatten(_values(state)),
         first_moments=flatten(first),
         second_moments=flatten(second),
         loss_sum=state.loss_sum,
@@ -99,7 +101,7 @@ def pack_state(state: TrainState) -> KernelState:
 def unpack_state(state: TrainState, packed: KernelState) -> None:
     """Write the learned tensors and the moments of the optimisers back to `state`."""
     first, second = _moments(state)
-    _copy_rows(packed.values, tensors(state.meta_params))
+    _copy_rows(packed.values, _values(state))
     _copy_rows(packed.first_moments, first)
     _copy_rows(packed.second_moments, second)
 
@@ -109,8 +111,20 @@ def _copy_rows(rows: Tensor, targets: Sequence[Tensor]) -> None:
         target.copy_(value)
 
 
+def _values(state: TrainState) -> list[Tensor]:
+    """All tensors of the meta-parameters, those that are not learned last."""
+    learned = _learned(state)
+    others = [tensor for tensor in tensors(state.meta_params) if not any(tensor is other for other in learned)]
+    return learned + others
+
+
+def _learned(state: TrainState) -> list[Tensor]:
+    """The tensors that the outer loop learns: the parameters of the network, alphas and curvature."""
+    return [tensor for optimizer in state.optimizers.values() for tensor in optimizer.tensors()]
+
+
 def _moments(state: TrainState) -> tuple[list[Tensor], list[Tensor]]:
-    """The first and second moments of every learned tensor, in the order of the meta-parameters.
+    """The first and second moments of every learned tensor.
 
     They are the optimisers' own tensors, and zeros that nobody reads for an optimiser without moments (SGD).
     """
@@ -119,8 +133,7 @@ def _moments(state: TrainState) -> tuple[list[Tensor], list[Tensor]]:
         for optimizer in state.optimizers.values()
         for tensor in optimizer.tensors()
     ]
-    learned = (tensor for optimizer in state.optimizers.values() for tensor in optimizer.tensors())
-    for tensor, moments in zip(learned, pairs, strict=True):
+    for tensor, moments in zip(_learned(state), pairs, strict=True):
         if any(moment.shape != tensor.shape for moment in moments):
             raise CheckpointError("the moments of the outer optimiser have not the shapes of its tensors")
     return [first for first, _ in pairs], [second for _, second in pairs]
@@ -128,15 +141,17 @@ def _moments(state: TrainState) -> tuple[list[Tensor], list[Tensor]]:
 
 def _unpack_gradients(state: TrainState, rows: Tensor) -> MetaParams:
     """The kernel's gradients, (R, num_learned), under the keys of the tensors that the outer loop learns."""
-    params, rule_params = state.meta_params
-    num_learned = sum(len(optimizer.tensors()) for optimizer in state.optimizers.values())
-    learned = MetaParams(params, dict([*rule_params.items()][: num_learned - len(params)]))
-    gradients = iter(unflatten(rows, tensors(learned)))
-    return map_tensors(lambda value: next(gradients), learned)
+    learned = _learned(state)
+    gradients = {id(tensor): value for tensor, value in zip(learned, unflatten(rows, learned), strict=True)}
+    by_section = (
+        {key: gradients[id(tensor)] for key, tensor in section.items() if id(tensor) in gradients}
+        for section in state.meta_params
+    )
+    return MetaParams(*by_section)
 
 
 def _optimizers(config: Config) -> tuple[str, str]:
-    """The outer optimisers of the parameters and of the alphas."""
+    """The outer optimisers of parameters and curvature, and of the alphas."""
     return config.outer.optimizer, config.inner.alpha.optimizer or config.outer.optimizer
 
 
@@ -157,4 +172,6 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
         learned=alpha.learned,
         positive=alpha.sign == "positive",
         groups=[names.index(alpha_groups[key]) if key in alpha_groups else -1 for key in param_keys(config)],
+        curvatures=num_curvatures(config),
+        clip=kernel_clip(config),
     )

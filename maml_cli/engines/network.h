@@ -2,7 +2,7 @@
 //
 // The formulas are those of forward_backward, gradients and subtract_hvp_ in derivatives.py (Pearlmutter 1994, Fast
 // exact multiplication by the Hessian). The sizes of all loops are constants on the compiler's command line, documented in
-// KernelSpec of kernel_build.py.
+// KernelSpec of kernel_spec.py.
 //
 // K is the number of points; hidden activations are [K][width]. Parameters have two layouts:
 //   unpadded: weight [in][out] and bias [out] of each layer, one after the other;
@@ -12,6 +12,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "products.h"
 
@@ -19,7 +20,6 @@ namespace {
 
 constexpr int WIDTH[] = {WIDTHS};
 constexpr int LAYERS = sizeof(WIDTH) / sizeof(int) - 1, HEAD = LAYERS - 1;
-constexpr int GROUP[] = {GROUPS};
 enum { RELU, TANH, SIGMOID, SIN, SOFTPLUS, SILU };
 enum { MSE, L1, HUBER, HALF_MSE };
 constexpr bool CURVED = ACTIVATION != RELU;  // whether f'' is not zero everywhere
@@ -49,22 +49,9 @@ constexpr int transposed_offset(int layer) {  // of layers 1 .. HEAD - 1 within 
   for (int l = 1; l < layer; l++) offset += WIDTH[l + 1] * padded(WIDTH[l]);
   return offset;
 }
-constexpr int adapted_size(int tensor) {
-  return GROUP[tensor] < 0 ? 0 : tensor_offset(tensor + 1) - tensor_offset(tensor);
-}
-constexpr int alpha_offset(int tensor) {  // of the ALPHAS alphas (or tensors of alphas) of a tensor
-  if (!PER_PARAMETER) return GROUP[tensor] * ALPHAS;
-  int offset = 0;
-  for (int t = 0; t < tensor; t++) offset += ALPHAS * adapted_size(t);
-  return offset;
-}
-
 constexpr int PADDED_SIZE = bias_offset(HEAD) + LANES;
 constexpr int TRANSPOSED_SIZE = std::max(LANES, transposed_offset(std::max(1, HEAD)));
 constexpr int NUM_PARAMS = tensor_offset(2 * LAYERS);
-constexpr int NUM_ALPHAS = PER_PARAMETER ? alpha_offset(2 * LAYERS) : NUM_GROUPS * ALPHAS;
-constexpr int NUM_VALUES = NUM_PARAMS + NUM_ALPHAS;  // meta-parameters of a run: parameters, then alphas
-constexpr int NUM_LEARNED = LEARNED ? NUM_VALUES : NUM_PARAMS;  // the first of them, which the outer loop learns
 
 template <int layer = 1> inline void transpose_weights(const real *params, real *transposed) {
   if constexpr (layer < HEAD) {
@@ -120,26 +107,52 @@ template <int POINTS> struct ForwardBackward {
   real loss;                              // L, the mean over the points
 };
 
-// z = h W + b of a layer; h is x for the first layer, otherwise `hidden` of the layer before
-template <int POINTS, int layer>
-inline void affine(const real *x, const real *hidden, const real *params, real *z) {
-  constexpr int N = padded(WIDTH[layer + 1]);
-  for (int k = 0; k < POINTS; k++) std::memcpy(z + k * N, params + bias_offset(layer), N * sizeof(real));
-  if constexpr (layer == 0) product<ADD, POINTS, N, 1, 1, 1, N, N>(x, params, z);
-  else
-    product<ADD, POINTS, N, WIDTH[layer], padded(WIDTH[layer]), 1, N, N>(hidden, params + weight_offset(layer), z);
+// The rows of the inputs and of the outputs of a layer, out of those of the hidden layers and of x, or of the head.
+template <int POINTS, int layer, typename First, typename Hidden>
+inline std::common_type_t<First *, Hidden *> inputs(First *x, Hidden *hidden) {
+  if constexpr (layer == 0) return x;
+  else return hidden + hidden_offset(POINTS, layer - 1);
+}
+template <int POINTS, int layer, typename Hidden, typename Last>
+inline std::common_type_t<Hidden *, Last *> outputs(Hidden *hidden, Last *head) {
+  if constexpr (layer == HEAD) return head;
+  else return hidden + hidden_offset(POINTS, layer);
 }
 
-// out[k] += sum over i of h[k][i] w[i]: the head
-template <int POINTS> inline void head_product(const real *hidden, const real *weight, real *out) {
-  constexpr int N = padded(WIDTH[HEAD]);
-  for (int k = 0; k < POINTS; k++) {
-    vec sums{};
-    for (int i = 0; i < N; i += LANES) sums += at(hidden + k * N + i) * at(weight + i);
-    real sum = 0;
-    UNROLL for (int i = 0; i < LANES; i++) sum += sums[i];
-    out[k] += sum;
+// out += h W of a layer, h its inputs
+template <int POINTS, int layer> inline void add_product(const real *h, const real *params, real *out) {
+  const real *weight = params + weight_offset(layer);
+  constexpr int IN = padded(WIDTH[layer]), OUT = padded(WIDTH[layer + 1]);
+  if constexpr (layer == HEAD && layer == 0) {
+    for (int k = 0; k < POINTS; k++) out[k] += h[k] * weight[0];
+  } else if constexpr (layer == HEAD) {
+    row_products<POINTS, IN>(h, weight, out);
+  } else if constexpr (layer == 0) {
+    product<ADD, POINTS, OUT, 1, 1, 1, OUT, OUT>(h, weight, out);
+  } else {
+    product<ADD, POINTS, OUT, WIDTH[layer], IN, 1, OUT, OUT>(h, weight, out);
   }
+}
+
+// out = b of a layer
+template <int POINTS, int layer> inline void set_biases(const real *params, real *out) {
+  constexpr int OUT = layer == HEAD ? 1 : padded(WIDTH[layer + 1]);
+  for (int k = 0; k < POINTS; k++) std::memcpy(out + k * OUT, params + bias_offset(layer), OUT * sizeof(real));
+}
+
+// out = h W + b of a layer
+template <int POINTS, int layer> inline void affine(const real *h, const real *params, real *out) {
+  set_biases<POINTS, layer>(params, out);
+  add_product<POINTS, layer>(h, params, out);
+}
+
+// out (=, +=) delta W^T of a layer that is not the first, delta the adjoint of its outputs
+template <int MODE, int POINTS, int layer>
+inline void transposed_product(const real *delta, const real *params, const real *transposed, real *out) {
+  constexpr int IN = padded(WIDTH[layer]), OUT = WIDTH[layer + 1];
+  if constexpr (layer == HEAD) product<MODE, POINTS, IN, 1, 1, 1, IN, IN>(delta, params + weight_offset(layer), out);
+  else
+    product<MODE, POINTS, IN, OUT, padded(OUT), 1, IN, IN>(delta, transposed + transposed_offset(layer), out);
 }
 
 template <int POINTS, int layer = 0>
@@ -147,7 +160,7 @@ inline void forward(const real *x, const real *params, ForwardBackward<POINTS> &
   if constexpr (layer < HEAD) {
     constexpr int H = hidden_offset(POINTS, layer), N = padded(WIDTH[layer + 1]);
     real *hidden = pass.hidden + H;
-    affine<POINTS, layer>(x, pass.hidden + hidden_offset(POINTS, std::max(0, layer - 1)), params, hidden);
+    affine<POINTS, layer>(inputs<POINTS, layer>(x, pass.hidden), params, hidden);
     for (int i = 0; i < POINTS * N; i++)
       activate(hidden[i], hidden[i], pass.act_first[H + i], pass.act_second[CURVED ? H + i : 0]);
     forward<POINTS, layer + 1>(x, params, pass);
@@ -159,11 +172,8 @@ inline void backward(const real *params, const real *transposed, ForwardBackward
   if constexpr (layer >= 0) {
     constexpr int H = hidden_offset(POINTS, layer), N = padded(WIDTH[layer + 1]);
     real *delta = pass.deltas + H;
-    if constexpr (layer == HEAD - 1)
-      product<SET, POINTS, N, 1, 1, 1, N, N>(pass.head_delta, params + weight_offset(HEAD), delta);
-    else
-      product<SET, POINTS, N, WIDTH[layer + 2], padded(WIDTH[layer + 2]), 1, N, N>(
-          pass.deltas + hidden_offset(POINTS, layer + 1), transposed + transposed_offset(layer + 1), delta);
+    const real *next = outputs<POINTS, layer + 1>(pass.deltas, pass.head_delta);
+    transposed_product<SET, POINTS, layer + 1>(next, params, transposed, delta);
     if constexpr (CURVED) std::memcpy(pass.grad_hidden + H, delta, POINTS * N * sizeof(real));
     for (int i = 0; i < POINTS * N; i++) delta[i] *= pass.act_first[H + i];
     backward<POINTS, layer - 1>(params, transposed, pass);
@@ -175,11 +185,7 @@ inline void forward_backward(const real *x, const real *y, const real *params, c
                              ForwardBackward<POINTS> &pass) {
   forward(x, params, pass);
   real out[POINTS], loss = 0;
-  for (int k = 0; k < POINTS; k++) out[k] = params[bias_offset(HEAD)];
-  if constexpr (HEAD > 0)
-    head_product<POINTS>(pass.hidden + hidden_offset(POINTS, HEAD - 1), params + weight_offset(HEAD), out);
-  else
-    for (int k = 0; k < POINTS; k++) out[k] += x[k] * params[0];
+  affine<POINTS, HEAD>(inputs<POINTS, HEAD>(x, pass.hidden), params, out);
   for (int k = 0; k < POINTS; k++) {
     real value, first, second;
     loss_derivatives(out[k] - y[k], value, first, second);
@@ -189,39 +195,51 @@ inline void forward_backward(const real *x, const real *y, const real *params, c
   backward(params, transposed, pass);
 }
 
-// gradient (=, +=, -=) h^T delta for the weights of the layers from `layer` on, and with `bias` the sum of delta over
-// the points for their biases
+// gradient (=, +=, -=) h^T delta for the weights of the layers from `layer` on
 template <int MODE, int POINTS, int layer = 0>
-inline void accumulate_gradients(const real *x, const real *hidden, const real *deltas, const real *head_delta,
-                                 real *gradient, bool bias) {
-  constexpr int IN = std::max(0, hidden_offset(POINTS, std::max(0, layer - 1)));
+inline void accumulate_weights(const real *x, const real *hidden, const real *deltas, const real *head_delta,
+                               real *gradient) {
+  constexpr int M = WIDTH[layer], N = padded(WIDTH[layer + 1]), W = weight_offset(layer);
+  const real *h = inputs<POINTS, layer>(x, hidden), *delta = outputs<POINTS, layer>(deltas, head_delta);
   if constexpr (layer < HEAD) {
-    constexpr int N = padded(WIDTH[layer + 1]), M = WIDTH[layer];
-    const real *delta = deltas + hidden_offset(POINTS, layer);
-    if constexpr (layer == 0) product<MODE, 1, N, POINTS, 1, 1, N, N>(x, delta, gradient + weight_offset(0));
-    else product<MODE, M, N, POINTS, 1, padded(M), N, N>(hidden + IN, delta, gradient + weight_offset(layer));
-    static constexpr real one = 1;
-    if (bias) product<MODE, 1, N, POINTS, 0, 0, N, N>(&one, delta, gradient + bias_offset(layer));
-    accumulate_gradients<MODE, POINTS, layer + 1>(x, hidden, deltas, head_delta, gradient, bias);
+    if constexpr (layer == 0) product<MODE, 1, N, POINTS, 1, 1, N, N>(h, delta, gradient + W);
+    else product<MODE, M, N, POINTS, 1, padded(M), N, N>(h, delta, gradient + W);
+    accumulate_weights<MODE, POINTS, layer + 1>(x, hidden, deltas, head_delta, gradient);
+  } else if constexpr (HEAD > 0) {
+    product<MODE, 1, padded(M), POINTS, 1, 1, padded(M), padded(M)>(delta, h, gradient + W);
+    for (int i = M; i < padded(M); i++) gradient[W + i] = 0;  // the padding of h is f(0), which may not be zero
   } else {
-    constexpr int N = padded(WIDTH[HEAD]), W = weight_offset(HEAD), B = bias_offset(HEAD);
-    real sum = 0, weighted = 0;
-    for (int k = 0; k < POINTS; k++) sum += head_delta[k], weighted += x[k] * head_delta[k];
-    if constexpr (HEAD > 0) {
-      product<MODE, 1, N, POINTS, 1, 1, N, N>(head_delta, hidden + IN, gradient + W);
-      for (int i = WIDTH[HEAD]; i < N; i++) gradient[W + i] = 0;  // the padding of h is f(0), which may not be zero
-    } else {
-      gradient[0] = (MODE == SET ? 0 : gradient[0]) + (MODE == SUB ? -weighted : weighted);
-    }
-    if (bias) gradient[B] = (MODE == SET ? 0 : gradient[B]) + (MODE == SUB ? -sum : sum);
+    real weighted = 0;
+    for (int k = 0; k < POINTS; k++) weighted += h[k] * delta[k];
+    gradient[0] = (MODE == SET ? 0 : gradient[0]) + (MODE == SUB ? -weighted : weighted);
+  }
+}
+
+// gradient (=, +=, -=) the sum of delta over the points for the biases of the layers from `layer` on
+template <int MODE, int POINTS, int layer = 0>
+inline void accumulate_biases(const real *deltas, const real *head_delta, real *gradient) {
+  if constexpr (layer < HEAD) {
+    constexpr int N = padded(WIDTH[layer + 1]);
+    static constexpr real one = 1;
+    const real *delta = deltas + hidden_offset(POINTS, layer);
+    product<MODE, 1, N, POINTS, 0, 0, N, N>(&one, delta, gradient + bias_offset(layer));
+    accumulate_biases<MODE, POINTS, layer + 1>(deltas, head_delta, gradient);
+  } else {
+    constexpr int B = bias_offset(HEAD);
+    real sum = 0;
+    for (int k = 0; k < POINTS; k++) sum += head_delta[k];
+    gradient[B] = (MODE == SET ? 0 : gradient[B]) + (MODE == SUB ? -sum : sum);
   }
 }
 
 template <int POINTS> inline void gradients(const real *x, const ForwardBackward<POINTS> &pass, real *gradient) {
-  accumulate_gradients<SET, POINTS>(x, pass.hidden, pass.deltas, pass.head_delta, gradient, true);
+  accumulate_weights<SET, POINTS>(x, pass.hidden, pass.deltas, pass.head_delta, gradient);
+  accumulate_biases<SET, POINTS>(pass.deltas, pass.head_delta, gradient);
 }
 
-// ---- Hessian-vector products: the tangents of a pass along a vector of parameters
+// ---- Hessian-vector products: the tangents of a pass along a direction of weights V and biases v, which is known by
+// its products: direction.forward<layer>(x, pass, out) is out = h V + v of a layer, and add_backward<layer>(pass, out)
+// is out += delta V^T of a layer that is not the first
 
 // The tangents of the intermediates in ForwardBackward of the same layout.
 struct Tangent {
@@ -229,70 +247,57 @@ struct Tangent {
   ALIGNED real h_dot[SIZE];
   ALIGNED real z_dot[CURVED ? SIZE : LANES];
   ALIGNED real delta_dot[SIZE];
-  ALIGNED real transposed[TRANSPOSED_SIZE];  // the weights of the vector
 };
 
-// z_dot = h V + v + h_dot W and h_dot = f'(z) z_dot, where V and v are the vector's weights and biases
-template <int layer = 0>
-inline void tangent_forward(const real *x, const real *params, const real *vector,
+// z_dot = h V + v + h_dot W and h_dot = f'(z) z_dot
+template <int layer = 0, typename Direction>
+inline void tangent_forward(const real *x, const real *params, const Direction &direction,
                             const ForwardBackward<SUPPORT> &pass, Tangent &tangent) {
   if constexpr (layer < HEAD) {
     constexpr int K = SUPPORT, N = padded(WIDTH[layer + 1]), H = hidden_offset(K, layer);
-    constexpr int IN = hidden_offset(K, std::max(0, layer - 1));
     real *h_dot = tangent.h_dot + H;
-    affine<K, layer>(x, pass.hidden + IN, vector, h_dot);
-    if constexpr (layer > 0)
-      product<ADD, K, N, WIDTH[layer], padded(WIDTH[layer]), 1, N, N>(tangent.h_dot + IN,
-                                                                      params + weight_offset(layer), h_dot);
+    direction.template forward<layer>(x, pass, h_dot);
+    if constexpr (layer > 0) add_product<K, layer>(tangent.h_dot + hidden_offset(K, layer - 1), params, h_dot);
     if constexpr (CURVED) std::memcpy(tangent.z_dot + H, h_dot, K * N * sizeof(real));
     for (int i = 0; i < K * N; i++) h_dot[i] *= pass.act_first[H + i];
-    tangent_forward<layer + 1>(x, params, vector, pass, tangent);
+    tangent_forward<layer + 1>(x, params, direction, pass, tangent);
   }
 }
 
 // delta_dot = f'(z) (delta_dot_next W^T + delta_next V^T) + dL/dh f''(z) z_dot, where `next` is the layer after
-template <int layer = HEAD - 1>
-inline void tangent_backward(const real *params, const real *transposed, const real *vector,
+template <int layer = HEAD - 1, typename Direction>
+inline void tangent_backward(const real *params, const real *transposed, const Direction &direction,
                              const real *head_delta_dot, const ForwardBackward<SUPPORT> &pass, Tangent &tangent) {
   if constexpr (layer >= 0) {
     constexpr int K = SUPPORT, N = padded(WIDTH[layer + 1]), H = hidden_offset(K, layer), NEXT = layer + 1;
     real *delta_dot = tangent.delta_dot + H;
-    if constexpr (NEXT == HEAD) {
-      product<SET, K, N, 1, 1, 1, N, N>(head_delta_dot, params + weight_offset(HEAD), delta_dot);
-      product<ADD, K, N, 1, 1, 1, N, N>(pass.head_delta, vector + weight_offset(HEAD), delta_dot);
-    } else {
-      constexpr int D = WIDTH[NEXT + 1], P = padded(D), AFTER = hidden_offset(K, NEXT), T = transposed_offset(NEXT);
-      product<SET, K, N, D, P, 1, N, N>(tangent.delta_dot + AFTER, transposed + T, delta_dot);
-      product<ADD, K, N, D, P, 1, N, N>(pass.deltas + AFTER, tangent.transposed + T, delta_dot);
-    }
+    const real *next = outputs<K, NEXT>(tangent.delta_dot, head_delta_dot);
+    transposed_product<SET, K, NEXT>(next, params, transposed, delta_dot);
+    direction.template add_backward<NEXT>(pass, delta_dot);
     for (int i = 0; i < K * N; i++) {
       delta_dot[i] *= pass.act_first[H + i];
       if constexpr (CURVED) delta_dot[i] += pass.grad_hidden[H + i] * pass.act_second[H + i] * tangent.z_dot[H + i];
     }
-    tangent_backward<layer - 1>(params, transposed, vector, head_delta_dot, pass, tangent);
+    tangent_backward<layer - 1>(params, transposed, direction, head_delta_dot, pass, tangent);
   }
 }
 
-// adjoint -= H vector, with H the Hessian of the mean support loss at `params`, where `pass` was computed
-inline void subtract_hvp(const real *x, const real *params, const real *transposed, const real *vector,
+// adjoint -= H V, with H the Hessian of the mean support loss at `params`, where `pass` was computed
+template <typename Direction>
+inline void subtract_hvp(const real *x, const real *params, const real *transposed, const Direction &direction,
                          const ForwardBackward<SUPPORT> &pass, Tangent &tangent, real *adjoint) {
-  constexpr int K = SUPPORT, LAST = hidden_offset(K, std::max(0, HEAD - 1));
-  tangent_forward(x, params, vector, pass, tangent);
+  constexpr int K = SUPPORT;
+  tangent_forward(x, params, direction, pass, tangent);
   real head_delta_dot[K];
-  for (int k = 0; k < K; k++) head_delta_dot[k] = vector[bias_offset(HEAD)];
-  if constexpr (HEAD > 0) {
-    head_product<K>(pass.hidden + LAST, vector + weight_offset(HEAD), head_delta_dot);
-    head_product<K>(tangent.h_dot + LAST, params + weight_offset(HEAD), head_delta_dot);
-  } else {
-    for (int k = 0; k < K; k++) head_delta_dot[k] += x[k] * vector[0];
-  }
+  direction.template forward<HEAD>(x, pass, head_delta_dot);
+  if constexpr (HEAD > 0) add_product<K, HEAD>(tangent.h_dot + hidden_offset(K, HEAD - 1), params, head_delta_dot);
   for (int k = 0; k < K; k++) head_delta_dot[k] *= pass.loss_second[k];
-  transpose_weights(vector, tangent.transposed);
-  tangent_backward(params, transposed, vector, head_delta_dot, pass, tangent);
-  accumulate_gradients<SUB, K>(x, pass.hidden, tangent.delta_dot, head_delta_dot, adjoint, true);
+  tangent_backward(params, transposed, direction, head_delta_dot, pass, tangent);
+  accumulate_weights<SUB, K>(x, pass.hidden, tangent.delta_dot, head_delta_dot, adjoint);
+  accumulate_biases<SUB, K>(tangent.delta_dot, head_delta_dot, adjoint);
   // The inputs of the first layer and of all biases are constants: they have no tangent.
   if constexpr (HEAD > 0)
-    accumulate_gradients<SUB, K, 1>(x, tangent.h_dot, pass.deltas, pass.head_delta, adjoint, false);
+    accumulate_weights<SUB, K, 1>(x, tangent.h_dot, pass.deltas, pass.head_delta, adjoint);
 }
 
 }  // namespace

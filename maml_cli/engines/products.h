@@ -77,6 +77,17 @@ inline void product(const real *A, const real *B, real *C) {
     columns<MODE, M, REMAINING, D, AM, AD, BN, CN>(A, B + (VECS - REMAINING) * LANES, C + (VECS - REMAINING) * LANES);
 }
 
+// out[m] += the product of row m of A (M x N) with b, N a multiple of LANES
+template <int M, int N> inline void row_products(const real *A, const real *b, real *out) {
+  for (int m = 0; m < M; m++) {
+    vec sums{};
+    for (int i = 0; i < N; i += LANES) sums += at(A + m * N + i) * at(b + i);
+    real sum = 0;
+    UNROLL for (int i = 0; i < LANES; i++) sum += sums[i];
+    out[m] += sum;
+  }
+}
+
 // Transposes LANES x LANES numbers: each of log2(LANES) rounds interleaves the first half of the rows with the second.
 template <int... I> inline void interleave(vec *rows, std::integer_sequence<int, I...>) {
   for (int round = 1; round < LANES; round *= 2) {
@@ -100,6 +111,17 @@ template <int ROWS, int COLUMNS> inline void transpose(const real *from, real *t
       interleave(rows, std::make_integer_sequence<int, LANES>{});
       UNROLL for (int k = 0; k < LANES; k++) if (j + k < COLUMNS) at(to + (j + k) * T + i) = rows[k];
     }
+}
+
+// sum over i of a[i] b[i]
+inline real inner_product(const real *a, const real *b, int n) {
+  real sums[16] = {}, total = 0;  // several sums, so that the compiler may use vectors
+  int i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int j = 0; j < 16; j++) sums[j] += a[i + j] * b[i + j];
+  for (; i < n; i++) sums[0] += a[i] * b[i];
+  for (real sum : sums) total += sum;
+  return total;
 }
 
 }  // namespace

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maml_cli.engines import kernel_build
-from maml_cli.engines.kernel_build import KernelSpec
 from maml_cli.engines.kernel_call import PackedCall
+from maml_cli.engines.kernel_spec import KernelSpec
 
 DRIVER = Path(__file__).with_suffix(".cpp")
 NO_CONTRACTION = "-ffp-contract=off"

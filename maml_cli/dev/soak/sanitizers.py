@@ -13,8 +13,8 @@ from maml_cli.dev.soak.kernel_driver import SANITIZERS, build_driver, contents, 
 from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally, scaled
 from maml_cli.engines import native, unsupported
-from maml_cli.engines.kernel_build import KernelSpec
 from maml_cli.engines.kernel_call import CallArgs, PackedCall, pack_call
+from maml_cli.engines.kernel_spec import KernelSpec
 from maml_cli.experiment import build_experiment
 from maml_cli.tasks import make_generator
 from maml_cli.training import init_state

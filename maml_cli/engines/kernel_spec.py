@@ -1,0 +1,112 @@
+"""The compile-time constants of a kernel, and the sizes that follow from them."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_CLIPS, KERNEL_LOSSES, kernel_task_bytes
+
+C_TYPES = {torch.float32: "float", torch.float64: "double"}
+
+
+class KernelSpec(NamedTuple):
+    """The compile-time constants of a kernel.
+
+    dtype: float32 or float64, of all points, parameters and gradients.
+    widths: units of each layer: the input (1), the hidden layers, the output (1).
+    num_support, num_query: points of a task.
+    inner_steps: steps of the inner loop, at least 1.
+    activation, loss: of the network and of its points, of `KERNEL_ACTIVATIONS` and `KERNEL_LOSSES`.
+    alpha_steps: alphas of each group, 1 (all inner steps share it) or `inner_steps`.
+    per_parameter: whether each adapted parameter has its own alpha, instead of each group.
+    learned: whether the outer loop learns alphas.
+    positive: whether the learned value is log(alpha).
+    groups: index of the alpha group of each tensor (weight and bias of each layer); -1: the tensor does not adapt.
+    curvatures: curvatures that are learned, 0, 1 (all inner steps share it) or `inner_steps`.
+    clip: the clip of the gradients of inner steps, of `KERNEL_CLIPS`.
+    """
+
+    dtype: torch.dtype
+    widths: Sequence[int]
+    num_support: int
+    num_query: int
+    inner_steps: int
+    activation: str
+    loss: str
+    alpha_steps: int
+    per_parameter: bool
+    learned: bool
+    positive: bool
+    groups: Sequence[int]
+    curvatures: int = 0
+    clip: str = "none"
+
+    def definitions(self) -> list[str]:
+        """The constants as arguments of the compiler."""
+        values: dict[str, object] = {
+            "REAL": C_TYPES[self.dtype],
+            "WIDTHS": ",".join(map(str, self.widths)),
+            "SUPPORT": self.num_support,
+            "QUERY": self.num_query,
+            "STEPS": self.inner_steps,
+            "ACTIVATION": KERNEL_ACTIVATIONS.index(self.activation),
+            "LOSS": KERNEL_LOSSES.index(self.loss),
+            "ALPHAS": self.alpha_steps,
+            "PER_PARAMETER": int(self.per_parameter),
+            "LEARNED": int(self.learned),
+            "POSITIVE": int(self.positive),
+            "GROUPS": ",".join(map(str, self.groups)),
+            "NUM_GROUPS": max(self.groups) + 1,
+            "CURVATURES": self.curvatures,
+            "CLIP": KERNEL_CLIPS.index(self.clip),
+        }
+        return [f"-D{name}={value}" for name, value in values.items()]
+
+    @property
+    def tensor_sizes(self) -> list[int]:
+        """Elements of the weight and the bias of each layer."""
+        return [size for ins, outs in itertools.pairwise(self.widths) for size in (ins * outs, outs)]
+
+    @property
+    def num_params(self) -> int:
+        """Parameters of the network."""
+        return sum(self.tensor_sizes)
+
+    @property
+    def num_alphas(self) -> int:
+        """Alphas of a run."""
+        adapted = sum(size for size, group in zip(self.tensor_sizes, self.groups, strict=True) if group >= 0)
+        return self.alpha_steps * (adapted if self.per_parameter else max(self.groups) + 1)
+
+    @property
+    def num_factors(self) -> int:
+        """Numbers in the factors of the curvatures of a run: n * n for each axis of each tensor that adapts."""
+        squares = [size for ins, outs in itertools.pairwise(self.widths) for size in (ins**2 + outs**2, outs**2)]
+        adapted = (size for size, group in zip(squares, self.groups, strict=True) if group >= 0)
+        return self.curvatures * sum(adapted)
+
+    @property
+    def num_values(self) -> int:
+        """Meta-parameters of a run: those that are learned, parameters, alphas and factors; then the others."""
+        return self.num_params + self.num_alphas + self.num_factors
+
+    @property
+    def num_learned(self) -> int:
+        """The first of these values, which have gradients and moments."""
+        return self.num_values - (0 if self.learned else self.num_alphas)
+
+    def workspace_bytes(self) -> int:
+        """Bytes that one thread works in; see `kernel_task_bytes`."""
+        return kernel_task_bytes(
+            self.widths,
+            (self.num_support, self.num_query),
+            inner_steps=self.inner_steps,
+            alpha_steps=self.alpha_steps,
+            learned=self.learned,
+            num_factors=self.num_factors,
+            clipped=self.clip != "none",
+            curved=self.activation != "relu",
+            itemsize=self.dtype.itemsize,
+        )

@@ -1,0 +1,264 @@
+// The update rule of an inner step, params -= alpha * U c(g), and its derivatives; the formulas are those of
+// rule_derivatives.py.
+//
+// g is the gradient of the support loss, c its clip, and U the curvature: M_in G M_out for the gradient G of a weight,
+// g M_out for that of a bias. G = h^T delta has the rank K of the support points, so that products with its rows h and
+// delta, (h M_in^T)^T (delta M_out), cost less than those with G; U^T (alpha * adjoint) is not even formed.
+//
+// Values of a run: the parameters of the network, unpadded; then alphas, if they are learned, and the factors of the
+// curvature; and at the end alphas that are not learned.
+#pragma once
+
+#include "network.h"
+
+namespace {
+
+constexpr int GROUP[] = {GROUPS};
+enum { NONE, NORM, VALUE };  // of CLIP
+
+constexpr bool adapts(int tensor) { return GROUP[tensor] >= 0; }
+constexpr int adapted_size(int tensor) { return adapts(tensor) ? tensor_offset(tensor + 1) - tensor_offset(tensor) : 0; }
+constexpr int alpha_offset(int tensor) {  // of the ALPHAS alphas (or tensors of alphas) of a tensor
+  if (!PER_PARAMETER) return GROUP[tensor] * ALPHAS;
+  int offset = 0;
+  for (int t = 0; t < tensor; t++) offset += ALPHAS * adapted_size(t);
+  return offset;
+}
+
+// ---- the curvature: factors M_in and M_out of each weight that adapts and M_out of each bias, n x n
+
+constexpr bool KRONECKER = CURVATURES > 0;
+constexpr int IN = 0, OUT = 1, BIAS = 2, FACTORS = 3 * LAYERS;  // the factor at 3 * layer + one of them
+
+constexpr bool has_factor(int factor) { return KRONECKER && adapts(factor / 3 * 2 + (factor % 3 == BIAS)); }
+constexpr int factor_size(int factor) { return WIDTH[factor / 3 + (factor % 3 != IN)]; }
+constexpr int factor_offset(int factor) {  // within padded factors
+  int offset = 0;
+  for (int f = 0; f < factor; f++)
+    if (has_factor(f)) offset += factor_size(f) * padded(factor_size(f));
+  return offset;
+}
+constexpr int unpadded_factor_offset(int factor) {  // of the CURVATURES matrices of a factor
+  int offset = 0;
+  for (int f = 0; f < factor; f++)
+    if (has_factor(f)) offset += CURVATURES * factor_size(f) * factor_size(f);
+  return offset;
+}
+constexpr int FACTORS_SIZE = std::max(LANES, factor_offset(FACTORS));
+
+constexpr int NUM_ALPHAS = PER_PARAMETER ? alpha_offset(2 * LAYERS) : NUM_GROUPS * ALPHAS;
+constexpr int NUM_CURVATURE = unpadded_factor_offset(FACTORS);
+constexpr int NUM_VALUES = NUM_PARAMS + NUM_ALPHAS + NUM_CURVATURE;
+constexpr int NUM_LEARNED = LEARNED ? NUM_VALUES : NUM_PARAMS + NUM_CURVATURE;  // the first of them
+constexpr int ALPHAS_BEGIN = LEARNED ? NUM_PARAMS : NUM_LEARNED;
+constexpr int CURVATURE_BEGIN = LEARNED ? NUM_PARAMS + NUM_ALPHAS : NUM_PARAMS;
+
+struct Curvature {
+  ALIGNED real factors[FACTORS_SIZE];
+  ALIGNED real transposed[FACTORS_SIZE];
+};
+
+template <int factor = 0> inline void transpose_factors(Curvature &curvature) {
+  if constexpr (factor < FACTORS) {
+    constexpr int N = factor_size(factor), F = factor_offset(factor);
+    if constexpr (has_factor(factor)) transpose<N, N>(curvature.factors + F, curvature.transposed + F);
+    transpose_factors<factor + 1>(curvature);
+  }
+}
+
+// out (=, +=) rows M, where `rows` and `out` are the values of the units of `axis`: 0 for x, LAYERS for the head
+template <int MODE, int axis> inline void factor_product(const real *rows, const real *factor, real *out) {
+  constexpr int N = padded(WIDTH[axis]);
+  if constexpr (axis == 0 || axis == LAYERS)
+    for (int k = 0; k < SUPPORT; k++) out[k] = (MODE == SET ? 0 : out[k]) + rows[k] * factor[0];
+  else product<MODE, SUPPORT, N, WIDTH[axis], N, 1, N, N>(rows, factor, out);
+}
+
+// factor -= a^T b, where `a` and `b` are COUNT rows of the values of the units of `axis`
+template <int COUNT, int axis> inline void subtract_outer(const real *a, const real *b, real *factor) {
+  constexpr int N = padded(WIDTH[axis]);
+  if constexpr (axis == 0 || axis == LAYERS)
+    for (int k = 0; k < COUNT; k++) factor[0] -= a[k] * b[k];
+  else product<SUB, WIDTH[axis], N, COUNT, 1, N, N, N>(a, b, factor);
+}
+
+// ---- the update
+
+// The rows of M_in G M_out: h M_in^T of the inputs and delta M_out of the outputs of the layers that adapt.
+struct PreconditionedRows {
+  static constexpr int SIZE = KRONECKER ? ForwardBackward<SUPPORT>::SIZE : LANES;
+  real x[SUPPORT];
+  ALIGNED real hidden[SIZE];
+  ALIGNED real deltas[SIZE];
+  real head_delta[SUPPORT];
+};
+
+// The update of an inner step before the multiplication by alpha, and its intermediates.
+struct Update {
+  ALIGNED real value[PADDED_SIZE];  // U c(g); zero for layers that do not adapt
+  ALIGNED real gradient[CLIP != NONE || KRONECKER ? PADDED_SIZE : LANES];  // g; of the biases alone without a clip
+  PreconditionedRows rows;
+  real squared_norm;  // of g, if it is clipped to a norm
+  real clip_factor;   // c(g) / g
+};
+
+template <int layer = 0>
+inline void precondition(const real *x, const ForwardBackward<SUPPORT> &pass, const Curvature &curvature,
+                         PreconditionedRows &rows) {
+  if constexpr (layer <= HEAD) {
+    constexpr int K = SUPPORT;
+    if constexpr (has_factor(3 * layer)) {
+      factor_product<SET, layer>(inputs<K, layer>(x, pass.hidden),
+                                 curvature.transposed + factor_offset(3 * layer + IN),
+                                 inputs<K, layer>(rows.x, rows.hidden));
+      factor_product<SET, layer + 1>(outputs<K, layer>(pass.deltas, pass.head_delta),
+                                     curvature.factors + factor_offset(3 * layer + OUT),
+                                     outputs<K, layer>(rows.deltas, rows.head_delta));
+    }
+    precondition<layer + 1>(x, pass, curvature, rows);
+  }
+}
+
+// to = from M_out for the biases, where `factors` are those of the curvature or their transposes
+template <int layer = 0> inline void precondition_biases(const real *from, const real *factors, real *to) {
+  if constexpr (layer <= HEAD) {
+    constexpr int N = padded(WIDTH[layer + 1]), B = bias_offset(layer), F = factor_offset(3 * layer + BIAS);
+    if constexpr (has_factor(3 * layer + BIAS))
+      product<SET, 1, N, WIDTH[layer + 1], N, 1, N, N>(from + B, factors + F, to + B);
+    precondition_biases<layer + 1>(from, factors, to);
+  }
+}
+
+inline void clear_frozen(real *gradient) {  // of parameters that do not adapt
+  for (int t = 0; t < 2 * LAYERS; t++) {
+    const int l = t / 2, bias = bias_offset(l), begin = t % 2 ? bias : weight_offset(l);
+    if (!adapts(t)) std::fill(gradient + begin, gradient + (t % 2 ? bias + padded(WIDTH[l + 1]) : bias), real(0));
+  }
+}
+
+static_assert(CLIP != VALUE || !KRONECKER, "entries that are clipped are no product of rows");
+
+inline void compute_update(const real *x, const ForwardBackward<SUPPORT> &pass, const Curvature &curvature, real limit,
+                           Update &update) {
+  real *gradient = CLIP == NONE && !KRONECKER ? update.value : update.gradient;
+  if constexpr (CLIP != NONE || !KRONECKER) gradients<SUPPORT>(x, pass, gradient);
+  else accumulate_biases<SET, SUPPORT>(pass.deltas, pass.head_delta, gradient);
+  if constexpr (KRONECKER) {
+    precondition(x, pass, curvature, update.rows);
+    const PreconditionedRows &rows = update.rows;
+    accumulate_weights<SET, SUPPORT>(rows.x, rows.hidden, rows.deltas, rows.head_delta, update.value);
+    precondition_biases(gradient, curvature.factors, update.value);
+  }
+  if constexpr (CLIP == NORM) {
+    const real *unclipped = KRONECKER ? update.value : gradient;
+    clear_frozen(gradient);
+    update.squared_norm = inner_product(gradient, gradient, PADDED_SIZE);
+    update.clip_factor = update.squared_norm > limit * limit ? limit / std::sqrt(update.squared_norm) : 1;
+    for (int i = 0; i < PADDED_SIZE; i++) update.value[i] = update.clip_factor * unclipped[i];
+  }
+  if constexpr (CLIP == VALUE)
+    for (int i = 0; i < PADDED_SIZE; i++)
+      update.value[i] = gradient[i] > limit ? limit : gradient[i] < -limit ? -limit : gradient[i];
+}
+
+// ---- its derivatives
+
+// The direction dc/dg U^T A, A = alpha * adjoint, of a Hessian-vector product. With a curvature the weights of U^T A are
+// M_in^T A M_out^T, and their products h V and delta V^T are (rows A) M_out^T and (rows A^T) M_in.
+struct Direction {
+  static constexpr bool HAS_WEIGHTS = CLIP == NORM || !KRONECKER;
+  ALIGNED real vector[PADDED_SIZE];          // its biases; its weights, with a curvature those that the clip subtracts
+  ALIGNED real transposed[TRANSPOSED_SIZE];  // the weights of the vector
+  PreconditionedRows products;               // rows A^T of the inputs and rows A of the outputs of the layers that adapt
+  const Curvature *curvature;
+
+  // out = h V + v
+  template <int layer> inline void forward(const real *x, const ForwardBackward<SUPPORT> &pass, real *out) const {
+    constexpr int K = SUPPORT, F = 3 * layer + OUT;
+    if constexpr (HAS_WEIGHTS) affine<K, layer>(inputs<K, layer>(x, pass.hidden), vector, out);
+    else set_biases<K, layer>(vector, out);
+    if constexpr (has_factor(F)) {
+      const real *rows = outputs<K, layer>(products.deltas, products.head_delta);
+      factor_product<ADD, layer + 1>(rows, curvature->transposed + factor_offset(F), out);
+    }
+  }
+
+  // out += delta V^T
+  template <int layer> inline void add_backward(const ForwardBackward<SUPPORT> &pass, real *out) const {
+    constexpr int K = SUPPORT, F = 3 * layer + IN;
+    const real *delta = outputs<K, layer>(pass.deltas, pass.head_delta);
+    if constexpr (HAS_WEIGHTS) transposed_product<ADD, K, layer>(delta, vector, transposed, out);
+    if constexpr (has_factor(F)) {
+      const real *rows = inputs<K, layer>(products.x, products.hidden);
+      factor_product<ADD, layer>(rows, curvature->factors + factor_offset(F), out);
+    }
+  }
+};
+
+// The products of A (direction.vector) with the preconditioned rows, and the gradients of the factors, -A (G M_out)^T and
+// -(M_in G)^T A.
+template <int layer = 0>
+inline void curvature_adjoint(const real *x, const ForwardBackward<SUPPORT> &pass, const Update &update,
+                              Direction &direction, real *factor_gradients) {
+  if constexpr (layer <= HEAD) {
+    constexpr int K = SUPPORT, F = 3 * layer, B = bias_offset(layer);
+    const PreconditionedRows &rows = update.rows;
+    PreconditionedRows &products = direction.products;
+    const real *vector = direction.vector;
+    if constexpr (has_factor(F)) {
+      const real *h = inputs<K, layer>(x, pass.hidden), *delta = outputs<K, layer>(pass.deltas, pass.head_delta);
+      const real *preconditioned_h = inputs<K, layer>(rows.x, rows.hidden);
+      const real *preconditioned_delta = outputs<K, layer>(rows.deltas, rows.head_delta);
+      real *by_input = inputs<K, layer>(products.x, products.hidden);
+      real *by_output = outputs<K, layer>(products.deltas, products.head_delta);
+      std::fill_n(by_output, layer == HEAD ? K : K * padded(WIDTH[layer + 1]), real(0));
+      add_product<K, layer>(preconditioned_h, vector, by_output);
+      if constexpr (layer > 0) {
+        transposed_product<SET, K, layer>(preconditioned_delta, vector, direction.transposed, by_input);
+      } else if constexpr (HEAD > 0) {
+        std::fill_n(by_input, K, real(0));
+        row_products<K, padded(WIDTH[1])>(preconditioned_delta, vector, by_input);
+      } else {
+        for (int k = 0; k < K; k++) by_input[k] = preconditioned_delta[k] * vector[0];
+      }
+      subtract_outer<K, layer>(by_input, h, factor_gradients + factor_offset(F + IN));
+      subtract_outer<K, layer + 1>(delta, by_output, factor_gradients + factor_offset(F + OUT));
+    }
+    if constexpr (has_factor(F + BIAS))
+      subtract_outer<1, layer + 1>(update.gradient + B, vector + B, factor_gradients + factor_offset(F + BIAS));
+    curvature_adjoint<layer + 1>(x, pass, update, direction, factor_gradients);
+  }
+}
+
+// `direction` for the adjoint of the parameters after an inner step, and the gradients of its alphas and factors, which
+// are added.
+inline void update_adjoint(const real *x, const ForwardBackward<SUPPORT> &pass, const Update &update,
+                           const Curvature &curvature, real limit, const real *alpha, const real *adjoint,
+                           Direction &direction, real *alpha_gradients, real *factor_gradients) {
+  real *vector = direction.vector;
+  if constexpr (LEARNED)  // the learned value of a positive alpha is its logarithm
+    for (int i = 0; i < PADDED_SIZE; i++)
+      alpha_gradients[i] -= adjoint[i] * update.value[i] * (POSITIVE ? alpha[i] : 1);
+  for (int i = 0; i < PADDED_SIZE; i++) vector[i] = alpha[i] * adjoint[i];
+  real along = 0;  // the part of the direction along g, which the clip removes
+  if constexpr (CLIP == NORM) {
+    if (update.squared_norm > limit * limit) along = inner_product(update.value, vector, PADDED_SIZE) / update.squared_norm;
+    for (int i = 0; i < PADDED_SIZE; i++) vector[i] *= update.clip_factor;
+  }
+  if constexpr (CLIP == VALUE)
+    for (int i = 0; i < PADDED_SIZE; i++) vector[i] = std::abs(update.gradient[i]) <= limit ? vector[i] : 0;
+  if constexpr (KRONECKER) {
+    transpose_weights(vector, direction.transposed);
+    curvature_adjoint(x, pass, update, direction, factor_gradients);
+    direction.curvature = &curvature;
+    ALIGNED real biases[PADDED_SIZE];
+    std::memcpy(biases, vector, sizeof biases);
+    if constexpr (CLIP == NORM) std::memset(vector, 0, sizeof biases);
+    precondition_biases(biases, curvature.transposed, vector);
+  }
+  if constexpr (CLIP == NORM)
+    for (int i = 0; i < PADDED_SIZE; i++) vector[i] -= along * update.gradient[i];
+  if constexpr (Direction::HAS_WEIGHTS) transpose_weights(vector, direction.transposed);
+}
+
+}  // namespace
