@@ -275,6 +275,22 @@ TRAINED: dict[str, dict[str, Any]] = {
         "inner": {"curvature": "kronecker", "clip_norm": 0.5},
         "outer": {"optimizer": "sgd"},
     },
+    "head in closed form, fixed penalties": {
+        "inner": {
+            "steps": 2,
+            "head": "ridge",
+            "ridge": {"init": 0.3, "learned": False},
+            "curvature": "kronecker",
+            "alpha": {"init": 0.1, "learned": True, "lr": 1e-3},
+        },
+        "model": {"activation": "relu"},
+        "outer": {"weight_noise": 0.01, "clip_task_norm": 0.1, "optimizer": "adamw"},
+    },
+    "head in closed form, alpha fixed": {
+        "tasks": {"num_support": 9},
+        "inner": {"head": "ridge", "ridge": {"init": 0.3, "per": "feature"}, "clip_value": 0.05},
+        "model": {"hidden": [9, 17, 5]},
+    },
     "l1": {"inner": {"loss": "l1", "steps": 2, "order": "first"}, "outer": {"optimizer": "sgd"}},
     "half MSE": {"inner": {"loss": "half_mse", "steps": 2}, "model": {"activation": "silu"}},
     "huber, wide": {"inner": {"loss": "huber"}, "model": {"hidden": [37], "activation": "silu"}},
@@ -283,7 +299,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "softplus": {"model": {"activation": "softplus"}, "inner": {"steps": 2, "alpha": {"learned": True}}},
     "sigmoid": {"model": {"activation": "sigmoid"}, "inner": {"alpha": {"learned": True, "per": "layer"}}},
 }
-IN_BOTH_DTYPES = [*TRAINED] if FULL else ["everything", "each task clipped"]
+IN_BOTH_DTYPES = [*TRAINED] if FULL else ["everything", "each task clipped", "head in closed form, alpha fixed"]
 STEPS = 12
 
 

@@ -199,6 +199,9 @@ def test_lengths_of_rows_follow_from_the_network_its_alphas_and_its_curvatures()
     assert by_parameter.num_values == by_parameter.num_learned == 27 + 2 * 23
     curved = SPEC._replace(curvatures=2, learned=False)
     assert (curved.num_values, curved.num_learned) == (27 + 2 * 67 + 2 * 2, 27 + 2 * 67)
+    solved = SPEC._replace(penalties=4, penalties_learned=True)  # of the head and of the losses of both inner steps
+    assert solved.num_values == solved.num_learned == 27 + 2 * 2 + 3 * 4
+    assert solved._replace(penalties_learned=False).num_learned == 27 + 2 * 2
 
 
 @needs_compiler
@@ -210,6 +213,8 @@ def test_lengths_of_rows_follow_from_the_network_its_alphas_and_its_curvatures()
         {"curvatures": 2},
         {"curvatures": 1, "clip": "norm"},
         {"clip": "value"},
+        {"penalties": 1},
+        {"penalties": 129, "inner_steps": 0, "learned": False, "alpha_steps": 1, "groups": [-1] * 6},
         {"widths": [1, 64, 128, 64, 1], "groups": [0] * 8, "inner_steps": 1, "alpha_steps": 1, "num_support": 32},
     ],
 )
@@ -217,7 +222,7 @@ def test_the_memory_of_a_task_is_that_of_the_arrays_of_the_kernel(changes: dict[
     """Compiled with vectors of one number, so that no row is padded; each array is aligned to 64 bytes."""
     spec = SPEC._replace(widths=[1, 64, 128, 1])._replace(**changes)
     expected = spec.workspace_bytes()
-    alignment = 64 * (12 * spec.inner_steps + 16)  # arrays of each inner step, and other ones
+    alignment = 64 * 16 * (spec.inner_steps + 2)  # arrays of each inner step, and other ones
     test = tmp_path / "size.cpp"
     test.write_text(
         f'#include "{kernel_build.SOURCE}"\n'

@@ -82,17 +82,23 @@ def kernel_clip(config: "Config") -> str:
     return "norm" if inner.clip_norm is not None else "value" if inner.clip_value is not None else "none"
 
 
+def gradient_steps(config: "Config") -> int:
+    """Gradient steps of the inner loop: none where adapting is solving for the head alone."""
+    return 0 if config.inner.is_closed_form else config.inner.steps
+
+
 def native_thread_bytes(config: "Config") -> int:
     """Bytes that one thread of the native engine works in."""
     inner, alpha = config.inner, config.inner.alpha
     return kernel_task_bytes(
         layer_widths(config),
         (config.tasks.max_support, config.tasks.num_query),
-        inner_steps=inner.steps,
+        inner_steps=gradient_steps(config),
         alpha_steps=inner.steps if alpha.per_step else 1,
         learned=alpha.learned,
         num_factors=num_curvature_values(config),
         clipped=kernel_clip(config) != "none",
+        solved=inner.head == "ridge",
         curved=config.model.activation != "relu",
         itemsize=8 if config.run.dtype == "float64" else 4,
     )
@@ -107,6 +113,7 @@ def kernel_task_bytes(
     learned: bool,
     num_factors: int,
     clipped: bool,
+    solved: bool,
     curved: bool,
     itemsize: int,
 ) -> int:
@@ -114,8 +121,8 @@ def kernel_task_bytes(
 
     widths: units of each layer. num_points: support and query points. alpha_steps: alphas of each group.
     learned: whether alphas are learned. num_factors: numbers in the factors of the curvatures. clipped: whether
-    gradients of inner steps are clipped. curved: whether the activation has a second derivative. itemsize: bytes of a
-    number.
+    gradients of inner steps are clipped. solved: whether the head is in closed form. curved: whether the activation has
+    a second derivative. itemsize: bytes of a number.
     """
     num_params = sum((ins + 1) * outs for ins, outs in pairwise(widths))
     hidden, transposed = sum(widths[1:-1]), sum(ins * outs for ins, outs in pairwise(widths[1:-1]))
@@ -123,9 +130,15 @@ def kernel_task_bytes(
     rows = 2 * num_points[0] * (hidden + 1) if num_factors else 2 * num_points[0]
     tangent = (3 if curved else 2) * num_points[0] * hidden + transposed
     start = (1 + alpha_steps) * num_params + transposed
-    by_step = (3 if clipped or num_factors else 2) * num_params + transposed + support + rows
+    by_step = (3 if clipped or num_factors else 2) * num_params + transposed + rows
     gradients = (3 + (alpha_steps if learned else 1)) * num_params
-    return (start + inner_steps * by_step + query + tangent + rows + gradients + 3 * num_factors) * itemsize
+    numbers = start + max(1, inner_steps) * by_step + (inner_steps + solved) * support
+    numbers += query + tangent + rows + gradients + 3 * num_factors
+    if not solved:
+        return numbers * itemsize
+    size, count = widths[-2] + 1, num_points[0]
+    solution = 2 * count * size + min(count, size) ** 2 + 5 * size + count  # and its penalties; float64
+    return (numbers + (inner_steps + 1) * num_params) * itemsize + ((inner_steps + 1) * solution + 2 * size) * 8
 
 
 def _many_unrolled_steps(config: "Config") -> str | None:
@@ -161,7 +174,7 @@ ADJOINT_LIMITS = [
 
 ENGINE_LIMITS: dict[str, list[Limit]] = {
     "native": [
-        *ADJOINT_LIMITS,
+        *(limit for limit in ADJOINT_LIMITS if limit.depends_on != ["inner.head"]),
         Limit(["inner.clip_value", "inner.curvature"], _clipped_entries_of_a_curvature),
         _only("model.oracle", False),
         _only("outer.task_blocks", None),

@@ -26,56 +26,108 @@ struct InnerStart {
   ALIGNED real transposed[TRANSPOSED_SIZE];  // their weights
   ALIGNED real alphas[ALPHAS][PADDED_SIZE];  // of each parameter, as they multiply; zero where it does not adapt
   Curvature curvature[std::max(1, CURVATURES)];
+  Penalties penalties[NUM_PENALTIES > 0 ? STEPS + 1 : 1];   // of the head, and of the loss of each inner step
+  ALIGNED double prior[RidgeSizes::PADDED_P];               // of the head
 };
 
 // The memory of a thread for one task after the other; padded parameters.
 struct TaskWorkspace {
-  ALIGNED real params[STEPS][PADDED_SIZE];          // after each inner step
-  ALIGNED real transposed[STEPS][TRANSPOSED_SIZE];  // their weights
-  Update updates[STEPS];
-  ForwardBackward<SUPPORT> support[STEPS];          // before each inner step
+  static constexpr int SAVED = std::max(1, STEPS), SOLUTIONS = RIDGE ? STEPS + 1 : 1;
+  ALIGNED real params[SAVED][PADDED_SIZE];              // after each inner step
+  ALIGNED real transposed[SAVED][TRANSPOSED_SIZE];      // their weights
+  Update updates[SAVED];
+  ForwardBackward<SUPPORT> support[STEPS + RIDGE];      // before each inner step
+  ALIGNED real solved[SOLUTIONS][RIDGE ? PADDED_SIZE : LANES];  // parameters before each inner step with their heads
+  RidgeSolution solutions[SOLUTIONS];                   // of these heads
   ForwardBackward<QUERY> query;
   Tangent tangent;
   Direction direction;
-  ALIGNED real adjoint[PADDED_SIZE];                // of the query loss; in the end the meta-gradient of the parameters
-  ALIGNED real query_gradient[PADDED_SIZE];         // of an inner step before the last
+  ALIGNED real adjoint[PADDED_SIZE];                    // of the query loss; in the end the meta-gradient of the parameters
+  ALIGNED real query_gradient[PADDED_SIZE];             // of an inner step before the last
   ALIGNED real alpha_gradients[LEARNED ? ALPHAS : 1][PADDED_SIZE];
   ALIGNED real factor_gradients[std::max(1, CURVATURES)][FACTORS_SIZE];
+  ALIGNED double penalty_gradients[SOLUTIONS][RidgeSizes::PADDED_P];
+  ALIGNED double query_penalty_gradients[RidgeSizes::PADDED_P];
 };
+
+// In solved[s] `params` with the head that is solved for on the support points.
+void solve(const InnerStart &start, const real *x, const real *y, const real *params, const Penalties &penalties, int s,
+           TaskWorkspace &work) {
+  forward(x, params, work.support[s]);
+  solve_head(x, y, work.support[s], start.prior, penalties, work.solutions[s]);
+  std::memcpy(work.solved[s], params, sizeof work.solved[s]);
+  set_head(work.solutions[s].head, work.solved[s]);
+}
+
+// The query loss after `s` inner steps, and its gradient; a head in closed form overwrites support[s] and solved[s].
+inline real query_loss(const InnerStart &start, const real *x, const real *y, const real *params,
+                       const real *transposed, int s, TaskWorkspace &work, real *gradient) {
+  const real *query_x = x + SUPPORT, *query_y = y + SUPPORT;
+  if constexpr (RIDGE) {
+    solve(start, x, y, params, start.penalties[0], s, work);
+    params = work.solved[s];
+  }
+  forward_backward<QUERY>(query_x, query_y, params, transposed, work.query);
+  accumulate_gradients<SET, QUERY, LAYERS>(query_x, work.query, gradient);
+  if constexpr (RIDGE)
+    ridge_backward(x, params, transposed, start.penalties[0], work.solutions[s], work.support[s], gradient,
+                   work.query_penalty_gradients);
+  return work.query.loss;
+}
 
 // The query loss after the last inner step, and in `work` the meta-gradient. `step_weights` [STEPS + 1] are the
 // weights of the query losses before and after each inner step, `limit` is that of the clip.
 real meta_gradient(const InnerStart &start, const real *x, const real *y, const double *step_weights,
                    bool second_order, real limit, TaskWorkspace &work) {
-  const real *query_x = x + SUPPORT, *query_y = y + SUPPORT;
+  const auto curvature = [&](int s) -> const Curvature & {
+    return start.curvature[std::max(0, std::min(s, CURVATURES - 1))];
+  };
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
     const real *alpha = start.alphas[std::min(s, ALPHAS - 1)];
     real *next = work.params[s];
-    forward_backward<SUPPORT>(x, y, params, transposed, work.support[s]);
-    compute_update(x, work.support[s], start.curvature[std::max(0, std::min(s, CURVATURES - 1))], limit, work.updates[s]);
+    if constexpr (RIDGE) {
+      solve(start, x, y, params, start.penalties[1 + s], s, work);
+      set_head_delta(work.solutions[s], work.support[s]);
+      backward(work.solved[s], transposed, work.support[s]);
+    } else {
+      forward_backward<SUPPORT>(x, y, params, transposed, work.support[s]);
+    }
+    compute_update(x, work.support[s], curvature(s), limit, work.updates[s]);
     for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * work.updates[s].value[i];
     transpose_weights(next, work.transposed[s]);
     params = next, transposed = work.transposed[s];
   }
-  forward_backward<QUERY>(query_x, query_y, params, transposed, work.query);
-  gradients<QUERY>(query_x, work.query, work.adjoint);
-  const real loss = work.query.loss, last_weight = real(step_weights[STEPS]);
+  const real loss = query_loss(start, x, y, params, transposed, STEPS, work, work.adjoint);
+  const real last_weight = real(step_weights[STEPS]);
   if (last_weight != 1) for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] *= last_weight;
   if constexpr (LEARNED) std::memset(work.alpha_gradients, 0, sizeof work.alpha_gradients);
   if constexpr (KRONECKER) std::memset(work.factor_gradients, 0, sizeof work.factor_gradients);
+  if constexpr (RIDGE) {
+    std::memset(work.penalty_gradients, 0, sizeof work.penalty_gradients);
+    add_scaled(step_weights[STEPS], work.query_penalty_gradients, work.penalty_gradients[0]);
+  }
   for (int s = STEPS - 1; s >= 0; s--) {
     const int a = std::min(s, ALPHAS - 1), c = std::max(0, std::min(s, CURVATURES - 1));
     params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
     if (second_order || LEARNED || KRONECKER)
-      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], limit, start.alphas[a], work.adjoint,
+      update_adjoint(x, work.support[s], work.updates[s], curvature(s), limit, start.alphas[a], work.adjoint,
                      work.direction, work.alpha_gradients[LEARNED ? a : 0], work.factor_gradients[c]);
-    if (second_order)
-      subtract_hvp(x, params, transposed, work.direction, work.support[s], work.tangent, work.adjoint);
+    if (second_order) {
+      const real *point = RIDGE ? work.solved[s] : params;
+      real head_delta_dot[SUPPORT];
+      tangent_forward(x, point, work.direction, work.support[s], work.tangent);
+      if constexpr (RIDGE)
+        ridge_tangent_head(work.tangent, start.penalties[1 + s], work.solutions[s], work.direction.vector,
+                           head_delta_dot, work.adjoint, work.penalty_gradients[1 + s]);
+      else tangent_head(x, point, work.direction, work.support[s], work.tangent, head_delta_dot);
+      subtract_hvp<GRADIENT_LAYERS>(x, point, transposed, work.direction, head_delta_dot, work.support[s],
+                                    work.tangent, work.adjoint);
+    }
     if (step_weights[s] != 0) {
-      forward_backward<QUERY>(query_x, query_y, params, transposed, work.query);
-      gradients<QUERY>(query_x, work.query, work.query_gradient);
+      query_loss(start, x, y, params, transposed, s, work, work.query_gradient);
       for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] += real(step_weights[s]) * work.query_gradient[i];
+      if constexpr (RIDGE) add_scaled(step_weights[s], work.query_penalty_gradients, work.penalty_gradients[0]);
     }
   }
   return loss;
@@ -129,6 +181,14 @@ void pad_params(const real *values, const real *noise, InnerStart &start) {
     });
     transpose_factors(start.curvature[c]);
   }
+  if constexpr (RIDGE) {
+    widen_head(start.params, start.prior);
+    for (int s = 0; s <= STEPS; s++)
+      for (int j = 0; j < RidgeSizes::P; j++) {
+        const double penalty = std::exp(double(values[PENALTIES_BEGIN + s * PENALTIES + (PENALTIES > 1 ? j : 0)]));
+        start.penalties[s].values[j] = penalty, start.penalties[s].inverses[j] = 1 / penalty;
+      }
+  }
 }
 
 // The meta-gradient of a task, padded -> unpadded [NUM_LEARNED]; alphas that parameters share get the sum of theirs.
@@ -138,6 +198,13 @@ void unpad_gradients(const TaskWorkspace &work, real *unpadded) {
     for_each_factor_row(c, [&](int to, int from, int n) {
       std::memcpy(unpadded + CURVATURE_BEGIN + to, work.factor_gradients[c] + from, n * sizeof(real));
     });
+  if constexpr (RIDGE && PENALTIES_LEARNED) {
+    real *penalties = unpadded + PENALTIES_BEGIN;
+    std::fill_n(penalties, NUM_PENALTIES, real(0));
+    for (int s = 0; s <= STEPS; s++)
+      for (int j = 0; j < RidgeSizes::P; j++)
+        penalties[s * PENALTIES + (PENALTIES > 1 ? j : 0)] += real(work.penalty_gradients[s][j]);
+  }
   if constexpr (!LEARNED) return;
   real *alphas = unpadded + ALPHAS_BEGIN;
   std::fill_n(alphas, NUM_ALPHAS, real(0));
@@ -167,7 +234,7 @@ struct CallArgs {
   const real *noise;             // [N][R][NUM_PARAMS], added to the parameters before the inner loop; or null
   const double *step_weights;    // [N][STEPS + 1], of the query losses before and after each inner step
   const int32_t *second_order;   // [N], 0: first-order MAML
-  const double *learning_rates;  // [N][2], of parameters and curvature, and of the alphas
+  const double *learning_rates;  // [N][2], of the alphas, second, and of everything else
   int32_t optimizers[2];         // of the same two: SGD, ADAM or ADAMW
   double clip_norm;              // largest norm of the meta-gradient of a run; infinite: no clipping
   double clip_task_norm;         // largest norm of the meta-gradient of a task; infinite: no clipping
@@ -227,9 +294,8 @@ void optimizer_step(const CallArgs &args, int64_t step, int64_t run) {
     int begin, end;
     bool alphas;  // whether it has the optimiser and learning rate of the alphas
   };
-  constexpr int END = ALPHAS_BEGIN + NUM_ALPHAS;
-  const Section sections[] = {
-      {0, NUM_PARAMS, false}, {ALPHAS_BEGIN, LEARNED ? END : ALPHAS_BEGIN, true}, {CURVATURE_BEGIN, NUM_LEARNED, false}};
+  constexpr int ALPHAS_END = LEARNED ? NUM_PARAMS + NUM_ALPHAS : NUM_PARAMS;
+  const Section sections[] = {{0, NUM_PARAMS, false}, {NUM_PARAMS, ALPHAS_END, true}, {ALPHAS_END, NUM_LEARNED, false}};
   for (const auto [begin, end, alphas] : sections) {
     const int optimizer = args.optimizers[alphas];
     const double lr = args.learning_rates[2 * step + alphas];

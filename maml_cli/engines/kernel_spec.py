@@ -17,7 +17,7 @@ class KernelSpec(NamedTuple):
     dtype: float32 or float64, of all points, parameters and gradients.
     widths: units of each layer: the input (1), the hidden layers, the output (1).
     num_support, num_query: points of a task.
-    inner_steps: steps of the inner loop, at least 1.
+    inner_steps: gradient steps of the inner loop; 0 where adapting is solving for the head alone.
     activation, loss: of the network and of its points, of `KERNEL_ACTIVATIONS` and `KERNEL_LOSSES`.
     alpha_steps: alphas of each group, 1 (all inner steps share it) or `inner_steps`.
     per_parameter: whether each adapted parameter has its own alpha, instead of each group.
@@ -26,6 +26,9 @@ class KernelSpec(NamedTuple):
     groups: index of the alpha group of each tensor (weight and bias of each layer); -1: the tensor does not adapt.
     curvatures: curvatures that are learned, 0, 1 (all inner steps share it) or `inner_steps`.
     clip: the clip of the gradients of inner steps, of `KERNEL_CLIPS`.
+    penalties: penalties of a head in closed form and of the loss of each inner step: 1, or one for each feature and the
+        bias; 0: the head descends a gradient.
+    penalties_learned: whether the outer loop learns them.
     """
 
     dtype: torch.dtype
@@ -42,6 +45,8 @@ class KernelSpec(NamedTuple):
     groups: Sequence[int]
     curvatures: int = 0
     clip: str = "none"
+    penalties: int = 0
+    penalties_learned: bool = False
 
     def definitions(self) -> list[str]:
         """The constants as arguments of the compiler."""
@@ -61,6 +66,8 @@ class KernelSpec(NamedTuple):
             "NUM_GROUPS": max(self.groups) + 1,
             "CURVATURES": self.curvatures,
             "CLIP": KERNEL_CLIPS.index(self.clip),
+            "PENALTIES": self.penalties,
+            "PENALTIES_LEARNED": int(self.penalties_learned),
         }
         return [f"-D{name}={value}" for name, value in values.items()]
 
@@ -88,14 +95,20 @@ class KernelSpec(NamedTuple):
         return self.curvatures * sum(adapted)
 
     @property
+    def num_penalties(self) -> int:
+        """Penalties of a run."""
+        return self.penalties * (1 + self.inner_steps)
+
+    @property
     def num_values(self) -> int:
-        """Meta-parameters of a run: those that are learned, parameters, alphas and factors; then the others."""
-        return self.num_params + self.num_alphas + self.num_factors
+        """Meta-parameters of a run: parameters, alphas, factors and penalties, those that are not learned last."""
+        return self.num_params + self.num_alphas + self.num_factors + self.num_penalties
 
     @property
     def num_learned(self) -> int:
         """The first of these values, which have gradients and moments."""
-        return self.num_values - (0 if self.learned else self.num_alphas)
+        fixed = (0 if self.learned else self.num_alphas) + (0 if self.penalties_learned else self.num_penalties)
+        return self.num_values - fixed
 
     def workspace_bytes(self) -> int:
         """Bytes that one thread works in; see `kernel_task_bytes`."""
@@ -107,6 +120,7 @@ class KernelSpec(NamedTuple):
             learned=self.learned,
             num_factors=self.num_factors,
             clipped=self.clip != "none",
+            solved=self.penalties > 0,
             curved=self.activation != "relu",
             itemsize=self.dtype.itemsize,
         )

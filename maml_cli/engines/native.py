@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from maml_cli.config import Config, kernel_clip, layer_widths, num_curvatures
+from maml_cli.config import Config, gradient_steps, kernel_clip, layer_widths, num_curvatures
 from maml_cli.core import MetaParams, TaskBatch, flatten, tensors, unflatten, update_rules
 from maml_cli.engines import kernel_build, kernel_call
 from maml_cli.engines.kernel_call import CallOptions, KernelState
@@ -21,7 +21,7 @@ from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_no
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.engines.task_blocks import BlockShare
 from maml_cli.errors import CheckpointError, ConfigError
-from maml_cli.experiment import DTYPES, Experiment, first_order_until, param_keys, step_weights
+from maml_cli.experiment import DTYPES, PENALTY_ROWS, Experiment, first_order_until, param_keys, step_weights
 from maml_cli.runtime import torch_threads
 
 
@@ -71,8 +71,9 @@ def call_options(config: Config, step: int, count: int, noise: Tensor | None) ->
     outer, weights, first_order = config.outer, step_weights(config), first_order_until(config)
     base_rates, steps = (outer.lr, config.inner.alpha.lr or outer.lr), range(step, step + count)
     scales = [lr_scale(config, step) for step in steps]
+    points = gradient_steps(config) + 1
     return CallOptions(
-        step_weights=torch.tensor([weights(step) for step in steps], dtype=torch.float64),
+        step_weights=torch.tensor([weights(step)[-points:] for step in steps], dtype=torch.float64),
         second_order=torch.tensor([step >= first_order for step in steps], dtype=torch.int32),
         learning_rates=torch.tensor([[rate * scale for rate in base_rates] for scale in scales], dtype=torch.float64),
         noise=noise,
@@ -164,7 +165,7 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
         widths=layer_widths(config),
         num_support=config.tasks.max_support,
         num_query=config.tasks.num_query,
-        inner_steps=inner.steps,
+        inner_steps=gradient_steps(config),
         activation=config.model.activation,
         loss=inner.loss,
         alpha_steps=inner.steps if alpha.per_step else 1,
@@ -174,4 +175,6 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
         groups=[names.index(alpha_groups[key]) if key in alpha_groups else -1 for key in param_keys(config)],
         curvatures=num_curvatures(config),
         clip=kernel_clip(config),
+        penalties=0 if inner.head == "gradient" else PENALTY_ROWS[inner.ridge.per](layer_widths(config)[-2] + 1),
+        penalties_learned=inner.head == "ridge" and inner.ridge.learned,
     )

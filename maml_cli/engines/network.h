@@ -180,10 +180,9 @@ inline void backward(const real *params, const real *transposed, ForwardBackward
   }
 }
 
+// The loss at the outputs, after forward.
 template <int POINTS>
-inline void forward_backward(const real *x, const real *y, const real *params, const real *transposed,
-                             ForwardBackward<POINTS> &pass) {
-  forward(x, params, pass);
+inline void compute_loss(const real *x, const real *y, const real *params, ForwardBackward<POINTS> &pass) {
   real out[POINTS], loss = 0;
   affine<POINTS, HEAD>(inputs<POINTS, HEAD>(x, pass.hidden), params, out);
   for (int k = 0; k < POINTS; k++) {
@@ -192,39 +191,48 @@ inline void forward_backward(const real *x, const real *y, const real *params, c
     loss += value, pass.head_delta[k] = first / POINTS, pass.loss_second[k] = second / POINTS;
   }
   pass.loss = loss / POINTS;
+}
+
+template <int POINTS>
+inline void forward_backward(const real *x, const real *y, const real *params, const real *transposed,
+                             ForwardBackward<POINTS> &pass) {
+  forward(x, params, pass);
+  compute_loss(x, y, params, pass);
   backward(params, transposed, pass);
 }
 
-// gradient (=, +=, -=) h^T delta for the weights of the layers from `layer` on
-template <int MODE, int POINTS, int layer = 0>
+// gradient (=, +=, -=) h^T delta for the weights of the layers from `layer` to END
+template <int MODE, int POINTS, int END, int layer = 0>
 inline void accumulate_weights(const real *x, const real *hidden, const real *deltas, const real *head_delta,
                                real *gradient) {
-  constexpr int M = WIDTH[layer], N = padded(WIDTH[layer + 1]), W = weight_offset(layer);
-  const real *h = inputs<POINTS, layer>(x, hidden), *delta = outputs<POINTS, layer>(deltas, head_delta);
-  if constexpr (layer < HEAD) {
-    if constexpr (layer == 0) product<MODE, 1, N, POINTS, 1, 1, N, N>(h, delta, gradient + W);
-    else product<MODE, M, N, POINTS, 1, padded(M), N, N>(h, delta, gradient + W);
-    accumulate_weights<MODE, POINTS, layer + 1>(x, hidden, deltas, head_delta, gradient);
-  } else if constexpr (HEAD > 0) {
-    product<MODE, 1, padded(M), POINTS, 1, 1, padded(M), padded(M)>(delta, h, gradient + W);
-    for (int i = M; i < padded(M); i++) gradient[W + i] = 0;  // the padding of h is f(0), which may not be zero
-  } else {
-    real weighted = 0;
-    for (int k = 0; k < POINTS; k++) weighted += h[k] * delta[k];
-    gradient[0] = (MODE == SET ? 0 : gradient[0]) + (MODE == SUB ? -weighted : weighted);
+  if constexpr (layer < END) {
+    constexpr int M = WIDTH[layer], N = padded(WIDTH[layer + 1]), W = weight_offset(layer);
+    const real *h = inputs<POINTS, layer>(x, hidden), *delta = outputs<POINTS, layer>(deltas, head_delta);
+    if constexpr (layer < HEAD) {
+      if constexpr (layer == 0) product<MODE, 1, N, POINTS, 1, 1, N, N>(h, delta, gradient + W);
+      else product<MODE, M, N, POINTS, 1, padded(M), N, N>(h, delta, gradient + W);
+      accumulate_weights<MODE, POINTS, END, layer + 1>(x, hidden, deltas, head_delta, gradient);
+    } else if constexpr (HEAD > 0) {
+      product<MODE, 1, padded(M), POINTS, 1, 1, padded(M), padded(M)>(delta, h, gradient + W);
+      for (int i = M; i < padded(M); i++) gradient[W + i] = 0;  // the padding of h is f(0), which may not be zero
+    } else {
+      real weighted = 0;
+      for (int k = 0; k < POINTS; k++) weighted += h[k] * delta[k];
+      gradient[0] = (MODE == SET ? 0 : gradient[0]) + (MODE == SUB ? -weighted : weighted);
+    }
   }
 }
 
-// gradient (=, +=, -=) the sum of delta over the points for the biases of the layers from `layer` on
-template <int MODE, int POINTS, int layer = 0>
+// gradient (=, +=, -=) the sum of delta over the points for the biases of the layers from `layer` to END
+template <int MODE, int POINTS, int END, int layer = 0>
 inline void accumulate_biases(const real *deltas, const real *head_delta, real *gradient) {
-  if constexpr (layer < HEAD) {
+  if constexpr (layer < std::min(END, HEAD)) {
     constexpr int N = padded(WIDTH[layer + 1]);
     static constexpr real one = 1;
     const real *delta = deltas + hidden_offset(POINTS, layer);
     product<MODE, 1, N, POINTS, 0, 0, N, N>(&one, delta, gradient + bias_offset(layer));
-    accumulate_biases<MODE, POINTS, layer + 1>(deltas, head_delta, gradient);
-  } else {
+    accumulate_biases<MODE, POINTS, END, layer + 1>(deltas, head_delta, gradient);
+  } else if constexpr (layer < END) {
     constexpr int B = bias_offset(HEAD);
     real sum = 0;
     for (int k = 0; k < POINTS; k++) sum += head_delta[k];
@@ -232,9 +240,11 @@ inline void accumulate_biases(const real *deltas, const real *head_delta, real *
   }
 }
 
-template <int POINTS> inline void gradients(const real *x, const ForwardBackward<POINTS> &pass, real *gradient) {
-  accumulate_weights<SET, POINTS>(x, pass.hidden, pass.deltas, pass.head_delta, gradient);
-  accumulate_biases<SET, POINTS>(pass.deltas, pass.head_delta, gradient);
+// gradient (=, +=, -=) that of the layers before END
+template <int MODE, int POINTS, int END>
+inline void accumulate_gradients(const real *x, const ForwardBackward<POINTS> &pass, real *gradient) {
+  accumulate_weights<MODE, POINTS, END>(x, pass.hidden, pass.deltas, pass.head_delta, gradient);
+  accumulate_biases<MODE, POINTS, END>(pass.deltas, pass.head_delta, gradient);
 }
 
 // ---- Hessian-vector products: the tangents of a pass along a direction of weights V and biases v, which is known by
@@ -282,22 +292,28 @@ inline void tangent_backward(const real *params, const real *transposed, const D
   }
 }
 
-// adjoint -= H V, with H the Hessian of the mean support loss at `params`, where `pass` was computed
+// The tangents of dL/dz of the head, after tangent_forward.
 template <typename Direction>
-inline void subtract_hvp(const real *x, const real *params, const real *transposed, const Direction &direction,
-                         const ForwardBackward<SUPPORT> &pass, Tangent &tangent, real *adjoint) {
+inline void tangent_head(const real *x, const real *params, const Direction &direction,
+                         const ForwardBackward<SUPPORT> &pass, const Tangent &tangent, real *head_delta_dot) {
   constexpr int K = SUPPORT;
-  tangent_forward(x, params, direction, pass, tangent);
-  real head_delta_dot[K];
   direction.template forward<HEAD>(x, pass, head_delta_dot);
   if constexpr (HEAD > 0) add_product<K, HEAD>(tangent.h_dot + hidden_offset(K, HEAD - 1), params, head_delta_dot);
   for (int k = 0; k < K; k++) head_delta_dot[k] *= pass.loss_second[k];
+}
+
+// adjoint -= H V in the layers before END, with H the Hessian of the mean support loss at `params`, where `pass` was
+// computed; after tangent_head.
+template <int END, typename Direction>
+inline void subtract_hvp(const real *x, const real *params, const real *transposed, const Direction &direction,
+                         const real *head_delta_dot, const ForwardBackward<SUPPORT> &pass, Tangent &tangent,
+                         real *adjoint) {
+  constexpr int K = SUPPORT;
   tangent_backward(params, transposed, direction, head_delta_dot, pass, tangent);
-  accumulate_weights<SUB, K>(x, pass.hidden, tangent.delta_dot, head_delta_dot, adjoint);
-  accumulate_biases<SUB, K>(tangent.delta_dot, head_delta_dot, adjoint);
+  accumulate_weights<SUB, K, END>(x, pass.hidden, tangent.delta_dot, head_delta_dot, adjoint);
+  accumulate_biases<SUB, K, END>(tangent.delta_dot, head_delta_dot, adjoint);
   // The inputs of the first layer and of all biases are constants: they have no tangent.
-  if constexpr (HEAD > 0)
-    accumulate_weights<SUB, K, 1>(x, tangent.h_dot, pass.deltas, pass.head_delta, adjoint);
+  accumulate_weights<SUB, K, END, 1>(x, tangent.h_dot, pass.deltas, pass.head_delta, adjoint);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// Products and transposes of small matrices, whose sizes are known to the compiler, on SIMD vectors.
+// Products and transposes of small matrices, whose sizes are known to the compiler, on SIMD vectors of a type T.
 //
-// Matrices are row-major; the rows of `vec`s are padded with zeros to a multiple of LANES. REAL, on the compiler's
+// Matrices are row-major; rows of vectors are padded with zeros to a multiple of lanes<T>. REAL, on the compiler's
 // command line, is float or double.
 #pragma once
 
@@ -23,23 +23,31 @@ constexpr int REGISTERS = 12;  // of 16
 #endif
 
 using real = REAL;
-constexpr int LANES = VECTOR_BYTES / sizeof(real);  // numbers in a vector
-typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+template <typename T> struct Vector {
+  typedef T type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <typename T> using vec_of = typename Vector<T>::type;
+template <typename T> constexpr int lanes = VECTOR_BYTES / sizeof(T);  // numbers in a vector
+constexpr int LANES = lanes<real>;
 
 #define ALIGNED alignas(64)  // a cache line
 #define UNROLL _Pragma("GCC unroll 32")
 
-constexpr int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
-inline vec &at(real *address) { return *reinterpret_cast<vec *>(address); }
-inline const vec &at(const real *address) { return *reinterpret_cast<const vec *>(address); }
+template <typename T = real> constexpr int padded(int n) { return (n + lanes<T> - 1) / lanes<T> * lanes<T>; }
+template <typename T> inline vec_of<T> &at(T *address) { return *reinterpret_cast<vec_of<T> *>(address); }
+template <typename T> inline const vec_of<T> &at(const T *address) {
+  return *reinterpret_cast<const vec_of<T> *>(address);
+}
 
 // The modes of a product: C = A B, C += A B, C -= A B.
 enum { SET, ADD, SUB };
 
 // C (ROWS x VECS vectors), all in registers. A(m, d) = A[m * AM + d * AD], so that A may be a transpose or a row that
 // repeats; BN and CN are the lengths of the rows of B and C.
-template <int MODE, int ROWS, int VECS, int D, int AM, int AD, int BN, int CN>
-inline void tile(const real *A, const real *B, real *C) {
+template <int MODE, int ROWS, int VECS, int D, int AM, int AD, int BN, int CN, typename T>
+inline void tile(const T *A, const T *B, T *C) {
+  using vec = vec_of<T>;
+  constexpr int LANES = lanes<T>;
   vec sum[ROWS][VECS];
   UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++)
     sum[r][c] = MODE == SET ? vec{} : at(C + r * CN + c * LANES);
@@ -47,7 +55,7 @@ inline void tile(const real *A, const real *B, real *C) {
     vec b[VECS];
     UNROLL for (int c = 0; c < VECS; c++) b[c] = at(B + d * BN + c * LANES);
     UNROLL for (int r = 0; r < ROWS; r++) {
-      const real a = A[r * AM + d * AD];
+      const T a = A[r * AM + d * AD];
       UNROLL for (int c = 0; c < VECS; c++) {
         if constexpr (MODE == SUB) sum[r][c] -= a * b[c];
         else sum[r][c] += a * b[c];
@@ -58,8 +66,8 @@ inline void tile(const real *A, const real *B, real *C) {
 }
 
 // C (M x VECS vectors) in tiles of as many rows as the registers hold, of nearly equal size.
-template <int MODE, int M, int VECS, int D, int AM, int AD, int BN, int CN>
-inline void columns(const real *A, const real *B, real *C) {
+template <int MODE, int M, int VECS, int D, int AM, int AD, int BN, int CN, typename T>
+inline void columns(const T *A, const T *B, T *C) {
   constexpr int MAX_ROWS = std::max(1, REGISTERS / VECS), TILES = (M + MAX_ROWS - 1) / MAX_ROWS;
   constexpr int ROWS = (M + TILES - 1) / TILES, REMAINING = M % ROWS;
   for (int m = 0; m + ROWS <= M; m += ROWS) tile<MODE, ROWS, VECS, D, AM, AD, BN, CN>(A + m * AM, B, C + m * CN);
@@ -67,9 +75,10 @@ inline void columns(const real *A, const real *B, real *C) {
     tile<MODE, REMAINING, VECS, D, AM, AD, BN, CN>(A + (M - REMAINING) * AM, B, C + (M - REMAINING) * CN);
 }
 
-// C (M x N) = or += or -= A (M x D) times B (D x N), with N a multiple of LANES; see `tile` for AM, AD, BN, CN.
-template <int MODE, int M, int N, int D, int AM, int AD, int BN, int CN>
-inline void product(const real *A, const real *B, real *C) {
+// C (M x N) = or += or -= A (M x D) times B (D x N), with N a multiple of lanes<T>; see `tile` for AM, AD, BN, CN.
+template <int MODE, int M, int N, int D, int AM, int AD, int BN, int CN, typename T>
+inline void product(const T *A, const T *B, T *C) {
+  constexpr int LANES = lanes<T>;
   constexpr int VECS = N / LANES, MAX_VECS = 5, REMAINING = VECS % MAX_VECS;
   for (int c = 0; c + MAX_VECS <= VECS; c += MAX_VECS)
     columns<MODE, M, MAX_VECS, D, AM, AD, BN, CN>(A, B + c * LANES, C + c * LANES);
@@ -77,19 +86,22 @@ inline void product(const real *A, const real *B, real *C) {
     columns<MODE, M, REMAINING, D, AM, AD, BN, CN>(A, B + (VECS - REMAINING) * LANES, C + (VECS - REMAINING) * LANES);
 }
 
-// out[m] += the product of row m of A (M x N) with b, N a multiple of LANES
-template <int M, int N> inline void row_products(const real *A, const real *b, real *out) {
+// out[m] += the product of row m of A (M x N) with b, N a multiple of lanes<T>
+template <int M, int N, typename T> inline void row_products(const T *A, const T *b, T *out) {
+  constexpr int LANES = lanes<T>;
   for (int m = 0; m < M; m++) {
-    vec sums{};
+    vec_of<T> sums{};
     for (int i = 0; i < N; i += LANES) sums += at(A + m * N + i) * at(b + i);
-    real sum = 0;
+    T sum = 0;
     UNROLL for (int i = 0; i < LANES; i++) sum += sums[i];
     out[m] += sum;
   }
 }
 
-// Transposes LANES x LANES numbers: each of log2(LANES) rounds interleaves the first half of the rows with the second.
-template <int... I> inline void interleave(vec *rows, std::integer_sequence<int, I...>) {
+// Transposes lanes<T> x lanes<T> numbers: each of log2(lanes<T>) rounds interleaves the first half of the rows with the second.
+template <typename T, int... I> inline void interleave(vec_of<T> *rows, std::integer_sequence<int, I...>) {
+  using vec = vec_of<T>;
+  constexpr int LANES = lanes<T>;
   for (int round = 1; round < LANES; round *= 2) {
     vec interleaved[LANES];
     UNROLL for (int i = 0; i < LANES / 2; i++) {
@@ -102,14 +114,15 @@ template <int... I> inline void interleave(vec *rows, std::integer_sequence<int,
 }
 
 // (ROWS x COLUMNS) -> (COLUMNS x ROWS), the rows of both padded.
-template <int ROWS, int COLUMNS> inline void transpose(const real *from, real *to) {
-  constexpr int F = padded(COLUMNS), T = padded(ROWS);
+template <int ROWS, int COLUMNS, typename T> inline void transpose(const T *from, T *to) {
+  using vec = vec_of<T>;
+  constexpr int LANES = lanes<T>, FROM = padded<T>(COLUMNS), TO = padded<T>(ROWS);
   for (int i = 0; i < ROWS; i += LANES)
     for (int j = 0; j < COLUMNS; j += LANES) {
       vec rows[LANES];
-      UNROLL for (int k = 0; k < LANES; k++) rows[k] = i + k < ROWS ? at(from + (i + k) * F + j) : vec{};
-      interleave(rows, std::make_integer_sequence<int, LANES>{});
-      UNROLL for (int k = 0; k < LANES; k++) if (j + k < COLUMNS) at(to + (j + k) * T + i) = rows[k];
+      UNROLL for (int k = 0; k < LANES; k++) rows[k] = i + k < ROWS ? at(from + (i + k) * FROM + j) : vec{};
+      interleave<T>(rows, std::make_integer_sequence<int, LANES>{});
+      UNROLL for (int k = 0; k < LANES; k++) if (j + k < COLUMNS) at(to + (j + k) * TO + i) = rows[k];
     }
 }
 

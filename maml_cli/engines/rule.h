@@ -5,11 +5,11 @@
 // g M_out for that of a bias. G = h^T delta has the rank K of the support points, so that products with its rows h and
 // delta, (h M_in^T)^T (delta M_out), cost less than those with G; U^T (alpha * adjoint) is not even formed.
 //
-// Values of a run: the parameters of the network, unpadded; then alphas, if they are learned, and the factors of the
-// curvature; and at the end alphas that are not learned.
+// Values of a run: the parameters of the network, unpadded, alphas, the factors of the curvature, and the penalties of a
+// head in closed form, those that are not learned last.
 #pragma once
 
-#include "network.h"
+#include "ridge.h"
 
 namespace {
 
@@ -48,10 +48,13 @@ constexpr int FACTORS_SIZE = std::max(LANES, factor_offset(FACTORS));
 
 constexpr int NUM_ALPHAS = PER_PARAMETER ? alpha_offset(2 * LAYERS) : NUM_GROUPS * ALPHAS;
 constexpr int NUM_CURVATURE = unpadded_factor_offset(FACTORS);
-constexpr int NUM_VALUES = NUM_PARAMS + NUM_ALPHAS + NUM_CURVATURE;
-constexpr int NUM_LEARNED = LEARNED ? NUM_VALUES : NUM_PARAMS + NUM_CURVATURE;  // the first of them
+constexpr int NUM_PENALTIES = RIDGE ? (1 + STEPS) * PENALTIES : 0;  // of the head, then of the loss of each inner step
+constexpr int NUM_VALUES = NUM_PARAMS + NUM_ALPHAS + NUM_CURVATURE + NUM_PENALTIES;
+constexpr int NUM_LEARNED =  // the first of them
+    NUM_VALUES - (LEARNED ? 0 : NUM_ALPHAS) - (PENALTIES_LEARNED ? 0 : NUM_PENALTIES);
 constexpr int ALPHAS_BEGIN = LEARNED ? NUM_PARAMS : NUM_LEARNED;
 constexpr int CURVATURE_BEGIN = LEARNED ? NUM_PARAMS + NUM_ALPHAS : NUM_PARAMS;
+constexpr int PENALTIES_BEGIN = PENALTIES_LEARNED ? CURVATURE_BEGIN + NUM_CURVATURE : NUM_VALUES - NUM_PENALTIES;
 
 struct Curvature {
   ALIGNED real factors[FACTORS_SIZE];
@@ -141,12 +144,12 @@ static_assert(CLIP != VALUE || !KRONECKER, "entries that are clipped are no prod
 inline void compute_update(const real *x, const ForwardBackward<SUPPORT> &pass, const Curvature &curvature, real limit,
                            Update &update) {
   real *gradient = CLIP == NONE && !KRONECKER ? update.value : update.gradient;
-  if constexpr (CLIP != NONE || !KRONECKER) gradients<SUPPORT>(x, pass, gradient);
-  else accumulate_biases<SET, SUPPORT>(pass.deltas, pass.head_delta, gradient);
+  if constexpr (CLIP != NONE || !KRONECKER) accumulate_gradients<SET, SUPPORT, GRADIENT_LAYERS>(x, pass, gradient);
+  else accumulate_biases<SET, SUPPORT, GRADIENT_LAYERS>(pass.deltas, pass.head_delta, gradient);
   if constexpr (KRONECKER) {
     precondition(x, pass, curvature, update.rows);
     const PreconditionedRows &rows = update.rows;
-    accumulate_weights<SET, SUPPORT>(rows.x, rows.hidden, rows.deltas, rows.head_delta, update.value);
+    accumulate_weights<SET, SUPPORT, GRADIENT_LAYERS>(rows.x, rows.hidden, rows.deltas, rows.head_delta, update.value);
     precondition_biases(gradient, curvature.factors, update.value);
   }
   if constexpr (CLIP == NORM) {
@@ -187,7 +190,7 @@ struct Direction {
   template <int layer> inline void add_backward(const ForwardBackward<SUPPORT> &pass, real *out) const {
     constexpr int K = SUPPORT, F = 3 * layer + IN;
     const real *delta = outputs<K, layer>(pass.deltas, pass.head_delta);
-    if constexpr (HAS_WEIGHTS) transposed_product<ADD, K, layer>(delta, vector, transposed, out);
+    if constexpr (HAS_WEIGHTS || (RIDGE && layer == HEAD)) transposed_product<ADD, K, layer>(delta, vector, transposed, out);
     if constexpr (has_factor(F)) {
       const real *rows = inputs<K, layer>(products.x, products.hidden);
       factor_product<ADD, layer>(rows, curvature->factors + factor_offset(F), out);
