@@ -23,7 +23,14 @@ from maml_cli.dev import results, results_evaluation, results_plan, results_trai
 from maml_cli.dev.json_document import from_plain, to_plain, write_document
 from maml_cli.dev.results_cases import SECOND_SEED, Case, banks
 from maml_cli.dev.results_document import PublishedRow, Results, RunResult, StepErrors, read_results, write_results
-from maml_cli.dev.results_evaluation import Learner, case_errors, num_learned_values, open_learner
+from maml_cli.dev.results_evaluation import (
+    Learner,
+    last_step,
+    num_learned_values,
+    open_learner,
+    store_errors,
+    stored_errors,
+)
 from maml_cli.dev.results_page import results_page
 from maml_cli.dev.results_plan import GOALS, METHODS, Goal, ResultRow
 from maml_cli.dev.results_tables import goal_table, is_met, method_table
@@ -192,6 +199,8 @@ def test_a_finished_run_is_neither_trained_nor_evaluated_again(made: Made) -> No
     jobs = [Job(entry.row._replace(seeds=(1,)), 1, made.runs)]
     assert run_jobs(jobs, processes=1, notify=messages.append) == {entry.row.name: [entry.runs[1]]}
     assert [message.partition(",")[0] for message in messages] == [f"1 of 1: {jobs[0].run}"]
+    assert run_jobs(jobs, processes=1, notify=messages.append) == {entry.row.name: [entry.runs[1]]}
+    assert messages[1:] == ["1 of 1 are stored in full"]
     assert {file: file.stat().st_mtime_ns for file in made.runs.rglob("*.pt")} == checkpoints
     assert first.stat().st_mtime_ns == time and json.loads(second.read_text())["case"]["seed"] == SECOND_SEED
 
@@ -224,7 +233,10 @@ def test_stored_errors_are_of_one_checkpoint_case_and_number_of_steps(tmp_path: 
         return Learner(digest, errors, lambda steps: steps)
 
     def means(digest: str, case: Case, row: ResultRow = row) -> list[float]:
-        return [errors.mean for errors in case_errors(learner(digest), row, case, 1, tmp_path)]
+        of_digest, file = learner(digest), tmp_path / "x.json"
+        steps = store_errors(of_digest, case, last_step(of_digest, row, case, 1), file)
+        assert stored_errors(of_digest, case, len(steps) - 1, file) == steps
+        return [errors.mean for errors in steps]
 
     assert means("a", case) == [1, 1] and means("a", case) == [1, 1]
     assert means("b", case) == [2, 2]  # another checkpoint

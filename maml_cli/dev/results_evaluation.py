@@ -79,17 +79,27 @@ def num_learned_values(experiment: Experiment) -> int:
     return sum(tensor[0].numel() for tensor in [*params.values(), *(rule_params[key] for key in learned)])
 
 
-def case_errors(learner: Learner, row: ResultRow, case: Case, trained_steps: int, folder: Path) -> list[StepErrors]:
-    """The errors of a case after each inner step: those that `folder` has for this checkpoint, or new ones, which it
-    then has. Banks have twice the trained inner steps, other cases those that the tables show."""
-    wanted = max(2 * trained_steps, *row.steps) if case.kind in (FIRST_BANK, SECOND_BANK) else max(row.steps)
-    last_step, file = learner.last_step(wanted), folder / f"{case.name}.json"
+def last_step(learner: Learner, row: ResultRow, case: Case, trained_steps: int) -> int:
+    """The last inner step of an evaluation: banks have twice the trained number, other cases those that tables show."""
+    shown = max(row.steps)
+    return learner.last_step(max(2 * trained_steps, shown) if case.kind in (FIRST_BANK, SECOND_BANK) else shown)
+
+
+def stored_errors(learner: Learner, case: Case, step: int, file: Path) -> list[StepErrors] | None:
+    """The errors of a case after inner steps 0 to `step` in its file; None unless it has them, of this checkpoint."""
     with contextlib.suppress(FileError, OSError):  # missing, cut short or of another version: made anew
         stored = read_document(file, StoredErrors)
-        if stored[:2] == (learner.digest, case) and len(stored.steps) > last_step:
-            return stored.steps[: last_step + 1]
-    steps = [_step_errors(case, errors) for errors in learner.errors(case, last_step)]
-    folder.mkdir(parents=True, exist_ok=True)
+        if stored[:2] == (learner.digest, case) and len(stored.steps) > step:
+            return stored.steps[: step + 1]
+    return None
+
+
+def store_errors(learner: Learner, case: Case, step: int, file: Path) -> list[StepErrors]:
+    """The errors of a case after inner steps 0 to `step`: those in its file, or new ones, which it then has."""
+    if (stored := stored_errors(learner, case, step, file)) is not None:
+        return stored
+    steps = [_step_errors(case, errors) for errors in learner.errors(case, step)]
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_document(file, StoredErrors(learner.digest, case, steps))
     return steps
 

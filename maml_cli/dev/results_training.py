@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maml_cli.config import Config, load_config
-from maml_cli.dev.results_document import RunResult
+from maml_cli.dev.results_document import RunResult, StepErrors
 from maml_cli.dev.results_plan import LSTM, ResultRow
 from maml_cli.errors import DivergedError, UserError
 from maml_cli.runs import open_checkpoint, read_config, read_lines
@@ -74,23 +74,32 @@ class Training(NamedTuple):
 def run_jobs(jobs: Sequence[Job], *, processes: int, notify: Notify) -> dict[str, list[RunResult]]:
     """Run `jobs`, `processes` at a time; the results by name of their row, in the order of the seeds.
 
-    A failed job is reported to `notify`, and the other jobs continue. Rows without results for all seeds are omitted.
+    What is stored is not made again. A failed job is reported to `notify`, and the other jobs continue. Rows without
+    results for all seeds are omitted.
     """
     results: dict[str, list[RunResult]] = {job.row.name: [] for job in jobs}
+    to_make = []
+    for job in sorted(jobs, key=cost, reverse=True):
+        if stored := stored_result(job):
+            results[job.row.name].append(stored)
+        else:
+            to_make.append(job)
+    if len(to_make) < len(jobs):
+        notify(f"{len(jobs) - len(to_make)} of {len(jobs)} are stored in full")
     started = time.perf_counter()
     # A fresh process each, so that a training finds the machine as `maml train` does.
     spawn = get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=spawn, max_tasks_per_child=1, initializer=end_with_parent)
-    pending = {pool.submit(train_and_evaluate, job): job for job in sorted(jobs, key=cost, reverse=True)}
+    pending = {pool.submit(train_and_evaluate, job): job for job in to_make}
     try:
         for count, future in enumerate(as_completed(pending), start=1):
             job, minutes = pending[future], (time.perf_counter() - started) / 60
             try:
                 results[job.row.name].append(future.result())
-                notify(f"{count} of {len(jobs)}: {job.run}, {minutes:.1f} min")
+                notify(f"{count} of {len(to_make)}: {job.run}, {minutes:.1f} min")
             except Exception as error:  # of any kind: the other jobs continue
                 message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                notify(f"{count} of {len(jobs)}: {job.run} failed: {message}")
+                notify(f"{count} of {len(to_make)}: {job.run} failed: {message}")
     finally:
         pool.shutdown(cancel_futures=True)
     num_seeds = {job.row.name: len(job.row.seeds) for job in jobs}
@@ -125,56 +134,76 @@ def cost(job: Job) -> float:
 
 
 def train_and_evaluate(job: Job) -> RunResult:
-    """Train the config of `job`, or resume its run, and evaluate its cases, with one thread."""
-    from maml_cli.dev.results_evaluation import EVALUATIONS, case_errors, open_learner, open_lstm
+    """Train the config of `job`, or resume its run, and evaluate its cases, with one thread, as far as that is not
+    stored. Raises DivergedError if the LSTM diverges; that of another training is a result."""
+    from maml_cli.dev.lstm_baseline import train_lstm
+    from maml_cli.dev.results_evaluation import store_errors
     from maml_cli.runtime import set_threads
-
-    set_threads(1)
-    config, errors = job.config, {}
-    training = train_lstm(job) if job.row.learner == LSTM else train(job)
-    if training.diverged_step is None:
-        learner = open_lstm(job.run, config) if job.row.learner == LSTM else open_learner(job.run)
-        folder = job.runs / EVALUATIONS / job.run.name
-        for case in job.row.cases:
-            errors[case.name] = case_errors(learner, job.row, case, config.trained_steps, folder)
-    return RunResult(job.seed, config.outer.steps, *training, errors)
-
-
-def train(job: Job) -> Training:
-    """Train the config of `job` unless its run is finished or has diverged; an interrupted run is resumed."""
-    from maml_cli.dev.results_evaluation import num_learned_values
-    from maml_cli.experiment import build_experiment
     from maml_cli.training import plan_training, run_session
 
-    if not _has_ended(job):
-        plan = plan_training(job.row.preset, job.overrides, out=job.run, resume="auto", device=None)
-        with contextlib.suppress(DivergedError):
-            if run_session(plan, quiet=True).exit_code:
-                raise KeyboardInterrupt
-    timing, num_values = read_timing(job.run), num_learned_values(build_experiment(job.config))
+    set_threads(1)
+    if stored_training(job) is None:
+        if job.row.learner == LSTM:
+            train_lstm(job.config, job.run)
+        else:
+            plan = plan_training(job.row.preset, job.overrides, out=job.run, resume="auto", device=None)
+            with contextlib.suppress(DivergedError):
+                if run_session(plan, quiet=True).exit_code:
+                    raise KeyboardInterrupt
+    result = _result(job, store_errors)
+    assert result is not None
+    return result
+
+
+def stored_result(job: Job) -> RunResult | None:
+    """The result of a training that has ended and whose evaluations are all stored; None for another."""
+    from maml_cli.dev.results_evaluation import stored_errors
+
+    return _result(job, stored_errors)
+
+
+def _result(job: Job, errors_of: Callable[..., list[StepErrors] | None]) -> RunResult | None:
+    """The result of a training that has ended, with the errors that `errors_of` gives for each case; None where there
+    are none."""
+    from maml_cli.dev.results_evaluation import EVALUATIONS, last_step, open_learner, open_lstm
+
+    training, errors = stored_training(job), {}
+    if training is None:
+        return None
+    if training.diverged_step is None:
+        learner = open_lstm(job.run, job.config) if job.row.learner == LSTM else open_learner(job.run)
+        for case in job.row.cases:
+            step = last_step(learner, job.row, case, job.config.trained_steps)
+            steps = errors_of(learner, case, step, job.runs / EVALUATIONS / job.run.name / f"{case.name}.json")
+            if steps is None:
+                return None
+            errors[case.name] = steps
+    return RunResult(job.seed, job.config.outer.steps, *training, errors)
+
+
+def stored_training(job: Job) -> Training | None:
+    """The training of `job` if its run directory has it to its last outer step or to a divergence; None if not."""
+    from maml_cli.dev.lstm_baseline import num_lstm_values, read_lstm
+    from maml_cli.dev.results_evaluation import num_learned_values
+    from maml_cli.experiment import build_experiment
+
+    config = job.config
+    if job.row.learner == LSTM:
+        trained = read_lstm(config, job.run)
+        return trained and Training("PyTorch", trained.seconds, None, num_lstm_values())
+    if read_config(job.run) != config:
+        return None
+    timing = read_timing(job.run)
+    if timing.diverged_step is None and not _is_finished(job.run, config):
+        return None
+    num_values = num_learned_values(build_experiment(config))
     return Training(timing.engine, training_seconds(job.run), timing.diverged_step, num_values)
 
 
-def train_lstm(job: Job) -> Training:
-    """Train the LSTM on the tasks of `job` unless that is done; nothing is stored before its end."""
-    from maml_cli.dev import lstm_baseline
-
-    if lstm_baseline.read_lstm(job.config, job.run) is None:
-        lstm_baseline.train_lstm(job.config, job.run)
-    trained = lstm_baseline.read_lstm(job.config, job.run)
-    assert trained is not None
-    return Training("PyTorch", trained.seconds, None, lstm_baseline.num_lstm_values())
-
-
-def _has_ended(job: Job) -> bool:
-    """Whether the run directory has this training to its last outer step, or to a divergence."""
-    config = job.config
-    if read_config(job.run) != config:
-        return False
-    if read_timing(job.run).diverged_step is not None:
-        return True
+def _is_finished(run: Path, config: Config) -> bool:
+    """Whether the newest checkpoint of a run is the last of a training of `config`."""
     with contextlib.suppress(UserError):
-        checkpoint = open_checkpoint(job.run)
+        checkpoint = open_checkpoint(run)
         return checkpoint.config == config and checkpoint.step == config.outer.steps
     return False
 
