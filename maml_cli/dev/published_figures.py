@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from maml_cli.dev.benchmark_document import Benchmark
+from maml_cli.dev.results_cases import FIRST_BANK, Case
 from maml_cli.dev.results_document import PublishedRow, Results
 from maml_cli.evaluation import Statistic
 from maml_cli.reporting import Curve, draw, draw_curves, draw_growth
@@ -14,17 +15,20 @@ LEARNERS = {
     "MAML++": "maml-plus-plus-{K}shot",
     "Best, one inner step": "best-1step-{K}shot",
     "Best, five inner steps": "best-{K}shot",
+    "Head in closed form": "ridge-{K}shot",
+    "Steps on the body, head in closed form": "ridge-body-{K}shot",
 }
 """Lines of the figures of results: label -> name of the row, with K in place of {K}."""
 
 
 def draw_results(results: Results, out: Path) -> list[Path]:
     """Draw errors against inner steps at K = 5 and K = 10, as far as there are results. Returns the files."""
-    rows = {row.name: row for row in results.entries}
+    rows = {entry.row.name: entry for entry in results.entries}
     files = []
     for shots in (5, 10):
         names = {label: name.format(K=shots) for label, name in LEARNERS.items()}
-        curves = [_curve(label, rows[name], shots) for label, name in names.items() if name in rows]
+        entries = {label: rows[name] for label, name in names.items() if name in rows}
+        curves = [_curve(label, entry, bank) for label, entry in entries.items() if (bank := _drawable(entry, shots))]
         if curves:
             title = f"Finn's sinusoids, K = {shots}, seed 0, 95 % intervals over test tasks"
             file = out / f"results-{shots}shot.png"
@@ -51,8 +55,13 @@ def draw_quickstart(run: Path, out: Path, num_tasks: int) -> list[Path]:
     return [file.replace(out / f"quickstart-{file.name}") for file in files]
 
 
-def _curve(label: str, row: PublishedRow, shots: int) -> Curve:
-    """The errors of the first seed of a row at K = `shots`, ringed at the trained number of inner steps."""
-    (result,) = (result for result in row.runs[0].results if result.shots == shots)
-    statistics = [Statistic(errors.mean, errors.ci95, errors.median) for errors in result.steps]
-    return Curve(label, statistics, row.report_steps[0])
+def _drawable(entry: PublishedRow, shots: int) -> Case | None:
+    """The first bank at K = `shots`, if the first seed has errors on it."""
+    bank = entry.bank(shots, kind=FIRST_BANK)
+    return bank if bank and entry.runs[0].diverged_step is None else None
+
+
+def _curve(label: str, entry: PublishedRow, bank: Case) -> Curve:
+    """The errors of the first seed of a row on a bank, ringed at the trained number of inner steps."""
+    statistics = [Statistic(errors.mean, errors.ci95, errors.median) for errors in entry.runs[0].errors[bank.name]]
+    return Curve(label, statistics, entry.row.steps[0])

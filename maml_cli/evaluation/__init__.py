@@ -13,9 +13,8 @@ from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.results import EvaluationResult, by_step, plain
 from maml_cli.evaluation.run_differences import NumericDifference, numeric_difference
 from maml_cli.evaluation.run_evaluation import (
-    LearnerStatistic,
+    evaluate_learner,
     evaluate_run,
-    learner_statistics,
     learner_task_errors,
     write_result,
 )
@@ -45,7 +44,6 @@ __all__ = [
     "KeyDifference",
     "KindErrors",
     "Landscape",
-    "LearnerStatistic",
     "Lower",
     "NumericDifference",
     "OnTasks",
@@ -66,6 +64,7 @@ __all__ = [
     "default_file",
     "diff_runs",
     "encode_params",
+    "evaluate_learner",
     "evaluate_run",
     "finite_or_none",
     "fit_tasks",
@@ -75,7 +74,6 @@ __all__ = [
     "landscape",
     "landscape_parameters",
     "learner_errors",
-    "learner_statistics",
     "learner_task_errors",
     "mean",
     "measure_of",

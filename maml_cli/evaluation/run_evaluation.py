@@ -1,32 +1,17 @@
 """Evaluations of a trained run by a protocol, and the file of their result."""
 
-import math
 from pathlib import Path
-from typing import NamedTuple
 
-from maml_cli.evaluation.evaluate import evaluate
+from maml_cli.evaluation.evaluate import divergence_limits, evaluate
 from maml_cli.evaluation.held_out import Protocol
 from maml_cli.evaluation.memory import Lower, check_memory
 from maml_cli.evaluation.progress import OnTasks, ignore_tasks
 from maml_cli.evaluation.results import EvaluationResult
-from maml_cli.evaluation.statistics import Errors, statistic
+from maml_cli.evaluation.statistics import PointErrors, summarise_runs
 from maml_cli.evaluation.task_errors import learner_errors
 from maml_cli.evaluation.task_rows import TaskErrors, mean_task_errors
 from maml_cli.evaluation.trained_run import TrainedRun, held_out_tasks, last_inner_step
 from maml_cli.runs import make_folder, target_of, write_atomic
-
-
-class LearnerStatistic(NamedTuple):
-    """Errors of a learner on the grid after an inner step, over test tasks.
-
-    mean, ci95, median: as in Statistic.
-    max: the largest error of a task.
-    """
-
-    mean: float
-    ci95: float
-    median: float
-    max: float
 
 
 def evaluate_run(
@@ -81,18 +66,19 @@ def check_run_memory(run: TrainedRun, protocol: Protocol, *, num_kept: int = 0) 
         )
 
 
-def learner_statistics(run: TrainedRun, protocol: Protocol, *, measure: str = "mse") -> list[list[LearnerStatistic]]:
-    """Errors of the learner alone, without baselines: for each K of `protocol`, after 0, 1, ... inner steps.
+def evaluate_learner(run: TrainedRun, protocol: Protocol) -> list[list[PointErrors]]:
+    """Errors of the learner alone, without untrained networks and baselines, which take most of the time of
+    `evaluate_run`: for each K of `protocol`, after 0, 1, ... inner steps, with tails.
 
-    Of the first seed that has not diverged; `measure` is `mse` or `mae`.
+    Over the seeds that have not diverged. Raises ConfigError if it needs more memory than is available.
     """
-    steps = last_inner_step(run, protocol)
-    measure_index = Errors._fields.index(measure)
+    check_run_memory(run, protocol)
+    steps, runs = last_inner_step(run, protocol), [*run.run_index.values()]
     results = []
     for tasks in held_out_tasks(run, protocol):
-        by_step = learner_errors(run.experiment, run.meta_params, tasks, steps=steps)
-        grids = [errors["grid"][run.first_index, :, measure_index].nan_to_num(nan=math.inf) for errors in by_step]
-        results.append([LearnerStatistic(*statistic(grid)[:3], max=grid.max().item()) for grid in grids])
+        limits = divergence_limits(tasks)
+        errors = learner_errors(run.experiment, run.meta_params, tasks, steps=steps)
+        results.append([summarise_runs(at_step, runs, limits=limits) for at_step in errors])
     return results
 
 
