@@ -55,11 +55,11 @@ def predictive_variance(params: Params, inputs: Tensor) -> Tensor:
     return spread + params[NOISE_VARIANCE].to(inputs.dtype)
 
 
-def normal_nll(error: Tensor, variance: Tensor) -> Tensor:
-    """The negative log-likelihood of each target, in nats, under a normal distribution: its distance from the mean is
-    `error`.
+def normal_nll(squared_error: Tensor, variance: Tensor) -> Tensor:
+    """The negative log-likelihood of targets under normal distributions, in nats; errors are their distances from the
+    means.
 
-    >>> normal_nll(torch.tensor(2.0), torch.tensor(1.0))  # log(2 pi) / 2 + 2^2 / 2
+    >>> normal_nll(torch.tensor(4.0), torch.tensor(1.0))  # log(2 pi) / 2 + 4 / 2
     tensor(2.9189)
     """
-    return 0.5 * ((2 * math.pi * variance).log() + error.square() / variance)
+    return 0.5 * ((2 * math.pi * variance).log() + squared_error / variance)

@@ -63,7 +63,8 @@ class RidgeHead(NamedTuple):
         error, which does not depend on the noise.
         """
         inputs = self._design(params, points.x)
-        nll = normal_nll(points.y.double() - inputs @ _head(params), predictive_variance(params, inputs))
+        squared_error = (points.y.double() - inputs @ _head(params)).square()
+        nll = normal_nll(squared_error, predictive_variance(params, inputs))
         return nll.mean(dim=(-2, -1)).to(params["head.w"].dtype)
 
     def loss(self, params: Params, points: Points, log_penalty: Tensor) -> Tensor:
