@@ -2,6 +2,8 @@
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,12 @@ import maml_cli as maml
 from maml_cli.config import Config
 from maml_cli.core import MIN_NOISE, NOISE, Params, Points, RidgeHead, expand_to_tasks, log_noise
 from maml_cli.core.ridge import PENALTY
-from maml_cli.evaluation import Protocol, evaluate_run, sample_test_tasks
+from maml_cli.errors import DataError
+from maml_cli.evaluation import Protocol, evaluate_run, fit_tasks, sample_test_tasks
 from maml_cli.evaluation.calibration import calibration_scores
+from maml_cli.reporting.figures import fit_figure
+from maml_cli.reporting.fit_rows import adapting
+from maml_cli.reporting.training_figures import TrainingTraces, curve_figure
 from maml_cli.tasks import make_family
 from tests.conftest import Cli
 
@@ -181,3 +187,82 @@ def test_a_table_and_the_document_have_likelihood_and_coverage(cli: Cli, run: ma
     assert float(table[2].split()[1]) == pytest.approx(result["calibration"][1]["nll"]["mean"], rel=1e-3)
     plain = cli("eval", trained, "--tasks", 20, "--json").out
     assert "calibration" not in plain and "predictive" not in cli("eval", trained, "--tasks", 20).out
+
+
+def _mean_and_std(run: maml.TrainedRun, x: Tensor, y: Tensor, new_x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation of the mixture of both seeds' distributions, by numpy from the features that
+    each head reads."""
+    means, variances = [], []
+    for seed in (0, 1):
+        params, rule = ({k: v[seed].double().numpy() for k, v in group.items()} for group in run.meta_params)
+
+        def design(inputs: Tensor, params: dict[str, np.ndarray] = params) -> np.ndarray:
+            hidden = inputs.double().numpy().reshape(-1, 1)
+            for layer in range(len(run.config.model.hidden)):
+                hidden = np.maximum(hidden @ params[f"hidden{layer}.w"] + params[f"hidden{layer}.b"], 0)
+            return np.hstack([hidden, np.ones((len(hidden), 1))])
+
+        prior, features, new = np.vstack([params["head.w"], params["head.b"]]), design(x), design(new_x)
+        penalties = np.exp(rule[PENALTY]).item() * np.eye(len(prior))
+        inverse, noise = np.linalg.inv(features.T @ features + penalties), np.exp(2 * rule[NOISE]).item() + 1e-6
+        means.append(new @ inverse @ (features.T @ y.double().numpy().reshape(-1, 1) + penalties @ prior))
+        variances.append(noise * (1 + np.diag(new @ inverse @ new.T)))
+    mean, variance = np.stack(means)[..., 0], np.stack(variances)
+    return mean.mean(axis=0), np.sqrt(variance.mean(axis=0) + mean.var(axis=0))
+
+
+def test_predictions_have_the_deviation_of_the_mixture_of_seeds_in_python_in_tables_and_in_documents(
+    cli: Cli, run: maml.TrainedRun, trained: str, tmp_path: Path
+) -> None:
+    x, new_x = torch.tensor([-4.0, -1.0, 0.5, 3.0]), torch.tensor([-5.0, 0.0, 5.0])
+    mean, std = _mean_and_std(run, x, x.sin(), new_x)
+    fitted = run.adapt(x, x.sin())
+    assert fitted.predict(new_x.tolist()) == pytest.approx(mean, rel=1e-3)
+    assert fitted.std(new_x.tolist()) == pytest.approx(std, rel=1e-3) and isinstance(fitted.std(new_x), Tensor)
+    Path("points.csv").write_text("x,y\n" + "".join(f"{float(a)},{float(a.sin())}\n" for a in x))
+    arguments = ["adapt", run.checkpoint.run, "--data", "points.csv", "--range=-5:5:3", "--plot", "fit.png"]
+    assert cli(*arguments, "--out", "fit.csv").code == 0
+    header, *rows = Path("fit.csv").read_text().splitlines()
+    assert header == "x,y,y0,y1,low,high,sd"
+    assert [float(row.split(",")[-1]) for row in rows] == pytest.approx(std, rel=1e-3)
+    records = json.loads(cli(*arguments, "--json").out)["predictions"]
+    assert [record["sd"] for record in records] == pytest.approx(std, rel=1e-3)
+    with pytest.raises(DataError, match=r"std: the run has no predictive distribution; train one with"):
+        maml.load(trained).adapt(x, x.sin()).std(new_x)
+
+
+def test_rescaled_points_have_deviations_in_their_own_units(cli: Cli, run: maml.TrainedRun) -> None:
+    """The range of y is eight hundred times that of a run that is not rescaled."""
+    (low, high), (bottom, top) = run.experiment.family.x, run.experiment.family.y
+    sd = []
+    for factor, options in ((800, ["--rescale"]), (1, [])):
+        Path("points.csv").write_text(f"x,y\n{low},{factor * bottom}\n0,0\n{high},{factor * top}\n")
+        out = cli("adapt", run.checkpoint.run, "--data", "points.csv", *options, "--json").out
+        sd.append(json.loads(out)["predictions"][1]["sd"])
+    assert sd[0] == pytest.approx(800 * sd[1], rel=1e-3)
+
+
+def test_figures_of_fits_have_the_interval_as_a_band(run: maml.TrainedRun) -> None:
+    """After the last step that is drawn; in an animation it moves to that of each frame."""
+    fits = fit_tasks(run, Protocol(num_tasks=2, steps=2))
+    options: dict[str, Any] = {"trained_steps": 1, "measure": "mse", "title": ""}
+    figure = fit_figure(fits, show_steps=[0, 1], **options)
+    animation = adapting(fits, **options)
+    for step, panels in ((1, figure.axes), (2, animation.figure.axes)):
+        animation.draw_frame(animation.num_frames - 1)
+        for axis, fit in zip(panels, fits, strict=False):
+            (band,) = axis.collections
+            assert fit.std is not None
+            vertices = torch.from_numpy(band.get_paths()[0].vertices)
+            for sign in (-1, 1):
+                ends = torch.stack([fit.x, fit.predictions[step] + sign * 1.959964 * fit.std[step]], dim=-1)
+                assert torch.cdist(ends, vertices).min(dim=1).values.max() < 1e-5
+    assert "95 % interval of new targets" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_likelihoods_of_a_training_have_a_linear_axis_of_their_own() -> None:
+    traces = TrainingTraces([], [(0, [4.0]), (10, [3.0])], [(0, [2.0]), (10, [0.1])], 1, nll=[(5, [0.5]), (10, [-0.7])])
+    figure = curve_figure(traces, loss_label="NLL", measure="mse", floor=None, title="")
+    errors, likelihood = figure.axes
+    assert (errors.get_yscale(), likelihood.get_yscale()) == ("log", "linear") and len(errors.lines) == 2
+    assert [line.get_ydata() for line in likelihood.lines] == [[0.5, -0.7]]
