@@ -265,4 +265,4 @@ def test_likelihoods_of_a_training_have_a_linear_axis_of_their_own() -> None:
     figure = curve_figure(traces, loss_label="NLL", measure="mse", floor=None, title="")
     errors, likelihood = figure.axes
     assert (errors.get_yscale(), likelihood.get_yscale()) == ("log", "linear") and len(errors.lines) == 2
-    assert [line.get_ydata() for line in likelihood.lines] == [[0.5, -0.7]]
+    assert [np.asarray(line.get_ydata()).tolist() for line in likelihood.lines] == [[0.5, -0.7]]
