@@ -58,6 +58,11 @@ RIDGE: dict[str, dict[str, dict[str, Any]]] = {
     "head": {"inner": {"adapt": "head", "steps": 1}},
     "head, penalty per feature": {"inner": {"adapt": "head", "steps": 1, "ridge": {"init": 0.5, "per": "feature"}}},
     "head, fixed penalty": {"inner": {"adapt": "head", "steps": 1, "ridge": {"init": 0.1, "learned": False}}},
+    "head, noise": {"inner": {"adapt": "head", "steps": 1, "ridge": {"init": 0.5, "per": "feature", "noise": 0.3}}},
+    "noise": {
+        "inner": {"ridge": {"init": 0.5, "noise": 0.3}, "alpha": {"init": 0.1, "learned": True}},
+        "outer": {"multi_step_loss_until": 10},
+    },
     "linear head": {"inner": {"adapt": "head", "steps": 1}, "model": {"hidden": []}},
     "body": {"inner": {"alpha": {"init": 0.1, "per": "parameter", "per_step": True, "learned": True}}},
     "curvature": {"inner": {"ridge": {"init": 0.5, "per": "feature"}, "curvature": "kronecker", "clip_norm": 0.1}},

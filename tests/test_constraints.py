@@ -108,6 +108,7 @@ VALUES: dict[str, list[Any]] = {
     "inner.cg_steps": [5, 6],
     "inner.clip_norm": [None, 1.0],
     "inner.clip_value": [None, 1.0],
+    "inner.ridge.noise": [None, 0.1],
     "inner.proximal": [0.0, 1.0, 1e9],
     "inner.first_order_until": [0, 1],
     "inner.alpha.init": [0.01, 1e39],

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from maml_cli.adaptation.fitted import NORMAL_QUANTILE_95
+from maml_cli.adaptation.outputs import NORMAL_QUANTILE_95
 from maml_cli.core import expand_to_tasks
 from maml_cli.evaluation import Protocol, TrainedRun, evaluate_run, open_run, sample_test_tasks
 from maml_cli.evaluation.ensemble import ensemble_errors, new_ensemble

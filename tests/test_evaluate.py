@@ -104,7 +104,7 @@ def test_tasks_are_fixed_by_their_seed_and_are_not_those_of_training_or_validati
 
 def test_the_grid_has_a_hundred_points_from_end_to_end_and_targets_have_no_noise() -> None:
     family = FAMILY._replace(noise=0.5)
-    ((points, functions),) = sample_test_tasks(family, Protocol(num_tasks=4), 6).iter_blocks()
+    ((points, functions, _),) = sample_test_tasks(family, Protocol(num_tasks=4), 6).iter_blocks()
     assert points["grid"].x.shape == (1, 4, 100, 1) and points["query"].x.shape == (1, 4, 6, 1)
     assert points["grid"].x[0, 0, [0, -1], 0].tolist() == [-5.0, 5.0]
     for name in "grid", "query":

@@ -57,6 +57,7 @@ def _evaluation(means: list[float]) -> Evaluation:
         noisy_targets=False,
         by_kind={},
         ensemble=[],
+        calibration=[],
         task_errors=None,
     )
 

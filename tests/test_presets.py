@@ -112,6 +112,17 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "outer.lr": 3e-4,
         "outer.weight_noise": 0.04,
     },
+    "alpaca-10shot": {
+        "tasks.noise": 0.3,
+        "tasks.num_support": [1, 10],
+        "model.hidden": [40, 40],
+        "model.activation": "tanh",
+        "inner.adapt": "head",
+        "inner.head": "ridge",
+        "inner.ridge.per": "feature",
+        "inner.ridge.noise": 0.5,
+        "outer.steps": 20_000,
+    },
     "joint-10shot": METHOD | {"outer.meta_gradient": "joint"},
     "oracle-10shot": METHOD | {"outer.meta_gradient": "joint", "model.oracle": True},
     **{

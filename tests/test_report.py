@@ -26,6 +26,8 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrom
 
 SHORT = ["outer.steps=1", "outer.tasks_per_step=2", "run.eval_tasks=2", "run.engine=reference", "run.dtype=float64"]
 ALPHAS = ["inner.alpha.learned=true", "inner.alpha.per_step=true", "inner.alpha.after_last_step=decay"]
+SCRIPTS = "".join((SOURCES / name).read_text() for name in ("matrices.js", "learner.js"))
+PAGE = f"<html><body><script>{SCRIPTS}</script></body></html>"
 LEARNERS: dict[str, list[str]] = {
     **{f"activation {name}": [f"model.activation={name}"] for name in ACTIVATIONS},
     **{f"loss {name}": [f"inner.loss={name}"] for name in LOSSES},
@@ -40,6 +42,7 @@ LEARNERS: dict[str, list[str]] = {
     "closed-form head": ["inner.head=ridge", "inner.adapt=head", "inner.ridge.per=feature"],
     "closed-form head, gradient steps on the body": ["inner.head=ridge", "inner.steps=2", *ALPHAS,
                                                      "inner.curvature=kronecker"],
+    "noise": ["inner.head=ridge", "inner.ridge.noise=0.3", "inner.ridge.per=feature", "inner.steps=2", *ALPHAS],
     "clipped norm": ["inner.clip_norm=0.5", "inner.curvature=kronecker"],
     "clipped entries": ["inner.clip_value=0.05"],
     "curvature per step": ["inner.curvature=kronecker", "inner.curvature_per_step=true", "inner.steps=2",
@@ -89,17 +92,20 @@ def test_the_page_adapts_every_kind_of_learner_as_python_does() -> None:
         grid = np.linspace(low, high, 30)
         steps = run.adapt(tasks, targets, steps=STEPS).steps([grid] * NUM_TASKS)
         expected[name] = np.asarray(steps)  # (S + 1, B, N)
+        if run.experiment.variance:
+            stds = [run.adapt(tasks, targets, steps=step).std([grid] * NUM_TASKS) for step in range(STEPS + 1)]
+            expected[f"{name}: std"] = np.asarray(stds)
         cases[name] = {"learner": learner_document(run), "x": [x.tolist() for x in tasks],
                        "y": [y.tolist() for y in targets], "grid": grid.tolist()}  # fmt: skip
-    page = f"<html><body><script>{(SOURCES / 'learner.js').read_text()}</script></body></html>"
     script = f"""const cases = {json.dumps(cases)}; const results = {{}};
     for (const [name, {{ learner, x, y, grid }}] of Object.entries(cases)) {{
       const loaded = Learner.load(learner);
-      results[name] = x.map((xs, task) =>
-        loaded.adapt(xs, y[task], {STEPS}).map((params) => loaded.predict(params, grid)));
+      const trajectories = x.map((xs, task) => loaded.adapt(xs, y[task], {STEPS}));
+      results[name] = trajectories.map((steps) => steps.map((params) => loaded.predict(params, grid)));
+      results[`${{name}}: std`] = trajectories.map((steps) => steps.map((params) => loaded.deviation(params, grid)));
     }}
     return results;"""
-    results = run_in_page(page, script)
+    results = run_in_page(PAGE, script)
     for name, values in expected.items():
         obtained = np.asarray(results[name], dtype=float).transpose(1, 0, 2)
         assert np.isfinite(values).all() and obtained.shape == values.shape == (STEPS + 1, NUM_TASKS, 30)
@@ -109,8 +115,7 @@ def test_the_page_adapts_every_kind_of_learner_as_python_does() -> None:
 
 @needs_browser
 def test_the_page_knows_all_names_of_the_config_and_refuses_others() -> None:
-    page = f"<html><body><script>{(SOURCES / 'learner.js').read_text()}</script></body></html>"
-    assert run_in_page(page, "return Learner.names;") == {
+    assert run_in_page(PAGE, "return Learner.names;") == {
         "model.activation": [*ACTIVATIONS],
         "inner.loss": [*LOSSES],
         "inner.optimizer": [*update_rules.INNER_OPTIMIZERS],
@@ -119,7 +124,7 @@ def test_the_page_knows_all_names_of_the_config_and_refuses_others() -> None:
         "inner.alpha.sign": [*update_rules.ALPHA_SIGNS],
         "inner.alpha.after_last_step": [*EXTRAPOLATIONS],
     }
-    refused = run_in_page(page, 'try { Learner.load({ activation: "mish" }); } catch (error) { return error.message; }')
+    refused = run_in_page(PAGE, 'try { Learner.load({ activation: "mish" }); } catch (error) { return error.message; }')
     assert refused == "model.activation: mish is unknown to this page"
 
 
@@ -399,7 +404,7 @@ def test_the_committed_report_has_the_current_scripts_and_keys() -> None:
     """If this fails: maml report outputs/published/finn-10shot outputs/published/best-10shot --out
     outputs/published/report.html."""
     committed = (ROOT / "outputs" / "published" / "report.html").read_text()
-    for name in ("page.css", "learner.js", "playground.js"):
+    for name in ("page.css", "matrices.js", "learner.js", "playground.js"):
         assert (SOURCES / name).read_text().strip() in committed, name
     for key, _, _ in config_rows(maml.Config(), None):
         assert f'<th scope="row">{key}</th>' in committed, key

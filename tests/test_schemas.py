@@ -22,7 +22,18 @@ from tests.conftest import ROOT, TINY_RUN, Cli
 
 SMALL = [*TINY_RUN, "-s", "run.checkpoint_every=4", "-s", "run.engine=eager", "-s", "outer.tasks_per_step=2"]
 LOGS = ("metrics.jsonl", "timing.jsonl")
-MAY_BE_ABSENT = {"ci95_seeds", "by_kind", "ensemble", "notes", "band", "cuda", "skipped_tasks", "alpha", "alpha_grad"}
+MAY_BE_ABSENT = {
+    "ci95_seeds",
+    "by_kind",
+    "ensemble",
+    "calibration",
+    "notes",
+    "band",
+    "cuda",
+    "skipped_tasks",
+    "alpha",
+    "alpha_grad",
+}
 FREE_NAMES = {"diverged", "baselines", "notes", "alpha", "alpha_grad"}
 FREE_VALUES = {"config", "changes", "values", "left", "right"}
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from maml_cli.core import MetaParams, tensors
+from maml_cli.core import NOISE, MetaParams, tensors
 
 CHUNK = 100
 """Tasks adapted at a time. Results depend on it: the untrained networks of the baseline `random_init` are drawn by the
@@ -24,6 +24,9 @@ def task_bytes(meta_params: MetaParams, num_points: int) -> int:
     """Estimated bytes in which all runs adapt to a task, and predict, with at most `num_points` points at once."""
     values = tensors(meta_params)
     num_params = sum(value.numel() for value in values)  # of all runs
+    if NOISE in meta_params.rule_params:  # the posterior of the head
+        runs, size, _ = meta_params.params["head.w"].shape
+        num_params += runs * (size + 1) ** 2
     num_units = sum(bias.numel() for bias in _biases(meta_params))
     return (PARAM_COPIES * num_params + HIDDEN_COPIES * num_points * num_units) * values[0].element_size()
 

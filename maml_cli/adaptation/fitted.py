@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maml_cli.adaptation.arrays import Arrays, plain_labels, read_arrays, read_labelled, shared_by_tasks
 from maml_cli.adaptation.chunks import tasks_at_a_time
+from maml_cli.adaptation.outputs import Outputs, band_over_seeds
 from maml_cli.core import MetaParams, Points, expand_to_tasks, tensors
 from maml_cli.errors import DataError
 from maml_cli.experiment import Experiment
@@ -17,8 +18,6 @@ from maml_cli.tasks import Scaling
 
 MAX_POINTS = 100_000
 """Largest number of support points of a task, as of `tasks.num_support`."""
-NORMAL_QUANTILE_95 = 1.6448536269514722
-"""The 95 % quantile of the standard normal distribution: half the width of a 90 % band, in standard deviations."""
 
 
 class Learner(NamedTuple):
@@ -81,6 +80,21 @@ class Fitted(NamedTuple):
         low, high = band_over_seeds(self.predictions(inputs)[-1])
         return inputs.restore(low), inputs.restore(high)
 
+    def std(self, x: Any, *, task: Any = None) -> Any:
+        """The standard deviation of new targets after the last inner step, an array like those of `predict`.
+
+        Their noise is included; 95 % of them are expected within 1.96 of these of the prediction. With several seeds,
+        the standard deviation of the mixture of their distributions. Raises DataError for a learner that was trained
+        without `inner.ridge.noise`.
+        """
+        inputs = self._inputs(x, task)
+        std = self.outputs(inputs).std()
+        if std is None:
+            raise DataError(
+                "std: the run has no predictive distribution; train one with inner.head=ridge and inner.ridge.noise=0.1"
+            )
+        return inputs.restore(std)
+
     @property
     def support_error(self) -> Any:
         """Mean squared error on the support points after 0, 1, ..., S inner steps, of the mean prediction over seeds.
@@ -120,12 +134,17 @@ class Fitted(NamedTuple):
         owners = torch.arange(len(x.sizes)).repeat_interleave(x.sizes)
         return torch.zeros(len(squared), len(x.sizes), dtype=squared.dtype).index_add_(1, owners, squared) / x.sizes
 
-    @torch.no_grad()
     def predictions(self, inputs: Arrays) -> Tensor:
         """Predictions of each seed after 0, 1, ..., S inner steps, (S + 1, R, N), for the N inputs of all B tasks."""
+        return self.outputs(inputs).predictions
+
+    @torch.no_grad()
+    def outputs(self, inputs: Arrays) -> Outputs:
+        """Outputs of each seed for the N inputs of all B tasks."""
         experiment, meta_params, scaling = self.learner.experiment, self.learner.meta_params, self.learner.to_network
         num_runs = len(tensors(meta_params)[0])
         predictions = torch.empty(self.num_steps + 1, num_runs, len(inputs.values), dtype=torch.float64)
+        variances = torch.empty_like(predictions[0]) if experiment.variance else None
         sizes = torch.stack([self.x.sizes, inputs.sizes], dim=1)
         for pair in torch.unique(sizes[inputs.sizes > 0], dim=0):
             tasks = (sizes == pair).all(dim=1).nonzero().squeeze(1)
@@ -142,7 +161,10 @@ class Fitted(NamedTuple):
                 for step, params in enumerate(adapted):
                     values = experiment.predict(params, grid)[..., 0].cpu().double()
                     predictions[step][:, positions] = scaling.y_to_user(values)
-        return predictions
+                if experiment.variance and variances is not None:
+                    values = experiment.variance(params, grid)[..., 0].cpu().double()
+                    variances[:, positions] = values / scaling.y_factor**2
+        return Outputs(predictions, variances)
 
 
 def adapt_to_points(learner: Learner, x: Any, y: Any, *, steps: int, task: Any = None) -> Fitted:
@@ -165,15 +187,6 @@ def adapt_to_points(learner: Learner, x: Any, y: Any, *, steps: int, task: Any =
     if not inputs.sizes.all():
         raise DataError(f"x: task {int((inputs.sizes == 0).nonzero()[0])} has no points")
     return Fitted(learner, inputs, targets, steps, tasks)
-
-
-def band_over_seeds(predictions: Tensor) -> tuple[Tensor, Tensor]:
-    """The ends of a 90 % band, (...) each, from the predictions (R, ...) of R seeds; raises DataError for one seed."""
-    if len(predictions) < 2:
-        raise DataError("band: the run has one seed; a band needs several, such as those of run.seeds=8")
-    half_width = NORMAL_QUANTILE_95 * predictions.std(dim=0)
-    center = predictions.mean(dim=0)
-    return center - half_width, center + half_width
 
 
 def _check_sizes(x: Arrays, y: Arrays) -> None:

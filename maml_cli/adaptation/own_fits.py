@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from maml_cli.adaptation.arrays import Arrays
-from maml_cli.adaptation.fitted import Learner, band_over_seeds
+from maml_cli.adaptation.fitted import Learner
 from maml_cli.adaptation.table_fit import TableFit, fitted_to
 
 NUM_POINTS = 301
@@ -17,9 +17,10 @@ class OwnFit(NamedTuple):
     label: of the task; empty for the only one.
     x: inputs of a fine grid, N.
     predictions: mean over seeds after 0, 1, ..., S inner steps, (S + 1) x N.
-    band: the lower and the upper end of the 90 % band over seeds, N each; None for a single seed.
+    band: the lower and the upper end of a band, N each; None without one.
     support_x, support_y, query_x, query_y: the points.
     errors: mean squared errors on the support points before and after all inner steps.
+    band_name: name of the band; empty without one.
     """
 
     label: str
@@ -31,6 +32,7 @@ class OwnFit(NamedTuple):
     query_x: list[float]
     query_y: list[float]
     errors: tuple[float, float]
+    band_name: str = ""
 
 
 def own_fits(learner: Learner, fit: TableFit, *, steps: int, most: int) -> list[OwnFit]:
@@ -41,14 +43,15 @@ def own_fits(learner: Learner, fit: TableFit, *, steps: int, most: int) -> list[
     low, high = inputs.aminmax()
     x = torch.linspace(low.item(), high.item(), NUM_POINTS, dtype=torch.float64)
     sizes = torch.full((len(table.labels),), NUM_POINTS)
-    predictions = fitted_to(learner, table, steps=steps).predictions(
+    outputs = fitted_to(learner, table, steps=steps).outputs(
         Arrays(x.repeat(len(table.labels)), sizes, lambda values: values, True)
     )
+    predictions, band = outputs.predictions, outputs.band()
     by_task = predictions.reshape(*predictions.shape[:2], len(table.labels), NUM_POINTS)  # (S + 1, R, B, N)
     fits = []
     for task, label in enumerate(table.labels):
         of_task = by_task[:, :, task]
-        ends = band_over_seeds(of_task[-1]) if of_task.shape[1] > 1 else None
+        ends = band and [end.reshape(-1, NUM_POINTS)[task].tolist() for end in (band.low, band.high)]
         support, query = ((table.task == task) & mask for mask in (~table.is_query, table.is_query))
         at = (fit.inputs.task == task) & fit.inputs.is_query
         fits.append(
@@ -56,12 +59,13 @@ def own_fits(learner: Learner, fit: TableFit, *, steps: int, most: int) -> list[
                 label,
                 x.tolist(),
                 of_task.mean(dim=1).tolist(),
-                (ends[0].tolist(), ends[1].tolist()) if ends else None,
+                (ends[0], ends[1]) if ends else None,
                 table.x[support].tolist(),
                 table.y[support].tolist(),
                 torch.cat([table.x[query], fit.inputs.x[at]]).tolist(),
                 torch.cat([table.y[query], fit.inputs.y[at]]).tolist(),
                 (fit.support_errors[0, task].item(), fit.support_errors[-1, task].item()),
+                band.name if band else "",
             )
         )
     return fits

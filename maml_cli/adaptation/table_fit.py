@@ -42,6 +42,7 @@ class TableFit(NamedTuple):
     predictions: after 0, 1, ..., S inner steps, of each seed, (S + 1, R, N).
     support_errors: mean squared error of each task on its support points, of the mean over seeds, (S + 1, B).
     query_errors: the same on its query points, for the tasks that have any, (S + 1, <= B).
+    std: standard deviation of new targets after the last inner step, (N,); None without predictive distribution.
     """
 
     table: PointTable
@@ -49,6 +50,7 @@ class TableFit(NamedTuple):
     predictions: Tensor
     support_errors: Tensor
     query_errors: Tensor
+    std: Tensor | None = None
 
 
 class Grid(NamedTuple):
@@ -123,11 +125,13 @@ def fit_table(learner: Learner, table: PointTable, *, steps: int, grid: Grid | N
     groups = [own] if grid is None else [own, grid.of_tasks(table.labels)]
     task, x = (torch.cat([getattr(group, name) for group in groups]) for name in ("task", "x"))
     order = task.argsort(stable=True)
-    ordered = fitted_to(learner, table, steps=steps).predictions(_arrays(task[order], x[order], num_tasks))
-    parts = torch.split(ordered[..., order.argsort()], [len(group.x) for group in groups], dim=-1)
+    outputs = fitted_to(learner, table, steps=steps).outputs(_arrays(task[order], x[order], num_tasks))
+    std, as_given, num_inputs = outputs.std(), order.argsort(), [len(group.x) for group in groups]
+    parts = torch.split(outputs.predictions[..., as_given], num_inputs, dim=-1)
     query_errors = [_errors(group, part, group.is_query, num_tasks) for group, part in zip(groups, parts, strict=True)]
     support_errors = _errors(own, parts[0], ~own.is_query, num_tasks)
-    return TableFit(table, groups[-1], parts[-1], support_errors, torch.cat(query_errors, dim=1))
+    std = None if std is None else torch.split(std[as_given], num_inputs)[-1]
+    return TableFit(table, groups[-1], parts[-1], support_errors, torch.cat(query_errors, dim=1), std)
 
 
 def fitted_to(learner: Learner, table: PointTable, *, steps: int) -> Fitted:

@@ -4,6 +4,7 @@ It shares the network, the loss and the names of parameters with the project's i
 their derivatives, nor its tables of choices: a choice that the tables here lack is refused. Plain rather than fast.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.func import grad
 
 from maml_cli.config import Config
-from maml_cli.core import MetaParams, Params, Points, Predict, TaskLoss, lookup
+from maml_cli.core import MetaParams, Params, Points, Predict, TaskBatch, TaskLoss, lookup
 
 ADAPTS: dict[str, Callable[[str], bool]] = {
     "all": lambda key: True,
@@ -145,6 +146,27 @@ class TaskLearner(NamedTuple):
         if self.is_ridge:
             return self.profile_loss(params, start, points, rule_params["ridge.body"][step])
         return self.inner_loss(params, start, points)
+
+    def query_loss(self, rule_params: Params, params: Params, task: TaskBatch, step: int) -> Tensor:
+        """The loss on the query points after an inner step.
+
+        With noise it is the negative log-likelihood of each query target in the Gaussian process of the features: the
+        covariance of two targets before adapting is sigma^2 times the product of their features, divided by the
+        penalties, and sigma^2 more of a target with itself.
+        """
+        if self.config.inner.ridge.noise is None:
+            return self.loss(params, task.query)
+        variance = torch.exp(2 * rule_params["ridge.noise"].squeeze()) + 1e-6
+        roots = torch.exp(-0.5 * rule_params["ridge"][0]).squeeze(-1)
+        support, query = (self.design(params, points.x) * roots for points in task)
+        prior = variance * (query @ query.T)
+        if step:
+            cross, among = variance * (query @ support.T), variance * (support @ support.T)
+            noisy = among + variance * torch.eye(len(among), dtype=among.dtype)
+            prior = prior - cross @ torch.linalg.solve(noisy, cross.T)
+        std = torch.sqrt(torch.diagonal(prior) + variance)
+        distance = (task.query.y - self.predict(params, task.query.x))[:, 0] / std
+        return (distance**2 / 2 + torch.log(std)).mean() + math.log(2 * math.pi) / 2
 
     def clip_factor(self, gradient: Tensor) -> Tensor:
         """The factor on the gradients of a task whose norm is too large, 1 for others."""

@@ -27,9 +27,11 @@ def _unrolled(learner: TaskLearner, meta_params: MetaParams, task: TaskBatch, st
 
     def objective(meta_params: MetaParams) -> Tensor:
         path = learner.path(meta_params, [task.support] * steps)
-        return torch.stack(
-            [w * learner.loss(params, task.query) for w, params in zip(weights, path, strict=True)]
-        ).sum()
+        losses = [
+            weight * learner.query_loss(meta_params.rule_params, params, task, inner_step)
+            for inner_step, (weight, params) in enumerate(zip(weights, path, strict=True))
+        ]
+        return torch.stack(losses).sum()
 
     return grad(objective)(meta_params)  # type: ignore[no-any-return]
 

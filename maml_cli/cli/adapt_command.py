@@ -124,6 +124,7 @@ def adapt(
     The table has a column x and a column y, separated by commas, semicolons or tabs. The run adapts to all points of a
     task, or to those whose split is support, and reports its error before and after each inner step. Predictions are
     made at the same points, or at those of --at or --range. With several seeds they are the mean, with a 90 % band.
+    Those of a run with inner.ridge.noise have a standard deviation.
 
     [bold]Examples[/]
 
@@ -170,9 +171,9 @@ def _adapt(
 
     first: list[TableFit] = []
     records: list[dict[str, object]] = []
-    num_seeds = len(run.run_index)
+    num_seeds, has_std = len(run.run_index), run.experiment.variance is not None
     with writing("--out", out), count_progress("adapting", "tasks") as on_count, text_writer(out) as write:
-        write(csv_header(session.steps, has_tasks=session.has_tasks, num_seeds=num_seeds))
+        write(csv_header(session.steps, has_tasks=session.has_tasks, num_seeds=num_seeds, has_std=has_std))
 
         def on_fit(fit: "TableFit", summary: "TableSummary") -> None:
             first.extend([] if first else [fit])

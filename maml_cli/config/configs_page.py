@@ -48,6 +48,7 @@ PRESET_GROUPS = [
             "meta-curvature-10shot",
             "imaml-10shot",
             "reptile-10shot",
+            "alpaca-10shot",
         ),
     ),
     PresetGroup(

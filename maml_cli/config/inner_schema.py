@@ -40,12 +40,20 @@ class Alpha(Section):
 
 
 class Ridge(Section):
-    """The penalties of a head in closed form."""
+    """The penalties of a head in closed form, and the noise of its targets."""
 
     init: float = Field(0.02, gt=0, description="initial value of every penalty lambda, or its constant value")
-    learned: bool = Field(True, description="whether the outer loop learns the penalties")
+    learned: bool = Field(True, description="whether the outer loop learns the penalties and the noise")
     per: Literal["scalar", "feature"] = Field(
         "scalar", description="one penalty for the head (scalar), or one for each feature and the bias (feature)"
+    )
+    noise: float | None = Field(
+        None,
+        gt=1e-3,
+        le=1e6,
+        description="initial standard deviation of the noise of targets: predictions have a standard deviation, and "
+        "the outer loop minimises the negative log-likelihood of the query targets in place of their squared error "
+        "(ALPaCA); null: neither",
     )
 
 

@@ -14,7 +14,12 @@ def _is_ridge(config: "Config") -> bool:
 
 RIDGE_CONSTRAINTS = [
     *without_effect(
-        {"inner.ridge.init": 0.02, "inner.ridge.learned": True, "inner.ridge.per": "scalar"},
+        {
+            "inner.ridge.init": 0.02,
+            "inner.ridge.learned": True,
+            "inner.ridge.per": "scalar",
+            "inner.ridge.noise": None,
+        },
         lambda c: not _is_ridge(c),
         ["inner.head"],
         "inner.head is not ridge",

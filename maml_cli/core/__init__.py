@@ -40,6 +40,7 @@ from maml_cli.core.network import (
     mlp_features,
     param_shapes,
 )
+from maml_cli.core.predictive import MIN_NOISE, NOISE, log_noise, normal_nll
 from maml_cli.core.ridge import BODY_PENALTY, PENALTY, RidgeHead
 from maml_cli.core.tables import lookup
 
@@ -50,6 +51,8 @@ __all__ = [
     "CONTEXT",
     "LOSSES",
     "LOSS_DERIVATIVES",
+    "MIN_NOISE",
+    "NOISE",
     "PENALTY",
     "Activation",
     "ActivationDerivatives",
@@ -76,11 +79,13 @@ __all__ = [
     "last_step_weights",
     "layer_names",
     "layer_sizes",
+    "log_noise",
     "lookup",
     "map_tensors",
     "mean_loss",
     "mlp",
     "mlp_features",
+    "normal_nll",
     "num_tasks",
     "param_shapes",
     "query_gradient",

@@ -78,7 +78,7 @@ class InnerLoop(NamedTuple):
         self, head: RidgeHead, meta_params: MetaParams, support: Points, steps: int, first_order: bool
     ) -> Iterator[Params]:
         """The parameters after 0, 1, ..., `steps` inner steps: the body after as many gradient steps, and from the
-        first on the head that is solved for on it."""
+        first on the head that is solved for on it; with noise, the posterior as well, which is the prior at first."""
         rule_params = meta_params.rule_params
         body: Iterable[Params] = itertools.repeat(meta_params.params, steps + 1)
         if self.adapted:
@@ -92,8 +92,11 @@ class InnerLoop(NamedTuple):
                 adapted=self.adapted,
                 first_order=first_order,
             )
+        nothing = Points(*(values[..., :0, :] for values in support))
         for step, params in enumerate(body):
-            yield head.solve(params, support, rule_params[PENALTY].squeeze(-3)) if step else params
+            points = support if step else nothing
+            solved = head.solve(params, support, rule_params[PENALTY].squeeze(-3)) if step else params
+            yield solved | head.posterior(params, points, rule_params)
 
     def with_annealed_order(self, steps: int, *, first_order_until: float = 0) -> Adapt:
         """`unroll` by `steps` inner steps, first order before outer step `first_order_until`, then second order.

@@ -16,6 +16,7 @@ from torch import Tensor
 from maml_cli.core.batch import Points
 from maml_cli.core.losses import TaskLoss
 from maml_cli.core.network import Params
+from maml_cli.core.predictive import NOISE, normal_nll, posterior, predictive_variance
 from maml_cli.core.update_rules import value_at_step
 
 PENALTY, BODY_PENALTY = "ridge", "ridge.body"
@@ -42,6 +43,29 @@ class RidgeHead(NamedTuple):
         inputs, prior = self._design(params, points.x), _head(params)
         head = prior + solve_ridge(inputs, points.y.double() - inputs @ prior, log_penalty.double().exp())
         return params | _split(head.to(params["head.w"].dtype))
+
+    def posterior(self, params: Params, points: Points, rule_params: Params) -> Params:
+        """The posterior of the head on `points`, of which there may be none; empty for a rule without noise."""
+        if NOISE not in rule_params:
+            return {}
+        penalty, rho = (rule_params[key].squeeze(-3).double() for key in (PENALTY, NOISE))
+        values = posterior(self._design(params, points.x), penalty.exp(), rho)
+        return {key: value.to(params["head.w"].dtype) for key, value in values.items()}
+
+    def variance(self, params: Params, x: Tensor) -> Tensor:
+        """The variance of new targets at `x`, (..., K, 1), for `params` with a posterior."""
+        return predictive_variance(params, self._design(params, x)).to(params["head.w"].dtype)
+
+    def nll(self, params: Params, points: Points) -> Tensor:
+        """The mean negative log-likelihood of a task's targets, each on its own, (R, B), for `params` with a posterior.
+
+        The objective of ALPaCA, with query points in place of the next point of a sequence. It replaces the squared
+        error, which does not depend on the noise.
+        """
+        inputs = self._design(params, points.x)
+        squared_error = (points.y.double() - inputs @ _head(params)).square()
+        nll = normal_nll(squared_error, predictive_variance(params, inputs))
+        return nll.mean(dim=(-2, -1)).to(params["head.w"].dtype)
 
     def loss(self, params: Params, points: Points, log_penalty: Tensor) -> Tensor:
         """The minimum over w of |y - F w|^2 / K + sum_j lambda_j / K (w_j - w0_j)^2, for each task.

@@ -28,6 +28,11 @@ class Prediction(Shape):
         description="lower and upper end of the 90 % band over seeds after the last inner step; absent for a single "
         "seed",
     )
+    sd: Number = Field(
+        None,
+        description="standard deviation of a new target, with its noise, after the last inner step; absent for a run "
+        "without predictive distribution",
+    )
 
 
 class AdaptDocument(Document):

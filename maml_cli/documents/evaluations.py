@@ -121,6 +121,15 @@ class EnsembleErrors(Shape):
     coverage: MeanOverTasks = Field(description="share of the points within the 90 % band, from 0 to 1")
 
 
+class Calibration(Shape):
+    """The predictive distribution of new targets on the grid after some inner steps, of a learner that has one."""
+
+    step: int = Field(ge=0, description="inner steps taken; 0: before adapting")
+    nll: Statistic = Field(description="negative log-likelihood per point, in nats; targets have the tasks' noise")
+    coverage_95: Statistic = Field(description="share of the points within the 95 % interval, from 0 to 1")
+    coverage_50: Statistic = Field(description="share of the points within the 50 % interval, from 0 to 1")
+
+
 class Evaluation(Shape):
     """The evaluation at one K."""
 
@@ -142,6 +151,10 @@ class Evaluation(Shape):
     )
     ensemble: list[EnsembleErrors] = Field(
         [], description="errors of the mean prediction after 0, 1, ... inner steps; absent for a single seed"
+    )
+    calibration: list[Calibration] = Field(
+        [],
+        description="of the predictive distribution after 0, 1, ... inner steps; absent for a learner without one",
     )
     notes: dict[str, str] = Field(
         {},

@@ -53,8 +53,11 @@ class EnsembleSums:
     sums: Tensor
     num_tasks: int = 0
 
-    def add(self, step: int, predictions: Tensor, targets: Tensor) -> None:
-        """Add the errors of some tasks after inner step `step`, of predictions and targets (R, B, K, 1)."""
+    def add(self, step: int, predictions: Tensor, targets: Tensor, variance: Tensor) -> None:
+        """Add the errors of some tasks after inner step `step`, of predictions and targets (R, B, K, 1).
+
+        The spread of the seeds alone counts, not the `variance` of each.
+        """
         runs = [*self.runs]
         by_task = ensemble_errors(predictions[runs].cpu().double(), targets[runs[0]].cpu().double())
         self.sums[step] += torch.stack([by_task.sum(dim=0), by_task.square().sum(dim=0)])

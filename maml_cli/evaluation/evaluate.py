@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import MetaParams, expand_to_tasks, select_run
+from maml_cli.evaluation.calibration import Calibration, new_calibration
 from maml_cli.evaluation.ensemble import EnsembleErrors, new_ensemble
 from maml_cli.evaluation.held_out import TestTasks
 from maml_cli.evaluation.memory import chunk_size
 from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
 from maml_cli.evaluation.statistics import Limits, PointErrors, summarise_runs, summarise_tasks
 from maml_cli.evaluation.tails import DIVERGED
-from maml_cli.evaluation.task_errors import adapted_errors, baseline_errors, ignore_grid, learner_errors, zero_errors
+from maml_cli.evaluation.task_errors import OnGrid, adapted_errors, baseline_errors, learner_errors, zero_errors
 from maml_cli.evaluation.task_rows import TaskErrors, mean_task_errors
 from maml_cli.experiment import Experiment
 from maml_cli.tasks import FUNCTION_GRID, KIND, Approximation, make_generator
@@ -53,6 +54,7 @@ class Evaluation(NamedTuple):
     noisy_targets: whether the errors on grid and fresh points are against targets with the family's noise.
     by_kind: errors on the tasks of each component of a mixture, by its label; empty for other families.
     ensemble: errors of the mean prediction over the seeds in `by_seed` after 0, 1, ... inner steps; empty for one seed.
+    calibration: of the predictive distribution after 0, 1, ... inner steps; empty for a learner without one.
     task_errors: the error of each task; None unless they were to be kept.
     grid_name: the points `grid` in words.
     """
@@ -69,6 +71,7 @@ class Evaluation(NamedTuple):
     noisy_targets: bool
     by_kind: dict[str, KindErrors]
     ensemble: list[EnsembleErrors]
+    calibration: list[Calibration]
     task_errors: TaskErrors | None
     grid_name: str = FUNCTION_GRID
 
@@ -89,13 +92,15 @@ def evaluate(
     `run_index` has the index in `meta_params` of each seed that counts, by default that of a single run with seed 0.
     Untrained networks adapt by the update rule of the first of these runs. `keep` is the measure, `mse` or `mae`, of
     which the error of each task is kept. `on_tasks` is called after each chunk of tasks. Memory: 24 bytes for each run,
-    test task and inner step in float32, 4 more for each task and inner step that is kept, and a constant.
+    test task and inner step in float32, 12 more with a predictive distribution, 4 more for each task and inner step
+    that is kept, and a constant.
     """
     run_index = run_index or {0: 0}
     runs = [*run_index.values()]
     limits, kinds = divergence_limits(test_tasks), tasks_by_kind(test_tasks)
     ensemble = new_ensemble(runs, steps)
-    on_grid = ensemble.add if ensemble else ignore_grid
+    calibration = new_calibration(test_tasks) if experiment.variance else None
+    on_grid = _each([collector.add for collector in (ensemble, calibration) if collector])
     errors = learner_errors(experiment, meta_params, test_tasks, steps=steps, on_grid=on_grid, on_tasks=on_tasks)
     by_seed = _by_seed(errors, run_index, limits)
     summarise = partial(summarise_runs, limits=limits)
@@ -127,9 +132,20 @@ def evaluate(
         noisy_targets=test_tasks.noisy_targets,
         by_kind=by_kind,
         ensemble=ensemble.errors() if ensemble else [],
+        calibration=calibration.statistics(runs) if calibration else [],
         task_errors=task_errors,
         grid_name=test_tasks.family.grid_name,
     )
+
+
+def _each(functions: Sequence[OnGrid]) -> OnGrid | None:
+    """A function that calls each of `functions`; None without any."""
+
+    def on_grid(step: int, predictions: Tensor, targets: Tensor, variance: Tensor) -> None:
+        for function in functions:
+            function(step, predictions, targets, variance)
+
+    return on_grid if functions else None
 
 
 def divergence_limits(test_tasks: TestTasks) -> Limits:
@@ -141,7 +157,7 @@ def tasks_by_kind(test_tasks: TestTasks) -> dict[str, Tensor]:
     """The indices of the tasks of each component of a mixture, by its label; empty for other families."""
     if not test_tasks.family.kinds:
         return {}
-    labels = [label for _, functions in test_tasks.iter_blocks() for label in functions.columns()[KIND]]
+    labels = [label for block in test_tasks.iter_blocks() for label in block.functions.columns()[KIND]]
     indices = {kind: [i for i, label in enumerate(labels) if label == kind] for kind in test_tasks.family.kinds}
     return {kind: torch.tensor(tasks) for kind, tasks in indices.items() if tasks}
 

@@ -37,6 +37,8 @@ class TaskFit(NamedTuple):
     predictions: of the network after 0, 1, ..., S inner steps, (S + 1, N).
     support_x, support_y: the support points, (K,).
     others: the other points of a curve; None where the truth is known.
+    std: standard deviation of new targets after 0, 1, ..., S inner steps, (S + 1, N); None without a predictive
+        distribution.
     """
 
     x: torch.Tensor
@@ -45,6 +47,7 @@ class TaskFit(NamedTuple):
     support_x: torch.Tensor
     support_y: torch.Tensor
     others: OtherPoints | None = None
+    std: torch.Tensor | None = None
 
     @property
     def errors(self) -> torch.Tensor:
@@ -104,8 +107,12 @@ def _fit_block(
     inputs = [experiment.network_inputs(points, functions) for points in (support, shown)]
     on_support, on_shown = (Points(*(t.to(experiment.device, experiment.dtype) for t in points)) for points in inputs)
     adapted = experiment.algorithm.unroll(expand_to_tasks(meta_params, count), on_support, steps)
-    outputs = torch.stack([experiment.predict(params, on_shown.x)[0, ..., 0] for params in adapted]).cpu().double()
-    predictions = experiment.family.scaling.y_to_user(outputs)  # (S + 1, B, N + M)
+    scaling, variances, outputs = experiment.family.scaling, list[torch.Tensor](), list[torch.Tensor]()
+    for params in adapted:
+        outputs.append(experiment.predict(params, on_shown.x)[0, ..., 0].cpu().double())
+        variances += [experiment.variance(params, on_shown.x)[0, ..., 0].cpu().double()] if experiment.variance else []
+    predictions = scaling.y_to_user(torch.stack(outputs))  # (S + 1, B, N + M)
+    std = torch.stack(variances).sqrt() / scaling.y_factor if variances else None
     errors = predictions - shown.y[0, ..., 0]
     return [
         TaskFit(
@@ -115,6 +122,7 @@ def _fit_block(
             support.x[0, i, :, 0],
             support.y[0, i, :, 0],
             None if is_known else OtherPoints(others.x[0, i, :, 0], others.y[0, i, :, 0], errors[:, i, num_points:]),
+            None if std is None else std[:, i, :num_points],
         )
         for i in range(count)
     ]

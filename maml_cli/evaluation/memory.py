@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from maml_cli.adaptation import chunks
-from maml_cli.core import MetaParams, tensors
+from maml_cli.core import NOISE, MetaParams, tensors
 from maml_cli.evaluation import held_out
+from maml_cli.evaluation.calibration import Calibration
 from maml_cli.evaluation.statistics import Errors, PointErrors
 from maml_cli.memory import require_memory
 
@@ -37,6 +38,8 @@ def check_memory(
     """
     values = tensors(meta_params)
     num_errors = (steps + 1) * len(PointErrors._fields) * len(Errors._fields) * len(values[0]) * num_tasks
+    if NOISE in meta_params.rule_params:
+        num_errors += (steps + 1) * len(Calibration._fields) * len(values[0]) * num_tasks
     num_errors += num_kept * (steps + 1) * num_tasks
     errors = num_errors * values[0].element_size() + num_tasks * 64
     of_task = chunks.task_bytes(meta_params, max(num_shots, held_out.NUM_GRID))

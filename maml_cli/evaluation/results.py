@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from maml_cli.documents import evaluations, to_plain
 from maml_cli.errors import DataError
+from maml_cli.evaluation.calibration import Calibration
 from maml_cli.evaluation.ensemble import EnsembleErrors
 from maml_cli.evaluation.evaluate import Evaluation, KindErrors
 from maml_cli.evaluation.statistics import Errors, PointErrors, Statistic
@@ -47,7 +48,7 @@ class EvaluationResult(NamedTuple):
         seed: of training; None for the mean over seeds, and for predictors without one.
         inner_step: from 0; None for predictors that do not adapt.
         points: `grid`, `query` or `support`.
-        measure: `mse` or `mae`.
+        measure: `mse` or `mae`; on the grid also `nll`, `coverage_95` and `coverage_50` of a predictive distribution.
         mean, ci95, median: as in Statistic.
         percentile_90, worst and others: as in Tail.
 
@@ -59,9 +60,7 @@ class EvaluationResult(NamedTuple):
             | {"measure": measure, "mean": value.mean, "ci95": value.ci95, "median": value.median}
             | (value.tail._asdict() if value.tail else {})
             for evaluation in self.results
-            for kind, predictor, seed, step, errors in _predictors(evaluation)
-            for points, of_points in zip(PointErrors._fields, errors, strict=True)
-            for measure, value in zip(Errors._fields, of_points, strict=True)
+            for kind, predictor, seed, step, points, measure, value in _statistics(evaluation)
         ]
 
     def per_task(self) -> list[dict[str, Any]]:
@@ -79,8 +78,8 @@ class EvaluationResult(NamedTuple):
         return [row for evaluation in self.results for row in iter_task_rows(_errors_of_tasks(evaluation))]
 
 
-def by_step(steps: Sequence[PointErrors] | Sequence[EnsembleErrors]) -> list[dict[str, Any]]:
-    """The errors after inner steps 0, 1, ... as dictionaries."""
+def by_step(steps: Sequence[PointErrors] | Sequence[EnsembleErrors] | Sequence[Calibration]) -> list[dict[str, Any]]:
+    """The errors, or the calibration, after inner steps 0, 1, ... as dictionaries."""
     return [{"step": step, **plain(errors)} for step, errors in enumerate(steps)]
 
 
@@ -115,6 +114,7 @@ def _evaluation(evaluation: Evaluation) -> evaluations.Evaluation:
             for kind, errors in evaluation.by_kind.items()
         ],
         "ensemble": by_step(evaluation.ensemble),
+        "calibration": by_step(evaluation.calibration),
         "notes": evaluation.notes,
     }
     return evaluations.Evaluation.model_validate(fields)
@@ -128,6 +128,19 @@ def _errors_of_tasks(evaluation: Evaluation) -> TaskErrors:
     if evaluation.task_errors is None:
         raise DataError("per_task: the errors of single tasks were not kept; give per_task=True to evaluate")
     return evaluation.task_errors
+
+
+def _statistics(
+    evaluation: Evaluation,
+) -> Iterator[tuple[str | None, str, int | None, int | None, str, str, Statistic]]:
+    """Kind of the tasks, predictor, seed, inner step, points, measure and statistic of every row of an evaluation."""
+    for kind, predictor, seed, step, errors in _predictors(evaluation):
+        for points, of_points in zip(PointErrors._fields, errors, strict=True):
+            for measure, value in zip(Errors._fields, of_points, strict=True):
+                yield kind, predictor, seed, step, points, measure, value
+    for step, calibration in enumerate(evaluation.calibration):
+        for measure, value in calibration._asdict().items():
+            yield None, "learner", None, step, "grid", measure, value
 
 
 def _predictors(

@@ -4,6 +4,7 @@ Shapes: R runs, B test tasks, K points; errors are (R, B, 2), the mean squared a
 """
 
 from collections.abc import Callable
+from math import nan
 
 import torch
 from torch import Tensor
@@ -16,12 +17,9 @@ from maml_cli.evaluation.statistics import PointErrors
 from maml_cli.experiment import Experiment
 from maml_cli.tasks import Approximation, Baseline
 
-OnGrid = Callable[[int, Tensor, Tensor], None]
-"""(inner step, predictions, targets) of some tasks on the grid, both (R, tasks, K, 1)."""
-
-
-def ignore_grid(inner_step: int, predictions: Tensor, targets: Tensor) -> None:
-    """Predictions are of no use but for their errors."""
+OnGrid = Callable[[int, Tensor, Tensor, Tensor], None]
+"""(inner step, predictions, targets, variances of the predictive distribution) of some tasks on the grid, all (R,
+tasks, K, 1); variances are NaN for a learner without one."""
 
 
 def learner_errors(
@@ -30,7 +28,7 @@ def learner_errors(
     test_tasks: TestTasks,
     *,
     steps: int,
-    on_grid: OnGrid = ignore_grid,
+    on_grid: OnGrid | None = None,
     on_tasks: OnTasks = ignore_tasks,
 ) -> list[dict[str, Tensor]]:
     """Errors of the learner `meta_params` after 0, 1, ..., `steps` inner steps: name of the points -> (R, B, 2)."""
@@ -55,7 +53,7 @@ def adapted_errors(
     num_runs: int,
     steps: int,
     chunk: int | None = None,
-    on_grid: OnGrid = ignore_grid,
+    on_grid: OnGrid | None = None,
     on_count: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Tensor]]:
     """Errors after 0, 1, ..., `steps` inner steps from `initial`: for each, name of the points -> (R, B, 2).
@@ -81,8 +79,9 @@ def adapted_errors(
             for row, name in zip(errors_at_step, PointErrors._fields, strict=True):
                 predictions, targets = experiment.predict(params, points[name].x), points[name].y
                 row[:] = mean_errors(residual(predictions, targets) / unit)
-                if name == "grid":
-                    on_grid(step, predictions / unit, targets / unit)
+                if name == "grid" and on_grid:
+                    variance = experiment.variance(params, points[name].x) if experiment.variance else predictions * nan
+                    on_grid(step, predictions / unit, targets / unit, variance / unit**2)
         start += count
         on_count(start)
     return [dict(zip(PointErrors._fields, step, strict=True)) for step in errors]
@@ -96,7 +95,7 @@ def baseline_errors(
     make_predictors = baseline.baseline if isinstance(baseline, Approximation) else baseline
     errors = torch.empty(len(PointErrors._fields), 1, test_tasks.num_tasks, 2, dtype=torch.float64)
     start = 0
-    for points, functions in test_tasks.iter_blocks():
+    for points, functions, _ in test_tasks.iter_blocks():
         predictors = make_predictors(points["support"], functions)
         stop = start + num_tasks(points["support"])
         for row, points_name in zip(errors, PointErrors._fields, strict=True):
@@ -111,7 +110,7 @@ def baseline_errors(
 def zero_errors(test_tasks: TestTasks) -> dict[str, Tensor]:
     """The mean over tasks of the errors of predicting zero: name of the points -> (R, 2), R streams of tasks."""
     sums = dict.fromkeys(PointErrors._fields, torch.zeros(len(test_tasks.seeds), 2, dtype=torch.float64))
-    for points, _ in test_tasks.iter_blocks():
+    for points, *_ in test_tasks.iter_blocks():
         sums = {name: total + mean_errors(points[name].y).sum(dim=1) for name, total in sums.items()}
     return {name: total / test_tasks.num_tasks for name, total in sums.items()}
 

@@ -67,7 +67,9 @@ class Experiment(NamedTuple):
         default all. K is the largest of `tasks.num_support`; engines take the first K of each outer step.
     network_inputs: (points, their functions) -> points in the units of the network, with task parameters for an oracle.
     predict: (params, inputs) -> predictions.
-    loss: mean loss of each task, in the inner and in the outer loop.
+    variance: (adapted params, inputs) -> the variance of new targets, of the shape of the predictions; None for a
+        learner without predictive distribution.
+    loss: mean loss of each task, in the inner loop, and in the outer loop of a learner without predictive distribution.
     algorithm: initial meta-parameters, inner loop and meta-gradient.
     alpha_groups: parameter that adapts -> the group whose alpha it uses.
     learned_keys: keys of the rule's parameters that the outer loop learns, those of `alpha`, `curvature` and `ridge`.
@@ -82,6 +84,7 @@ class Experiment(NamedTuple):
     sample: Callable[..., TaskBatch]
     network_inputs: Callable[[Points, Any], Points]
     predict: Predict
+    variance: Predict | None
     loss: TaskLoss
     algorithm: Algorithm
     alpha_groups: Mapping[str, str]
@@ -145,6 +148,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         sample=partial(_sample, _sampler(config, family), network_inputs, bank, device, dtype),
         network_inputs=network_inputs,
         predict=predict,
+        variance=None if head is None or inner.ridge.noise is None else head.variance,
         loss=loss,
         algorithm=Algorithm(
             init=init,

@@ -27,7 +27,9 @@ MakeMetaGradient = Callable[[Config, InnerLoop, Collection[str]], MetaGradient]
 
 def _unrolled(config: Config, inner_loop: InnerLoop, learned: Collection[str]) -> MetaGradient:
     adapt = inner_loop.with_annealed_order(config.inner.steps, first_order_until=first_order_until(config))
-    return meta_gradients.query_gradient(adapt, inner_loop.loss, learned=learned, weights=step_weights(config))
+    head = inner_loop.head
+    loss = inner_loop.loss if head is None or config.inner.ridge.noise is None else head.nll
+    return meta_gradients.query_gradient(adapt, loss, learned=learned, weights=step_weights(config))
 
 
 def _implicit(config: Config, inner_loop: InnerLoop, learned: Collection[str]) -> MetaGradient:

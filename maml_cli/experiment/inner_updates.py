@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from maml_cli.config import Config
 from maml_cli.core import (
     BODY_PENALTY,
+    NOISE,
     PENALTY,
     MetaParams,
     Params,
@@ -13,6 +14,7 @@ from maml_cli.core import (
     RidgeHead,
     UpdateRule,
     curvature,
+    log_noise,
     lookup,
     update_rules,
 )
@@ -67,19 +69,30 @@ def ridge_head(config: Config, features: Predict) -> RidgeHead | None:
 
 
 def ridge_keys(config: Config) -> list[str]:
-    """The keys of the penalties of a head in closed form."""
-    if config.inner.head == "gradient":
+    """The keys of the penalties of a head in closed form, and of the noise if it has any."""
+    inner = config.inner
+    if inner.head == "gradient":
         return []
-    return [PENALTY] if config.inner.adapt == "head" else [PENALTY, BODY_PENALTY]
+    keys = {PENALTY: True, BODY_PENALTY: inner.adapt != "head", NOISE: inner.ridge.noise is not None}
+    return [key for key, is_used in keys.items() if is_used]
 
 
 def _init_penalties(config: Config, params: Params) -> Params:
-    """Initial log lambda: (R, 1, 1, 1) of the head, (R, S, 1, 1) of the inner steps; (.., H + 1, 1) per feature."""
+    """Initial log lambda: (R, 1, 1, 1) of the head, (R, S, 1, 1) of the inner steps; (.., H + 1, 1) per feature; and
+    the rho of the noise, (R, 1, 1, 1)."""
     runs, size, _ = params["head.w"].shape
-    table = "experiment.inner_updates.PENALTY_ROWS"
-    rows = lookup(PENALTY_ROWS, config.inner.ridge.per, "inner.ridge.per", table)(size + 1)
-    value, steps = math.log(config.inner.ridge.init), {PENALTY: 1, BODY_PENALTY: config.inner.steps}
-    return {key: params["head.w"].new_full((runs, steps[key], rows, 1), value) for key in ridge_keys(config)}
+    ridge, table = config.inner.ridge, "experiment.inner_updates.PENALTY_ROWS"
+    rows = lookup(PENALTY_ROWS, ridge.per, "inner.ridge.per", table)(size + 1)
+    starts = {
+        PENALTY: (1, rows, math.log(ridge.init)),
+        BODY_PENALTY: (config.inner.steps, rows, math.log(ridge.init)),
+        NOISE: (1, 1, log_noise(ridge.noise or 1.0)),
+    }
+    return {
+        key: params["head.w"].new_full((runs, steps, count, 1), value)
+        for key, (steps, count, value) in starts.items()
+        if key in ridge_keys(config)
+    }
 
 
 def curvature_of(config: Config) -> curvature.Curvature:

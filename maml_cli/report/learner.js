@@ -1,44 +1,8 @@
 "use strict";
-/* The inner loop of a trained learner, for one task, in float64: the arithmetic of maml_cli/core in plain JavaScript.
-   Matrices are {rows, columns, values}, row by row. Names are those of the config; an unknown one is an error. */
+/* The inner loop of a trained learner, for one task, in float64: the arithmetic of maml_cli/core in plain JavaScript,
+   by matrices.js. Names are those of the config; an unknown one is an error. */
 const Learner = (() => {
-  const matrix = (rows, columns, values = new Float64Array(rows * columns)) => ({ rows, columns, values });
-  const map = (a, f) => matrix(a.rows, a.columns, a.values.map(f));
-
-  /* a b, for matrices; `a` or `b` transposed where asked for. */
-  function product(a, b, { left = false, right = false } = {}) {
-    const [rows, inner] = left ? [a.columns, a.rows] : [a.rows, a.columns];
-    const columns = right ? b.rows : b.columns;
-    const result = matrix(rows, columns);
-    for (let i = 0; i < rows; i++) {
-      for (let k = 0; k < inner; k++) {
-        const factor = a.values[left ? k * a.columns + i : i * a.columns + k];
-        if (factor === 0) continue;
-        for (let j = 0; j < columns; j++) {
-          result.values[i * columns + j] += factor * b.values[right ? j * b.columns + k : k * b.columns + j];
-        }
-      }
-    }
-    return result;
-  }
-
-  /* Elementwise f(a, b); a `b` of one element is for all elements of `a`. */
-  const zip = (a, b, f) => map(a, (value, i) => f(value, b.values.length === 1 ? b.values[0] : b.values[i]));
-
-  function columnSums(a) {
-    const result = matrix(1, a.columns);
-    a.values.forEach((value, i) => { result.values[i % a.columns] += value; });
-    return result;
-  }
-
-  function columnsFrom(a, first) {
-    const result = matrix(a.rows, a.columns - first);
-    result.values.forEach((_, i) => {
-      const row = Math.floor(i / result.columns);
-      result.values[i] = a.values[row * a.columns + first + (i - row * result.columns)];
-    });
-    return result;
-  }
+  const { matrix, map, zip, product, columnSums, columnsFrom, cholesky, solveLower, solvePositive } = Matrices;
 
   /* erf by 2 / sqrt(pi) e^(-x^2) sum of 2^n x^(2n + 1) / (1 3 5 ... (2n + 1)), which has no cancellation. */
   function erf(x) {
@@ -95,25 +59,6 @@ const Learner = (() => {
     }),
   };
 
-  /* a^-1 y for a positive definite matrix, by its Cholesky factor. */
-  function solvePositive(a, y) {
-    const n = a.rows, factor = new Float64Array(n * n), result = Float64Array.from(y);
-    for (let i = 0; i < n; i++) {
-      for (let j = 0; j <= i; j++) {
-        let sum = a.values[i * n + j];
-        for (let k = 0; k < j; k++) sum -= factor[i * n + k] * factor[j * n + k];
-        factor[i * n + j] = i === j ? Math.sqrt(sum) : sum / factor[j * n + j];
-      }
-      for (let k = 0; k < i; k++) result[i] -= factor[i * n + k] * result[k];
-      result[i] /= factor[i * n + i];
-    }
-    for (let i = n - 1; i >= 0; i--) {
-      for (let k = i + 1; k < n; k++) result[i] -= factor[k * n + i] * result[k];
-      result[i] /= factor[i * n + i];
-    }
-    return result;
-  }
-
   /* Name -> whether the head is solved for. */
   const HEADS = { gradient: false, ridge: true };
 
@@ -131,7 +76,8 @@ const Learner = (() => {
   }
 
   /* The learner of a document: adapt(x, y, steps) gives the parameters after 0, 1, ... inner steps,
-     predict(params, x) numbers; points and predictions are in the units of the tasks. */
+     predict(params, x) numbers, and deviation(params, x) the standard deviations of new targets, null without a
+     predictive distribution; points and predictions are in the units of the tasks. */
   function load(document) {
     const [activate, derivative] = choose(ACTIVATIONS, document.activation, "model.activation");
     const lossDerivative = choose(LOSSES, document.loss, "inner.loss");
@@ -208,16 +154,43 @@ const Learner = (() => {
       return perKey(gradients, (key, g) => map(g, (value) => Math.min(Math.max(value, -limit), limit)));
     }
 
+    /* The features of points and a 1. */
+    function designOf(params, x) {
+      const features = forward(params, x).ins.at(-1), design = matrix(x.rows, features.columns + 1);
+      design.values.forEach((_, i) => {
+        const column = i % design.columns;
+        design.values[i] = column < features.columns ? features.values[(i - column) / design.columns * features.columns + column] : 1;
+      });
+      return design;
+    }
+
+    /* lambda of each weight of the head and its bias. */
+    const penaltiesOf = (logPenalty, size) => matrix(1, size, Float64Array.from({ length: size }, (_, j) =>
+      Math.exp(logPenalty.values[logPenalty.values.length === 1 ? 0 : j])));
+
+    /* sigma^2, and the Cholesky factor of F^T F + diag(lambda), F the features of no points or of all. */
+    function posterior(params, x) {
+      if (!rule["ridge.noise"]) return undefined;
+      const design = designOf(params, x), penalties = penaltiesOf(rule.ridge[0], design.columns).values;
+      const precision = map(product(design, design, { left: true }), (value, i) =>
+        value + (i % (design.columns + 1) === 0 ? penalties[i / (design.columns + 1)] : 0));
+      return { variance: Math.exp(2 * rule["ridge.noise"][0].values[0]) + 1e-6, factor: cholesky(precision) };
+    }
+
+    /* The standard deviations of new targets. */
+    function deviation({ posterior, ...params }, x) {
+      if (!posterior) return null;
+      const design = designOf(params, inputs(x));
+      return Array.from(x, (_, i) => {
+        const spread = solveLower(posterior.factor, design.values.slice(i * design.columns, (i + 1) * design.columns));
+        return Math.sqrt(posterior.variance * (1 + spread.reduce((sum, value) => sum + value * value, 0))) / scaling.y_factor;
+      });
+    }
+
     /* `params` with the head w0 + L^-1 F^T (F L^-1 F^T + I)^-1 (y - F w0): F features and a 1, L penalties. */
     function solveHead(params, x, y, logPenalty) {
-      const features = forward(params, x).ins.at(-1), prior = [...start["head.w"].values, ...start["head.b"].values];
-      const design = matrix(x.rows, prior.length);
-      design.values.forEach((_, i) => {
-        const column = i % prior.length;
-        design.values[i] = column < features.columns ? features.values[(i - column) / prior.length * features.columns + column] : 1;
-      });
-      const penalties = matrix(1, prior.length, Float64Array.from(prior, (_, j) =>
-        Math.exp(logPenalty.values[logPenalty.values.length === 1 ? 0 : j])));
+      const design = designOf(params, x), prior = [...start["head.w"].values, ...start["head.b"].values];
+      const penalties = penaltiesOf(logPenalty, prior.length);
       const scaled = map(design, (value, i) => value / penalties.values[i % prior.length]);
       const gram = map(product(scaled, design, { right: true }), (value, i) => value + (i % (x.rows + 1) === 0 ? 1 : 0));
       const target = product(design, matrix(prior.length, 1, Float64Array.from(prior))).values.map((value, i) => y[i] - value);
@@ -247,18 +220,19 @@ const Learner = (() => {
 
     function adapt(x, y, steps) {
       const points = inputs(x), targets = y.map((value) => value * scaling.y_factor + scaling.y_shift);
-      const trajectory = [start], state = {};
+      const withPosterior = (params, points) => ({ ...params, posterior: posterior(params, points) });
+      const trajectory = [withPosterior(start, inputs([]))], state = {};
       let params = start;
       for (let step = 0; step < steps; step++) {
         params = descend(params, points, targets, step, state);
-        trajectory.push(solves ? solveHead(params, points, targets, rule.ridge[0]) : params);
+        trajectory.push(withPosterior(solves ? solveHead(params, points, targets, rule.ridge[0]) : params, points));
       }
       return trajectory;
     }
 
     const predict = (params, x) => Array.from(forward(params, inputs(x)).outs.at(-1).values,
       (value) => (value - scaling.y_shift) / scaling.y_factor);
-    return { adapt, predict };
+    return { adapt, predict, deviation };
   }
 
   const names = { "model.activation": ACTIVATIONS, "inner.loss": LOSSES, "inner.optimizer": OPTIMIZERS,

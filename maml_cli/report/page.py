@@ -117,7 +117,7 @@ def report_page(runs: Sequence[TrainedRun], protocol: Protocol, *, on_tasks: OnT
         data={"learners": learners, "playground": playground_tasks(runs[0], measure=measure_of(runs))},
         machine={name: value for name, value in machine_info().items() if name not in PRIVATE},
         style=_source("page.css"),
-        scripts=[_source("learner.js"), _source("playground.js")],
+        scripts=[_source("matrices.js"), _source("learner.js"), _source("playground.js")],
     )
 
 

@@ -99,15 +99,16 @@
   function adapt() {
     const steps = maxSteps();
     return state.runs.filter((index) => index !== null).map((index, order) => {
-      const { learner, reason, adapt: adaptTo, predict } = loaded[index];
+      const { learner, reason, adapt: adaptTo, predict, deviation } = loaded[index];
       if (reason) return { learner, reason, order };
       const xs = state.points.map((point) => point.x), ys = state.points.map((point) => point.y);
       const trajectory = xs.length ? adaptTo(xs, ys, Math.min(steps, learner.maxSteps)) : [adaptTo([0], [0], 0)[0]];
       const curves = trajectory.map((params) => predict(params, playground.grid));
+      const bands = trajectory.map((params) => deviation(params, playground.grid));
       const support = trajectory.map((params) => (xs.length ? meanError(predict(params, xs), ys) : null));
       const query = trajectory.map((params, step) => (state.truth ? meanError(curves[step], state.truth)
         : state.others.x.length ? meanError(predict(params, state.others.x), state.others.y) : null));
-      return { learner, order, curves, support, query };
+      return { learner, order, curves, bands, support, query };
     });
   }
 
@@ -137,6 +138,7 @@
     else state.others.x.forEach((x, i) => inside.append(
       element("circle", { class: "other", cx: toX(x), cy: toY(state.others.y[i]), r: 3.5 })));
     for (const result of results.filter(({ reason }) => !reason)) {
+      inside.append(...band(result, last(result)));
       result.curves.forEach((curve, step) => {
         const kind = step === last(result) ? "now" : step === 0 ? "start" : "ghost";
         if (step > last(result)) return;
@@ -148,6 +150,15 @@
       role: "button", "data-index": index, "aria-label": `Support point ${index + 1}: x ${show(point.x)}, y ${show(point.y)}`,
     })));
     if (focused) plot.querySelector(`[data-index="${state.chosen}"]`)?.focus({ preventScroll: true });
+  }
+
+  /* The interval of new targets after the shown step, mean +- 1.96 standard deviations, of a learner that has it. */
+  function band({ curves, bands, order }, step) {
+    const mean = curves[step], deviations = bands[step];
+    if (!deviations) return [];
+    const [low, high] = [-1.96, 1.96].map((width) => mean.map((value, i) => value + width * deviations[i]));
+    const outline = line([...playground.grid, ...playground.grid.toReversed()], [...low, ...high.toReversed()]);
+    return [element("path", { class: `band ${STYLES[order]}`, d: outline })];
   }
 
   function axes() {
@@ -207,6 +218,7 @@
     for (const { learner } of notes.length ? [] : running) {
       notes.push(`${learner.name} was trained with ${steps(learner.trainedSteps)}.`);
     }
+    if (running.some(({ bands }) => bands[0])) notes.push("Shaded: the 95 % interval of new targets.");
     for (const { learner } of running.filter(({ learner }) => learner.numSeeds > 1)) {
       notes.push(`${learner.name} has ${learner.numSeeds} seeds; seed ${learner.seed} runs here.`);
     }

@@ -27,6 +27,7 @@ from maml_cli.reporting.canvas import (
 from maml_cli.reporting.figure_layout import columns_that_fit
 from maml_cli.reporting.figure_style import DEFAULT_STYLE, FigureStyle
 from maml_cli.reporting.format import format_short, plural
+from maml_cli.reporting.interval_band import draw_interval
 from maml_cli.reporting.step_styles import DASH_DOT_DOT, StepLine, step_lines
 
 COLUMNS = 3
@@ -79,6 +80,7 @@ def draw_fit(axis: Axes, fit: TaskFit, lines: Sequence[StepLine], *, show_steps:
     the figure show, have an entry in the legend alone.
     """
     draw_truth(axis, fit)
+    draw_interval(axis, fit, show_steps[-1])
     for step, label, line in lines:
         is_shown = step in show_steps
         predictions = [*map(drawable, fit.predictions[step].tolist())] if is_shown else []

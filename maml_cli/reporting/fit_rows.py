@@ -18,6 +18,7 @@ from maml_cli.reporting.figures import (
     fit_limits,
 )
 from maml_cli.reporting.format import format_short, plural
+from maml_cli.reporting.interval_band import draw_interval, move_interval
 from maml_cli.reporting.step_styles import fit_styles, step_label, step_lines
 
 FRAMES_PER_SECOND = 10
@@ -103,9 +104,11 @@ def adapting(
     steps = len(fits[0].predictions) - 1
     moving = []
     points = []
+    bands = []
     panels = axes.flat[: len(fits)]
     for axis, fit in zip(panels, fits, strict=True):
         draw_truth(axis, fit)
+        bands += draw_interval(axis, fit, 0)
         ((_, before),) = fit_styles([0], trained_steps)
         start = [*map(drawable, fit.predictions[0].tolist())]
         axis.plot(fit.x, start, label=step_label(0, trained_steps), **before)
@@ -120,12 +123,14 @@ def adapting(
             low, high = fit.predictions[step], fit.predictions[min(step + 1, steps)]
             line.set_ydata([*map(drawable, (low + share * (high - low)).tolist())])
             axis.set_title(f"{measure.upper()} {format_short(fit_error(fit, step, measure))}")
+        for band, fit in zip(bands, fits, strict=bool(bands)):
+            move_interval(band, fit, step, share)
         mark = " (trained)" if step == trained_steps else ""
         figure.suptitle(f"{title}, inner step {step} of {steps}{mark}")
 
     finish_panels(figure, axes, num_panels=len(fits), title="", labels=labels)
     draw_frame(frames.index((min(trained_steps, steps), 0.0)))  # with the longest title, for the layout
-    changed = [*moving, *points, *(axis.title for axis in panels), *figure.texts]
+    changed = [*bands, *moving, *points, *(axis.title for axis in panels), *figure.texts]
     return Animation(figure, draw_frame, changed, len(frames), FRAMES_PER_SECOND)
 
 

@@ -33,10 +33,12 @@ MAX_LABEL = 16
 """Characters of the label of a task above a panel."""
 
 
-def csv_header(steps: int, *, has_tasks: bool, num_seeds: int) -> str:
-    """The first line of the predictions: task, x, y, y0, y1, ... after the inner steps, and the ends of the band."""
+def csv_header(steps: int, *, has_tasks: bool, num_seeds: int, has_std: bool) -> str:
+    """The first line of the predictions: task, x, y, y0, y1, ... after the inner steps, the ends of the band over
+    seeds, and the standard deviation of new targets."""
     names = [f"y{step}" for step in range(steps + 1)]
-    return csv_text([[*(["task"] if has_tasks else []), "x", "y", *names, *(["low", "high"] if num_seeds > 1 else [])]])
+    names += [*(["low", "high"] if num_seeds > 1 else []), *(["sd"] if has_std else [])]
+    return csv_text([[*(["task"] if has_tasks else []), "x", "y", *names]])
 
 
 def csv_rows(fit: TableFit, *, has_tasks: bool) -> str:
@@ -50,6 +52,8 @@ def csv_rows(fit: TableFit, *, has_tasks: bool) -> str:
     columns += [_formatted(step.tolist()) for step in predictions.mean(dim=1)]
     if predictions.shape[1] > 1:
         columns += [_formatted(end.tolist()) for end in band_over_seeds(predictions[-1])]
+    if fit.std is not None:
+        columns.append(_formatted(fit.std.tolist()))
     return csv_text(zip(*columns, strict=True))
 
 
@@ -150,7 +154,7 @@ def _draw_fit(axis: Axes, fit: OwnFit, trained_steps: int, usual: Sequence[float
     drawn: list[float] = []
     if fit.band is not None:
         low, high = ([*map(drawable, end)] for end in fit.band)
-        axis.fill_between(fit.x, low, high, color=BLUE, alpha=0.2, lw=0, label="90 % band over seeds")
+        axis.fill_between(fit.x, low, high, color=BLUE, alpha=0.2, lw=0, label=fit.band_name)
         drawn += [*low, *high]
     for step, line in fit_styles(sorted({0, min(trained_steps, steps), steps}), trained_steps):
         predictions = [*map(drawable, fit.predictions[step])]
@@ -166,7 +170,8 @@ def _draw_fit(axis: Axes, fit: OwnFit, trained_steps: int, usual: Sequence[float
 
 
 def iter_predictions(fit: TableFit) -> Iterator[dict[str, object]]:
-    """A dictionary for each prediction of `fit`: task, x, y, the predictions after each inner step, and the band."""
+    """A dictionary for each prediction of `fit`: task, x, y, the predictions after each inner step, the band, and
+    the standard deviation."""
     inputs = fit.inputs
     means = fit.predictions.mean(dim=1).T.tolist()
     bands = (
@@ -174,9 +179,10 @@ def iter_predictions(fit: TableFit) -> Iterator[dict[str, object]]:
         if fit.predictions.shape[1] > 1
         else None
     )
+    stds = None if fit.std is None else iter(fit.std.tolist())
     for task, x, y, steps in zip(inputs.task.tolist(), inputs.x.tolist(), inputs.y.tolist(), means, strict=True):
         record = {"task": fit.table.labels[task], "x": x, "y": y, "predictions": steps}
-        yield record | ({"band": list(next(bands))} if bands else {})
+        yield record | ({"band": list(next(bands))} if bands else {}) | ({"sd": next(stds)} if stds else {})
 
 
 def _formatted(values: Sequence[float]) -> list[str]:

@@ -61,7 +61,8 @@ def print_evaluations(evaluations: Sequence[Evaluation], *, measure: str, title:
 
 
 def evaluation_tables(evaluation: Evaluation, measure: str) -> Iterator[TitledTable]:
-    """The tables of an evaluation: errors, their distribution over tasks, kinds of tasks and seeds as an ensemble."""
+    """The tables of an evaluation: errors, their distribution over tasks, kinds of tasks, the predictive distribution,
+    and seeds as an ensemble."""
     heading = [
         f"K = {evaluation.shots}, {plural(evaluation.num_tasks, 'test task')} (seed {evaluation.seed}); "
         f"{MEASURES[measure]} error, mean ± 95 % interval"
@@ -75,6 +76,9 @@ def evaluation_tables(evaluation: Evaluation, measure: str) -> Iterator[TitledTa
     for kinds in _groups(evaluation.by_kind, KINDS_AT_A_TIME):
         heading = [f"kinds of tasks, mean {measure.upper()} on the {evaluation.grid_name}"]
         yield TitledTable(heading, _kinds_table(evaluation, kinds, measure))
+    if evaluation.calibration:
+        heading = [f"predictive distribution of new targets, on the {evaluation.grid_name}"]
+        yield TitledTable(heading, _calibration_table(evaluation))
     if evaluation.ensemble:
         heading = [f"{plural(len(evaluation.by_seed), 'seed')} as an ensemble, on the {evaluation.grid_name}"]
         yield TitledTable(heading, _ensemble_table(evaluation))
@@ -189,6 +193,15 @@ def _ensemble_table(evaluation: Evaluation) -> Table:
     for step, (mse, nll, coverage) in enumerate(evaluation.ensemble):
         cells = [format_interval(*mse), format_interval(*nll), f"{coverage.mean:.1%}"]
         table.add_row(_step(evaluation, step), *cells)
+    return table
+
+
+def _calibration_table(evaluation: Evaluation) -> Table:
+    """The likelihood and the coverage of the predictive distribution, after each inner step."""
+    table = new_table("step", "NLL per point", "median", "in the 95 % interval", "in the 50 % interval")
+    for step, (nll, *coverages) in enumerate(evaluation.calibration):
+        shares = [f"{coverage.mean:.1%} ± {coverage.ci95:.1%}" for coverage in coverages]
+        table.add_row(_step(evaluation, step), interval(nll), format_number(nll.median), *shares)
     return table
 
 

@@ -125,7 +125,9 @@ def curve(request: FigureRequest) -> Figure:
     run = request.run
     trained = run.checkpoint.config
     log = read_log(run)
-    losses = [(record.step, record.loss) for record in log.losses]
+    losses = _until([(record.step, record.loss) for record in log.losses], run)
+    is_likelihood = trained.inner.ridge.noise is not None
+    name = "NLL" if is_likelihood else LOSS_NAMES[trained.inner.loss]
     evaluations = [
         (record.step, record.grid_mse if run.measure == "mse" else record.grid_mae) for record in log.evaluations
     ]
@@ -134,8 +136,14 @@ def curve(request: FigureRequest) -> Figure:
     varies = len(trained.tasks.trained_shots) > 1
     validated = f", validation K = {trained.tasks.max_support}" if varies else ""
     return training_figures.curve_figure(
-        TrainingTraces(_until(losses, run), _until(before, run), _until(after, run), steps),
-        loss_label=f"{LOSS_LABELS[trained.outer.meta_gradient]} ({LOSS_NAMES[trained.inner.loss]})",
+        TrainingTraces(
+            () if is_likelihood else losses,
+            _until(before, run),
+            _until(after, run),
+            steps,
+            nll=losses if is_likelihood else (),
+        ),
+        loss_label=f"{LOSS_LABELS[trained.outer.meta_gradient]} ({name})",
         measure=run.measure,
         floor=run.experiment.family.best_nonadaptive_error(run.measure),
         title=f"{run_name(run)}: training, {trained_on(run)}{validated}",

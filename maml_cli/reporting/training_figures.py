@@ -40,12 +40,14 @@ class TrainingTraces(NamedTuple):
     before: errors on validation tasks before adapting.
     after: errors on validation tasks after `num_steps` inner steps.
     num_steps: inner steps of the validation.
+    nll: mean negative log-likelihoods in place of the losses, for trainings that minimise these.
     """
 
     losses: Trace
     before: Trace
     after: Trace
     num_steps: int
+    nll: Trace = ()
 
 
 def curve_figure(
@@ -59,10 +61,11 @@ def curve_figure(
 ) -> Figure:
     """Meta-training loss, and validation errors before and after adapting, over outer steps.
 
-    Lines are means over runs with their 95 % intervals. `floor` is the least error possible without adapting.
+    Lines are means over runs with their 95 % intervals. `floor` is the least error possible without adapting. Negative
+    log-likelihoods, which may be below zero, have a panel of their own.
     """
-    figure = new_figure(7.0, 4.6, style)
-    axis = figure.subplots()
+    figure = new_figure(7.0, 6.4 if traces.nll else 4.6, style)
+    axis, *below = figure.subplots(2 if traces.nll else 1, sharex=True, squeeze=False)[:, 0]
     name = measure.upper()
     losses = _finite(traces.losses) or [0.0]
     top = HEADROOM * max([*_finite(traces.before), floor or 0.0, median(losses)]) or math.inf
@@ -84,10 +87,14 @@ def curve_figure(
     if floor is not None and floor > 0:
         label = f"Best {name} without adapting ({format_short(floor)})"
         axis.axhline(floor, color=PURPLE, ls=":", lw=1.4, label=label)
-    axis.set(xlabel="Outer steps", ylabel="Loss (log scale)", title=title)
+    axis.set(ylabel="Loss (log scale)", title=title)
+    for panel in below:
+        _plot_mean(panel, traces.nll, label=loss_label, color=GREY, ls="-", lw=0.9)
+        panel.set(ylabel="Negative log-likelihood")
+    [axis, *below][-1].set(xlabel="Outer steps")
     integer_axis(axis)
     log_axis(axis, top=top)
-    legend_below(figure, axis)
+    legend_below(figure, axis, *below)
     return figure
 
 

@@ -80,10 +80,13 @@ class TestBlock(NamedTuple):
     points: by name, each (R, B, K, 1): `support`, the points to adapt on; `grid`, points over the whole range of x, and
         `query`, up to K further points, on which predictions are judged.
     functions: of the tasks, in the family's own type.
+    missing_noise: standard deviation of the noise of the tasks that the targets on grid and query points do not have,
+        broadcast to (R, B, 1, 1); 0 if they have it, or there is none.
     """
 
     points: dict[str, Points]
     functions: Any
+    missing_noise: Tensor = torch.zeros(())
 
 
 class TaskSampler(Protocol):

@@ -100,11 +100,13 @@ class Sampler(NamedTuple):
         blocks = self.iter_blocks(generators, num_tasks=num_tasks, num_support=num_shots, num_query=num_shots)
         for batch, functions in blocks:
             grid_x = grid.expand(*batch.support.x.shape[:2], num_grid, 1)
+            missing_noise = torch.zeros((), dtype=torch.float64)
             if for_noise:
                 on_grid, on_query = Points(grid_x, self.noisy_targets(functions, grid_x, for_noise)), batch.query
             else:
                 on_grid, on_query = (Points(x, functions(x)) for x in (grid_x, batch.query.x))
-            yield TestBlock({"grid": on_grid, "query": on_query, "support": batch.support}, functions)
+                missing_noise = self.add_noise(missing_noise, functions, torch.ones_like(missing_noise))
+            yield TestBlock({"grid": on_grid, "query": on_query, "support": batch.support}, functions, missing_noise)
 
     def iter_blocks(
         self, generators: Sequence[Generator], *, num_tasks: int, num_support: int, num_query: int

@@ -40,6 +40,8 @@ RECOMPUTED_STEPS = 2.2
 """Inner steps whose activations the eager engine has in memory with inner.recompute_activations."""
 FACTORS = {"adam": 2.5, "kronecker": 1.8, "implicit": 2.8}
 """Settings of the inner loop that need more: states of the optimiser, products of a curvature, conjugate gradients."""
+POSTERIOR_COPIES = 20
+"""Values for each entry of the covariance of a head with noise, most of them in float64."""
 RUN_COPIES = 16
 """Values for each meta-parameter of a run: itself, its gradient, moments, copies before a call and in a checkpoint."""
 PROCESS_BYTES = 2**27
@@ -152,7 +154,8 @@ def _values_of_task(config: Config, engine: str) -> float:
     for setting, more in FACTORS.items():
         if setting in (inner.order, inner.optimizer, inner.curvature):
             factor = more
-    return factor * (
+    posterior = 0 if inner.ridge.noise is None else POSTERIOR_COPIES * (config.model.hidden[-1:] or [1])[0] ** 2
+    return posterior + factor * (
         num_params(config) * (values.params + values.params_by_step * steps)
         + 3 * num_rule_params(config)
         + (values.curved if is_curved else values.support) * tasks.max_support * units * min(activations, steps + 1)

@@ -68,7 +68,8 @@ def _seeds_in_words(config: Config) -> str:
 def _inner_in_words(config: Config) -> str:
     inner, ridge = config.inner, config.inner.ridge
     kind = f"learned from {ridge.init:g} per {ridge.per}" if ridge.learned else f"fixed at {ridge.init:g}"
-    head = f"head in closed form, penalty {kind}"
+    noise = "" if ridge.noise is None else f", noise {'learned from' if ridge.learned else 'fixed at'} {ridge.noise:g}"
+    head = f"head in closed form, penalty {kind}{noise}"
     if inner.is_closed_form:
         return head
     adapting = inner.adapt if inner.head == "gradient" else "body"
