@@ -31,9 +31,16 @@ RULES: dict[str, dict[str, Any]] = {
     "Meta-Curvature per step": {"curvature": "kronecker", "curvature_per_step": True},
     "clipped norm": {"clip_norm": 0.5, "curvature": "kronecker", "alpha": {"per": "parameter", "learned": True}},
     "clipped entries": {"clip_value": 0.1, "alpha": {"per": "layer", "per_step": True, "learned": True}},
-    "Meta-Curvature of Adam, Meta-SGD": {
+    "momentum": {
+        "momentum": 0.6,
+        "clip_norm": 0.5,
+        "curvature": "kronecker",
+        "alpha": {"per": "parameter", "per_step": True, "learned": True},
+    },
+    "Meta-Curvature of Adam, momentum, Meta-SGD": {
         "curvature": "kronecker",
         "optimizer": "adam",
+        "momentum": 0.6,
         "alpha": {"per": "parameter", "learned": True},
     },
 }

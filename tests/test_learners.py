@@ -11,6 +11,7 @@ import torch
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, Params, Points, TaskBatch, expand_to_tasks
 from maml_cli.engines import adjoint_meta_gradient
+from maml_cli.engines.eager import adjoint_unsupported
 from maml_cli.experiment import Experiment, build_experiment
 
 KEYS = {"hidden0.w": "u", "hidden0.b": "a", "head.w": "v", "head.b": "c"}
@@ -108,3 +109,45 @@ def test_the_meta_gradient_of_anil(engine: str) -> None:
     losses, gradients = meta_gradient(_start(experiment, {"alpha": [0.1]}), batch, 0)
     assert losses.item() == pytest.approx(2.4**2)
     assert _values(gradients.params) == pytest.approx({"u": 7.68, "a": 7.68, "v": 2.88, "c": 2.88}, rel=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["reference", "eager"])
+def test_momentum_is_the_heavy_ball_and_is_differentiated_through(engine: str) -> None:
+    """f = c at x = 0: the loss (c - 3)^2 has the gradient 2 e, e = c - 3. With a = 2 alpha and momentum 1/2 the heavy
+    ball has e_{k+1} = (3/2 - a) e_k - e_{k-1} / 2 after e_1 = (1 - a) e_0: e_3 = (1 - 17/4 a + 4 a^2 - a^3) e_0.
+
+    From c = 1, e_0 = -2, with alpha = 1/4, thus a = 1/2: e = -1, 0, 1/2. The query loss c^2 = 3.5^2 has the derivatives
+    2 * 3.5 * (-1/4) = -7/4 in c, and 2 * 3.5 * (-17/4 + 8 a - 3 a^2) e_0 * 2 = 28 in alpha.
+    """
+    inner = {"steps": 3, "momentum": 0.5, "alpha": {"init": 0.25, "learned": True}}
+    config = Config.model_validate(
+        {"model": {"hidden": []}, "inner": inner, "run": {"dtype": "float64", "device": "cpu"}}
+    )
+    experiment = build_experiment(config)
+    start = experiment.init_meta_params([0])._replace(
+        params={"head.w": torch.zeros(1, 1, 1).double(), "head.b": torch.ones(1, 1, 1).double()}
+    )
+    steps = experiment.algorithm.unroll(expand_to_tasks(start, 1), _points(0.0, 3.0), 3)
+    assert [params["head.b"].item() for params in steps] == pytest.approx([1.0, 2.0, 3.0, 3.5])
+    assert not any(adjoint_unsupported(config))
+    meta_gradient = (
+        experiment.algorithm.meta_gradient if engine == "reference" else adjoint_meta_gradient(config, experiment)
+    )
+    losses, gradients = meta_gradient(start, TaskBatch(_points(0.0, 3.0), _points(0.0, 0.0)), 0)
+    assert losses.item() == pytest.approx(3.5**2)
+    assert gradients.params["head.b"].item() == pytest.approx(-7 / 4)
+    assert gradients.rule_params["alpha"].item() == pytest.approx(28)
+
+
+def test_momentum_sums_clipped_gradients_and_is_multiplied_by_the_alpha_of_each_step() -> None:
+    """f = c at x = 0, loss (c - 8)^2: the gradients -16 and -13.5 are clipped to -10, so that v = -10, -15.
+
+    Alphas 1/8 and 1/4 lead from 0 to 1.25 and to 1.25 + 3.75 = 5.
+    """
+    inner = {"steps": 2, "momentum": 0.5, "clip_norm": 10.0, "alpha": {"learned": True, "per_step": True}}
+    config = Config.model_validate({"model": {"hidden": []}, "inner": inner, "run": {"dtype": "float64"}})
+    experiment = build_experiment(config)
+    zero, alphas = torch.zeros(1, 1, 1).double(), torch.tensor([0.125, 0.25]).double().reshape(1, 2, 1, 1)
+    start = MetaParams({"head.w": zero, "head.b": zero}, {"alpha": alphas})
+    steps = experiment.algorithm.unroll(expand_to_tasks(start, 1), _points(0.0, 8.0), 2)
+    assert [params["head.b"].item() for params in steps] == pytest.approx([0.0, 1.25, 5.0])

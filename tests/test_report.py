@@ -40,6 +40,7 @@ LEARNERS: dict[str, list[str]] = {
     "closed-form head, gradient steps on the body": ["inner.head=ridge", "inner.steps=2", *ALPHAS,
                                                      "inner.curvature=kronecker"],
     "clipped norm": ["inner.clip_norm=0.5", "inner.curvature=kronecker"],
+    "momentum": ["inner.momentum=0.9", "inner.curvature=kronecker", *ALPHAS, "inner.alpha.per=parameter"],
     "clipped entries": ["inner.clip_value=0.05"],
     "curvature per step": ["inner.curvature=kronecker", "inner.curvature_per_step=true", "inner.steps=2",
                            "inner.alpha.after_last_step=hold"],

@@ -45,6 +45,7 @@ PRESET_GROUPS = [
             "multi-step-10shot",
             "maml-plus-plus-10shot",
             "meta-curvature-10shot",
+            "momentum-10shot",
             "imaml-10shot",
             "reptile-10shot",
         ),

@@ -170,11 +170,12 @@ CONSTRAINTS = [
     ),
     Constraint(
         "inner.proximal",
-        ["inner.alpha.init", "inner.alpha.scale"],
-        lambda c: c.inner.proximal * c.inner.alpha.init * c.inner.alpha.scale >= 2,
+        ["inner.alpha.init", "inner.alpha.scale", "inner.momentum"],
+        lambda c: c.inner.proximal * c.inner.alpha.init * c.inner.alpha.scale >= 2 * (1 + c.inner.momentum),
         lambda c: (
-            f"must be below 2 / {'inner.alpha.init' if c.inner.alpha.scale == 1 else '(inner.alpha.init * scale)'}, or "
-            f"inner steps on the proximal term alone diverge"
+            f"must be below {'2 * (1 + inner.momentum)' if c.inner.momentum else '2'} / "
+            f"{'inner.alpha.init' if c.inner.alpha.scale == 1 else '(inner.alpha.init * scale)'}, or inner steps on "
+            f"the proximal term alone diverge"
         ),
     ),
     *without_effect(

@@ -143,6 +143,7 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
     "native": [
         *(limit for limit in ADJOINT_LIMITS if limit.depends_on != ["inner.curvature"]),
         _only("inner.curvature", "none"),
+        _only("inner.momentum", 0),
         _only("inner.clip_norm", None),
         _only("inner.clip_value", None),
         _only("model.oracle", False),

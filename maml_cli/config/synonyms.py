@@ -130,6 +130,7 @@ KEYS: dict[str, list[str]] = {
     "inner.steps": ["inner_steps", "num_inner_steps", "num_updates", "update_steps", "adapt_steps", "adaptation_steps"],
     "inner.loss": ["loss_fn", "criterion", "loss_function"],
     "inner.optimizer": ["inner_optimizer", "inner_opt"],
+    "inner.momentum": ["momentum", "heavy_ball", "inner_momentum", "inner.mu"],
     "inner.proximal": ["lambda", "lam", "prox"],
     "inner.order": ["first_order", "second_order", "fomaml"],
     "inner.cg_steps": ["num_cg_steps", "cg", "n_cg"],

@@ -102,6 +102,7 @@ def _methods() -> Iterator[ResultRow]:
         ("multi-step", "multi-step loss", (5, 10), ()),
         ("maml-plus-plus", "MAML++", (5,), ()),
         ("meta-curvature", "Meta-Curvature", (1, 10), ()),
+        ("momentum", "momentum in the inner loop", (5, 10), ()),
         ("reptile", "Reptile", (5, 32), ("tasks.num_query=20",)),
         ("imaml", "implicit MAML", (16,), ()),
         ("joint", "joint training", (0, 10), ()),

@@ -198,6 +198,14 @@ const Learner = (() => {
       return perKey(gradients, (key, g) => map(g, (value) => Math.min(Math.max(value, -limit), limit)));
     }
 
+    /* The velocities momentum * v + update, from v = 0, which `state` carries. */
+    function accumulate(updates, state) {
+      if (!document.momentum) return updates;
+      const old = state.velocity;
+      state.velocity = old ? perKey(updates, (key, u) => zip(u, old[key], (value, v) => document.momentum * v + value)) : updates;
+      return state.velocity;
+    }
+
     /* `params` with the head w0 + L^-1 F^T (F L^-1 F^T + I)^-1 (y - F w0): F features and a 1, L penalties. */
     function solveHead(params, x, y, logPenalty) {
       const features = forward(params, x).ins.at(-1), prior = [...start["head.w"].values, ...start["head.b"].values];
@@ -226,7 +234,7 @@ const Learner = (() => {
         updates = perKey(updates, (key, g) => map(g, (value, i) =>
           value + document.proximal * (params[key].values[i] - start[key].values[i])));
       }
-      updates = optimize(precondition(rule, clip(updates), step), step, state);
+      updates = accumulate(optimize(precondition(rule, clip(updates), step), step, state), state);
       const factor = factorAtStep(step);
       return { ...params, ...perKey(updates, (key, update) => {
         const alpha = map(atStep(rule[document.alphaGroups[key]], step), (value) => document.alphaScale * toAlpha(value));

@@ -90,6 +90,8 @@ def _update_in_words(config: Config) -> str:
         words.append(f"{inner.curvature} curvature learned{' per step' if inner.curvature_per_step else ''}")
     if inner.optimizer != "sgd":
         words.append(inner.optimizer)
+    if inner.momentum:
+        words.append(f"momentum {inner.momentum:g}")
     if inner.proximal:
         words.append(f"proximal {inner.proximal:g}")
     return ", ".join(words)

@@ -42,6 +42,7 @@ VALUES: dict[str, tuple[object, ...]] = {
     "inner.loss": ("mse", "half_mse", "l1", "huber"),
     "inner.adapt": ("all", "head", "body", "context"),
     "inner.optimizer": ("sgd", "adam"),
+    "inner.momentum": (0, 0.9),
     "inner.curvature": ("none", "kronecker"),
     "inner.curvature_per_step": (False, True),
     "inner.proximal": (0, 0.1, 3),
