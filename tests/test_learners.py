@@ -18,8 +18,8 @@ KEYS = {"hidden0.w": "u", "hidden0.b": "a", "head.w": "v", "head.b": "c"}
 PER_STEP = {"learned": True, "per_step": True}
 
 
-def _experiment(inner: dict[str, Any], context: int = 0) -> tuple[Config, Experiment]:
-    model = {"hidden": [1], "activation": "relu", "num_context": context}
+def _experiment(inner: dict[str, Any], context: int = 0, **model: Any) -> tuple[Config, Experiment]:
+    model = {"hidden": [1], "activation": "relu", "num_context": context} | model
     config = Config.model_validate({"model": model, "inner": inner, "run": {"dtype": "float64", "device": "cpu"}})
     return config, build_experiment(config)
 
@@ -92,6 +92,25 @@ def test_cavia_adapts_the_context_alone_from_zero_for_each_task() -> None:
         assert before["context"].item() == 0.0 and after["context"].item() == pytest.approx(2.0)
         assert all(torch.equal(before[key], after[key]) for key in KEYS)
         assert experiment.predict(after, torch.ones(1, 1, 1, 1).double()).item() == pytest.approx(4.0)
+
+
+def test_a_learned_context_is_where_each_task_starts_and_has_a_meta_gradient() -> None:
+    """With weight t = 1/2 of a context k, f(1) = 2 (1 + k / 2) = 2 + k and the loss (k - 1)^2: alpha 1/4 halves k - 1.
+
+    From k = 3 to k = 2. The query loss (2 + k)^2 = 16 has the derivative 2 * 4 * 1/2 = 4 in the k of the start; in
+    alpha, 2 * 4 * -2 (3 - 1) = -32. Before training k is 0, and so is that of a network of the random baseline.
+    """
+    _, experiment = _experiment({"adapt": "context", "alpha": {"learned": True}}, context=1, context_learned=True)
+    first = experiment.init_meta_params([0]).params
+    assert first["context"].item() == 0.0 and first["hidden0.w"].abs().min() > 0
+    meta_params = _start(experiment, {"alpha": [0.25]}, hidden=(1.0, 0.5))
+    meta_params.params["context"] = torch.full((1, 1, 1), 3.0, dtype=torch.float64)
+    before, after = _adapted(experiment, meta_params, 1)
+    assert (before["context"].item(), after["context"].item()) == (3.0, 2.0)
+    batch = TaskBatch(_points(1.0, 3.0), _points(1.0, 0.0))
+    losses, gradients = experiment.algorithm.meta_gradient(meta_params, batch, 0)
+    assert losses.item() == 16.0 and gradients.params["context"].item() == pytest.approx(4.0)
+    assert gradients.rule_params["alpha"].item() == pytest.approx(-32.0)
 
 
 @pytest.mark.parametrize("engine", ["reference", "eager"])

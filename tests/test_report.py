@@ -30,6 +30,7 @@ LEARNERS: dict[str, list[str]] = {
     **{f"loss {name}": [f"inner.loss={name}"] for name in LOSSES},
     **{f"adapts {name}": [f"inner.adapt={name}"] for name in ("head", "body")},
     "context": ["model.num_context=4", "inner.adapt=context", "inner.alpha.init=0.5"],
+    "learned context": ["model.num_context=3", "model.context_learned=true"],
     "context and all": ["model.num_context=3"],
     "alpha per layer and step": [*ALPHAS, "inner.alpha.per=layer", "inner.steps=3"],
     "alpha per tensor, held": [*ALPHAS[:2], "inner.alpha.per=tensor", "inner.alpha.after_last_step=hold"],

@@ -90,8 +90,8 @@ class TaskLearner(NamedTuple):
     precondition: Precondition
 
     def start(self, params: Params) -> Params:
-        """The parameters that a task starts from: the network's, and a context of zeros."""
-        size = self.config.model.num_context
+        """The parameters that a task starts from: the network's, and a context of zeros unless it is learned."""
+        size = 0 if self.config.model.context_learned else self.config.model.num_context
         return params | {"context": params["head.b"].new_zeros(1, size)} if size else params
 
     def inner_loss(self, params: Params, start: Params, points: Points) -> Tensor:

@@ -38,6 +38,7 @@ PRESET_GROUPS = [
             "anil-10shot",
             "boil-10shot",
             "cavia-10shot",
+            "bias-input-10shot",
             "meta-sgd-10shot",
             "alpha-per-step-10shot",
             "lslr-10shot",

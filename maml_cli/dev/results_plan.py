@@ -96,6 +96,7 @@ def _methods() -> Iterator[ResultRow]:
         ("anil", "ANIL", (1, 10), ()),
         ("boil", "BOIL", (1, 10), ()),
         ("cavia", "CAVIA", (1, 10), ()),
+        ("bias-input", "MAML with a bias input", (1, 10), ()),
         ("meta-sgd", "Meta-SGD", (1,), ()),
         ("lslr", "LSLR", (5,), ()),
         ("alpha-per-step", "alpha per parameter and step", (5,), ()),

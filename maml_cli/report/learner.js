@@ -140,7 +140,7 @@ const Learner = (() => {
       : choose(EXTRAPOLATIONS, document.afterLastStep, "inner.alpha.after_last_step");
     const start = Object.fromEntries(Object.entries(document.params).map(([key, value]) => [key, decode(value)[0]]));
     const rule = Object.fromEntries(Object.entries(document.rule).map(([key, value]) => [key, decode(value)]));
-    if (document.numContext) start.context = matrix(1, document.numContext);
+    if (document.numContext && !start.context) start.context = matrix(1, document.numContext);
     const { layers, scaling } = document;
 
     const inputs = (x) => matrix(x.length, 1, Float64Array.from(x, (v) => v * scaling.x_factor + scaling.x_shift));

@@ -37,6 +37,7 @@ VALUES: dict[str, tuple[object, ...]] = {
     "model.init": ("lecun_normal", "he_normal", "glorot_uniform", "uniform", "torch", "truncated_normal"),
     "model.init_gain": (1e-6, 1, 100),
     "model.num_context": (0, 1, 5),
+    "model.context_learned": (False, True),
     "model.oracle": (False, True),
     "inner.steps": (1, 2, 5, 12),
     "inner.loss": ("mse", "half_mse", "l1", "huber"),
