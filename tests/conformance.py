@@ -31,9 +31,16 @@ RULES: dict[str, dict[str, Any]] = {
     "Meta-Curvature per step": {"curvature": "kronecker", "curvature_per_step": True},
     "clipped norm": {"clip_norm": 0.5, "curvature": "kronecker", "alpha": {"per": "parameter", "learned": True}},
     "clipped entries": {"clip_value": 0.1, "alpha": {"per": "layer", "per_step": True, "learned": True}},
-    "Meta-Curvature of Adam, Meta-SGD": {
+    "momentum": {
+        "momentum": 0.6,
+        "clip_norm": 0.5,
+        "curvature": "kronecker",
+        "alpha": {"per": "parameter", "per_step": True, "learned": True},
+    },
+    "Meta-Curvature of Adam, momentum, Meta-SGD": {
         "curvature": "kronecker",
         "optimizer": "adam",
+        "momentum": 0.6,
         "alpha": {"per": "parameter", "learned": True},
     },
 }
@@ -71,6 +78,14 @@ RIDGE: dict[str, dict[str, dict[str, Any]]] = {
     "more points than features": {"inner": {"alpha": {"init": 0.1}}, "model": {"hidden": [4, 2]}},
 }
 """Heads in closed form, alone and with gradient steps on the body."""
+LEARNED_CONTEXT: dict[str, dict[str, dict[str, Any]]] = {
+    "all": {"inner": {"curvature": "kronecker"}},
+    "first order": {"inner": {"order": "first"}},
+    "alone": {"inner": {"adapt": "context", "alpha": {"per": "parameter", "per_step": True, "learned": True}}},
+    "reptile": OTHERS["reptile"] | {"inner": {}},
+    "implicit": {"inner": {"adapt": "context", **OTHERS["implicit"]["inner"]}},
+}
+"""Context inputs that each task starts from learned values of."""
 STEP = 4
 
 
@@ -90,6 +105,10 @@ def _others() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         if kind == "implicit":  # inputs as large as an amplitude need a stronger proximal term to be convex
             inner |= {"proximal": 100.0, "steps": 400}
         yield f"oracle-{kind}", {"model": {"oracle": True}, "inner": inner, "outer": gradient.get("outer", {})}
+    for name, sections in LEARNED_CONTEXT.items():
+        inner = {"steps": 3, "alpha": {"init": 0.03}} | sections["inner"]
+        model = {"num_context": 2, "context_learned": True}
+        yield f"learned context-{name}", {"model": model, "inner": inner, "outer": sections.get("outer", {})}
     for name, sections in RIDGE.items():
         inner = {"steps": 3, "head": "ridge", "ridge": {"init": 0.5}} | sections["inner"]
         yield (

@@ -173,7 +173,7 @@ run:
         ),
         (
             "model: {num_context: 2}\ninner: {adapt: head}\n",
-            "mine.yaml:1:22: model.num_context has no effect: inner.adapt leaves the context at zero",
+            "mine.yaml:1:22: model.num_context has no effect: inner.adapt leaves the context as it is, where",
         ),
         (
             "outer: {meta_gradient: reptile}\ninner: {order: implicit, proximal: 1}\n",
@@ -197,7 +197,7 @@ run:
         ),
         (
             "outer: {meta_gradient: joint}\nmodel: {num_context: 3}\n",
-            "mine.yaml:2:22: model.num_context has no effect: joint training does not adapt",
+            "mine.yaml:2:22: model.num_context has no effect: joint training does not adapt the context",
         ),
         (
             "inner: {order: implicit}\n",

@@ -106,6 +106,7 @@ VALUES: dict[str, list[Any]] = {
     "model.num_context": [0, 1],
     "inner.steps": [1, 2, 20],
     "inner.cg_steps": [5, 6],
+    "inner.momentum": [0.0, 0.9],
     "inner.clip_norm": [None, 1.0],
     "inner.clip_value": [None, 1.0],
     "inner.ridge.noise": [None, 0.1],

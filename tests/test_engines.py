@@ -141,8 +141,8 @@ def test_the_adjoint_gradient_confuses_no_axes_of_equal_length(num_tasks: int) -
 def test_recomputation_stores_no_intermediates() -> None:
     config = combined_config(ADJOINT_NAMES[0])
     config = config.model_copy(update={"inner": config.inner.model_copy(update={"recompute_activations": True})})
-    saved = SavedStep([], {}, ForwardBackward([], [], [], [], [], 0.0, torch.zeros(1)), {})
-    assert adjoint_spec(config, build_experiment(config)).store(saved) == SavedStep([], {}, None, None)
+    saved = SavedStep([], {}, ForwardBackward([], [], [], [], [], 0.0, torch.zeros(1)), {}, {})
+    assert adjoint_spec(config, build_experiment(config)).store(saved) == SavedStep([], {}, None, None, {})
 
 
 @pytest.mark.parametrize("name", OUTER_OPTIMIZERS)

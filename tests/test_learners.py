@@ -11,14 +11,15 @@ import torch
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, Params, Points, TaskBatch, expand_to_tasks
 from maml_cli.engines import adjoint_meta_gradient
+from maml_cli.engines.eager import adjoint_unsupported
 from maml_cli.experiment import Experiment, build_experiment
 
 KEYS = {"hidden0.w": "u", "hidden0.b": "a", "head.w": "v", "head.b": "c"}
 PER_STEP = {"learned": True, "per_step": True}
 
 
-def _experiment(inner: dict[str, Any], context: int = 0) -> tuple[Config, Experiment]:
-    model = {"hidden": [1], "activation": "relu", "num_context": context}
+def _experiment(inner: dict[str, Any], context: int = 0, **model: Any) -> tuple[Config, Experiment]:
+    model = {"hidden": [1], "activation": "relu", "num_context": context} | model
     config = Config.model_validate({"model": model, "inner": inner, "run": {"dtype": "float64", "device": "cpu"}})
     return config, build_experiment(config)
 
@@ -93,6 +94,25 @@ def test_cavia_adapts_the_context_alone_from_zero_for_each_task() -> None:
         assert experiment.predict(after, torch.ones(1, 1, 1, 1).double()).item() == pytest.approx(4.0)
 
 
+def test_a_learned_context_is_where_each_task_starts_and_has_a_meta_gradient() -> None:
+    """With weight t = 1/2 of a context k, f(1) = 2 (1 + k / 2) = 2 + k and the loss (k - 1)^2: alpha 1/4 halves k - 1.
+
+    From k = 3 to k = 2. The query loss (2 + k)^2 = 16 has the derivative 2 * 4 * 1/2 = 4 in the k of the start; in
+    alpha, 2 * 4 * -2 (3 - 1) = -32. Before training k is 0, and so is that of a network of the random baseline.
+    """
+    _, experiment = _experiment({"adapt": "context", "alpha": {"learned": True}}, context=1, context_learned=True)
+    first = experiment.init_meta_params([0]).params
+    assert first["context"].item() == 0.0 and first["hidden0.w"].abs().min() > 0
+    meta_params = _start(experiment, {"alpha": [0.25]}, hidden=(1.0, 0.5))
+    meta_params.params["context"] = torch.full((1, 1, 1), 3.0, dtype=torch.float64)
+    before, after = _adapted(experiment, meta_params, 1)
+    assert (before["context"].item(), after["context"].item()) == (3.0, 2.0)
+    batch = TaskBatch(_points(1.0, 3.0), _points(1.0, 0.0))
+    losses, gradients = experiment.algorithm.meta_gradient(meta_params, batch, 0)
+    assert losses.item() == 16.0 and gradients.params["context"].item() == pytest.approx(4.0)
+    assert gradients.rule_params["alpha"].item() == pytest.approx(-32.0)
+
+
 @pytest.mark.parametrize("engine", ["reference", "eager"])
 def test_the_meta_gradient_of_anil(engine: str) -> None:
     """Query point (1, 0) after one step of 0.1: h = 1, v' = 2.2, c' = 0.2, f = 2.4, dL/df = 4.8.
@@ -108,3 +128,45 @@ def test_the_meta_gradient_of_anil(engine: str) -> None:
     losses, gradients = meta_gradient(_start(experiment, {"alpha": [0.1]}), batch, 0)
     assert losses.item() == pytest.approx(2.4**2)
     assert _values(gradients.params) == pytest.approx({"u": 7.68, "a": 7.68, "v": 2.88, "c": 2.88}, rel=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["reference", "eager"])
+def test_momentum_is_the_heavy_ball_and_is_differentiated_through(engine: str) -> None:
+    """f = c at x = 0: the loss (c - 3)^2 has the gradient 2 e, e = c - 3. With a = 2 alpha and momentum 1/2 the heavy
+    ball has e_{k+1} = (3/2 - a) e_k - e_{k-1} / 2 after e_1 = (1 - a) e_0: e_3 = (1 - 17/4 a + 4 a^2 - a^3) e_0.
+
+    From c = 1, e_0 = -2, with alpha = 1/4, thus a = 1/2: e = -1, 0, 1/2. The query loss c^2 = 3.5^2 has the derivatives
+    2 * 3.5 * (-1/4) = -7/4 in c, and 2 * 3.5 * (-17/4 + 8 a - 3 a^2) e_0 * 2 = 28 in alpha.
+    """
+    inner = {"steps": 3, "momentum": 0.5, "alpha": {"init": 0.25, "learned": True}}
+    config = Config.model_validate(
+        {"model": {"hidden": []}, "inner": inner, "run": {"dtype": "float64", "device": "cpu"}}
+    )
+    experiment = build_experiment(config)
+    start = experiment.init_meta_params([0])._replace(
+        params={"head.w": torch.zeros(1, 1, 1).double(), "head.b": torch.ones(1, 1, 1).double()}
+    )
+    steps = experiment.algorithm.unroll(expand_to_tasks(start, 1), _points(0.0, 3.0), 3)
+    assert [params["head.b"].item() for params in steps] == pytest.approx([1.0, 2.0, 3.0, 3.5])
+    assert not any(adjoint_unsupported(config))
+    meta_gradient = (
+        experiment.algorithm.meta_gradient if engine == "reference" else adjoint_meta_gradient(config, experiment)
+    )
+    losses, gradients = meta_gradient(start, TaskBatch(_points(0.0, 3.0), _points(0.0, 0.0)), 0)
+    assert losses.item() == pytest.approx(3.5**2)
+    assert gradients.params["head.b"].item() == pytest.approx(-7 / 4)
+    assert gradients.rule_params["alpha"].item() == pytest.approx(28)
+
+
+def test_momentum_sums_clipped_gradients_and_is_multiplied_by_the_alpha_of_each_step() -> None:
+    """f = c at x = 0, loss (c - 8)^2: the gradients -16 and -13.5 are clipped to -10, so that v = -10, -15.
+
+    Alphas 1/8 and 1/4 lead from 0 to 1.25 and to 1.25 + 3.75 = 5.
+    """
+    inner = {"steps": 2, "momentum": 0.5, "clip_norm": 10.0, "alpha": {"learned": True, "per_step": True}}
+    config = Config.model_validate({"model": {"hidden": []}, "inner": inner, "run": {"dtype": "float64"}})
+    experiment = build_experiment(config)
+    zero, alphas = torch.zeros(1, 1, 1).double(), torch.tensor([0.125, 0.25]).double().reshape(1, 2, 1, 1)
+    start = MetaParams({"head.w": zero, "head.b": zero}, {"alpha": alphas})
+    steps = experiment.algorithm.unroll(expand_to_tasks(start, 1), _points(0.0, 8.0), 2)
+    assert [params["head.b"].item() for params in steps] == pytest.approx([0.0, 1.25, 5.0])

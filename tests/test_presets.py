@@ -83,6 +83,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "anil-10shot": METHOD | {"inner.adapt": "head"},
     "boil-10shot": METHOD | {"inner.adapt": "body"},
     "cavia-10shot": METHOD | {"inner.adapt": "context", "model.num_context": 5, "inner.alpha.init": 1.0},
+    "bias-input-10shot": METHOD | {"inner.adapt": "all", "model.num_context": 20, "model.context_learned": True},
     "meta-sgd-10shot": METHOD | {"inner.alpha.learned": True, "inner.alpha.per": "parameter"},
     "lslr-10shot": METHOD | FIVE_STEPS | {"inner.alpha.per": "layer"},
     "alpha-per-step-10shot": METHOD | FIVE_STEPS | {"inner.alpha.per": "parameter"},
@@ -92,6 +93,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     | FIVE_STEPS
     | {"inner.alpha.per": "layer", "inner.first_order_until": 5_000, "outer.multi_step_loss_until": 10_000},
     "meta-curvature-10shot": METHOD | {"inner.curvature": "kronecker", "inner.curvature_per_step": False},
+    "momentum-10shot": METHOD | {"inner.steps": 5, "inner.momentum": 0.9},
     "reptile-10shot": METHOD
     | {
         "inner.steps": 5,
@@ -189,6 +191,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "tasks.num_support": 5,
             "tasks.num_query": 5,
             "model.hidden": [100, 100, 100],
+            "model.num_context": 20,
+            "model.context_learned": True,
             "model.activation": "relu",
             "inner.steps": 5,
             "inner.alpha.init": 0.001,

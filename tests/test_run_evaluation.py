@@ -88,7 +88,8 @@ def test_a_trained_run_takes_no_other_alpha_than_a_multiple_of_its_own(cli: Cli)
     refused = cli("eval", run, "--set", "inner.alpha.init=0.5")
     assert refused.code == 2 and refused.err == (
         "--set inner.alpha.init=0.5: a trained run takes other tasks, such as tasks.phase=[0,1], and another "
-        "inner.alpha.after_last_step, inner.alpha.scale, inner.clip_norm or inner.clip_value, but nothing else\n"
+        "inner.alpha.after_last_step, inner.alpha.scale, inner.momentum, inner.clip_norm or inner.clip_value, but "
+        "nothing else\n"
     )
     assert "inner.alpha.scale must be greater than 0" in cli("eval", run, "--set", "inner.alpha.scale=0").err
 

@@ -120,13 +120,15 @@ def test_a_run_with_a_diverged_seed_starts_none(cli: Cli) -> None:
     [
         ("model.hidden", "[6]", "[8, 8]"),
         ("model.num_context", "0", "2"),
+        ("model.context_learned", "false", "true"),
         ("model.oracle", "false", "true"),
         ("model.activation", '"relu"', '"tanh"'),
     ],
 )
 def test_a_network_of_another_shape_is_refused_with_both_values(key: str, theirs: str, ours: str, cli: Cli) -> None:
-    _train(cli, "a")
-    result = cli(*_options(f"{key}={ours}"), "--init", "a", "--out", "b")
+    shared = ["model.num_context=2"] if key == "model.context_learned" else []
+    _train(cli, "a", *shared)
+    result = cli(*_options(*shared, f"{key}={ours}"), "--init", "a", "--out", "b")
     expected = f"run.init_from: a has {key} {theirs}, this config {ours}; they must be the same\n"
     assert (result.code, result.err) == (2, expected) and not Path("b").exists()
 

@@ -48,6 +48,9 @@ def _adam(gradient: Tensor, step: int, state: Tensor) -> tuple[Tensor, Tensor]:
     return gradient / torch.sqrt(state / (1 - 0.999 ** (step + 1)) + 1e-16), state
 
 
+RuleState = tuple[Tensor, list[Tensor]]
+"""The state of one parameter: of its optimiser, and the optimiser's directions of all inner steps, the last first."""
+
 INNER_OPTIMIZERS: dict[str, InnerOptimizer] = {"sgd": _sgd, "adam": _adam}
 """Values of `inner.optimizer`."""
 
@@ -88,8 +91,8 @@ class TaskLearner(NamedTuple):
     precondition: Precondition
 
     def start(self, params: Params) -> Params:
-        """The parameters that a task starts from: the network's, and a context of zeros."""
-        size = self.config.model.num_context
+        """The parameters that a task starts from: the network's, and a context of zeros unless it is learned."""
+        size = 0 if self.config.model.context_learned else self.config.model.num_context
         return params | {"context": params["head.b"].new_zeros(1, size)} if size else params
 
     def inner_loss(self, params: Params, start: Params, points: Points) -> Tensor:
@@ -120,7 +123,8 @@ class TaskLearner(NamedTuple):
     def path(self, meta_params: MetaParams, points: list[Points]) -> list[Params]:
         """The parameters after 0, 1, ... inner steps, one step on each of `points`."""
         start = self.start(meta_params.params)
-        path, states = [start], {key: torch.zeros_like(value) for key, value in start.items()}
+        path = [start]
+        states: dict[str, RuleState] = {key: (torch.zeros_like(value), []) for key, value in start.items()}
         adapts = [key for key in start if self.adapts(key) and not (self.is_ridge and key.startswith("head"))]
         for step, step_points in enumerate(points):
             params = path[-1]
@@ -182,14 +186,16 @@ class TaskLearner(NamedTuple):
         return gradient if limit is None else torch.where(gradient.abs() <= limit, gradient, limit * gradient.sign())
 
     def update(
-        self, rule_params: Params, key: str, gradient: Tensor, step: int, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The update of one parameter at an inner step, and the next state of its optimiser."""
+        self, rule_params: Params, key: str, gradient: Tensor, step: int, state: RuleState
+    ) -> tuple[Tensor, RuleState]:
+        """The update of one parameter at an inner step, and the next state: momentum^n of the direction n steps ago."""
         inner = self.config.inner
         gradient = self.precondition(rule_params, key, gradient, step if inner.curvature_per_step else 0)
-        direction, state = self.optimizer(gradient, step, state)
+        direction, optimizer_state = self.optimizer(gradient, step, state[0])
+        directions = [direction, *state[1]]
+        velocity = sum((inner.momentum**n * old for n, old in enumerate(directions)), torch.zeros_like(direction))
         alpha = rule_params[self.alpha_name(key)][step if inner.alpha.per_step else 0]
-        return inner.alpha.scale * self.alpha(alpha) * direction, state
+        return inner.alpha.scale * self.alpha(alpha) * velocity, (optimizer_state, directions)
 
 
 HEADS: dict[str, bool] = {"gradient": False, "ridge": True}

@@ -109,8 +109,8 @@ TaskSetOpt = Annotated[
         "-s",
         metavar="KEY=VALUE",
         help="Other tasks than the trained ones (tasks.KEY), a factor on every alpha (inner.alpha.scale), a limit on "
-        "gradients (inner.clip_norm, inner.clip_value), or other inner steps beyond the last per-step alpha "
-        "(inner.alpha.after_last_step); may be repeated.",
+        "gradients (inner.clip_norm, inner.clip_value), momentum (inner.momentum), or other inner steps beyond the "
+        "last per-step alpha (inner.alpha.after_last_step); may be repeated.",
         autocompletion=complete_override,
     ),
 ]

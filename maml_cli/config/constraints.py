@@ -117,7 +117,7 @@ REPTILE_AND_JOINT = [
         "model.num_context",
         ["outer.meta_gradient"],
         lambda c: c.outer.meta_gradient == "joint" and c.model.num_context > 0,
-        "has no effect: joint training does not adapt, so that the context stays zero",
+        "has no effect: joint training does not adapt the context, which without that is no more than a bias",
     ),
 ]
 
@@ -136,7 +136,13 @@ CONSTRAINTS = [
         "model.num_context",
         ["inner.adapt"],
         lambda c: c.model.num_context > 0 and c.inner.adapt not in ("all", "context"),
-        "has no effect: inner.adapt leaves the context at zero",
+        "has no effect: inner.adapt leaves the context as it is, where it is no more than a bias",
+    ),
+    *without_effect(
+        {"model.context_learned": False},
+        lambda c: not c.model.num_context,
+        ["model.num_context"],
+        "model.num_context is 0",
     ),
     Constraint(
         "model.oracle",
@@ -170,11 +176,12 @@ CONSTRAINTS = [
     ),
     Constraint(
         "inner.proximal",
-        ["inner.alpha.init", "inner.alpha.scale"],
-        lambda c: c.inner.proximal * c.inner.alpha.init * c.inner.alpha.scale >= 2,
+        ["inner.alpha.init", "inner.alpha.scale", "inner.momentum"],
+        lambda c: c.inner.proximal * c.inner.alpha.init * c.inner.alpha.scale >= 2 * (1 + c.inner.momentum),
         lambda c: (
-            f"must be below 2 / {'inner.alpha.init' if c.inner.alpha.scale == 1 else '(inner.alpha.init * scale)'}, or "
-            f"inner steps on the proximal term alone diverge"
+            f"must be below {'2 * (1 + inner.momentum)' if c.inner.momentum else '2'} / "
+            f"{'inner.alpha.init' if c.inner.alpha.scale == 1 else '(inner.alpha.init * scale)'}, or inner steps on "
+            f"the proximal term alone diverge"
         ),
     ),
     *without_effect(

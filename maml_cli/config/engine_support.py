@@ -176,6 +176,8 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
     "native": [
         *(limit for limit in ADJOINT_LIMITS if limit.depends_on != ["inner.head"]),
         Limit(["inner.clip_value", "inner.curvature"], _clipped_entries_of_a_curvature),
+        _only("inner.momentum", 0),
+        _only("inner.ridge.noise", None),
         _only("model.oracle", False),
         _only("outer.task_blocks", None),
         VARYING_SUPPORT,

@@ -78,6 +78,13 @@ class Inner(Section):
     optimizer: Literal["sgd", "adam"] = Field(
         "sgd", description="inner optimiser: gradient descent (sgd), or Adam without momentum, as in Reptile (adam)"
     )
+    momentum: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="momentum mu of the inner steps (heavy ball): alpha times v, where v <- mu * v + gradient, after "
+        "clipping, preconditioner and optimiser; also for a trained run: maml eval --set",
+    )
     clip_norm: float | None = Field(
         None,
         ge=1e-6,

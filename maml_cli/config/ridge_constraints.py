@@ -28,6 +28,7 @@ RIDGE_CONSTRAINTS = [
         {
             "inner.steps": 1,
             "inner.optimizer": "sgd",
+            "inner.momentum": 0.0,
             "inner.clip_norm": None,
             "inner.clip_value": None,
             "inner.curvature": "none",

@@ -34,6 +34,11 @@ class Model(Section):
     num_context: int = Field(
         0, ge=0, le=8192, description="context inputs in addition to x, zero at the start of each task (CAVIA)"
     )
+    context_learned: bool = Field(
+        False,
+        description="whether the values of the context inputs at the start of each task are learned, from zero: with "
+        "inner.adapt: all, the bias transformation",
+    )
     oracle: bool = Field(
         False, description="whether amplitude, frequency and phase of the task are three more inputs of the network"
     )

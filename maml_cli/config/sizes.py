@@ -25,8 +25,9 @@ def layer_widths(config: "Config") -> list[int]:
 
 
 def num_params(config: "Config") -> int:
-    """The number of weights and biases of a network."""
-    return sum((ins + 1) * outs for ins, outs in pairwise(layer_widths(config)))
+    """The number of weights and biases of a network, and of context inputs whose start is learned."""
+    context = config.model.num_context if config.model.context_learned else 0
+    return sum((ins + 1) * outs for ins, outs in pairwise(layer_widths(config))) + context
 
 
 def num_curvatures(config: "Config") -> int:
@@ -86,6 +87,7 @@ SIZE_CONSTRAINTS = [
         "model.hidden",
         [
             "model.num_context",
+            "model.context_learned",
             "model.oracle",
             "inner.adapt",
             "inner.head",

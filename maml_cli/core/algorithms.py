@@ -122,12 +122,18 @@ def _with_proximal_term(loss: TaskLoss, center: Params, strength: float) -> Task
 
 
 def with_context(params: Params, *, num_context: int) -> Params:
-    """`params` and context inputs, zero where each task starts (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642).
+    """`params` and context inputs of zero, (..., 1, num_context) under the key `context`; no key for 0.
 
-    The context is (..., 1, num_context) under the key `context`; the outer loop does not learn it. No key for 0.
+    Where each task starts from zero, this is the context of CAVIA (Zintgraf et al. 2019, arXiv:1810.03642). A context
+    that is among `params` already is left as it is: then the outer loop learns it, from zero, and if the weights adapt
+    as well, it is the bias transformation (Finn et al. 2017, arXiv:1709.04905, section 4.2): with weights W of the
+    context k, an inner step moves the bias b + k W of the first layer by -alpha d (1 + |k|^2 + W^T W), d its gradient,
+    to first order in alpha, so that k and W are a learned preconditioner.
     """
     bias = params["head.b"]
-    return params | {CONTEXT: bias.new_zeros(*bias.shape[:-1], num_context)} if num_context else params
+    if not num_context or CONTEXT in params:
+        return params
+    return params | {CONTEXT: bias.new_zeros(*bias.shape[:-1], num_context)}
 
 
 ADAPTED_SUBSETS: dict[str, Callable[[str], bool]] = {

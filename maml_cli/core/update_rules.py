@@ -98,8 +98,28 @@ def scale_by_rms(*, decay: float = 0.999, eps: float = 1e-8) -> UpdateRule:
     return update
 
 
+def heavy_ball(momentum: float) -> UpdateRule:
+    """The velocity v <- momentum * v + g, from v = 0, in place of the gradient g: the heavy ball (Polyak 1964).
+
+    As `torch.optim.SGD` has it; multiplied by alpha afterwards, so that a changed alpha acts on all of the velocity.
+
+    >>> update = heavy_ball(0.5)
+    >>> first, state = update({}, {"w": torch.tensor([[8.0]])}, 0, {})
+    >>> second, _ = update({}, {"w": torch.tensor([[1.0]])}, 1, state)
+    >>> first["w"].item(), second["w"].item()
+    (8.0, 5.0)
+    """
+
+    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
+        if step:
+            gradients = {key: momentum * state[f"{key}.velocity"] + gradient for key, gradient in gradients.items()}
+        return gradients, state | {f"{key}.velocity": velocity for key, velocity in gradients.items()}
+
+    return update
+
+
 INNER_OPTIMIZERS: dict[str, UpdateRule] = {"sgd": identity, "adam": scale_by_rms()}
-"""Values of `inner.optimizer`: the transform before the multiplication by alpha."""
+"""Values of `inner.optimizer`: the transform before momentum and the multiplication by alpha."""
 
 
 class AlphaSign(NamedTuple):

@@ -1,15 +1,17 @@
 """The meta-gradient of MAML by the adjoint method: exact, and several times as fast as autograd through the inner loop.
 
-An inner step is phi_{s+1} = phi_s - U_s g(phi_s), with g the gradient of the support loss and U_s the linear map of the
-update rule: alpha, and M_in and M_out around the gradient if there is a curvature. The adjoint lambda_s = dL/dphi_s of
-the query loss L starts as its gradient at the adapted parameters, and goes back through the inner steps:
+An inner step is phi_{s+1} = phi_s - alpha_s v_s, v_s = mu v_{s-1} + M_s g(phi_s), with g the gradient of the support
+loss, mu the momentum, and M_s the linear map of a curvature: M_in and M_out around the gradient, else the identity. The
+adjoints lambda_s = dL/dphi_s and kappa_s = -dL/dv_s of the query loss L start as its gradient at the adapted
+parameters and as zero, and go back through the inner steps:
 
-    dL/dU_s = -lambda_{s+1} g(phi_s)^T,        lambda_s = lambda_{s+1} - H(phi_s) U_s^T lambda_{s+1},
+    kappa_s = alpha_s lambda_{s+1} + mu kappa_{s+1},        lambda_s = lambda_{s+1} - H(phi_s) M_s^T kappa_s,
+    dL/dalpha_s = -lambda_{s+1} v_s,                        dL/dM_s = -kappa_s g(phi_s)^T,
 
 H the Hessian of the support loss. Its product with a vector costs one more forward and backward pass and no Hessian
 (Pearlmutter 1994, Fast exact multiplication by the Hessian). First-order MAML leaves the product out, so that lambda_s
 = lambda_{s+1}. Where gradients are clipped, c(g) takes the place of g, and dc/dg that of the identity between H and
-U_s^T. The multi-step loss of MAML++ adds w_s dL/dphi_s at each step. lambda_0 is the meta-gradient of the initial
+M_s^T. The multi-step loss of MAML++ adds w_s dL/dphi_s at each step. lambda_0 is the meta-gradient of the initial
 parameters.
 
 Shapes: R runs, B tasks in each, N = R * B tasks in all, along one axis; see derivatives.py.
@@ -36,11 +38,13 @@ from maml_cli.engines.derivatives import (
 from maml_cli.engines.rule_derivatives import (
     RuleSpec,
     descend,
+    precondition_transpose,
     repeat_for_tasks,
     rule_at_step,
     rule_gradients,
-    rule_transpose,
     stack_steps,
+    velocities,
+    velocity_adjoints,
 )
 
 
@@ -51,12 +55,14 @@ class SavedStep(NamedTuple):
     rule_params: the rule parameters of the step, (N, ...).
     intermediates: the passes of the support loss there; None: to be computed again.
     gradients: gradients of the support loss there; None: not needed, or to be computed again.
+    velocity: v after the step; empty without momentum.
     """
 
     layers: Sequence[Layer]
     rule_params: Params
     intermediates: ForwardBackward | None
     gradients: Params | None
+    velocity: Params
 
 
 StoreStep = Callable[[SavedStep], SavedStep]
@@ -69,7 +75,7 @@ def store_intermediates(saved: SavedStep) -> SavedStep:
 
 
 def store_params(saved: SavedStep) -> SavedStep:
-    """Gradient checkpointing: store parameters alone, and run the passes again in the backward sweep."""
+    """Gradient checkpointing: store parameters and velocity, and run the passes again in the backward sweep."""
     return saved._replace(intermediates=None, gradients=None)
 
 
@@ -135,14 +141,15 @@ def _sweep(
     support, query = (Points(*(tensor.flatten(0, 1) for tensor in points)) for points in batch)
     trajectory, adapted = _adapt(spec, meta_params, support, num_tasks(batch.support))
     losses, adjoint = _query_gradient(network, adapted, query, weights[-1])
-    by_step = list[Params]()
+    by_step, kappa = list[Params](), Params()
     for index in range(spec.num_steps)[::-1]:
-        layers, rule_params, intermediates, grads = trajectory[index]
+        layers, rule_params, intermediates, grads, velocity = trajectory[index]
         intermediates = intermediates or forward_backward(network, layers, support)
+        kappa = velocity_adjoints(rule, rule_params, adjoint, kappa if rule.momentum else {})
         if rule.needs_gradients:
             grads = grads or gradients(network, intermediates, rule.alpha_groups)
-            by_step.insert(0, rule_gradients(rule, rule_params, rule.clipped(grads), adjoint))
-        vector = rule_transpose(rule, rule_params, adjoint) if step >= spec.first_order_until else None
+            by_step.insert(0, rule_gradients(rule, rule_params, rule.clipped(grads), velocity, adjoint, kappa))
+        vector = precondition_transpose(rule, rule_params, kappa) if step >= spec.first_order_until else None
         if vector is not None and grads is not None and rule.clip:
             vector = rule.clip.derivative(grads, vector)
         if index == 0:
@@ -159,17 +166,17 @@ def _adapt(
     spec: AdjointSpec, meta_params: MetaParams, support: Points, tasks: int
 ) -> tuple[list[SavedStep], list[Layer]]:
     """The inner steps: the data of each for the backward sweep, and the adapted layers."""
-    rule, params, trajectory = spec.rule, meta_params.params, list[SavedStep]()
+    rule, params, trajectory, velocity = spec.rule, meta_params.params, list[SavedStep](), Params()
     own = {key: repeat_for_tasks(params[key], tasks) for key in rule.alpha_groups}
     for index in range(spec.num_steps):
         layers = _layers(spec, params, index, tasks)
         rule_params = rule_at_step(rule, meta_params.rule_params, index, tasks)
         intermediates = forward_backward(spec.network, layers, support)
         grads = gradients(spec.network, intermediates, rule.alpha_groups)
-        trajectory.append(
-            spec.store(SavedStep(layers, rule_params, intermediates, grads if rule.needs_gradients else None))
-        )
-        own = descend(rule, rule_params, own, rule.clipped(grads))
+        velocity = velocities(rule, rule_params, rule.clipped(grads), velocity if rule.momentum else {})
+        saved_grads, saved_velocity = grads if rule.needs_gradients else None, velocity if rule.momentum else {}
+        trajectory.append(spec.store(SavedStep(layers, rule_params, intermediates, saved_grads, saved_velocity)))
+        own = descend(rule, rule_params, own, velocity)
         params = params | own
     return trajectory, _layers(spec, params, spec.num_steps, tasks)
 

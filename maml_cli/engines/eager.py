@@ -79,6 +79,7 @@ def adjoint_spec(config: Config, experiment: Experiment) -> AdjointSpec:
             has_curvature=inner.curvature == "kronecker",
             learned_keys=[key for keys in experiment.learned_keys.values() for key in keys],
             clip=_clip(config),
+            momentum=inner.momentum,
         ),
         num_steps=inner.steps,
         step_weights=step_weights(config),

@@ -1,4 +1,4 @@
-"""Derivatives of the update rule of an inner step: phi - U g, U the map alpha * (M_in g M_out).
+"""Derivatives of the update rule of an inner step: phi - alpha * v, v <- mu v + M_in c(g) M_out.
 
 `rule_params` of all inner steps are (R, S, ...), those of one inner step (N, ...), or (1, ...) for a single run; the
 gradients and adjoints of tasks are (N, ...), N = R * B.
@@ -14,7 +14,7 @@ from maml_cli.core import Params, update_rules
 
 
 class GradientClip(NamedTuple):
-    """A limit on the gradients g of each task, before U.
+    """A limit on the gradients g of each task.
 
     apply: g -> c(g), the clipped gradients.
     derivative: (g, v) -> dc/dg v; the matrix dc/dg is symmetric.
@@ -46,13 +46,14 @@ def value_clip(limit: float) -> GradientClip:
 
 
 class RuleSpec(NamedTuple):
-    """The update U c(g) of an inner step, c a limit on the gradients g, U linear: alpha * g or alpha * (M_in g M_out).
+    """The update alpha * v of an inner step, v <- mu v + M_in c(g) M_out, c a limit on the gradients g, M linear.
 
     alpha_groups: the key of the alpha of each parameter that adapts.
     positive: whether the rule parameters hold log(alpha).
     has_curvature: whether there are factors M_in and M_out.
     learned_keys: the keys of the rule parameters that have gradients.
     clip: c; None: no limit.
+    momentum: mu.
     """
 
     alpha_groups: Mapping[str, str]
@@ -60,6 +61,7 @@ class RuleSpec(NamedTuple):
     has_curvature: bool
     learned_keys: Collection[str]
     clip: GradientClip | None = None
+    momentum: float = 0.0
 
     def clipped(self, grads: Params) -> Params:
         """c(g)."""
@@ -71,13 +73,17 @@ class RuleSpec(NamedTuple):
         return bool(self.learned_keys) or self.clip is not None
 
 
-def descend(rule: RuleSpec, rule_params: Params, params: Params, grads: Params) -> Params:
-    """An inner step: phi - alpha * (M_in g M_out)."""
+def velocities(rule: RuleSpec, rule_params: Params, grads: Params, last: Params) -> Params:
+    """mu v + M_in g M_out for the velocities v of the step before, `last`, which is empty at the first."""
+    result = {key: _precondition(rule, rule_params, key, grad)[-1] for key, grad in grads.items()}
+    return {key: value + rule.momentum * last[key] for key, value in result.items()} if last else result
+
+
+def descend(rule: RuleSpec, rule_params: Params, params: Params, velocity: Params) -> Params:
+    """An inner step: phi - alpha * v."""
     return {
-        key: torch.addcmul(
-            params[key], rule_params[rule.alpha_groups[key]], _precondition(rule, rule_params, key, grad)[-1], value=-1
-        )
-        for key, grad in grads.items()
+        key: torch.addcmul(params[key], rule_params[rule.alpha_groups[key]], value, value=-1)
+        for key, value in velocity.items()
     }
 
 
@@ -89,36 +95,46 @@ def _precondition(rule: RuleSpec, rule_params: Params, key: str, grad: Tensor) -
     return right, rule_params[f"{key}.in"] @ right if f"{key}.in" in rule_params else right
 
 
-def rule_transpose(rule: RuleSpec, rule_params: Params, adjoint: Params) -> Params:
-    """U^T lambda = M_in^T (alpha * lambda) M_out^T of the parameters that adapt."""
+def velocity_adjoints(rule: RuleSpec, rule_params: Params, adjoint: Params, later: Params) -> Params:
+    """kappa = -dL/dv = alpha * lambda + mu kappa_later, of the parameters that adapt.
+
+    later: kappa of the step after, on whose velocity v acts too; empty at the last.
+    """
     result = {key: rule_params[group] * adjoint[key] for key, group in rule.alpha_groups.items()}
-    if rule.has_curvature:
-        result = {key: value @ rule_params[f"{key}.out"].mT for key, value in result.items()}
-        result = {
-            key: rule_params[f"{key}.in"].mT @ value if f"{key}.in" in rule_params else value
-            for key, value in result.items()
-        }
-    return result
+    return {key: value + rule.momentum * later[key] for key, value in result.items()} if later else result
 
 
-def rule_gradients(rule: RuleSpec, rule_params: Params, grads: Params, adjoint: Params) -> Params:
-    """-lambda g^T in terms of alpha, M_in and M_out at one inner step: (N, ...) for each learned key."""
+def precondition_transpose(rule: RuleSpec, rule_params: Params, vector: Params) -> Params:
+    """M_in^T v M_out^T of the parameters that adapt."""
+    if not rule.has_curvature:
+        return vector
+    result = {key: value @ rule_params[f"{key}.out"].mT for key, value in vector.items()}
+    return {
+        key: rule_params[f"{key}.in"].mT @ value if f"{key}.in" in rule_params else value
+        for key, value in result.items()
+    }
+
+
+def rule_gradients(
+    rule: RuleSpec, rule_params: Params, grads: Params, velocity: Params, adjoint: Params, kappa: Params
+) -> Params:
+    """-lambda v in terms of alpha, and -kappa g^T in terms of M_in and M_out, at one inner step: (N, ...) for each
+    learned key. An empty `velocity` stands for M_in g M_out."""
     result: Params = {}
     for key, group in rule.alpha_groups.items():
         alpha, grad = rule_params[group], grads[key]
         right, preconditioned = _precondition(rule, rule_params, key, grad)
         if group in rule.learned_keys:
-            by_entry = adjoint[key] * preconditioned
+            by_entry = adjoint[key] * (velocity[key] if velocity else preconditioned)
             has_own_entries = alpha.shape[1:] == by_entry.shape[1:]
             total = by_entry if has_own_entries else by_entry.sum(dim=(-2, -1), keepdim=True)
             total = -alpha * total if rule.positive else -total
             result[group] = result[group] + total if group in result else total
         if rule.has_curvature:
-            scaled = alpha * adjoint[key]
             if f"{key}.in" in rule_params:
-                result[f"{key}.in"] = -scaled @ right.mT
+                result[f"{key}.in"] = -kappa[key] @ right.mT
                 grad = rule_params[f"{key}.in"] @ grad
-            result[f"{key}.out"] = -grad.mT @ scaled
+            result[f"{key}.out"] = -grad.mT @ kappa[key]
     return result
 
 

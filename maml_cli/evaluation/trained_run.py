@@ -14,7 +14,13 @@ from maml_cli.evaluation.held_out import Protocol, TestTasks, sample_test_tasks
 from maml_cli.experiment import Experiment, build_experiment, choose_device
 from maml_cli.runs import Checkpoint, open_checkpoint
 
-TEST_KEYS = ("inner.alpha.after_last_step", "inner.alpha.scale", "inner.clip_norm", "inner.clip_value")
+TEST_KEYS = (
+    "inner.alpha.after_last_step",
+    "inner.alpha.scale",
+    "inner.momentum",
+    "inner.clip_norm",
+    "inner.clip_value",
+)
 """Keys of the inner loop that a trained run may be evaluated with other values of."""
 
 

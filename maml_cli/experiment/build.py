@@ -168,14 +168,23 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
 def _empty_params(config: Config, dtype: torch.dtype) -> Params:
     """The network's parameters of all runs on the device meta, (R, in, out) and (R, 1, out): shapes without memory."""
     shapes = param_shapes(layer_widths(config))
-    return {key: torch.empty(len(config.seeds), *shape, dtype=dtype, device="meta") for key, shape in shapes.items()}
+    return _with_learned_context(
+        config,
+        {key: torch.empty(len(config.seeds), *shape, dtype=dtype, device="meta") for key, shape in shapes.items()},
+    )
 
 
 def _initializer(config: Config) -> Callable[..., Params]:
     model = config.model
-    return partial(
+    init = partial(
         init_mlp, hidden=model.hidden, init=model.init, gain=model.init_gain, num_inputs=layer_widths(config)[0]
     )
+    return lambda generator, batch: _with_learned_context(config, init(generator, batch=batch))
+
+
+def _with_learned_context(config: Config, params: Params) -> Params:
+    """`params`, and the context inputs if the outer loop learns them: zero before training, as in MMAML's code."""
+    return with_context(params, num_context=config.model.num_context) if config.model.context_learned else params
 
 
 def _to_network(scaling: Scaling, points: Points, functions: Any) -> Points:

@@ -28,12 +28,15 @@ PENALTY_ROWS: dict[str, Callable[[int], int]] = {"scalar": lambda size: 1, "feat
 
 
 def update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
-    """The update rule of `config`: clipping, curvature, optimiser, step size, factor past the last trained step."""
+    """The update rule of `config`: clipping, curvature, optimiser, momentum, step size, factor past the last trained
+    step. The velocity is thus a sum of what each inner step would subtract, but for alpha: of clipped, preconditioned
+    gradients."""
     inner, table = config.inner, "core.update_rules.INNER_OPTIMIZERS"
     transforms = [
         *_clips(config),
         curvature_of(config).transform,
         lookup(update_rules.INNER_OPTIMIZERS, inner.optimizer, "inner.optimizer", table),
+        *([update_rules.heavy_ball(inner.momentum)] if inner.momentum else []),
         update_rules.scale_by_alpha(groups, sign=alpha_sign(config), scale=inner.alpha.scale),
     ]
     if inner.has_per_step_params:

@@ -89,7 +89,7 @@ const Learner = (() => {
       : choose(EXTRAPOLATIONS, document.afterLastStep, "inner.alpha.after_last_step");
     const start = Object.fromEntries(Object.entries(document.params).map(([key, value]) => [key, decode(value)[0]]));
     const rule = Object.fromEntries(Object.entries(document.rule).map(([key, value]) => [key, decode(value)]));
-    if (document.numContext) start.context = matrix(1, document.numContext);
+    if (document.numContext && !start.context) start.context = matrix(1, document.numContext);
     const { layers, scaling } = document;
 
     const inputs = (x) => matrix(x.length, 1, Float64Array.from(x, (v) => v * scaling.x_factor + scaling.x_shift));
@@ -187,6 +187,14 @@ const Learner = (() => {
       });
     }
 
+    /* The velocities momentum * v + update, from v = 0, which `state` carries. */
+    function accumulate(updates, state) {
+      if (!document.momentum) return updates;
+      const old = state.velocity;
+      state.velocity = old ? perKey(updates, (key, u) => zip(u, old[key], (value, v) => document.momentum * v + value)) : updates;
+      return state.velocity;
+    }
+
     /* `params` with the head w0 + L^-1 F^T (F L^-1 F^T + I)^-1 (y - F w0): F features and a 1, L penalties. */
     function solveHead(params, x, y, logPenalty) {
       const design = designOf(params, x), prior = [...start["head.w"].values, ...start["head.b"].values];
@@ -209,7 +217,7 @@ const Learner = (() => {
         updates = perKey(updates, (key, g) => map(g, (value, i) =>
           value + document.proximal * (params[key].values[i] - start[key].values[i])));
       }
-      updates = optimize(precondition(rule, clip(updates), step), step, state);
+      updates = accumulate(optimize(precondition(rule, clip(updates), step), step, state), state);
       updates = perKey(updates, (key, update) => {
         const alpha = map(atStep(rule[document.alphaGroups[key]], step), (value) => document.alphaScale * toAlpha(value));
         return zip(update, alpha, (u, a) => a * u);

@@ -33,6 +33,7 @@ def learner_document(run: TrainedRun, *, most_values: int = MAX_VALUES) -> dict[
         "numContext": config.model.num_context,
         "loss": inner.loss,
         "optimizer": inner.optimizer,
+        "momentum": inner.momentum,
         "clipNorm": inner.clip_norm,
         "clipValue": inner.clip_value,
         "curvature": inner.curvature,

@@ -26,7 +26,7 @@ def learner_summary(config: Config, *, start: str = "") -> list[str]:
         f"{tasks.support_in_words} support and {tasks.num_query} query points each",
         *_curves_in_words(config),
         f"network  {'-'.join(map(str, layer_widths(config)))} {config.model.activation}, "
-        f"{num_params(config):,} parameters, {_seeds_in_words(config)}",
+        f"{num_params(config):,} parameters{_context_in_words(config)}, {_seeds_in_words(config)}",
         *([f"init     {start or f'from {config.run.init_from}'}"] if config.run.init_from is not None else []),
         f"inner    {_inner_in_words(config)}",
         f"order    {_order_in_words(config)}",
@@ -54,6 +54,11 @@ def sharing_summary(config: Config, processes: Processes) -> list[str]:
     parts = f"{len(config.seeds)} runs" if len(config.seeds) > 1 else f"{config.outer.task_blocks} blocks of tasks"
     idle = idle_processes(config, processes)
     return [f"shared   {parts} among {processes.size} processes{f', {idle} of them idle' if idle else ''}"]
+
+
+def _context_in_words(config: Config) -> str:
+    count, start = config.model.num_context, "learned values" if config.model.context_learned else "zero"
+    return f", of {count} context input{'s' if count > 1 else ''} from {start}" if count else ""
 
 
 def _seeds_in_words(config: Config) -> str:
@@ -91,6 +96,8 @@ def _update_in_words(config: Config) -> str:
         words.append(f"{inner.curvature} curvature learned{' per step' if inner.curvature_per_step else ''}")
     if inner.optimizer != "sgd":
         words.append(inner.optimizer)
+    if inner.momentum:
+        words.append(f"momentum {inner.momentum:g}")
     if inner.proximal:
         words.append(f"proximal {inner.proximal:g}")
     return ", ".join(words)

@@ -17,7 +17,7 @@ from maml_cli.errors import CheckpointError, ConfigError, FileError
 from maml_cli.experiment import Experiment, build_experiment
 from maml_cli.runs import Checkpoint, open_checkpoint
 
-KEYS = ("model.hidden", "model.num_context", "model.oracle", "model.activation")
+KEYS = ("model.hidden", "model.num_context", "model.context_learned", "model.oracle", "model.activation")
 """The keys that give a network its shape and the meaning of its parameters: they must be those of the trained run."""
 
 
