@@ -334,7 +334,7 @@ def test_new_rows_replace_previous_ones_in_the_order_of_the_plan() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"only": ["nothing"]}, "--only nothing: no row begins with that; the rows are finn-10shot, "),
+        ({"only": ["nothing"]}, "--only nothing: no row begins with that; the rows are finn-10shot-clip, "),
         ({"overrides": ["outer.steps=6"]}, "--set and --tasks do not give the published results"),
         ({"tasks": 20}, "--set and --tasks do not give the published results"),
         ({"overrides": ["outer.stepz=6"], "out": Path("out")}, "outer.stepz: unknown key; did you mean outer.steps?"),

@@ -14,11 +14,11 @@ from maml_cli.core import (
     RidgeHead,
     UpdateRule,
     curvature,
+    extrapolation,
     log_noise,
     lookup,
     update_rules,
 )
-from maml_cli.core.extrapolation import EXTRAPOLATIONS, Extrapolation, extrapolate
 
 HEADS: dict[str, Callable[[Predict], RidgeHead | None]] = {"gradient": lambda features: None, "ridge": RidgeHead}
 """Values of `inner.head`: the network without its head -> the head in closed form, if it is."""
@@ -40,7 +40,7 @@ def update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
         update_rules.scale_by_alpha(groups, sign=alpha_sign(config), scale=inner.alpha.scale),
     ]
     if inner.has_per_step_params:
-        transforms.append(extrapolate(inner.steps, _extrapolation(config)))
+        transforms.append(extrapolation.extrapolate(inner.steps, _extrapolation(config)))
     return update_rules.chain(*transforms)
 
 
@@ -110,6 +110,6 @@ def alpha_sign(config: Config) -> update_rules.AlphaSign:
     return lookup(update_rules.ALPHA_SIGNS, name, "inner.alpha.sign", table)
 
 
-def _extrapolation(config: Config) -> Extrapolation | None:
+def _extrapolation(config: Config) -> extrapolation.Extrapolation | None:
     name, table = config.inner.alpha.after_last_step, "core.extrapolation.EXTRAPOLATIONS"
-    return None if name is None else lookup(EXTRAPOLATIONS, name, "inner.alpha.after_last_step", table)
+    return None if name is None else lookup(extrapolation.EXTRAPOLATIONS, name, "inner.alpha.after_last_step", table)
