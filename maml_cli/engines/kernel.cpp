@@ -371,7 +371,7 @@ INLINED bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t
   for (int i = 0; i < NUM_LEARNED; i++) sum[i] /= real(args.num_tasks);
   const double norm = std::sqrt(double(inner_product(sum, sum, NUM_LEARNED)));
   const double loss = team.loss_sum / team.num_added;  // 0 / 0 if all tasks were skipped
-  args.loss[run] = loss, args.grad_norm[run] = norm;
+  args.loss[run] = std::isnan(loss) ? NAN : loss, args.grad_norm[run] = std::isnan(norm) ? NAN : norm;  // of one sign
   if (!std::isfinite(loss) || !std::isfinite(norm)) return false;
   args.loss_sum[run] += loss, args.skipped_tasks[run] += args.num_tasks - team.num_added;
   const real scale = real(std::min(1.0, args.clip_norm / norm));
