@@ -186,7 +186,7 @@ def test_the_arguments_of_a_call_are_the_same_struct_in_python_and_in_c() -> Non
 def test_names_have_the_same_numbers_in_python_and_in_c() -> None:
     sources = "".join(map(_without_comments, (*kernel_build.HEADERS, kernel_build.SOURCE)))
     enums = [tuple(text.lower().split(", ")) for text in re.findall(r"enum \{ (.*) \};", sources)]
-    modes = ("set", "add", "sub")  # of products within the kernel
+    modes = ("set", "neg", "add", "sub")  # of products within the kernel
     assert enums == [KERNEL_ACTIVATIONS, KERNEL_LOSSES, KERNEL_CLIPS, modes, KERNEL_OPTIMIZERS]
 
 

@@ -133,7 +133,7 @@ def kernel_task_bytes(
     by_step = (3 if clipped or num_factors else 2) * num_params + transposed + rows
     gradients = (3 + (alpha_steps if learned else 1)) * num_params
     numbers = start + max(1, inner_steps) * by_step + (inner_steps + solved) * support
-    numbers += query + tangent + rows + gradients + 3 * num_factors
+    numbers += query + tangent + rows + gradients + 2 * num_factors
     if not solved:
         return numbers * itemsize
     size, count = widths[-2] + 1, num_points[0]

@@ -45,7 +45,6 @@ struct TaskWorkspace {
   ALIGNED real adjoint[PADDED_SIZE];                    // of the query loss; in the end the meta-gradient of the parameters
   ALIGNED real query_gradient[PADDED_SIZE];             // of an inner step before the last
   ALIGNED real alpha_gradients[LEARNED ? ALPHAS : 1][PADDED_SIZE];
-  ALIGNED real factor_gradients[std::max(1, CURVATURES)][FACTORS_SIZE];
   ALIGNED double penalty_gradients[SOLUTIONS][RidgeSizes::PADDED_P];
   ALIGNED double query_penalty_gradients[RidgeSizes::PADDED_P];
 };
@@ -75,10 +74,10 @@ inline real query_loss(const InnerStart &start, const real *x, const real *y, co
   return work.query.loss;
 }
 
-// The query loss after the last inner step, and in `work` the meta-gradient. `step_weights` [STEPS + 1] are the
+// The query loss after the last inner step, and the meta-gradient: in `work`, of the factors in `gradient`. `step_weights` [STEPS + 1] are the
 // weights of the query losses before and after each inner step, `limit` is that of the clip.
 real meta_gradient(const InnerStart &start, const real *x, const real *y, const double *step_weights,
-                   bool second_order, real limit, TaskWorkspace &work) {
+                   bool second_order, real limit, TaskWorkspace &work, real *gradient) {
   const auto curvature = [&](int s) -> const Curvature & {
     return start.curvature[std::max(0, std::min(s, CURVATURES - 1))];
   };
@@ -102,7 +101,7 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
   const real last_weight = real(step_weights[STEPS]);
   if (last_weight != 1) for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] *= last_weight;
   if constexpr (LEARNED) std::memset(work.alpha_gradients, 0, sizeof work.alpha_gradients);
-  if constexpr (KRONECKER) std::memset(work.factor_gradients, 0, sizeof work.factor_gradients);
+  if constexpr (CURVATURES != STEPS) std::fill(gradient + FACTORS_BEGIN, gradient + GRADIENT_SIZE, real(0));
   if constexpr (RIDGE) {
     std::memset(work.penalty_gradients, 0, sizeof work.penalty_gradients);
     add_scaled(step_weights[STEPS], work.query_penalty_gradients, work.penalty_gradients[0]);
@@ -112,7 +111,7 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
     if (second_order || LEARNED || KRONECKER)
       update_adjoint(x, work.support[s], work.updates[s], curvature(s), limit, start.alphas[a], work.adjoint,
-                     work.direction, work.alpha_gradients[LEARNED ? a : 0], work.factor_gradients[c]);
+                     work.direction, work.alpha_gradients[LEARNED ? a : 0], gradient + FACTORS_BEGIN + c * FACTORS_SIZE);
     if (second_order) {
       const real *point = RIDGE ? work.solved[s] : params;
       real head_delta_dot[SUPPORT];
@@ -191,22 +190,19 @@ void pad_params(const real *values, const real *noise, InnerStart &start) {
   }
 }
 
-// The meta-gradient of a task, padded -> unpadded [NUM_LEARNED]; alphas that parameters share get the sum of theirs.
-void unpad_gradients(const TaskWorkspace &work, real *unpadded) {
-  for_each_row([&](int to, int from, int n, int) { std::memcpy(unpadded + to, work.adjoint + from, n * sizeof(real)); });
-  for (int c = 0; c < CURVATURES; c++)
-    for_each_factor_row(c, [&](int to, int from, int n) {
-      std::memcpy(unpadded + CURVATURE_BEGIN + to, work.factor_gradients[c] + from, n * sizeof(real));
-    });
+// The meta-gradient of a task but for the factors, padded -> gradient [NUM_OTHERS]; alphas that parameters share get the
+// sum of theirs.
+void unpad_gradients(const TaskWorkspace &work, real *gradient) {
+  for_each_row([&](int to, int from, int n, int) { std::memcpy(gradient + to, work.adjoint + from, n * sizeof(real)); });
   if constexpr (RIDGE && PENALTIES_LEARNED) {
-    real *penalties = unpadded + PENALTIES_BEGIN;
+    real *penalties = gradient + CURVATURE_BEGIN;
     std::fill_n(penalties, NUM_PENALTIES, real(0));
     for (int s = 0; s <= STEPS; s++)
       for (int j = 0; j < RidgeSizes::P; j++)
         penalties[s * PENALTIES + (PENALTIES > 1 ? j : 0)] += real(work.penalty_gradients[s][j]);
   }
   if constexpr (!LEARNED) return;
-  real *alphas = unpadded + ALPHAS_BEGIN;
+  real *alphas = gradient + ALPHAS_BEGIN;
   std::fill_n(alphas, NUM_ALPHAS, real(0));
   for (int s = 0; s < ALPHAS; s++)
     for_each_row([&](int to, int from, int n, int t) {
@@ -214,6 +210,25 @@ void unpad_gradients(const TaskWorkspace &work, real *unpadded) {
       real *alpha = alphas + alpha_offset(t) + (PER_PARAMETER ? s * adapted_size(t) + to - tensor_offset(t) : s);
       for (int i = 0; i < n; i++) alpha[PER_PARAMETER ? i : 0] += work.alpha_gradients[s][from + i];
     });
+}
+
+real squared_norm(const real *gradient) {  // of a gradient [GRADIENT_SIZE]
+  const real *factors = gradient + FACTORS_BEGIN;
+  return inner_product(gradient, gradient, FACTORS_BEGIN) +
+         inner_product<128>(factors, factors, GRADIENT_SIZE - FACTORS_BEGIN);
+}
+
+// gradient [GRADIENT_SIZE] -> unpadded [NUM_LEARNED], times a factor
+void unpad_factors(const real *gradient, real scale, real *unpadded) {
+  const auto copy = [&](int to, int from, int n) {
+    for (int i = 0; i < n; i++) unpadded[to + i] = scale == 1 ? gradient[from + i] : scale * gradient[from + i];
+  };
+  copy(0, 0, CURVATURE_BEGIN);
+  for (int c = 0; c < CURVATURES; c++)
+    for_each_factor_row(c, [&](int to, int from, int n) {
+      copy(CURVATURE_BEGIN + to, FACTORS_BEGIN + c * FACTORS_SIZE + from, n);
+    });
+  copy(CURVATURE_BEGIN + NUM_CURVATURE, CURVATURE_BEGIN, NUM_OTHERS - CURVATURE_BEGIN);
 }
 
 // ---- outer steps
@@ -318,20 +333,26 @@ void optimizer_step(const CallArgs &args, int64_t step, int64_t run) {
 // The threads that share the tasks of one run. Gradients are added in the order of the tasks, whichever thread
 // computed them, so that the number of threads changes no byte.
 struct Team {
+  struct ALIGNED Line {
+    real values[LINE];
+  };
+  static constexpr int LINES = (GRADIENT_SIZE + LINE - 1) / LINE;  // of a meta-gradient
+
   const int size;
   InnerStart start;
-  std::vector<real> task_gradients;  // [B][NUM_LEARNED]; of a team of one, [NUM_LEARNED] of the last task
+  std::vector<Line> task_gradients;  // [B][LINES]; of a team of one, [LINES] of the last task
   std::vector<double> task_losses;   // [B]
-  std::vector<real> gradient_sum;    // [NUM_LEARNED], of the tasks that were added
+  std::vector<Line> gradient_sum;    // [LINES], of the tasks that were added
   double loss_sum = 0;               // of the tasks that were added
   int64_t num_added = 0;
   bool stopped = false;
 
   Team(const CallArgs &args, int size)
-      : size(size), task_gradients((size > 1 ? args.num_tasks : 1) * NUM_LEARNED), task_losses(args.num_tasks),
-        gradient_sum(NUM_LEARNED) {}
+      : size(size), task_gradients((size > 1 ? args.num_tasks : 1) * LINES), task_losses(args.num_tasks),
+        gradient_sum(LINES) {}
 
-  real *task_gradient(int64_t task) { return task_gradients.data() + (size > 1 ? task * NUM_LEARNED : 0); }
+  real *task_gradient(int64_t task) { return task_gradients[size > 1 ? task * LINES : 0].values; }
+  real *sum() { return gradient_sum[0].values; }
 
   void barrier() {  // waits for all threads of the team, busily at first: the waits of a step are short
     if (size == 1) return;
@@ -354,28 +375,28 @@ struct Team {
 // first, and a task that is not finite is skipped.
 INLINED void add_task(const CallArgs &args, Team &team, int64_t task) {
   const real *gradient = team.task_gradient(task);
-  real *sum = team.gradient_sum.data(), factor = 1;
+  real *sum = team.sum(), factor = 1;
   if (args.skip_tasks) {
-    const real norm = std::sqrt(inner_product(gradient, gradient, NUM_LEARNED));
+    const real norm = std::sqrt(squared_norm(gradient));
     if (!std::isfinite(norm) || !std::isfinite(team.task_losses[task])) return;
     factor = std::min(real(1), real(args.clip_task_norm) / norm);
   }
   team.num_added++, team.loss_sum += team.task_losses[task];
-  for (int i = 0; i < NUM_LEARNED; i++) sum[i] += factor * gradient[i];
+  for (int i = 0; i < GRADIENT_SIZE; i++) sum[i] += factor * gradient[i];
 }
 
 // The end of an outer step, once all tasks are added: mean, clipping, update. False, without an update, if the loss or
 // the gradient is not finite.
 INLINED bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t run) {
-  real *sum = team.gradient_sum.data(), *gradient = args.gradients + run * NUM_LEARNED;
-  for (int i = 0; i < NUM_LEARNED; i++) sum[i] /= real(args.num_tasks);
-  const double norm = std::sqrt(double(inner_product(sum, sum, NUM_LEARNED)));
+  real *sum = team.sum();
+  for (int i = 0; i < GRADIENT_SIZE; i++) sum[i] /= real(args.num_tasks);
+  const double norm = std::sqrt(double(squared_norm(sum)));
   const double loss = team.loss_sum / team.num_added;  // 0 / 0 if all tasks were skipped
   args.loss[run] = std::isnan(loss) ? NAN : loss, args.grad_norm[run] = std::isnan(norm) ? NAN : norm;  // of one sign
   if (!std::isfinite(loss) || !std::isfinite(norm)) return false;
   args.loss_sum[run] += loss, args.skipped_tasks[run] += args.num_tasks - team.num_added;
   const real scale = real(std::min(1.0, args.clip_norm / norm));
-  for (int i = 0; i < NUM_LEARNED; i++) gradient[i] = scale == 1 ? sum[i] : scale * sum[i];
+  unpad_factors(sum, scale, args.gradients + run * NUM_LEARNED);
   optimizer_step(args, step, run);
   args.completed[run] = step + 1;
   return true;
@@ -389,16 +410,17 @@ void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWo
     if (member == 0) {
       const real *noise = args.noise ? args.noise + index * NUM_PARAMS : nullptr;
       pad_params(args.values + run * NUM_VALUES, noise, team.start);
-      std::fill_n(team.gradient_sum.data(), NUM_LEARNED, real(0)), team.loss_sum = 0, team.num_added = 0;
+      std::fill_n(team.sum(), GRADIENT_SIZE, real(0)), team.loss_sum = 0, team.num_added = 0;
     }
     team.barrier();
     if (team.stopped) return;
     for (int64_t task = member; task < args.num_tasks; task += team.size) {
       const int64_t points = (index * args.num_tasks + task) * (SUPPORT + QUERY);
+      real *gradient = team.task_gradient(task);
       team.task_losses[task] = meta_gradient(team.start, args.x + points, args.y + points,
                                              args.step_weights + step * (STEPS + 1), args.second_order[step],
-                                             real(args.inner_clip), work);
-      unpad_gradients(work, team.task_gradient(task));
+                                             real(args.inner_clip), work, gradient);
+      unpad_gradients(work, gradient);
       if (team.size == 1) add_task(args, team, task);
     }
     team.barrier();

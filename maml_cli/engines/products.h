@@ -39,8 +39,8 @@ template <typename T> inline const vec_of<T> &at(const T *address) {
   return *reinterpret_cast<const vec_of<T> *>(address);
 }
 
-// The modes of a product: C = A B, C += A B, C -= A B.
-enum { SET, ADD, SUB };
+// The modes of a product: C = A B, C = -A B, C += A B, C -= A B.
+enum { SET, NEG, ADD, SUB };
 
 // C (ROWS x VECS vectors), all in registers. A(m, d) = A[m * AM + d * AD], so that A may be a transpose or a row that
 // repeats; BN and CN are the lengths of the rows of B and C.
@@ -50,14 +50,14 @@ inline void tile(const T *A, const T *B, T *C) {
   constexpr int LANES = lanes<T>;
   vec sum[ROWS][VECS];
   UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++)
-    sum[r][c] = MODE == SET ? vec{} : at(C + r * CN + c * LANES);
+    sum[r][c] = MODE == SET || MODE == NEG ? vec{} : at(C + r * CN + c * LANES);
   for (int d = 0; d < D; d++) {
     vec b[VECS];
     UNROLL for (int c = 0; c < VECS; c++) b[c] = at(B + d * BN + c * LANES);
     UNROLL for (int r = 0; r < ROWS; r++) {
       const T a = A[r * AM + d * AD];
       UNROLL for (int c = 0; c < VECS; c++) {
-        if constexpr (MODE == SUB) sum[r][c] -= a * b[c];
+        if constexpr (MODE == SUB || MODE == NEG) sum[r][c] -= a * b[c];
         else sum[r][c] += a * b[c];
       }
     }
@@ -75,7 +75,7 @@ inline void columns(const T *A, const T *B, T *C) {
     tile<MODE, REMAINING, VECS, D, AM, AD, BN, CN>(A + (M - REMAINING) * AM, B, C + (M - REMAINING) * CN);
 }
 
-// C (M x N) = or += or -= A (M x D) times B (D x N), with N a multiple of lanes<T>; see `tile` for AM, AD, BN, CN.
+// C (M x N) =, = -, += or -= A (M x D) times B (D x N), with N a multiple of lanes<T>; see `tile` for AM, AD, BN, CN.
 template <int MODE, int M, int N, int D, int AM, int AD, int BN, int CN, typename T>
 inline void product(const T *A, const T *B, T *C) {
   constexpr int LANES = lanes<T>;
@@ -126,12 +126,12 @@ template <int ROWS, int COLUMNS, typename T> inline void transpose(const T *from
     }
 }
 
-// sum over i of a[i] b[i]
-inline real inner_product(const real *a, const real *b, int n) {
-  real sums[16] = {}, total = 0;  // several sums, so that the compiler may use vectors
+// The sum over i of a[i] b[i], by several sums, so that the compiler may use vectors.
+template <int SUMS = 16> inline real inner_product(const real *a, const real *b, int n) {
+  real sums[SUMS] = {}, total = 0;
   int i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int j = 0; j < 16; j++) sums[j] += a[i + j] * b[i + j];
+  for (; i + SUMS <= n; i += SUMS)
+    for (int j = 0; j < SUMS; j++) sums[j] += a[i + j] * b[i + j];
   for (; i < n; i++) sums[0] += a[i] * b[i];
   for (real sum : sums) total += sum;
   return total;

@@ -56,6 +56,13 @@ constexpr int ALPHAS_BEGIN = LEARNED ? NUM_PARAMS : NUM_LEARNED;
 constexpr int CURVATURE_BEGIN = LEARNED ? NUM_PARAMS + NUM_ALPHAS : NUM_PARAMS;
 constexpr int PENALTIES_BEGIN = PENALTIES_LEARNED ? CURVATURE_BEGIN + NUM_CURVATURE : NUM_VALUES - NUM_PENALTIES;
 
+// The meta-gradient of a task: in the order of the learned values of a run, but with the padded factors of the curvatures
+// at the end, so that products write them where they remain.
+constexpr int LINE = 64 / sizeof(real);
+constexpr int NUM_OTHERS = NUM_LEARNED - NUM_CURVATURE;
+constexpr int FACTORS_BEGIN = KRONECKER ? (NUM_OTHERS + LINE - 1) / LINE * LINE : NUM_OTHERS;
+constexpr int GRADIENT_SIZE = FACTORS_BEGIN + CURVATURES * FACTORS_SIZE;
+
 struct Curvature {
   ALIGNED real factors[FACTORS_SIZE];
   ALIGNED real transposed[FACTORS_SIZE];
@@ -77,12 +84,19 @@ template <int MODE, int axis> inline void factor_product(const real *rows, const
   else product<MODE, SUPPORT, N, WIDTH[axis], N, 1, N, N>(rows, factor, out);
 }
 
-// factor -= a^T b, where `a` and `b` are COUNT rows of the values of the units of `axis`
+// factor (=, -=) -a^T b, where `a` and `b` are COUNT rows of the values of the units of `axis`: of every step in turn, or
+// of the only one.
 template <int COUNT, int axis> inline void subtract_outer(const real *a, const real *b, real *factor) {
-  constexpr int N = padded(WIDTH[axis]);
-  if constexpr (axis == 0 || axis == LAYERS)
-    for (int k = 0; k < COUNT; k++) factor[0] -= a[k] * b[k];
-  else product<SUB, WIDTH[axis], N, COUNT, 1, N, N, N>(a, b, factor);
+  constexpr int N = padded(WIDTH[axis]), MODE = CURVATURES == STEPS ? NEG : SUB;
+  if constexpr (axis == 0 || axis == LAYERS) {
+    real sum = 0;
+    for (int k = 0; k < COUNT; k++) sum += a[k] * b[k];
+    factor[0] = (MODE == NEG ? 0 : factor[0]) - sum;
+  } else {
+    product<MODE, WIDTH[axis], N, COUNT, 1, N, N, N>(a, b, factor);
+    for (int i = 0; i < WIDTH[axis]; i++)  // the padding of h is f(0), which may not be zero
+      for (int j = WIDTH[axis]; j < N; j++) factor[i * N + j] = 0;
+  }
 }
 
 // ---- the update
