@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from maml_cli.config import Config
+from maml_cli.config import Config, to_dict
 from maml_cli.core import Points, TaskBatch
 from maml_cli.engines import SCHEDULES
 from maml_cli.errors import DivergedError
@@ -91,13 +91,15 @@ def train_lstm(config: Config, run: Path) -> None:
     seconds = time.perf_counter() - started
     run.mkdir(parents=True, exist_ok=True)
     with replacing(run / FILE) as descriptor, open(descriptor, "wb", closefd=False) as stream:
-        torch.save({"config": repr(config), "seconds": seconds, "params": dict(network.state_dict())}, stream)
+        torch.save({"config": to_dict(config), "seconds": seconds, "params": dict(network.state_dict())}, stream)
 
 
 def read_lstm(config: Config, run: Path) -> TrainedLstm | None:
     """The LSTM in the directory `run`; None if there is none that was trained by `config`."""
-    file = run / FILE
-    if not file.exists() or (saved := torch.load(file, weights_only=True))["config"] != repr(config):
+    if not (file := run / FILE).exists():
+        return None
+    saved = torch.load(file, weights_only=True)
+    if Config.model_validate(saved["config"]) != config:
         return None
     network = make_lstm(0)
     network.load_state_dict(saved["params"])

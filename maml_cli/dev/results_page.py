@@ -51,7 +51,7 @@ the runs that are committed, those of the goals.
 - **Error**: mean squared error of a task on a grid of 100 points, without noise; ± is 1.96 s / √n over tasks.
 - **Test tasks**, which training never samples: {_banks(results)}.
 - The checkpoint is always the last one, never selected by its error.
-- **K** is that of training, except of `finn-10shot`, where one run trained with K = 10 is evaluated at both.
+- **K** is that of training, except in G1, where one run trained with K = 10 is evaluated at both.
 - **Networks** are 1-40-40-1 with ReLU (CAVIA has five more inputs, the oracle three), except those of MMAML's mixtures,
   the wider ones and the LSTM.
 - **Learned values** are all that training learns: initial parameters, step sizes, preconditioners and penalties.
