@@ -17,7 +17,7 @@ from maml_cli.core import MIN_NOISE, NOISE, Params, Points, RidgeHead, expand_to
 from maml_cli.core.ridge import PENALTY
 from maml_cli.errors import DataError
 from maml_cli.evaluation import Protocol, evaluate_run, fit_tasks, sample_test_tasks
-from maml_cli.evaluation.calibration import calibration_scores
+from maml_cli.evaluation.calibration import CalibrationByTask, calibration_scores
 from maml_cli.reporting.figures import fit_figure
 from maml_cli.reporting.fit_rows import adapting
 from maml_cli.reporting.training_figures import TrainingTraces, curve_figure
@@ -266,3 +266,25 @@ def test_likelihoods_of_a_training_have_a_linear_axis_of_their_own() -> None:
     errors, likelihood = figure.axes
     assert (errors.get_yscale(), likelihood.get_yscale()) == ("log", "linear") and len(errors.lines) == 2
     assert [np.asarray(line.get_ydata()).tolist() for line in likelihood.lines] == [[0.5, -0.7]]
+
+
+def test_tasks_are_scored_with_their_own_noise_some_at_a_time() -> None:
+    noise = torch.tensor([0.0, 0.4, 1.0], dtype=FLOAT).reshape(3, 1, 1)
+    mean, targets, variance = torch.randn(3, 1, 3, 4, 1, generator=torch.Generator().manual_seed(2), dtype=FLOAT)
+    at_once, in_turn = CalibrationByTask(noise), CalibrationByTask(noise)
+    for collector, parts in ((at_once, [slice(0, 3)]), (in_turn, [slice(0, 2), slice(2, 3)])):
+        for part in parts:
+            collector.add(0, mean[:, part], targets[:, part], variance.exp()[:, part])
+    assert at_once.statistics([0]) == in_turn.statistics([0])
+
+
+def test_tasks_in_turns_of_a_table_have_the_deviations_of_each_alone(cli: Cli, run: maml.TrainedRun) -> None:
+    points = {"a": [(-4.0, 1.0), (2.0, 0.5)], "b": [(0.0, -1.0), (1.0, 2.0)]}
+    rows = [f"{label},{x},{y}" for pair in zip(*([(k, p) for p in v] for k, v in points.items()), strict=True)
+            for label, (x, y) in pair]  # fmt: skip
+    Path("points.csv").write_text("\n".join(["task,x,y", *rows]) + "\n")
+    records = json.loads(cli("adapt", run.checkpoint.run, "--data", "points.csv", "--task", "task", "--json").out)
+    for label, of_task in points.items():
+        x, y = zip(*of_task, strict=True)
+        sd = [record["sd"] for record in records["predictions"] if record["task"] == label]
+        assert sd == pytest.approx(run.adapt([*x], [*y]).std([*x]), rel=1e-4)
