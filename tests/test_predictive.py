@@ -283,8 +283,9 @@ def test_tasks_in_turns_of_a_table_have_the_deviations_of_each_alone(cli: Cli, r
     rows = [f"{label},{x},{y}" for pair in zip(*([(k, p) for p in v] for k, v in points.items()), strict=True)
             for label, (x, y) in pair]  # fmt: skip
     Path("points.csv").write_text("\n".join(["task,x,y", *rows]) + "\n")
-    records = json.loads(cli("adapt", run.checkpoint.run, "--data", "points.csv", "--task", "task", "--json").out)
+    options = ["--task", "task", "--range=-5:5:3", "--json"]
+    records = json.loads(cli("adapt", run.checkpoint.run, "--data", "points.csv", *options).out)["predictions"]
     for label, of_task in points.items():
-        x, y = zip(*of_task, strict=True)
-        sd = [record["sd"] for record in records["predictions"] if record["task"] == label]
-        assert sd == pytest.approx(run.adapt([*x], [*y]).std([*x]), rel=1e-4)
+        sd = [record["sd"] for record in records if record["task"] == label]
+        fitted = run.adapt(*map(list, zip(*of_task, strict=True)))
+        assert sd == pytest.approx(fitted.std([-5.0, 0.0, 5.0]), rel=1e-4)
