@@ -173,6 +173,8 @@ def test_the_calibration_is_that_of_scipy_on_the_predictions(run: maml.TrainedRu
             assert statistic.ci95 == pytest.approx(1.96 * values.mean(axis=0).std(ddof=1) / math.sqrt(50), rel=1e-3)
             assert statistic.ci95_seeds is not None
     rows = [row for row in maml.evaluate(run, tasks=50, steps=1).to_rows() if row["measure"] == "coverage_50"]
+    by_task = maml.evaluate(run, tasks=50, steps=1, per_task=True).per_task()
+    assert [row["nll_step_1"] for row in by_task] == pytest.approx(nll.mean(axis=0), rel=1e-4)
     assert [row["mean"] for row in rows] == [step.coverage_50.mean for step in evaluation.calibration]
 
 
