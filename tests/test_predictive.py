@@ -17,7 +17,7 @@ from maml_cli.core import MIN_NOISE, NOISE, Params, Points, RidgeHead, expand_to
 from maml_cli.core.ridge import PENALTY
 from maml_cli.errors import DataError
 from maml_cli.evaluation import Protocol, evaluate_run, fit_tasks, sample_test_tasks
-from maml_cli.evaluation.calibration import calibration_scores
+from maml_cli.evaluation.calibration import CalibrationByTask, calibration_scores
 from maml_cli.reporting.figures import fit_figure
 from maml_cli.reporting.fit_rows import adapting
 from maml_cli.reporting.training_figures import TrainingTraces, curve_figure
@@ -173,6 +173,8 @@ def test_the_calibration_is_that_of_scipy_on_the_predictions(run: maml.TrainedRu
             assert statistic.ci95 == pytest.approx(1.96 * values.mean(axis=0).std(ddof=1) / math.sqrt(50), rel=1e-3)
             assert statistic.ci95_seeds is not None
     rows = [row for row in maml.evaluate(run, tasks=50, steps=1).to_rows() if row["measure"] == "coverage_50"]
+    by_task = maml.evaluate(run, tasks=50, steps=1, per_task=True).per_task()
+    assert [row["nll_step_1"] for row in by_task] == pytest.approx(nll.mean(axis=0), rel=1e-4)
     assert [row["mean"] for row in rows] == [step.coverage_50.mean for step in evaluation.calibration]
 
 
@@ -266,3 +268,26 @@ def test_likelihoods_of_a_training_have_a_linear_axis_of_their_own() -> None:
     errors, likelihood = figure.axes
     assert (errors.get_yscale(), likelihood.get_yscale()) == ("log", "linear") and len(errors.lines) == 2
     assert [np.asarray(line.get_ydata()).tolist() for line in likelihood.lines] == [[0.5, -0.7]]
+
+
+def test_tasks_are_scored_with_their_own_noise_some_at_a_time() -> None:
+    noise = torch.tensor([0.0, 0.4, 1.0], dtype=FLOAT).reshape(3, 1, 1)
+    mean, targets, variance = torch.randn(3, 1, 3, 4, 1, generator=torch.Generator().manual_seed(2), dtype=FLOAT)
+    at_once, in_turn = CalibrationByTask(noise), CalibrationByTask(noise)
+    for collector, parts in ((at_once, [slice(0, 3)]), (in_turn, [slice(0, 2), slice(2, 3)])):
+        for part in parts:
+            collector.add(0, mean[:, part], targets[:, part], variance.exp()[:, part])
+    assert at_once.statistics([0]) == in_turn.statistics([0])
+
+
+def test_tasks_in_turns_of_a_table_have_the_deviations_of_each_alone(cli: Cli, run: maml.TrainedRun) -> None:
+    points = {"a": [(-4.0, 1.0), (2.0, 0.5)], "b": [(0.0, -1.0), (1.0, 2.0)]}
+    rows = [f"{label},{x},{y}" for pair in zip(*([(k, p) for p in v] for k, v in points.items()), strict=True)
+            for label, (x, y) in pair]  # fmt: skip
+    Path("points.csv").write_text("\n".join(["task,x,y", *rows]) + "\n")
+    options = ["--task", "task", "--range=-5:5:3", "--json"]
+    records = json.loads(cli("adapt", run.checkpoint.run, "--data", "points.csv", *options).out)["predictions"]
+    for label, of_task in points.items():
+        sd = [record["sd"] for record in records if record["task"] == label]
+        fitted = run.adapt(*map(list, zip(*of_task, strict=True)))
+        assert sd == pytest.approx(fitted.std([-5.0, 0.0, 5.0]), rel=1e-4)

@@ -223,6 +223,29 @@ def test_errors_in_the_page_are_those_of_the_points_that_it_shows(page: str, run
 
 
 @needs_browser
+def test_the_playground_shades_the_interval_of_new_targets(tmp_path: Path) -> None:
+    """From the lower end at the first input to the upper end there, on the axes that the curves have."""
+    noise = ["inner.head=ridge", "inner.adapt=head", "inner.ridge.noise=0.3"]
+    run = maml.train("smoke", "outer.steps=5", "run.eval_tasks=2", *noise, out=tmp_path / "noise")
+    page = report_page([run], Protocol(5))
+    script = (
+        PLAY
+        + """const of = (selector) => all(selector).map((path) => path.getAttribute("d"));
+    input(root.querySelector(".step-slider"), 1);
+    return [of(".band"), of(".curve.now"), root.querySelector(".message").textContent];"""
+    )
+    (band,), (curve,), message = run_in_page(page, script)
+    data = playground_tasks(run, measure="mse")
+    task, (low, high) = data["tasks"][0], data["y"]
+    fitted = run.adapt(task["x"], task["y"], steps=1)
+    mean, std = (np.asarray(function(data["grid"])) for function in (fitted.predict, fitted.std))
+    ends = np.concatenate([mean - 1.96 * std, (mean + 1.96 * std)[::-1]])
+    tops = [float(point.split()[1]) for point in re.split("[ML]", band)[1:]]
+    assert tops == pytest.approx(10 + (high - ends) / (high - low) * 402, abs=0.06)
+    assert curve and message.endswith("Shaded: the 95 % interval of new targets.")
+
+
+@needs_browser
 def test_sliders_choose_a_sinusoid_and_runs_are_exchanged(page: str) -> None:
     result = run_in_page(page, PLAY + """
     const seen = {}; const slider = (name) => root.querySelector(`.sliders input[name="${name}"]`);

@@ -29,6 +29,7 @@ MAY_BE_ABSENT = {
     "calibration",
     "notes",
     "band",
+    "sd",
     "cuda",
     "skipped_tasks",
     "alpha",

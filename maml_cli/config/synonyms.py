@@ -38,6 +38,7 @@ VALUES: dict[str, dict[str, list[str]]] = {
         "body": ["boil", "features", "backbone", "trunk"],
         "context": ["cavia"],
     },
+    "inner.head": {"ridge": ["r2d2", "alpaca", "closedform", "bayesian"], "gradient": ["sgd", "gd", "descent"]},
     "inner.optimizer": {"sgd": ["gd", "gradientdescent"], "adam": ["rmsprop"]},
     "inner.curvature": {
         "kronecker": ["metacurvature", "mc", "kfac", "learned", "true"],
@@ -152,6 +153,7 @@ KEYS: dict[str, list[str]] = {
     "inner.alpha.learned": ["inner.learned", "learn_alpha", "learn_lr", "learn_inner_lr", "learnable_lr"],
     "inner.alpha.after_last_step": ["beyond"],
     "inner.alpha.lr": ["inner.alpha.learning_rate", "alpha_lr", "lr_alpha"],
+    "inner.ridge.noise": ["inner.noise", "inner.ridge.sigma", "inner.ridge.noise_std", "likelihood"],
     "outer.steps": ["outer_steps", "iterations", "num_iterations", "metatrain_iterations", "epochs", "max_steps"],
     "outer.tasks_per_step": ["meta_batch_size", "meta_batch", "batch_size", "num_tasks", "task_num", "tasks_per_batch"],
     "outer.optimizer": ["outer_optimizer", "meta_optimizer", "outer_opt"],

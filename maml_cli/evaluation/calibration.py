@@ -56,6 +56,10 @@ class CalibrationByTask:
         by_step = [torch.cat(scores, dim=-1)[:, runs] for scores in self.scores]
         return [Calibration(*map(aggregate_seeds, scores)) for scores in by_step]
 
+    def mean_nll(self, runs: list[int]) -> Tensor:
+        """The negative log-likelihood of each task, mean over `runs`, after 0, 1, ... inner steps, (S + 1, B)."""
+        return torch.stack([torch.cat(scores, dim=-1)[0, runs].double().mean(dim=0) for scores in self.scores])
+
 
 def new_calibration(test_tasks: TestTasks) -> CalibrationByTask:
     """The calibration before the first task."""

@@ -110,6 +110,8 @@ def evaluate(
         for kind, tasks in kinds.items()
     }
     task_errors = mean_task_errors(test_tasks, errors, runs, keep) if keep else None
+    if task_errors and calibration:
+        task_errors = task_errors._replace(nll=calibration.mean_nll(runs))
     del errors
     random_init = _random_init(experiment, select_run(meta_params, runs[0]), test_tasks, steps=steps, on_tasks=on_tasks)
     family_baselines = test_tasks.family.baselines()

@@ -72,6 +72,7 @@ class EvaluationResult(NamedTuple):
         shots: K.
         mse_step_0, mse_step_1, ...: errors, `mae_step_0` and so on of a run trained on L1; with several seeds, means
             over them.
+        nll_step_0, nll_step_1, ...: negative log-likelihoods per point, of a run with a predictive distribution.
 
         Raises DataError unless the evaluation has kept them: `maml.evaluate(run, per_task=True)`.
         """

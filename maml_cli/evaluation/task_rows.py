@@ -16,23 +16,26 @@ class TaskErrors(NamedTuple):
     test_tasks: the tasks, which are sampled again where their functions are needed.
     measure: `mse` or `mae`.
     errors: after 0, 1, ..., S inner steps, (S + 1, B); with several seeds, the mean over them.
+    nll: negative log-likelihoods per point likewise, (S + 1, B); None without predictive distribution.
     """
 
     test_tasks: TestTasks
     measure: str
     errors: Tensor
+    nll: Tensor | None = None
 
     @property
-    def error_columns(self) -> list[str]:
-        """The names of the columns of errors, `mse_step_0`, `mse_step_1`, ..."""
-        return [f"{self.measure}_step_{step}" for step in range(len(self.errors))]
+    def columns(self) -> dict[str, Tensor]:
+        """Errors and likelihoods of each task, (B,), by the name of their column: `mse_step_0`, `mse_step_1`, ..."""
+        values = {self.measure: self.errors} | ({} if self.nll is None else {"nll": self.nll})
+        return {f"{name}_step_{step}": row for name, rows in values.items() for step, row in enumerate(rows)}
 
 
 def mean_task_errors(
     test_tasks: TestTasks, errors: Sequence[Mapping[str, Tensor]], runs: Sequence[int], measure: str
 ) -> TaskErrors:
     """The errors on the grid of each task, mean over `runs`, from those after each inner step: name of the points ->
-    (R, B, 2)."""
+    (R, B, 2). Without likelihoods."""
     index = Errors._fields.index(measure)
     means = [step["grid"][[*runs], :, index].double().mean(dim=0).to(step["grid"].dtype) for step in errors]
     return TaskErrors(test_tasks, measure, torch.stack(means))
@@ -45,12 +48,12 @@ def iter_task_rows(task_errors: TaskErrors) -> Iterator[dict[str, Any]]:
     for block in test_tasks.iter_blocks():
         columns = block.functions.columns()
         stop = start + block.points["support"].x.shape[1]
-        by_task = task_errors.errors[:, start:stop].double().mT.tolist()
+        by_task = torch.stack([*task_errors.columns.values()])[:, start:stop].double().mT.tolist()
         for index, errors in enumerate(by_task):
             yield {
                 "task": start + index,
                 **{name: values[index] for name, values in columns.items()},
                 "shots": test_tasks.num_shots,
-                **dict(zip(task_errors.error_columns, errors, strict=True)),
+                **dict(zip(task_errors.columns, errors, strict=True)),
             }
         start = stop
