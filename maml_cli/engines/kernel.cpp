@@ -26,26 +26,26 @@ struct InnerStart {
   ALIGNED real transposed[TRANSPOSED_SIZE];  // their weights
   ALIGNED real alphas[ALPHAS][PADDED_SIZE];  // of each parameter, as they multiply; zero where it does not adapt
   Curvature curvature[std::max(1, CURVATURES)];
-  Penalties penalties[NUM_PENALTIES > 0 ? STEPS + 1 : 1];   // of the head, and of the loss of each inner step
-  ALIGNED double prior[RidgeSizes::PADDED_P];               // of the head
+  Penalties penalties[RIDGE ? STEPS + 1 : 1];   // of the head, and of the loss of each inner step
+  ALIGNED double prior[RidgeSizes::PADDED_P];   // of the head
 };
 
 // The memory of a thread for one task after the other; padded parameters.
 struct TaskWorkspace {
   static constexpr int SAVED = std::max(1, STEPS), SOLUTIONS = RIDGE ? STEPS + 1 : 1;
-  ALIGNED real params[SAVED][PADDED_SIZE];              // after each inner step
-  ALIGNED real transposed[SAVED][TRANSPOSED_SIZE];      // their weights
+  ALIGNED real params[SAVED][PADDED_SIZE];          // after each inner step
+  ALIGNED real transposed[SAVED][TRANSPOSED_SIZE];  // their weights
   Update updates[SAVED];
-  ForwardBackward<SUPPORT> support[STEPS + RIDGE];      // before each inner step
-  ALIGNED real solved[SOLUTIONS][RIDGE ? PADDED_SIZE : LANES];  // parameters before each inner step with their heads
-  RidgeSolution solutions[SOLUTIONS];                   // of these heads
+  ForwardBackward<SUPPORT> support[STEPS + RIDGE];  // before each inner step; of a ridge head also after the last
+  RidgeSolution solutions[SOLUTIONS];               // of the heads in closed form there
+  ALIGNED real solved[SOLUTIONS][RIDGE ? PADDED_SIZE : LANES];  // the parameters there with these heads
   ForwardBackward<QUERY> query;
   Tangent tangent;
   Direction direction;
-  ALIGNED real adjoint[PADDED_SIZE];                    // of the query loss; in the end the meta-gradient of the parameters
-  ALIGNED real query_gradient[PADDED_SIZE];             // of an inner step before the last
+  ALIGNED real adjoint[PADDED_SIZE];         // of the query loss; in the end the meta-gradient of the parameters
+  ALIGNED real query_gradient[PADDED_SIZE];  // of an inner step before the last
   ALIGNED real alpha_gradients[LEARNED ? ALPHAS : 1][PADDED_SIZE];
-  ALIGNED double penalty_gradients[SOLUTIONS][RidgeSizes::PADDED_P];
+  ALIGNED double penalty_gradients[SOLUTIONS][RidgeSizes::PADDED_P];  // of log penalties
   ALIGNED double query_penalty_gradients[RidgeSizes::PADDED_P];
 };
 
@@ -74,13 +74,12 @@ inline real query_loss(const InnerStart &start, const real *x, const real *y, co
   return work.query.loss;
 }
 
-// The query loss after the last inner step, and the meta-gradient: in `work`, of the factors in `gradient`. `step_weights` [STEPS + 1] are the
-// weights of the query losses before and after each inner step, `limit` is that of the clip.
+// The query loss after the last inner step, and the meta-gradient: of the factors of curvatures in `gradient`, of
+// everything else in `work`. `step_weights` [STEPS + 1] are the weights of the query losses before and after each inner
+// step, `limit` is that of the clip.
 real meta_gradient(const InnerStart &start, const real *x, const real *y, const double *step_weights,
                    bool second_order, real limit, TaskWorkspace &work, real *gradient) {
-  const auto curvature = [&](int s) -> const Curvature & {
-    return start.curvature[std::max(0, std::min(s, CURVATURES - 1))];
-  };
+  const auto curvature_index = [](int s) { return std::max(0, std::min(s, CURVATURES - 1)); };
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
     const real *alpha = start.alphas[std::min(s, ALPHAS - 1)];
@@ -92,7 +91,7 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     } else {
       forward_backward<SUPPORT>(x, y, params, transposed, work.support[s]);
     }
-    compute_update(x, work.support[s], curvature(s), limit, work.updates[s]);
+    compute_update(x, work.support[s], start.curvature[curvature_index(s)], limit, work.updates[s]);
     for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * work.updates[s].value[i];
     transpose_weights(next, work.transposed[s]);
     params = next, transposed = work.transposed[s];
@@ -107,11 +106,12 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     add_scaled(step_weights[STEPS], work.query_penalty_gradients, work.penalty_gradients[0]);
   }
   for (int s = STEPS - 1; s >= 0; s--) {
-    const int a = std::min(s, ALPHAS - 1), c = std::max(0, std::min(s, CURVATURES - 1));
+    const int a = std::min(s, ALPHAS - 1), c = curvature_index(s);
     params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
     if (second_order || LEARNED || KRONECKER)
-      update_adjoint(x, work.support[s], work.updates[s], curvature(s), limit, start.alphas[a], work.adjoint,
-                     work.direction, work.alpha_gradients[LEARNED ? a : 0], gradient + FACTORS_BEGIN + c * FACTORS_SIZE);
+      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], limit, start.alphas[a], work.adjoint,
+                     work.direction, work.alpha_gradients[LEARNED ? a : 0],
+                     gradient + FACTORS_BEGIN + c * FACTORS_SIZE);
     if (second_order) {
       const real *point = RIDGE ? work.solved[s] : params;
       real head_delta_dot[SUPPORT];
@@ -190,10 +190,12 @@ void pad_params(const real *values, const real *noise, InnerStart &start) {
   }
 }
 
-// The meta-gradient of a task but for the factors, padded -> gradient [NUM_OTHERS]; alphas that parameters share get the
-// sum of theirs.
+// The meta-gradient of a task but for the factors, padded -> gradient [NUM_OTHERS]; alphas and penalties that several
+// parameters share get the sum of theirs.
 void unpad_gradients(const TaskWorkspace &work, real *gradient) {
-  for_each_row([&](int to, int from, int n, int) { std::memcpy(gradient + to, work.adjoint + from, n * sizeof(real)); });
+  for_each_row([&](int to, int from, int n, int) {
+    std::memcpy(gradient + to, work.adjoint + from, n * sizeof(real));
+  });
   if constexpr (RIDGE && PENALTIES_LEARNED) {
     real *penalties = gradient + CURVATURE_BEGIN;
     std::fill_n(penalties, NUM_PENALTIES, real(0));

@@ -1,8 +1,8 @@
 // A multilayer perceptron with one output at the points of a task: gradients and Hessian-vector products of its loss.
 //
 // The formulas are those of forward_backward, gradients and subtract_hvp_ in derivatives.py (Pearlmutter 1994, Fast
-// exact multiplication by the Hessian). The sizes of all loops are constants on the compiler's command line, documented in
-// KernelSpec of kernel_spec.py.
+// exact multiplication by the Hessian). The sizes of all loops are constants on the compiler's command line, documented
+// in KernelSpec of kernel_spec.py.
 //
 // K is the number of points; hidden activations are [K][width]. Parameters have two layouts:
 //   unpadded: weight [in][out] and bias [out] of each layer, one after the other;

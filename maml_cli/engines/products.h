@@ -98,7 +98,8 @@ template <int M, int N, typename T> inline void row_products(const T *A, const T
   }
 }
 
-// Transposes lanes<T> x lanes<T> numbers: each of log2(lanes<T>) rounds interleaves the first half of the rows with the second.
+// Transposes lanes<T> x lanes<T> numbers: each of log2(lanes<T>) rounds interleaves the first half of the rows with the
+// second.
 template <typename T, int... I> inline void interleave(vec_of<T> *rows, std::integer_sequence<int, I...>) {
   using vec = vec_of<T>;
   constexpr int LANES = lanes<T>;

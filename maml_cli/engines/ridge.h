@@ -1,8 +1,8 @@
-// A head in closed form: the ridge regression of the targets on the features of the support points, and its derivatives;
-// the formulas of the solution are those of core/ridge.py.
+// A head in closed form: the ridge regression of the targets on the features of the support points, and its
+// derivatives; the formulas of the solution are those of core/ridge.py.
 //
-// F [K][P] are the features of the K support points: the values of the last hidden layer and a 1. The head w [P] has the
-// prior mean w0 and the penalties L, a diagonal matrix:
+// F [K][P] are the features of the K support points: the values of the last hidden layer and a 1. The head w [P] has
+// the prior mean w0 and the penalties L, a diagonal matrix:
 //
 //   w = argmin over w of |y - F w|^2 + (w - w0)^T L (w - w0),  a = y - F w the residuals.
 //
@@ -177,8 +177,8 @@ inline void set_head(const double *head, real *params) {
 
 // ---- the loss of an inner step on the body, the minimum over w of (|y - F w|^2 + (w - w0)^T L (w - w0)) / K
 //
-// By the envelope theorem its gradient in the body is that of the mean squared error at the fixed head w. The tangent of
-// that gradient along a direction of the body is a Hessian-vector product for the direction with w_dot as its head.
+// By the envelope theorem its gradient in the body is that of the mean squared error at the fixed head w. The tangent
+// of that gradient along a direction of the body is a Hessian-vector product for the direction with w_dot as its head.
 
 // dL/dz of the head for the gradient in the body.
 inline void set_head_delta(const RidgeSolution &ridge, ForwardBackward<SUPPORT> &pass) {

@@ -5,8 +5,8 @@
 // g M_out for that of a bias. G = h^T delta has the rank K of the support points, so that products with its rows h and
 // delta, (h M_in^T)^T (delta M_out), cost less than those with G; U^T (alpha * adjoint) is not even formed.
 //
-// Values of a run: the parameters of the network, unpadded, alphas, the factors of the curvature, and the penalties of a
-// head in closed form, those that are not learned last.
+// Values of a run: the parameters of the network, unpadded, alphas, the factors of the curvature, and the penalties of
+// a head in closed form, those that are not learned last.
 #pragma once
 
 #include "ridge.h"
@@ -17,7 +17,9 @@ constexpr int GROUP[] = {GROUPS};
 enum { NONE, NORM, VALUE };  // of CLIP
 
 constexpr bool adapts(int tensor) { return GROUP[tensor] >= 0; }
-constexpr int adapted_size(int tensor) { return adapts(tensor) ? tensor_offset(tensor + 1) - tensor_offset(tensor) : 0; }
+constexpr int adapted_size(int tensor) {
+  return adapts(tensor) ? tensor_offset(tensor + 1) - tensor_offset(tensor) : 0;
+}
 constexpr int alpha_offset(int tensor) {  // of the ALPHAS alphas (or tensors of alphas) of a tensor
   if (!PER_PARAMETER) return GROUP[tensor] * ALPHAS;
   int offset = 0;
@@ -56,8 +58,8 @@ constexpr int ALPHAS_BEGIN = LEARNED ? NUM_PARAMS : NUM_LEARNED;
 constexpr int CURVATURE_BEGIN = LEARNED ? NUM_PARAMS + NUM_ALPHAS : NUM_PARAMS;
 constexpr int PENALTIES_BEGIN = PENALTIES_LEARNED ? CURVATURE_BEGIN + NUM_CURVATURE : NUM_VALUES - NUM_PENALTIES;
 
-// The meta-gradient of a task: in the order of the learned values of a run, but with the padded factors of the curvatures
-// at the end, so that products write them where they remain.
+// The meta-gradient of a task: in the order of the learned values of a run, but with the padded factors of the
+// curvatures at the end, so that products write them where they remain.
 constexpr int LINE = 64 / sizeof(real);
 constexpr int NUM_OTHERS = NUM_LEARNED - NUM_CURVATURE;
 constexpr int FACTORS_BEGIN = KRONECKER ? (NUM_OTHERS + LINE - 1) / LINE * LINE : NUM_OTHERS;
@@ -84,8 +86,8 @@ template <int MODE, int axis> inline void factor_product(const real *rows, const
   else product<MODE, SUPPORT, N, WIDTH[axis], N, 1, N, N>(rows, factor, out);
 }
 
-// factor (=, -=) -a^T b, where `a` and `b` are COUNT rows of the values of the units of `axis`: of every step in turn, or
-// of the only one.
+// factor -= a^T b, where `a` and `b` are COUNT rows of the values of the units of `axis`; factor = -a^T b where each
+// inner step has a curvature of its own, so that there is nothing to add to.
 template <int COUNT, int axis> inline void subtract_outer(const real *a, const real *b, real *factor) {
   constexpr int N = padded(WIDTH[axis]), MODE = CURVATURES == STEPS ? NEG : SUB;
   if constexpr (axis == 0 || axis == LAYERS) {
@@ -180,13 +182,13 @@ inline void compute_update(const real *x, const ForwardBackward<SUPPORT> &pass, 
 
 // ---- its derivatives
 
-// The direction dc/dg U^T A, A = alpha * adjoint, of a Hessian-vector product. With a curvature the weights of U^T A are
-// M_in^T A M_out^T, and their products h V and delta V^T are (rows A) M_out^T and (rows A^T) M_in.
+// The direction dc/dg U^T A, A = alpha * adjoint, of a Hessian-vector product. With a curvature the weights of U^T A
+// are M_in^T A M_out^T, and their products h V and delta V^T are (rows A) M_out^T and (rows A^T) M_in.
 struct Direction {
   static constexpr bool HAS_WEIGHTS = CLIP == NORM || !KRONECKER;
   ALIGNED real vector[PADDED_SIZE];          // its biases; its weights, with a curvature those that the clip subtracts
   ALIGNED real transposed[TRANSPOSED_SIZE];  // the weights of the vector
-  PreconditionedRows products;               // rows A^T of the inputs and rows A of the outputs of the layers that adapt
+  PreconditionedRows products;               // rows A^T of the inputs, rows A of the outputs
   const Curvature *curvature;
 
   // out = h V + v
@@ -204,7 +206,8 @@ struct Direction {
   template <int layer> inline void add_backward(const ForwardBackward<SUPPORT> &pass, real *out) const {
     constexpr int K = SUPPORT, F = 3 * layer + IN;
     const real *delta = outputs<K, layer>(pass.deltas, pass.head_delta);
-    if constexpr (HAS_WEIGHTS || (RIDGE && layer == HEAD)) transposed_product<ADD, K, layer>(delta, vector, transposed, out);
+    if constexpr (HAS_WEIGHTS || (RIDGE && layer == HEAD))
+      transposed_product<ADD, K, layer>(delta, vector, transposed, out);
     if constexpr (has_factor(F)) {
       const real *rows = inputs<K, layer>(products.x, products.hidden);
       factor_product<ADD, layer>(rows, curvature->factors + factor_offset(F), out);
@@ -212,8 +215,8 @@ struct Direction {
   }
 };
 
-// The products of A (direction.vector) with the preconditioned rows, and the gradients of the factors, -A (G M_out)^T and
-// -(M_in G)^T A.
+// The products of A (direction.vector) with the preconditioned rows, and the gradients of the factors, -A (G M_out)^T
+// and -(M_in G)^T A.
 template <int layer = 0>
 inline void curvature_adjoint(const real *x, const ForwardBackward<SUPPORT> &pass, const Update &update,
                               Direction &direction, real *factor_gradients) {
@@ -247,8 +250,8 @@ inline void curvature_adjoint(const real *x, const ForwardBackward<SUPPORT> &pas
   }
 }
 
-// `direction` for the adjoint of the parameters after an inner step, and the gradients of its alphas and factors, which
-// are added.
+// `direction` for the adjoint of the parameters after an inner step, and the gradients of its alphas, which are added,
+// and factors.
 inline void update_adjoint(const real *x, const ForwardBackward<SUPPORT> &pass, const Update &update,
                            const Curvature &curvature, real limit, const real *alpha, const real *adjoint,
                            Direction &direction, real *alpha_gradients, real *factor_gradients) {
@@ -259,7 +262,8 @@ inline void update_adjoint(const real *x, const ForwardBackward<SUPPORT> &pass, 
   for (int i = 0; i < PADDED_SIZE; i++) vector[i] = alpha[i] * adjoint[i];
   real along = 0;  // the part of the direction along g, which the clip removes
   if constexpr (CLIP == NORM) {
-    if (update.squared_norm > limit * limit) along = inner_product(update.value, vector, PADDED_SIZE) / update.squared_norm;
+    if (update.squared_norm > limit * limit)
+      along = inner_product(update.value, vector, PADDED_SIZE) / update.squared_norm;
     for (int i = 0; i < PADDED_SIZE; i++) vector[i] *= update.clip_factor;
   }
   if constexpr (CLIP == VALUE)
