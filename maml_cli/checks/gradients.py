@@ -117,7 +117,8 @@ def check_derivatives(
         expected = finite_difference(experiment, meta_params, batch, direction, group=group)
         scale = max(1.0, abs(expected.value))
         tolerance = min(10 * expected.error + TOLERANCE * scale, LARGEST_TOLERANCE * scale)
-        label = "params" if group == "params" else "alpha" if not experiment.learned_keys["curvature"] else "rule"
+        kinds = [kind for kind, keys in experiment.learned_keys.items() if keys]
+        label = "params" if group == "params" else "alpha" if kinds == ["alpha"] else "rule"
         obtained = directional_derivative(gradient, direction)
         yield Case(f"network: gradient of {label}, finite differences", expected.value, obtained, tolerance)
 

@@ -200,7 +200,7 @@ def _calibration_table(evaluation: Evaluation) -> Table:
     """The likelihood and the coverage of the predictive distribution, after each inner step."""
     table = new_table("step", "NLL per point", "median", "in the 95 % interval", "in the 50 % interval")
     for step, (nll, *coverages) in enumerate(evaluation.calibration):
-        shares = [f"{coverage.mean:.1%} ± {coverage.ci95:.1%}" for coverage in coverages]
+        shares = [f"{coverage.mean:.1%} ± {coverage.ci95:.2%}" for coverage in coverages]
         table.add_row(_step(evaluation, step), interval(nll), format_number(nll.median), *shares)
     return table
 

@@ -105,7 +105,8 @@ def _update_in_words(config: Config) -> str:
 
 def _outer_in_words(config: Config) -> str:
     outer, alpha = config.outer, config.inner.alpha
-    words = [f"{outer.optimizer} at {outer.lr:g}", f"{outer.schedule} schedule"]
+    loss = "" if config.inner.ridge.noise is None else " on the negative log-likelihood"
+    words = [f"{outer.optimizer} at {outer.lr:g}{loss}", f"{outer.schedule} schedule"]
     if alpha.learned and (alpha.optimizer, alpha.lr) != (None, None):
         words.append(f"alpha by {alpha.optimizer or outer.optimizer} at {alpha.lr or outer.lr:g}")
     if outer.clip_task_norm is not None:
