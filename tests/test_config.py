@@ -216,6 +216,27 @@ run:
             "mine.yaml:2:32: outer.multi_step_loss_until has no effect: inner.order is implicit",
         ),
         ("inner: {proximal: 200}\n", "mine.yaml:1:19: inner.proximal must be below 2 / inner.alpha.init, or inner"),
+        (
+            "inner: {proximal: 25, alpha: {init: [0.01, 0.1], learned: true}}\n",
+            "mine.yaml:1:19: inner.proximal must be below 2 / inner.alpha.init, or inner",
+        ),
+        ("inner: {momentum: 0.5, proximal: 300}\n", "mine.yaml:1:34: inner.proximal must be below 2 * (1 + inner."),
+        (
+            "inner: {alpha: {init: [0.01, 0.1]}}\n",
+            "mine.yaml:1:23: inner.alpha.init must be a number where inner.alpha.learned is false: a range is of",
+        ),
+        (
+            "inner: {alpha: {init: [0, 0.1], learned: true}}\n",
+            "mine.yaml:1:23: inner.alpha.init must be greater than 0, got [0, 0.1]",
+        ),
+        (
+            "inner: {alpha: {init: [0.1, 0.01], learned: true}}\n",
+            "mine.yaml:1:23: inner.alpha.init must have its low end first, got [0.1, 0.01]",
+        ),
+        (
+            "inner: {alpha: {init: [0.1], learned: true}}\n",
+            "mine.yaml:1:23: inner.alpha.init must be a number or [low, high], got [0.1]",
+        ),
         ("inner: {cg_steps: 50}\n", "mine.yaml:1:19: inner.cg_steps has no effect: inner.order is not implicit"),
         (
             "inner: {alpha: {per: layer}}\n",

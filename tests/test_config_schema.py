@@ -40,6 +40,7 @@ def test_every_preset_names_the_schema_and_is_valid_by_it(name: str) -> None:
         "tasks: {amplitude: 2, frequency: [0.5, 1], x: [-1, 1]}",
         "tasks: {num_support: [3, 20], family: mine, parameters: {slope: {normal: [0, 1]}, offset: [0, 1]}}",
         "tasks: {num_support: 3}",
+        "inner: {alpha: {init: [0.005, 0.1], learned: true}}",
         "run: {seeds: 3}",
         "run: {seeds: [1, 2]}",
         "run: {seeds: null}",

@@ -112,7 +112,7 @@ VALUES: dict[str, list[Any]] = {
     "inner.ridge.noise": [None, 0.1],
     "inner.proximal": [0.0, 1.0, 1e9],
     "inner.first_order_until": [0, 1],
-    "inner.alpha.init": [0.01, 1e39],
+    "inner.alpha.init": [0.01, 1e39, (0.005, 0.1)],
     "inner.alpha.lr": [None, 1.0],
     "outer.multi_step_loss_until": [0, 1],
     "run.seed": [0, 2**63 - 1],

@@ -174,7 +174,7 @@ def test_random_initialisations_differ_from_task_to_task_and_use_the_same_rule()
     """With alpha zero nothing adapts: the errors of each step are those of step 0, and those are of many networks."""
     experiment = build_experiment(CONFIG.model_copy(update={"inner": CONFIG.inner.model_copy(update={"steps": 1})}))
     frozen = experiment._replace(
-        algorithm=experiment.algorithm._replace(init=lambda params: _zero_alphas(experiment.algorithm.init(params)))
+        algorithm=experiment.algorithm._replace(init=lambda *start: _zero_alphas(experiment.algorithm.init(*start)))
     )
     random = _evaluate(frozen, steps=2).random_init
     assert random[0] == random[1] == random[2]

@@ -93,6 +93,46 @@ def test_step_sizes_are_alphas_times_their_scale() -> None:
     assert [value.item() for value in step_sizes.values()] == pytest.approx([0.03] * len(step_sizes))
 
 
+@pytest.mark.parametrize("sign", ["free", "positive"])
+def test_alphas_of_a_range_are_drawn_after_the_network_each_by_itself_and_for_each_seed_alone(sign: str) -> None:
+    """0.005 + 0.095 u, u of `torch.rand` in float64; the logarithms are learned where alpha is positive. The network is
+    that of a number, and the mean of n draws has the standard deviation 0.095 / sqrt(12 n)."""
+    alpha = {"learned": True, "per": "parameter", "per_step": True, "sign": sign}
+    inner = {"steps": 3, "alpha": alpha | {"init": [0.005, 0.1]}}
+    experiment = build_experiment(_config(model={"hidden": [40, 30]}, inner=inner))
+    start = experiment.init_meta_params([3, 8])
+    alphas = experiment.alphas(start.rule_params)
+    for run, seed in enumerate((3, 8)):
+        alone = experiment.init_meta_params([seed])
+        generator = make_generator(seed, "init")
+        params = experiment.init_params(generator)
+        for key, value in params.items():
+            expected = 0.005 + 0.095 * torch.rand(3, *value.shape, generator=generator, dtype=torch.float64)
+            torch.testing.assert_close(alphas[key][run], expected, rtol=1e-12, atol=0)
+            assert torch.equal(start.rule_params[key][run], alone.rule_params[key][0])
+            assert torch.equal(start.params[key][run], value)
+    values = torch.cat([value.flatten() for value in alphas.values()])
+    assert len({*values.tolist()}) == len(values) and values.min() >= 0.005 and values.max() <= 0.1
+    assert values.mean().item() == pytest.approx(0.0525, abs=4 * 0.095 / (12 * values.numel()) ** 0.5)
+
+
+def test_an_alpha_of_a_layer_is_one_draw_and_a_number_draws_nothing() -> None:
+    alpha = {"learned": True, "per": "layer"}
+    drawn, fixed = (
+        build_experiment(_config(inner={"alpha": alpha | {"init": init}})).init_meta_params([0])
+        for init in ([0.005, 0.1], [0.01, 0.01])
+    )
+    assert {key: value.shape for key, value in drawn.rule_params.items()} == {
+        "hidden0": (1, 1, 1, 1),
+        "head": (1, 1, 1, 1),
+    }
+    generator = make_generator(0, "init")
+    build_experiment(_config()).init_params(generator)
+    expected = [0.005 + 0.095 * torch.rand(1, generator=generator, dtype=torch.float64).item() for _ in range(2)]
+    assert [value.item() for value in drawn.rule_params.values()] == pytest.approx(expected)
+    assert [value.item() for value in fixed.rule_params.values()] == [0.01, 0.01]
+
+
 def test_gain_query_points_and_oracle_are_those_of_the_config() -> None:
     plain, oracle = build_experiment(_config()), build_experiment(_config(model={"init_gain": 0.5, "oracle": True}))
     for experiment, factor, inputs in ((plain, 1.0, 1), (oracle, 0.5, 4)):

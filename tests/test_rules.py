@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import MetaParams, Params, Points, inner_loop, mean_loss
+from maml_cli.core.clipping import clip_by_norm, clip_by_value
 from maml_cli.core.curvature import init_kronecker, kronecker_keys, precondition_kronecker
 from maml_cli.core.inner_loop import RuleParamsByStep, UpdateRule
 from maml_cli.core.losses import squared
@@ -16,8 +17,6 @@ from maml_cli.core.update_rules import (
     INNER_OPTIMIZERS,
     alphas,
     chain,
-    clip_by_norm,
-    clip_by_value,
     scale_by_alpha,
     scale_by_rms,
 )

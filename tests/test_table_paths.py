@@ -76,6 +76,8 @@ def test_the_table_of_the_training_at_another_path_has_the_same_test_curves(proj
     (project / TABLE).rename("later.csv")
     message = cli("eval", project / "outputs/run").err
     assert message.startswith("data/t.csv: cannot be read: ") and message.endswith("--set tasks.file=PATH\n")
+    resumed = cli("train", "--resume", project / "outputs/run")
+    assert resumed.code == 3 and "; put it there, or, to evaluate the run, give its path with --set" in resumed.err
     assert _error(project / "outputs/run", "tasks.file=later.csv") == expected
     with pytest.raises(ConfigError, match="the test curves are those of the training; give another"):
         maml.load(project / "outputs/run", "tasks.file=later.csv", "tasks.data.test=1", "tasks.data.validation=0")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from maml_cli.config import Config
 from maml_cli.core import InnerLoop, MetaParams, Points, TaskBatch, TaskLoss, last_step_weights, query_gradient
-from maml_cli.core.update_rules import init_alphas, scale_by_alpha
+from maml_cli.core.update_rules import AlphaStart, init_alphas, scale_by_alpha
 from maml_cli.engines import TrainState, make_engine, make_outer_optimizer, take_outer_step
 from maml_cli.errors import CheckpointError, DivergedError
 from maml_cli.experiment import build_experiment
@@ -276,7 +276,7 @@ def test_the_single_neuron_diverges_by_construction_and_is_stopped() -> None:
     query = torch.tensor([[1, 4], [2, 1]], dtype=torch.float64).reshape(2, 1, 2, 1, 1)
     groups = {"theta": "alpha"}
     theta = {"theta": torch.ones(1, 1, 1, dtype=torch.float64)}
-    meta_params = MetaParams(theta, init_alphas(theta, groups, value=0.1, per_parameter=False, num_alphas=1))
+    meta_params = MetaParams(theta, init_alphas(theta, groups, AlphaStart(0.1, 0.1)))
     adapt = InnerLoop(loss, scale_by_alpha(groups), ["theta"]).with_annealed_order(1)
     meta_grad = query_gradient(adapt, loss, learned=[], weights=last_step_weights(1))
     optimizer = make_outer_optimizer("sgd", [meta_params.params["theta"]], 1.0)

@@ -46,6 +46,10 @@ def test_advice_at_the_first_outer_step_does_not_change_the_outer_update() -> No
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
+        (
+            {"inner": {"alpha": {"learned": True, "init": [0.005, 0.1]}}},
+            ["inner.alpha.init=[0.0005,0.01]", "outer.lr=0.0001", "outer.clip_norm=1", "outer.clip_task_norm=10"],
+        ),
         ({}, ["inner.alpha.init=0.001", "outer.lr=0.0001", "outer.clip_norm=1", "outer.clip_task_norm=10"]),
         (
             {"outer": {"clip_norm": 2, "clip_task_norm": 5}},

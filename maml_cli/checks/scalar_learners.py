@@ -50,7 +50,7 @@ def make_inner_loop(
     """Gradient descent with one alpha for all parameters, and the initial meta-parameters."""
     groups = dict.fromkeys(start, "alpha")
     params = {key: scalar(value)[0] for key, value in start.items()}
-    alphas = update_rules.init_alphas(params, groups, value=alpha, per_parameter=False, num_alphas=1)
+    alphas = update_rules.init_alphas(params, groups, update_rules.AlphaStart(alpha, alpha))
     loop = InnerLoop(loss, update_rules.scale_by_alpha(groups), list(start), proximal=proximal)
     return loop, MetaParams(params, alphas)
 

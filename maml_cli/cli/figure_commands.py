@@ -131,13 +131,12 @@ def plot(
 def _kinds_to_draw(run: "TrainedRun", named: Sequence[str]) -> list[str]:
     """The kinds of figures of `named`, each once; messages say what is not drawn, and what of the log is not read."""
     from maml_cli.messages import print_message
-    from maml_cli.reporting.run_figures import drawable, read_log
+    from maml_cli.reporting.run_figures import applicable, drawable, read_log
 
     kinds = [*dict.fromkeys(kind for name in named for kind in (drawable(run) if name == ALL else [name]))]
     if ALL in named:
-        for name in (name for name, row in FIGURES.items() if row.needs_metrics and name not in kinds):
-            if name != "alpha" or run.experiment.alpha_groups:
-                print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
+        for name in (name for name in applicable(run) if FIGURES[name].needs_metrics and name not in kinds):
+            print_message(f"{name}: not drawn: there is no metrics.jsonl around the checkpoint")
     needs_metrics = any(FIGURES[name].needs_metrics for name in kinds)
     if needs_metrics and "curve" in drawable(run) and (warning := read_log(run).warning):
         print_message(warning)

@@ -55,6 +55,13 @@ FIXED_ALPHA = without_effect(
     "inner.alpha.learned is false",
 )
 
+RANDOM_ALPHA = Constraint(
+    "inner.alpha.init",
+    ["inner.alpha.learned"],
+    lambda c: not c.inner.alpha.learned and c.inner.alpha.init_range[0] < c.inner.alpha.init_range[1],
+    "must be a number where inner.alpha.learned is false: a range is of random values from which learning starts",
+)
+
 IMPLICIT = [
     *without_effect(
         {"inner.cg_steps": 5}, lambda c: not _is_implicit(c), ["inner.order"], "inner.order is not implicit"
@@ -177,7 +184,7 @@ CONSTRAINTS = [
     Constraint(
         "inner.proximal",
         ["inner.alpha.init", "inner.alpha.scale", "inner.momentum"],
-        lambda c: c.inner.proximal * c.inner.alpha.init * c.inner.alpha.scale >= 2 * (1 + c.inner.momentum),
+        lambda c: c.inner.proximal * c.inner.alpha.init_range[1] * c.inner.alpha.scale >= 2 * (1 + c.inner.momentum),
         lambda c: (
             f"must be below {'2 * (1 + inner.momentum)' if c.inner.momentum else '2'} / "
             f"{'inner.alpha.init' if c.inner.alpha.scale == 1 else '(inner.alpha.init * scale)'}, or inner steps on "
@@ -191,6 +198,7 @@ CONSTRAINTS = [
         "inner.order is not second",
     ),
     *FIXED_ALPHA,
+    RANDOM_ALPHA,
     *without_effect(
         {"inner.alpha.after_last_step": None},
         lambda c: not c.inner.has_per_step_params,

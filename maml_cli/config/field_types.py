@@ -84,6 +84,19 @@ def _as_support(value: Any) -> int | tuple[int, int]:
     return low if low == high else (low, high)
 
 
+def _as_step_size(value: Any) -> float | tuple[float, float]:
+    """A step size above 0, or (low, high) from [low, high]; the number where both are equal."""
+    ends = value if isinstance(value, list | tuple) else [value, value]
+    if len(ends) != 2 or not all(_is_finite(end) for end in ends):
+        raise PydanticCustomError("range", "must be a number or [low, high]")
+    if min(ends) <= 0:
+        raise PydanticCustomError("range", "must be greater than 0")
+    if ends[0] > ends[1]:
+        raise PydanticCustomError("range", "must have its low end first")
+    low, high = map(float, ends)
+    return low if low == high else (low, high)
+
+
 def _as_seeds(value: Any) -> Any:
     """A number of runs, or a list of distinct seeds, unchanged; raises for anything else."""
     numbers = value if isinstance(value, list) else [value]
@@ -181,6 +194,12 @@ SupportSize = Annotated[
     int | tuple[int, int],
     BeforeValidator(_as_support),
     Takes(f"whole number from 1 to {MAX_SUPPORT:,}, or [low, high]"),
+]
+_Positive = Annotated[float, Field(gt=0)]
+StepSize = Annotated[
+    float | tuple[float, float],
+    BeforeValidator(_as_step_size, json_schema_input_type=_Positive | tuple[_Positive, _Positive]),
+    Takes("number above 0, or [low, high]"),
 ]
 Seeds = Annotated[
     int | list[int] | None,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from maml_cli.config.field_types import StepsOrZero
+from maml_cli.config.field_types import StepSize, StepsOrZero
 from maml_cli.config.section import Section
 
 OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd", "momentum"]
@@ -13,7 +13,11 @@ OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd", "momentum"]
 class Alpha(Section):
     """The inner learning rate, alpha."""
 
-    init: float = Field(0.01, gt=0, description="initial value of every alpha, or its constant value if not learned")
+    init: StepSize = Field(
+        0.01,
+        description="initial value of every alpha, or its constant value if not learned; of a range, each learned "
+        "alpha is drawn uniformly in it",
+    )
     learned: bool = Field(False, description="whether the outer loop learns alpha")
     per: Literal["scalar", "layer", "tensor", "parameter"] = Field(
         "scalar",
@@ -37,6 +41,16 @@ class Alpha(Section):
     )
     optimizer: OptimizerName | None = Field(None, description="outer optimiser of alpha; null: outer.optimizer")
     lr: float | None = Field(None, gt=0, description="outer learning rate of alpha; null: outer.lr")
+
+    @property
+    def init_range(self) -> tuple[float, float]:
+        """The smallest and the largest initial value."""
+        return self.init if isinstance(self.init, tuple) else (self.init, self.init)
+
+    @property
+    def init_in_words(self) -> str:
+        """`0.01`, or `0.005 to 0.1` for a range."""
+        return " to ".join(f"{value:g}" for value in dict.fromkeys(self.init_range))
 
 
 class Ridge(Section):

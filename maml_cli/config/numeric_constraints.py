@@ -67,7 +67,7 @@ NUMERIC_CONSTRAINTS = [
     Constraint(
         "inner.alpha.init",
         ["run.dtype"],
-        lambda c: c.run.dtype == "float32" and c.inner.alpha.init > 3e38,
+        lambda c: c.run.dtype == "float32" and c.inner.alpha.init_range[1] > 3e38,
         "must be at most 3e38, the range of float32",
     ),
     Constraint(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from maml_cli.core import inner_loop
 from maml_cli.core.batch import Points
@@ -24,14 +24,14 @@ Unroll = Callable[[MetaParams, Points, int], Iterator[Params]]
 class Algorithm(NamedTuple):
     """A learner as three pure functions.
 
-    init: network parameters (R, ...) -> the initial meta-parameters.
+    init: (network parameters (R, ...), R generators of what else is random) -> the initial meta-parameters.
     unroll: (meta_params expanded to tasks, support points, S) -> the parameters (R, B, ...) after 0, 1, ..., S inner
         steps; `expand_to_tasks` expands.
     meta_gradient: (meta_params, batch, outer step) -> query losses after the last inner step (R, B), and gradients of
         the objective for each task, (R, B, ...) under the keys of `meta_params`; keys that are not learned are absent.
     """
 
-    init: Callable[[Params], MetaParams]
+    init: Callable[[Params, Sequence[Generator]], MetaParams]
     unroll: Unroll
     meta_gradient: MetaGradient
 

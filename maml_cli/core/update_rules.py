@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from maml_cli.core.inner_loop import RuleParamsByStep, UpdateRule
 from maml_cli.core.network import Params
@@ -32,51 +32,6 @@ def chain(*transforms: UpdateRule) -> UpdateRule:
 def identity(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
     """The gradients themselves: gradient descent."""
     return gradients, state
-
-
-def clip_by_norm(limit: float) -> UpdateRule:
-    """The gradients g of each task times limit / max(|g|, limit), |g| the norm over all parameters that adapt.
-
-    Norm clipping (Pascanu et al. 2013, arXiv:1211.5063, Algorithm 1): no inner step on a steep loss leads far away.
-    Where it clips, its derivative is limit / |g| times the projection orthogonal to g.
-
-    >>> update = clip_by_norm(5.0)
-    >>> gradients = {"w": torch.tensor([[6.0]]), "b": torch.tensor([[8.0]])}  # of norm 10
-    >>> [value.item() for value in update({}, gradients, 0, {})[0].values()]
-    [3.0, 4.0]
-    """
-
-    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-        factor = norm_factor(squared_norm(gradients), limit)
-        return {key: factor * gradient for key, gradient in gradients.items()}, state
-
-    return update
-
-
-def squared_norm(gradients: Params) -> Tensor:
-    """The squared norm over all of `gradients`, (*batch, in, out) each: (*batch, 1, 1)."""
-    return torch.stack([value.square().sum(dim=(-2, -1), keepdim=True) for value in gradients.values()]).sum(dim=0)
-
-
-def norm_factor(squared: Tensor, limit: float) -> Tensor:
-    """limit / max(norm, limit) for the square of a norm.
-
-    The square is limited, not its root, whose derivative at a gradient of zero is infinite.
-    """
-    return limit / squared.clamp(min=limit * limit).sqrt()
-
-
-def clip_by_value(limit: float) -> UpdateRule:
-    """Each entry of the gradients moved into -limit ... limit, as the public code of CAVIA and MMAML does, by 10.
-
-    >>> clip_by_value(10.0)({}, {"w": torch.tensor([[-12.0, 3.0]])}, 0, {})[0]["w"].tolist()
-    [[-10.0, 3.0]]
-    """
-
-    def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:
-        return {key: gradient.clamp(-limit, limit) for key, gradient in gradients.items()}, state
-
-    return update
 
 
 def scale_by_rms(*, decay: float = 0.999, eps: float = 1e-8) -> UpdateRule:
@@ -198,18 +153,41 @@ def alpha_groups(params: Collection[str], *, per: str) -> dict[str, str]:
     return {key: grouping.group(key) for key in params}
 
 
-def init_alphas(
-    params: Params, groups: Mapping[str, str], *, value: float, per_parameter: bool, num_alphas: int
-) -> Params:
-    """Initial values of the alphas, all `value`: (R, num_alphas, 1, 1), or (R, num_alphas, in, out) per parameter.
+class AlphaStart(NamedTuple):
+    """The initial values of the alphas.
 
-    `value` is the learned value, thus log(alpha) where alpha is positive.
+    low, high: equal, or the ends of the range in which each alpha is drawn uniformly and independently of the others.
+    sign: the parametrisation of the learned values.
+    per_parameter: whether each parameter has an alpha.
+    num_alphas: the number of inner steps that have alphas of their own, or 1.
     """
-    initial = {}
+
+    low: float
+    high: float
+    sign: AlphaSign = ALPHA_SIGNS["free"]
+    per_parameter: bool = False
+    num_alphas: int = 1
+
+
+def init_alphas(
+    params: Params, groups: Mapping[str, str], start: AlphaStart, generators: Sequence[Generator] = ()
+) -> Params:
+    """Initial learned values of the alphas: (R, num_alphas, 1, 1), or (R, num_alphas, in, out) per parameter.
+
+    Of a range, each entry of these tensors is a draw of its own (`torch.rand`, in float64, from the generator of its
+    run, group by group): for `inner.alpha.per: parameter` an alpha for each parameter, as public implementations of
+    Meta-SGD (Li et al. 2017, arXiv:1707.09835) draw theirs in 0.005 ... 0.1; for `scalar` a single one.
+    """
+    initial = Params()
     for key, group in groups.items():
         runs, *shape = params[key].shape
-        size = shape if per_parameter else [1, 1]
-        initial[group] = params[key].new_full((runs, num_alphas, *size), value)
+        size = [start.num_alphas, *(shape if start.per_parameter else [1, 1])]
+        if group not in initial:
+            initial[group] = params[key].new_full((runs, *size), start.sign.inverse(start.low))
+            if start.low < start.high and not initial[group].is_meta:
+                for run, generator in zip(initial[group], generators, strict=True):
+                    share = torch.rand(size, generator=generator, dtype=torch.float64)
+                    run.copy_((start.low + (start.high - start.low) * share).apply_(start.sign.inverse))
     return initial
 
 

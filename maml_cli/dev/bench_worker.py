@@ -95,7 +95,7 @@ def library_worker(name: str, config: Config) -> Worker:
     weights = [value[0].T if key.endswith(".w") else value[0, 0] for key, value in params.items()]
     problem = Problem(
         [weight.contiguous() for weight in weights],
-        config.inner.alpha.init,
+        config.inner.alpha.init_range[0],
         config.inner.steps,
         config.outer.tasks_per_step,
         config.tasks.max_support,

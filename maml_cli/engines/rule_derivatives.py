@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.core import Params, update_rules
+from maml_cli.core import Params, clipping
 
 
 class GradientClip(NamedTuple):
@@ -28,19 +28,19 @@ def norm_clip(limit: float) -> GradientClip:
     """c(g) = f g, f = limit / max(|g|, limit); dc/dg v = f (v - g (g.v) / |g|^2) where |g| > limit, else v."""
 
     def derivative(grads: Params, vector: Params) -> Params:
-        squared = update_rules.squared_norm(grads)
-        factor = update_rules.norm_factor(squared, limit)
+        squared = clipping.squared_norm(grads)
+        factor = clipping.norm_factor(squared, limit)
         products = [(grads[key] * value).sum(dim=(-2, -1), keepdim=True) for key, value in vector.items()]
         along = torch.where(squared > limit * limit, sum(products) / squared, 0.0)
         return {key: factor * (value - along * grads[key]) for key, value in vector.items()}
 
-    return GradientClip(lambda grads: update_rules.clip_by_norm(limit)({}, grads, 0, {})[0], derivative)
+    return GradientClip(lambda grads: clipping.clip_by_norm(limit)({}, grads, 0, {})[0], derivative)
 
 
 def value_clip(limit: float) -> GradientClip:
     """c(g) = g with entries moved into -limit ... limit; dc/dg v = v where they are within, else 0."""
     return GradientClip(
-        lambda grads: update_rules.clip_by_value(limit)({}, grads, 0, {})[0],
+        lambda grads: clipping.clip_by_value(limit)({}, grads, 0, {})[0],
         lambda grads, vector: {key: torch.where(grads[key].abs() <= limit, vector[key], 0.0) for key in vector},
     )
 

@@ -102,8 +102,9 @@ class Experiment(NamedTuple):
 
     def init_meta_params(self, seeds: Sequence[int]) -> MetaParams:
         """The meta-parameters before training, (R, ...): one run for each of the `seeds`."""
-        runs = [self.init_params(make_generator(seed, "init")) for seed in seeds]
-        return self.algorithm.init({key: torch.stack([run[key] for run in runs]) for key in runs[0]})
+        generators = [make_generator(seed, "init") for seed in seeds]
+        runs = [self.init_params(generator) for generator in generators]
+        return self.algorithm.init({key: torch.stack([run[key] for run in runs]) for key in runs[0]}, generators)
 
     def load_meta_params(self, saved: Mapping[str, Mapping[str, torch.Tensor]]) -> MetaParams:
         """The meta-parameters in a checkpoint; raises CheckpointError unless they have keys, shapes (R, ...) and dtype
@@ -161,7 +162,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
         init_network=_initializer(config),
         device=torch.device(device),
         dtype=dtype,
-        template=init(_empty_params(config, dtype)),
+        template=init(_empty_params(config, dtype), []),
     )
 
 

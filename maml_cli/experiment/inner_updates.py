@@ -1,7 +1,9 @@
 """The update rule of a config, with the initial values of what it learns."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Generator
 
 from maml_cli.config import Config
 from maml_cli.core import (
@@ -13,6 +15,7 @@ from maml_cli.core import (
     Predict,
     RidgeHead,
     UpdateRule,
+    clipping,
     curvature,
     extrapolation,
     log_noise,
@@ -45,22 +48,27 @@ def update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
 
 
 def _clips(config: Config) -> list[UpdateRule]:
-    clips = {update_rules.clip_by_norm: config.inner.clip_norm, update_rules.clip_by_value: config.inner.clip_value}
+    clips = {clipping.clip_by_norm: config.inner.clip_norm, clipping.clip_by_value: config.inner.clip_value}
     return [clip(limit) for clip, limit in clips.items() if limit is not None]
 
 
 def init_meta_params(
-    config: Config, init_task_params: Callable[[Params], Params], groups: Mapping[str, str], params: Params
+    config: Config,
+    init_task_params: Callable[[Params], Params],
+    groups: Mapping[str, str],
+    params: Params,
+    generators: Sequence[Generator],
 ) -> MetaParams:
-    """Initial meta-parameters: the network's `params`, and the alphas and preconditioners of the rule."""
+    """Initial meta-parameters: the network's `params`, and the alphas and preconditioners of the rule; `generators`,
+    one for each run, draw the alphas that are random."""
     inner, alpha, start = config.inner, config.inner.alpha, init_task_params(params)
-    alphas = update_rules.init_alphas(
-        start,
-        groups,
-        value=alpha_sign(config).inverse(alpha.init),
+    alpha_start = update_rules.AlphaStart(
+        *alpha.init_range,
+        sign=alpha_sign(config),
         per_parameter=update_rules.ALPHA_GROUPINGS[alpha.per].per_parameter,
         num_alphas=inner.steps if alpha.per_step else 1,
     )
+    alphas = update_rules.init_alphas(start, groups, alpha_start, generators)
     num_steps = inner.steps if inner.curvature_per_step else 1
     factors = curvature_of(config).init(start, groups, num_steps=num_steps)
     return MetaParams(params, alphas | factors | _init_penalties(config, start))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from maml_cli.core import Params
 from maml_cli.errors import ConfigError, FileError
 from maml_cli.evaluation import (
     Evaluation,
@@ -37,6 +38,7 @@ __all__ = [
     "LOSS_NAMES",
     "adapt",
     "alpha",
+    "applicable",
     "curve",
     "draw",
     "drawable",
@@ -60,15 +62,15 @@ LOSS_NAMES = {"mse": "MSE", "half_mse": "MSE / 2", "l1": "L1", "huber": "Huber"}
 
 
 def drawable(run: TrainedRun) -> list[str]:
-    """The kinds of figures that `all` draws of a run: without metrics.jsonl there are none over outer steps, and where
-    nothing takes gradient steps there is none of alpha."""
-    return [
-        name
-        for name, kind in FIGURES.items()
-        if not kind.on_request
-        and (not kind.needs_metrics or _has_metrics(run))
-        and (name != "alpha" or run.experiment.alpha_groups)
-    ]
+    """The kinds of figures that `all` draws of a run: without metrics.jsonl there are none over outer steps."""
+    return [name for name in applicable(run) if not FIGURES[name].needs_metrics or _has_metrics(run)]
+
+
+def applicable(run: TrainedRun) -> list[str]:
+    """The kinds of figures that `all` draws of a learner as this one: where nothing takes gradient steps, there is none
+    of alpha."""
+    is_without_alpha = not run.experiment.alpha_groups
+    return [name for name, kind in FIGURES.items() if not (kind.on_request or (is_without_alpha and name == "alpha"))]
 
 
 def draw(
@@ -161,6 +163,11 @@ def steps(request: FigureRequest) -> Figure:
     return figures.steps_figure(evaluation, measure=request.run.measure, title=title, style=request.style)
 
 
+def _mean_by_step(alphas: Params, runs: Sequence[int]) -> dict[str, list[float]]:
+    """The alpha of each inner step by key, averaged over `runs` and over the elements of the key."""
+    return {key: value[runs].mean(dim=(0, -2, -1)).tolist() for key, value in alphas.items()}
+
+
 def alpha(request: FigureRequest) -> Figure:
     """Alphas, averaged over runs and over the elements of each key, up to the outer step of the checkpoint."""
     run = request.run
@@ -169,20 +176,23 @@ def alpha(request: FigureRequest) -> Figure:
     alphas = run.experiment.alphas(run.meta_params.rule_params)
     if not alphas:
         raise ConfigError(f"{run.name}: has no alpha to draw: its head is solved for, without gradient steps")
-    final = {key: value[active].mean(dim=(0, -2, -1)).tolist() for key, value in alphas.items()}
-    traces: dict[str, list[tuple[int, list[float]]]] = {
-        key: [(0, [config.init] * len(values))] for key, values in final.items()
-    }
+    final = _mean_by_step(alphas, active)
+    low, high = config.init_range
+    start = {key: [low] * len(values) for key, values in final.items()}
+    if low < high:
+        first = run.experiment.init_meta_params(run.checkpoint.config.seeds)
+        start = _mean_by_step(run.experiment.alphas(first.rule_params), active)
+    traces: dict[str, list[tuple[int, list[float]]]] = {key: [(0, values)] for key, values in start.items()}
     for record in read_log(run).losses:
         for key, by_run in record.alpha.items():
             by_step = zip(*(values for values in by_run if not all(map(math.isnan, values))), strict=True)
             if means := [mean(values) for values in by_step]:
                 traces[key].append((record.step, means))
     if not config.learned:
-        for key, values in final.items():
-            traces[key].append((run.checkpoint.step, [config.init] * len(values)))
+        for key, values in start.items():
+            traces[key].append((run.checkpoint.step, values))
     granularity = f"learned per {config.per}{' (mean)' if config.per == 'parameter' else ''}"
-    description = granularity if config.learned else f"fixed at {config.init:g}, not learned"
+    description = granularity if config.learned else f"fixed at {config.init_in_words}, not learned"
     return training_figures.alpha_figure(
         {key: _until(trace, run) for key, trace in traces.items()},
         is_learned=config.learned,

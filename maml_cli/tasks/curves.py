@@ -136,7 +136,7 @@ def _read(source: Source, digest: str) -> Curves:
     except FileError as error:
         raise FileError(
             f"{error}; the table of this training is looked for there, and in the directories of the run and above it; "
-            f"put it there, or give its path with --set tasks.file=PATH"
+            f"put it there, or, to evaluate the run, give its path with --set tasks.file=PATH"
         ) from None
     if actual != digest:
         raise DataError(

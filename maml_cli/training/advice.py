@@ -60,9 +60,15 @@ def divergence_changes(config: Config, error: DivergedError) -> list[Change]:
 def _inner_loop(config: Config) -> Iterator[Change]:
     if config.trained_steps == 0:
         return
-    yield Change("a lower alpha", f"inner.alpha.init={smaller(config.inner.alpha.init, 0.01):g}")
+    yield lower_alpha(config)
     if config.inner.steps > 1:
         yield Change("fewer inner steps", f"inner.steps={config.inner.steps // 2}")
+
+
+def lower_alpha(config: Config) -> Change:
+    """A lower initial alpha, or lower ends of its range."""
+    ends = [f"{value:g}" for value in dict.fromkeys(smaller(end, 0.01) for end in config.inner.alpha.init_range)]
+    return Change("a lower alpha", f"inner.alpha.init={ends[0] if len(ends) == 1 else f'[{ends[0]},{ends[1]}]'}")
 
 
 def _outer_steps(config: Config) -> Iterator[Change]:

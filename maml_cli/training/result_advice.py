@@ -9,7 +9,7 @@ from maml_cli.errors import FileError
 from maml_cli.evaluation import Errors, mean, sample_validation_tasks, zero_errors
 from maml_cli.runs import metrics
 from maml_cli.tasks import make_family
-from maml_cli.training.advice import Change, accepted, in_words, smaller
+from maml_cli.training.advice import Change, accepted, in_words, lower_alpha, smaller
 
 
 def result_advice(run: Path, config: Config) -> str:
@@ -50,7 +50,7 @@ def _changes(config: Config) -> list[Change]:
     inner, outer = config.inner, config.outer
     return [
         Change("more outer steps", f"outer.steps={10 * outer.steps}"),
-        Change("a lower alpha", f"inner.alpha.init={smaller(inner.alpha.init, 0.01):g}"),
+        lower_alpha(config),
         *([] if inner.alpha.learned else [Change("a learned one", "inner.alpha.learned=true")]),
         Change("a lower outer learning rate", f"outer.lr={smaller(outer.lr, 0.001):g}"),
     ]

@@ -85,7 +85,7 @@ def _inner_in_words(config: Config) -> str:
 
 def _update_in_words(config: Config) -> str:
     inner, alpha = config.inner, config.inner.alpha
-    kind = f"learned from {alpha.init:g} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init:g}"
+    kind = f"learned from {alpha.init_in_words} per {alpha.per}" if alpha.learned else f"fixed at {alpha.init_in_words}"
     times = "" if alpha.scale == 1 else f", times {alpha.scale:g}"
     words = [f"alpha {kind}{' and inner step' if alpha.per_step else ''}{times}"]
     if inner.clip_norm is not None:

@@ -38,6 +38,8 @@ OF_FILES: dict[str, list[Any]] = {
 }
 """Values of keys that take text; no file is named, since a training would need it."""
 
+SMALLEST = sys.float_info.min * sys.float_info.epsilon
+"""The smallest number above 0."""
 HOSTILE: list[Any] = [
     None, True, -1, 0, 10**400, math.nan, math.inf, -math.inf, 5e-324, -1e308, "", "\n", "\x00", "\x1b[31m", "\u202e",
     "\ud800", "a" * 1000, "1e3", "[/]", "$x^$", [], [[]], [1, 2, 3], [1e308, -1e308], {}, {"a": 1}, {"\ud83d\ude00": 1},
@@ -96,6 +98,9 @@ def random_value(key: str, stream: random.Random) -> Any:
     if key == "tasks.num_support":
         low, high = sorted(_whole_number(1, MAX_SUPPORT, stream) for _ in range(2))
         return stream.choice([low, [low, high]])
+    if key == "inner.alpha.init":
+        low, high = sorted(_number(SMALLEST, sys.float_info.max, stream) for _ in range(2))
+        return stream.choice([low, [low, high]])
     if words:
         return stream.choice([None if word == "null" else word for word in words])
     if bool in types:
@@ -135,9 +140,9 @@ def _bounds(field: FieldInfo) -> tuple[Any, Any]:
     marks = {
         name: getattr(mark, name) for mark in field.metadata for name in ("gt", "ge", "lt", "le") if hasattr(mark, name)
     }
-    smallest = sys.float_info.min * sys.float_info.epsilon
-    low = marks["ge"] if "ge" in marks else marks["gt"] + smallest
-    return low, marks.get("le", marks["lt"] - 1 if "lt" in marks else sys.float_info.max)
+    low = marks["ge"] if "ge" in marks else marks["gt"] + SMALLEST
+    below = marks.get("lt", math.inf)
+    return low, marks.get("le", math.nextafter(below, 0) if float in (field.annotation, type(below)) else below - 1)
 
 
 def _whole_number(low: int, high: int, stream: random.Random) -> int:

@@ -50,7 +50,7 @@ VALUES: dict[str, tuple[object, ...]] = {
     "inner.order": ("second", "first", "implicit"),
     "inner.first_order_until": (0, 2, 9),
     "inner.recompute_activations": (False, True),
-    "inner.alpha.init": (1e-6, 0.01, 0.5),
+    "inner.alpha.init": (1e-6, 0.01, 0.5, [0.005, 0.1]),
     "inner.alpha.learned": (False, True),
     "inner.alpha.per": ("scalar", "layer", "tensor", "parameter"),
     "inner.alpha.per_step": (False, True),
