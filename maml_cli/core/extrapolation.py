@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 
+from maml_cli.core.clipping import squared_norm
 from maml_cli.core.inner_loop import RuleParamsByStep, UpdateRule
 from maml_cli.core.network import Params
-from maml_cli.core.update_rules import squared_norm
 
 
 class Extrapolation(NamedTuple):
