@@ -82,7 +82,7 @@ THIRD_PARTY = {
 NAMESPACES = {
     "adaptation": {"chunks"},
     "config": {"presets"},
-    "core": {"clipping", "curvature", "inner_loop", "meta_gradients", "update_rules"},
+    "core": {"clipping", "curvature", "extrapolation", "inner_loop", "meta_gradients", "update_rules"},
     "documents": {"adaptations", "evaluations", "machine", "trainings"},
     "runs": {"directory", "metrics", "timing"},
 }
