@@ -93,7 +93,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     | FIVE_STEPS
     | {"inner.alpha.per": "layer", "inner.first_order_until": 5_000, "outer.multi_step_loss_until": 10_000},
     "meta-curvature-10shot": METHOD | {"inner.curvature": "kronecker", "inner.curvature_per_step": False},
-    "momentum-10shot": METHOD | {"inner.steps": 5, "inner.momentum": 0.9},
+    "momentum-10shot": METHOD | {"inner.steps": 5, "inner.momentum": 0.5},
     "reptile-10shot": METHOD
     | {
         "inner.steps": 5,

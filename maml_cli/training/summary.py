@@ -58,7 +58,7 @@ def sharing_summary(config: Config, processes: Processes) -> list[str]:
 
 def _context_in_words(config: Config) -> str:
     count, start = config.model.num_context, "learned values" if config.model.context_learned else "zero"
-    return f", of {count} context input{'s' if count > 1 else ''} from {start}" if count else ""
+    return f", {count} context input{'s' if count > 1 else ''} starting at {start}" if count else ""
 
 
 def _seeds_in_words(config: Config) -> str:
