@@ -125,7 +125,7 @@ def test_unrolling_changes_none_of_its_arguments() -> None:
     ("after_last_step", "iterates"),
     [
         ("hold", [0.0, 4.0, 5.0, 5.75, 6.3125]),  # a quarter of the distance to 8, at every step
-        ("decay", [0.0, 4.0, 5.0, 5.375, 5.5390625]),  # then an eighth, then a sixteenth
+        ("decay", [0.0, 4.0, 5.0, 5.25, 5.3125]),  # a quarter of 1, the last step, and a quarter of that
         ("stop", [0.0, 4.0, 5.0, 5.0, 5.0]),
     ],
 )
@@ -134,9 +134,11 @@ def test_inner_steps_after_the_last_alpha_are_extrapolated(after_last_step: str,
     assert _extrapolated(after_last_step, alphas=[0.25, 0.125]) == iterates
 
 
-def test_decaying_steps_of_a_task_are_at_most_half_as_long_as_the_one_before() -> None:
-    """An alpha of 1.5 covers three times the distance to 8: 12 beyond 4. Half of it, from 16, would be 12 again."""
-    assert _extrapolated("decay", alphas=[0.25, 1.5]) == [0.0, 4.0, 16.0, 10.0, 8.5]  # by 6, then 0.75 of 2
+def test_decaying_steps_of_a_task_are_at_most_a_quarter_as_long_as_the_one_before() -> None:
+    """An alpha of 1.5 covers three times the distance to 8, 12. Half of it, from 16, would be 12 again: it is 3. One of
+    0.4375 covers 7/8 of it, 3.5, and half of it 7/16 of the rest; then 7/32 of 9/32 is more than a quarter of 7/32."""
+    assert _extrapolated("decay", alphas=[0.25, 1.5]) == [0.0, 4.0, 16.0, 13.0, 12.25]
+    assert _extrapolated("decay", alphas=[0.25, 0.4375]) == [0.0, 4.0, 7.5, 7.5 + 7 / 32, 7.5 + 7 / 32 * 1.25]
 
 
 def _extrapolated(after_last_step: str, alphas: list[float]) -> list[float]:
