@@ -531,7 +531,7 @@ def test_check_fails_if_alphas_start_at_another_value(cli: Cli, monkeypatch: pyt
 
 def test_presets_are_listed_shown_and_copied_and_configs_checked_and_shown(cli: Cli) -> None:
     assert cli("presets").out == cli("presets", "list").out
-    assert [line.split()[0] for line in cli("presets").out.splitlines()][:2] == ["alpha-per-step-10shot", "anil-10shot"]
+    assert [line.split()[0] for line in cli("presets").out.splitlines()][:2] == ["alpaca-10shot", "alpha-per-step-10shot"]
     assert cli("presets", "show", "smoke").out == (ROOT / "configs" / "smoke.yaml").read_text()
     assert cli("presets", "copy", "smoke", "mine.yaml").out == "mine.yaml\n"
     assert cli("presets", "copy", "smoke", "mine.yaml").code == 3
@@ -590,7 +590,8 @@ def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> N
 def test_on_a_terminal_the_summaries_of_presets_are_wrapped_below_themselves(cli: Cli, tmp_path: Path) -> None:
     listed = cli("presets").out
     wrapped = _on_terminal("presets", folder=tmp_path).splitlines()
-    indent = listed.index("Meta-SGD")
+    first = listed.splitlines()[0]
+    indent = first.index(first.split(maxsplit=1)[1])
     assert max(map(len, listed.splitlines())) > 80 >= max(map(len, wrapped))
     assert all(line[:indent].strip() in presets.names() or not line[:indent].strip() for line in wrapped)
     assert " ".join(listed.split()) == " ".join(" ".join(wrapped).split())
@@ -604,7 +605,7 @@ def test_completion_knows_the_presets() -> None:
     }
     code = "from maml_cli.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["finn-10shot", "finn-10shot-noise", "finn-5shot"]
+    assert done.stdout.split() == ["finn-10shot", "finn-10shot-clip", "finn-10shot-noise", "finn-5shot"]
 
 
 def test_a_program_that_calls_main_keeps_its_handler_of_sigpipe(cli: Cli, trained: str) -> None:

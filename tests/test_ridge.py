@@ -147,7 +147,7 @@ def test_a_body_that_stands_still_gives_the_solution_without_gradient_steps() ->
         (["model.hidden=[]"], "ridge without hidden layers has no body"),
         (["inner.adapt=head", "inner.steps=2"], "takes no gradient steps"),
         (["inner.adapt=head", "inner.clip_norm=2"], "takes no gradient steps"),
-        (["inner.ridge.noise=0.001"], "inner.ridge.noise must be greater than 0.001, got 0.001"),
+        (["inner.ridge.noise=0.001"], "inner.ridge.noise must be at least 0.002, got 0.001"),
         (["inner.head=gradient", "inner.ridge.noise=0.1"], "inner.ridge.noise has no effect: inner.head is not ridge"),
         (["run.engine=native", "inner.ridge.noise=0.1"], "native does not support inner.ridge.noise = 0.1"),
     ],

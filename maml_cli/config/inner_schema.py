@@ -63,7 +63,7 @@ class Ridge(Section):
     )
     noise: float | None = Field(
         None,
-        gt=1e-3,
+        ge=2e-3,
         le=1e6,
         description="initial standard deviation of the noise of targets: predictions have a standard deviation, and "
         "the outer loop minimises the negative log-likelihood of the query targets in place of their squared error "
