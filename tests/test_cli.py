@@ -531,7 +531,10 @@ def test_check_fails_if_alphas_start_at_another_value(cli: Cli, monkeypatch: pyt
 
 def test_presets_are_listed_shown_and_copied_and_configs_checked_and_shown(cli: Cli) -> None:
     assert cli("presets").out == cli("presets", "list").out
-    assert [line.split()[0] for line in cli("presets").out.splitlines()][:2] == ["alpaca-10shot", "alpha-per-step-10shot"]
+    assert [line.split()[0] for line in cli("presets").out.splitlines()][:2] == [
+        "alpaca-10shot",
+        "alpha-per-step-10shot",
+    ]
     assert cli("presets", "show", "smoke").out == (ROOT / "configs" / "smoke.yaml").read_text()
     assert cli("presets", "copy", "smoke", "mine.yaml").out == "mine.yaml\n"
     assert cli("presets", "copy", "smoke", "mine.yaml").code == 3

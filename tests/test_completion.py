@@ -69,7 +69,13 @@ def test_resume_completes_auto_and_no_published_run(trained: str) -> None:
 def test_config_completes_presets_and_yaml_files(cli: Cli) -> None:
     Path("finn-mine.yaml").touch()
     Path("finn-notes.txt").touch()
-    assert complete_preset("finn") == ["finn-10shot", "finn-10shot-clip", "finn-10shot-noise", "finn-5shot", "finn-mine.yaml"]
+    assert complete_preset("finn") == [
+        "finn-10shot",
+        "finn-10shot-clip",
+        "finn-10shot-noise",
+        "finn-5shot",
+        "finn-mine.yaml",
+    ]
     assert complete_preset("") == complete_preset("")[:500] and "smoke" in complete_preset("")
 
 

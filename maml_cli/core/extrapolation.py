@@ -28,7 +28,7 @@ EXTRAPOLATIONS: dict[str, Extrapolation] = {
     "stop": Extrapolation(lambda steps_past_last: 0.0),
 }
 """Values of `inner.alpha.after_last_step`. With decay all later steps together move a task at most a third as far as
-the last one that was trained: a step that does not converge, which ends in overflow if it is repeated, stays bounded."""
+the last one that was trained: one that does not converge, and would end in overflow if it were repeated, stays near."""
 
 LENGTH = "squared length"
 """Key of a rule's state: the squared length of each task's last update."""
