@@ -125,20 +125,22 @@ def test_unrolling_changes_none_of_its_arguments() -> None:
     ("after_last_step", "iterates"),
     [
         ("hold", [0.0, 4.0, 5.0, 5.75, 6.3125]),  # a quarter of the distance to 8, at every step
-        ("decay", [0.0, 4.0, 5.0, 5.25, 5.3125]),  # a quarter of 1, the last step, and a quarter of that
+        ("decay", [0.0, 4.0, 5.0, 5.05, 5.0525]),  # 5 % of 1, the last step, and 5 % of that
         ("stop", [0.0, 4.0, 5.0, 5.0, 5.0]),
     ],
 )
 def test_inner_steps_after_the_last_alpha_are_extrapolated(after_last_step: str, iterates: list[float]) -> None:
     """With loss (w - 8)^2 a step covers 2 alpha of the distance to 8: a half, a quarter, then as extrapolated."""
-    assert _extrapolated(after_last_step, alphas=[0.25, 0.125]) == iterates
+    assert _extrapolated(after_last_step, alphas=[0.25, 0.125]) == pytest.approx(iterates, rel=1e-14)
 
 
-def test_decaying_steps_of_a_task_are_at_most_a_quarter_as_long_as_the_one_before() -> None:
-    """An alpha of 1.5 covers three times the distance to 8, 12. Half of it, from 16, would be 12 again: it is 3. One of
-    0.4375 covers 7/8 of it, 3.5, and half of it 7/16 of the rest; then 7/32 of 9/32 is more than a quarter of 7/32."""
-    assert _extrapolated("decay", alphas=[0.25, 1.5]) == [0.0, 4.0, 16.0, 13.0, 12.25]
-    assert _extrapolated("decay", alphas=[0.25, 0.4375]) == [0.0, 4.0, 7.5, 7.5 + 7 / 32, 7.5 + 7 / 32 * 1.25]
+def test_decaying_steps_of_a_task_are_at_most_5_percent_as_long_as_the_one_before() -> None:
+    """An alpha of 1.5 covers three times the distance to 8, 12, and half of it, from 16, as much again: by 0.6 instead.
+    One of 63/128 covers 63/64 of it; half of it then 63/128 of the rest, 1/16, which is less than 5 %."""
+    assert _extrapolated("decay", alphas=[0.25, 1.5]) == pytest.approx([0.0, 4.0, 16.0, 15.4, 15.37], rel=1e-14)
+    halved = 63 / 128 / 16
+    expected = [0.0, 4.0, 8 - 1 / 16, 8 - 1 / 16 + halved, 8 - 1 / 16 + 1.05 * halved]
+    assert _extrapolated("decay", alphas=[0.25, 63 / 128]) == pytest.approx(expected, rel=1e-14)
 
 
 def _extrapolated(after_last_step: str, alphas: list[float]) -> list[float]:

@@ -34,7 +34,7 @@ class Alpha(Section):
     after_last_step: Literal["hold", "decay", "stop"] | None = Field(
         None,
         description="inner steps beyond the last per-step alpha: reuse it (hold); halve it each step, with each "
-        "update at most a quarter as long as the one before (decay); do nothing (stop); or refuse (null)",
+        "update at most 5 % as long as the one before (decay); do nothing (stop); or refuse (null)",
     )
     sign: Literal["free", "positive"] = Field(
         "free", description="free: a learned alpha may become negative; positive: its logarithm is learned"

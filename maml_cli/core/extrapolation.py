@@ -24,11 +24,12 @@ class Extrapolation(NamedTuple):
 
 EXTRAPOLATIONS: dict[str, Extrapolation] = {
     "hold": Extrapolation(lambda steps_past_last: 1.0),
-    "decay": Extrapolation(lambda steps_past_last: 0.5**steps_past_last, longest=0.25),
+    "decay": Extrapolation(lambda steps_past_last: 0.5**steps_past_last, longest=0.05),
     "stop": Extrapolation(lambda steps_past_last: 0.0),
 }
-"""Values of `inner.alpha.after_last_step`. With decay all later steps together move a task at most a third as far as
-the last one that was trained: one that does not converge, and would end in overflow if it were repeated, stays near."""
+"""Values of `inner.alpha.after_last_step`. With decay all later steps together move a task by little more than 5 %
+of the last one that was trained: a task whose step does not converge, which would end in overflow if it were repeated,
+stays where it was, and the errors of the others fall."""
 
 LENGTH = "squared length"
 """Key of a rule's state: the squared length of each task's last update."""
@@ -41,8 +42,8 @@ def extrapolate(num_steps: int, extrapolation: Extrapolation | None) -> UpdateRu
 
     >>> update = extrapolate(1, EXTRAPOLATIONS["decay"])
     >>> updates, state = update({}, {"w": torch.tensor([[4.0]])}, 0, {})  # the trained step
-    >>> update({}, {"w": torch.tensor([[10.0]])}, 1, state)[0]["w"].item()  # half of 10 is more than a quarter of 4
-    1.0
+    >>> update({}, {"w": torch.tensor([[10.0]])}, 1, state)[0]["w"].item()  # half of 10 is more than 5 % of 4
+    0.2
     """
 
     def update(rule_params: RuleParamsByStep, gradients: Params, step: int, state: Params) -> tuple[Params, Params]:

@@ -33,7 +33,7 @@ const Learner = (() => {
   const ALPHA_SIGNS = { free: (value) => value, positive: Math.exp };
   /* Name -> [factor on the updates, from the number of inner steps past the last that has parameters;
      largest length of an update, as a multiple of the one before]. */
-  const EXTRAPOLATIONS = { hold: [() => 1, Infinity], decay: [(past) => 0.5 ** past, 0.25], stop: [() => 0, Infinity] };
+  const EXTRAPOLATIONS = { hold: [() => 1, Infinity], decay: [(past) => 0.5 ** past, 0.05], stop: [() => 0, Infinity] };
   const lengthOf = (gradients) => Math.sqrt(Object.values(gradients).reduce(
     (total, g) => g.values.reduce((sum, value) => sum + value * value, total), 0));
 
