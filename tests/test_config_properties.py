@@ -196,6 +196,7 @@ hostile = st.recursive(
 
 
 @settings(max_examples=80)
+@example(flat={"tasks.parameters": {"\x1f": None}})
 @given(st.dictionaries(st.sampled_from(sorted([*FIELDS, "x", "inner.y", "a\nb", "inner.\x00"])), hostile, max_size=12))
 def test_every_fault_of_a_hostile_config_is_one_line(flat: dict[str, Any]) -> None:
     try:

@@ -135,9 +135,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "tasks.frequency": [0.8, 1.2] if kind == "frequency-" else 1.0,
             "inner.steps": 1 if kind == "1step-" else 5,
             "inner.curvature": "kronecker",
-            "inner.curvature_per_step": kind != "1step-",
+            "inner.curvature_per_step": True,
             "inner.alpha.per": "parameter",
-            "inner.alpha.per_step": kind != "1step-",
+            "inner.alpha.per_step": True,
         }
         for kind in ("", "1step-", "frequency-")
         for shots in (5, 10)

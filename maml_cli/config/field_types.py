@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from maml_cli.config.formatting import format_number
+from maml_cli.config.formatting import format_key, format_number
 from maml_cli.config.suggestions import suggest_value
 from maml_cli.errors import ConfigError
 from maml_cli.formulas import (
@@ -150,7 +150,8 @@ def _as_parameters(value: Any) -> dict[str, Distribution]:
         try:
             parameters[name] = as_distribution(written)
         except ValueError as error:
-            raise PydanticCustomError("range", "has {name}, which {text}", {"name": name, "text": str(error)}) from None
+            context = {"name": format_key((name,)), "text": str(error)}
+            raise PydanticCustomError("range", "has {name}, which {text}", context) from None
     return parameters
 
 
