@@ -29,7 +29,7 @@ EXTRAPOLATIONS: dict[str, Extrapolation] = {
 }
 """Values of `inner.alpha.after_last_step`. With decay all later steps together move a task by little more than 5 %
 of the last one that was trained: a task whose step does not converge, which would end in overflow if it were repeated,
-stays where it was, and the errors of the others fall."""
+stays where it was."""
 
 LENGTH = "squared length"
 """Key of a rule's state: the squared length of each task's last update."""
@@ -61,6 +61,8 @@ def extrapolate(num_steps: int, extrapolation: Extrapolation | None) -> UpdateRu
                 limit, squared = extrapolation.longest**2 * state[LENGTH], squared_norm(gradients)
                 shorter = torch.where(squared > limit, limit / squared, 1.0).sqrt()
                 gradients = {key: shorter * gradient for key, gradient in gradients.items()}
+        if extrapolation is None or extrapolation.longest == math.inf:
+            return gradients, state
         return gradients, state | {LENGTH: squared_norm(gradients)}
 
     return update

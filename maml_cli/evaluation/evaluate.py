@@ -3,7 +3,7 @@
 Shapes: R runs, B test tasks, S inner steps; errors are (R, B, 2), see task_errors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maml_cli.core import MetaParams, expand_to_tasks, select_run
-from maml_cli.evaluation.calibration import Calibration, new_calibration
+from maml_cli.evaluation.calibration import Calibration, CalibrationByTask, new_calibration
 from maml_cli.evaluation.ensemble import EnsembleErrors, new_ensemble
 from maml_cli.evaluation.held_out import TestTasks
 from maml_cli.evaluation.memory import chunk_size
@@ -105,22 +105,17 @@ def evaluate(
     by_seed = _by_seed(errors, run_index, limits)
     summarise = partial(summarise_runs, limits=limits)
     over_seeds = [summarise(step, runs) for step in errors]
-    by_kind = {
-        kind: KindErrors(len(tasks), [summarise(step, runs, tasks=tasks) for step in errors], {})
-        for kind, tasks in kinds.items()
-    }
-    task_errors = mean_task_errors(test_tasks, errors, runs, keep) if keep else None
-    if task_errors and calibration:
-        task_errors = task_errors._replace(nll=calibration.mean_nll(runs))
+    by_kind = _by_kind(errors, kinds, lambda step, tasks: summarise(step, runs, tasks=tasks))
+    task_errors = _kept(test_tasks, errors, runs, keep, calibration) if keep else None
     del errors
     random_init = _random_init(experiment, select_run(meta_params, runs[0]), test_tasks, steps=steps, on_tasks=on_tasks)
     family_baselines = test_tasks.family.baselines()
     baselines: dict[str, PointErrors | None] = {}
     for name, baseline in family_baselines.items():
-        errors_by_task = baseline and baseline_errors(test_tasks, name, baseline, on_tasks=on_tasks)
-        baselines[name] = summarise(errors_by_task, [0]) if errors_by_task else None
+        of_tasks = baseline and baseline_errors(test_tasks, name, baseline, on_tasks=on_tasks)
+        baselines[name] = summarise(of_tasks, [0]) if of_tasks else None
         for kind, tasks in kinds.items():
-            by_kind[kind].baselines[name] = summarise(errors_by_task, [0], tasks=tasks) if errors_by_task else None
+            by_kind[kind].baselines[name] = summarise(of_tasks, [0], tasks=tasks) if of_tasks else None
     return Evaluation(
         shots=test_tasks.num_shots,
         num_tasks=test_tasks.num_tasks,
@@ -138,6 +133,29 @@ def evaluate(
         task_errors=task_errors,
         grid_name=test_tasks.family.grid_name,
     )
+
+
+def _by_kind(
+    errors: Sequence[Mapping[str, Tensor]],
+    kinds: Mapping[str, Tensor],
+    summarise: Callable[[Mapping[str, Tensor], Tensor], PointErrors],
+) -> dict[str, KindErrors]:
+    """The errors of each kind of tasks after each inner step, without baselines."""
+    return {
+        kind: KindErrors(len(tasks), [summarise(step, tasks) for step in errors], {}) for kind, tasks in kinds.items()
+    }
+
+
+def _kept(
+    test_tasks: TestTasks,
+    errors: Sequence[Mapping[str, Tensor]],
+    runs: list[int],
+    keep: str,
+    calibration: CalibrationByTask | None,
+) -> TaskErrors:
+    """The errors of single tasks by the measure `keep`, with their likelihoods if there are any."""
+    task_errors = mean_task_errors(test_tasks, errors, runs, keep)
+    return task_errors._replace(nll=calibration.mean_nll(runs)) if calibration else task_errors
 
 
 def _each(functions: Sequence[OnGrid]) -> OnGrid | None:
