@@ -106,7 +106,7 @@ def evaluate(
     summarise = partial(summarise_runs, limits=limits)
     over_seeds = [summarise(step, runs) for step in errors]
     by_kind = _by_kind(errors, kinds, lambda step, tasks: summarise(step, runs, tasks=tasks))
-    task_errors = _kept(test_tasks, errors, runs, keep, calibration) if keep else None
+    task_errors = _errors_of_single_tasks(test_tasks, errors, runs, keep, calibration) if keep else None
     del errors
     random_init = _random_init(experiment, select_run(meta_params, runs[0]), test_tasks, steps=steps, on_tasks=on_tasks)
     family_baselines = test_tasks.family.baselines()
@@ -146,7 +146,7 @@ def _by_kind(
     }
 
 
-def _kept(
+def _errors_of_single_tasks(
     test_tasks: TestTasks,
     errors: Sequence[Mapping[str, Tensor]],
     runs: list[int],
