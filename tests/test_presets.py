@@ -201,6 +201,25 @@ EXPECTED: dict[str, dict[str, Any]] = {
         }
         for count in (2, 3, 5)
     },
+    **{
+        f"ridge-mixture-{count}modes": {
+            "tasks.family": "mixture",
+            "tasks.mixture": [
+                {"family": family, "weight": 1.0, "parameters": {}}
+                for family in ("sine", "line", "quadratic", "tanh", "absolute")[:count]
+            ],
+            "tasks.noise": 0.3,
+            "tasks.num_support": 5,
+            "tasks.num_query": 5,
+            "model.hidden": [100, 100, 100],
+            "model.activation": "relu",
+            "inner.steps": 2,
+            "inner.head": "ridge",
+            "inner.adapt": "all",
+            "inner.curvature_per_step": True,
+        }
+        for count in (2, 3, 5)
+    },
     "own-curves": {
         "tasks.family": "data",
         "tasks.file": "configs/own-curves.csv",
@@ -239,8 +258,8 @@ def test_preset_has_the_settings_of_its_name(name: str) -> None:
         assert setting == pytest.approx(value) if is_close else setting == value, key
 
 
-LONG = ("mmaml-3modes", "mmaml-5modes")
-"""Presets that are trained with MAML_FULL_TESTS alone: they differ from mmaml-2modes in their components."""
+LONG = ("mmaml-3modes", "mmaml-5modes", "ridge-mixture-3modes", "ridge-mixture-5modes")
+"""Presets that are trained with MAML_FULL_TESTS alone: they differ from those of two modes in their components."""
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if FULL or name not in LONG])

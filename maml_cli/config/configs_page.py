@@ -87,8 +87,16 @@ PRESET_GROUPS = [
     ),
     PresetGroup(
         "Mixtures of families",
-        "MAML in the protocol of the multimodal benchmark of MMAML: `maml eval` reports the error of each family.",
-        ("mmaml-2modes", "mmaml-3modes", "mmaml-5modes"),
+        "The protocol of the multimodal benchmark of MMAML, by MAML and by a closed-form head with steps on the body: "
+        "`maml eval` reports the error of each family.",
+        (
+            "mmaml-2modes",
+            "mmaml-3modes",
+            "mmaml-5modes",
+            "ridge-mixture-2modes",
+            "ridge-mixture-3modes",
+            "ridge-mixture-5modes",
+        ),
     ),
     PresetGroup(
         "Your own curves",

@@ -43,10 +43,16 @@ def posterior(inputs: Tensor, penalty: Tensor, rho: Tensor) -> Params:
     size = inputs.shape[-1]
     variance, scale = (2 * rho).exp() + MIN_NOISE**2, penalty.rsqrt().expand(*penalty.shape[:-2], size, 1)
     scaled, identity = inputs * scale.mT, torch.eye(size, dtype=inputs.dtype, device=inputs.device)
-    factor, info = torch.linalg.cholesky_ex(scaled.mT @ scaled + identity)
-    factor = torch.where((info == 0)[..., None, None], factor, torch.nan)
+    factor = cholesky_or_nan(scaled.mT @ scaled + identity)
     inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
     return {COVARIANCE_ROOT: variance.sqrt() * scale * inverse.mT, NOISE_VARIANCE: variance}
+
+
+def cholesky_or_nan(matrix: Tensor) -> Tensor:
+    """The lower Cholesky factor of each matrix, (..., N, N); NaN for those without one, as of entries that are not
+    finite."""
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    return torch.where((info == 0)[..., None, None], factor, torch.nan)
 
 
 def predictive_variance(params: Params, inputs: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from maml_cli.core.batch import Points
 from maml_cli.core.losses import TaskLoss
 from maml_cli.core.network import Params
-from maml_cli.core.predictive import NOISE, normal_nll, posterior, predictive_variance
+from maml_cli.core.predictive import NOISE, cholesky_or_nan, normal_nll, posterior, predictive_variance
 from maml_cli.core.update_rules import value_at_step
 
 PENALTY, BODY_PENALTY = "ridge", "ridge.body"
@@ -107,16 +107,9 @@ def solve_ridge(inputs: Tensor, target: Tensor, penalty: Tensor) -> Tensor:
     if count <= size:
         scaled = inputs / penalty.mT
         gram = scaled @ inputs.mT + torch.eye(count, dtype=inputs.dtype, device=inputs.device)
-        return scaled.mT @ _solve_positive(gram, target)
+        return scaled.mT @ torch.cholesky_solve(target, cholesky_or_nan(gram))
     gram = inputs.mT @ inputs + torch.diag_embed(penalty.squeeze(-1).expand(*penalty.shape[:-2], size))
-    return _solve_positive(gram, inputs.mT @ target)
-
-
-def _solve_positive(matrix: Tensor, target: Tensor) -> Tensor:
-    """matrix^-1 target by Cholesky factors; NaN for a matrix without one."""
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    factor = torch.where((info == 0)[..., None, None], factor, torch.nan)
-    return torch.cholesky_solve(target, factor)
+    return torch.cholesky_solve(inputs.mT @ target, cholesky_or_nan(gram))
 
 
 def _head(params: Params) -> Tensor:

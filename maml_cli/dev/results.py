@@ -108,9 +108,9 @@ def main(
         draw_quickstart(quickstart, out, min(tasks or NUM_FIRST, NUM_FIRST))
     write_atomic(out / "RESULTS.md", results_page(out).encode())
     for row in rows:
-        if row.is_committed and row.name in runs_by_row:
+        if row.name in runs_by_row:
             trained = [run.seed for run in runs_by_row[row.name] if run.diverged_step is None]
-            copy_published_runs(row.name, trained, runs, out)
+            copy_published_runs(row.name, trained[: row.num_committed], runs, out)
     typer.echo(out / "RESULTS.md")
     if failed := [row.name for row in rows if row.name not in runs_by_row]:
         typer.echo(f"failed; previous results, if any, are unchanged: {', '.join(failed)}", err=True)
