@@ -184,7 +184,7 @@ def test_published_runs_are_found_by_their_names_from_any_directory(tmp_path: Pa
         if "-seed" not in str(file)
     )
     named, by_path = maml.load("best-5shot"), maml.load("outputs/published/best-5shot")
-    assert named.title == by_path.title == "best-5shot at outer step 30,000 of 30,000"
+    assert named.title == by_path.title == "best-5shot at outer step 120,000 of 120,000"
     assert named.checkpoint.run is None
     assert not CHECKPOINTS.exists() and published_checkpoint(Path("best-5shot/x")) is None
     for wrong in ("best-6shot", "outputs/best-5shot", "published/best-5shot"):
