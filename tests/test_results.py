@@ -79,7 +79,7 @@ def test_the_plan_has_the_goals_of_the_project_on_five_seeds() -> None:
     expected |= {("G1", 5, "finn-10shot-clip"): 0.35, ("G1", 10, "finn-10shot-clip"): 0.15}
     expected |= {("G1, no clip", 5, "finn-10shot"): 0.35, ("G1, no clip", 10, "finn-10shot"): 0.15}
     expected |= {("G7", 5, f"ridge-mixture-{modes}modes"): bound for modes, bound in ((2, 0.34), (3, 0.44), (5, 0.87))}
-    in_g8 = [f"{of_kinds[label][0]}-{shots}shot" for label in ("G2", "G3", "G4g", "G6b") for shots in (5, 10)]
+    in_g8 = [f"{of_kinds[label][0]}-{shots}shot" for label in ("G2", "G3", "G4g", "G4h", "G6b") for shots in (5, 10)]
     expected |= {("G8", ROWS[name].shots, name): 1.2 for name in in_g8}
     assert bounds == expected
     for row in rows:

@@ -96,7 +96,7 @@ def _goals() -> Iterator[ResultRow]:
             step = load_config(name).config.trained_steps
             of_others = lowest.get(label, {}).get(shots)
             goals = [Goal(label, shots, step, bound, published=published[shots], lowest=of_others)]
-            if label in ("G2", "G3", "G4g", "G6b"):
+            if label in ("G2", "G3", "G4g", "G4h", "G6b"):
                 goals.append(Goal("G8", shots, 2 * step, 1.2, relative_to=step))
             cases = [*banks(shots), *gap(shots)] if "frequency" in kind else [*banks(shots)]
             if label in ("G3", "G6a", "G6b"):

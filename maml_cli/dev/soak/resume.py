@@ -66,6 +66,15 @@ COMBINATIONS: dict[str, Sequence[str]] = {
         "tasks.noise=0.1",
         "tasks.query_sampling=stratified",
     ),
+    "head in closed form after clipped steps on the body": (
+        "inner.steps=2",
+        "inner.head=ridge",
+        "inner.ridge.per=feature",
+        "inner.clip_norm=5",
+        "inner.curvature=kronecker",
+        "inner.curvature_per_step=true",
+        "outer.clip_task_norm=5",
+    ),
 }
 
 
