@@ -186,11 +186,12 @@ def _method(
 
 def _ablations() -> Iterator[ResultRow]:
     """A row for each part of ABLATED that it is trained without."""
-    no_clip = ("inner.clip_norm=null", "inner.clip_value=null", "outer.clip_task_norm=null", "outer.clip_norm=null")
+    no_clip = ("inner.clip_norm=null", "outer.clip_task_norm=null", "outer.clip_norm=null")
     without: dict[str, tuple[str, ...]] = {
         "stratified query points": ("tasks.query_sampling=uniform",),
         "weight noise": ("outer.weight_noise=0",),
-        "clipping": no_clip,
+        "inner clipping": ("inner.clip_norm=null",),
+        "any clipping": no_clip,
         "curvature per inner step": ("inner.curvature_per_step=false",),
     }
     for title, overrides in without.items():
