@@ -400,6 +400,8 @@ def test_the_seconds_of_a_resumed_training_are_summed_over_its_resumptions(tmp_p
     lines = [1.0, 2.0, 3.5, 0.5, 1.5, 0.25]
     (tmp_path / "timing.jsonl").write_text("".join(f'{{"step": 1, "seconds": {value}}}\n' for value in lines))
     assert training_seconds(tmp_path) == pytest.approx(3.5 + 1.5 + 0.25)
+    (tmp_path / "timing.jsonl").write_text("")  # of a training that diverged at once
+    assert isinstance(training_seconds(tmp_path), float)
 
 
 CASE = banks(5)[0]

@@ -5,6 +5,7 @@ Evaluations that are stored are not repeated either, so that a kill at any time 
 """
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -211,4 +212,4 @@ def _is_finished(run: Path, config: Config) -> bool:
 def training_seconds(run: Path) -> float:
     """Seconds that the training in `run` took, summed over its resumptions: the clock of each starts at zero."""
     times = [float(record["seconds"]) for record in read_lines(run / "timing.jsonl") if "seconds" in record]
-    return sum(now for now, after in pairwise([*times, 0.0]) if after < now)
+    return math.fsum(now for now, after in pairwise([*times, 0.0]) if after < now)
