@@ -25,7 +25,7 @@ RULES: dict[str, dict[str, Any]] = {
     "alpha per tensor": {"alpha": {"per": "tensor", "learned": True}},
     "Meta-SGD": {"alpha": {"per": "parameter", "learned": True}},
     "alpha per parameter and step": {"alpha": {"per": "parameter", "per_step": True, "learned": True}},
-    "positive": {"alpha": {"per": "tensor", "per_step": True, "learned": True, "sign": "positive"}},
+    "positive": {"alpha": {"per": "tensor", "per_step": True, "learned": True, "sign": "positive"}, "momentum": 0.6},
     "scaled": {"alpha": {"per": "tensor", "per_step": True, "learned": True, "sign": "positive", "scale": 0.5}},
     "Meta-Curvature": {"curvature": "kronecker"},
     "Meta-Curvature per step": {"curvature": "kronecker", "curvature_per_step": True},

@@ -251,6 +251,7 @@ TRAINED: dict[str, dict[str, Any]] = {
         "tasks": {"noise": 0.1, "query_sampling": "stratified"},
         "inner": {
             "steps": 3,
+            "momentum": 0.5,
             "first_order_until": 4,
             "alpha": {"learned": True, "per": "tensor", "per_step": True, "lr": 1e-3, "sign": "positive"},
         },

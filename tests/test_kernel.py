@@ -213,6 +213,8 @@ def test_lengths_of_rows_follow_from_the_network_its_alphas_and_its_curvatures()
         {"curvatures": 2},
         {"curvatures": 1, "clip": "norm"},
         {"clip": "value"},
+        {"momentum": True},
+        {"momentum": True, "curvatures": 1, "clip": "norm"},
         {"penalties": 1},
         {"penalties": 129, "inner_steps": 0, "learned": False, "alpha_steps": 1, "groups": [-1] * 6},
         {"widths": [1, 64, 128, 64, 1], "groups": [0] * 8, "inner_steps": 1, "alpha_steps": 1, "num_support": 32},
@@ -252,6 +254,7 @@ def _call() -> tuple[TaskBatch, CallOptions, KernelState]:
         clip_norm=None,
         clip_task_norm=None,
         inner_clip=math.inf,
+        inner_momentum=0.0,
         optimizers=("adam", "sgd"),
         num_threads=1,
     )

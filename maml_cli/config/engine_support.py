@@ -98,6 +98,7 @@ def native_thread_bytes(config: "Config") -> int:
         learned=alpha.learned,
         num_factors=num_curvature_values(config),
         clipped=kernel_clip(config) != "none",
+        momentum=inner.momentum > 0,
         solved=inner.head == "ridge",
         curved=config.model.activation != "relu",
         itemsize=8 if config.run.dtype == "float64" else 4,
@@ -113,6 +114,7 @@ def kernel_task_bytes(
     learned: bool,
     num_factors: int,
     clipped: bool,
+    momentum: bool,
     solved: bool,
     curved: bool,
     itemsize: int,
@@ -121,8 +123,8 @@ def kernel_task_bytes(
 
     widths: units of each layer. num_points: support and query points. alpha_steps: alphas of each group.
     learned: whether alphas are learned. num_factors: numbers in the factors of the curvatures. clipped: whether
-    gradients of inner steps are clipped. solved: whether the head is in closed form. curved: whether the activation has
-    a second derivative. itemsize: bytes of a number.
+    gradients of inner steps are clipped. momentum: whether inner steps have momentum. solved: whether the head is in
+    closed form. curved: whether the activation has a second derivative. itemsize: bytes of a number.
     """
     num_params = sum((ins + 1) * outs for ins, outs in pairwise(widths))
     hidden, transposed = sum(widths[1:-1]), sum(ins * outs for ins, outs in pairwise(widths[1:-1]))
@@ -130,8 +132,8 @@ def kernel_task_bytes(
     rows = 2 * num_points[0] * (hidden + 1) if num_factors else 2 * num_points[0]
     tangent = (3 if curved else 2) * num_points[0] * hidden + transposed
     start = (1 + alpha_steps) * num_params + transposed
-    by_step = (3 if clipped or num_factors else 2) * num_params + transposed + rows
-    gradients = (3 + (alpha_steps if learned else 1)) * num_params
+    by_step = (2 + (clipped or num_factors > 0) + momentum) * num_params + transposed + rows
+    gradients = (3 + momentum + (alpha_steps if learned else 1)) * num_params
     numbers = start + max(1, inner_steps) * by_step + (inner_steps + solved) * support
     numbers += query + tangent + rows + gradients + 2 * num_factors
     if not solved:
@@ -176,7 +178,6 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
     "native": [
         *(limit for limit in ADJOINT_LIMITS if limit.depends_on != ["inner.head"]),
         Limit(["inner.clip_value", "inner.curvature"], _clipped_entries_of_a_curvature),
-        _only("inner.momentum", 0),
         _only("inner.ridge.noise", None),
         _only("model.oracle", False),
         _only("outer.task_blocks", None),
@@ -199,6 +200,7 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
                 "inner.curvature_per_step",
                 "inner.clip_norm",
                 "inner.clip_value",
+                "inner.momentum",
                 "inner.alpha.per_step",
                 "inner.alpha.learned",
                 "run.dtype",

@@ -42,6 +42,7 @@ struct TaskWorkspace {
   ForwardBackward<QUERY> query;
   Tangent tangent;
   Direction direction;
+  ALIGNED real kappa[MOMENTUM ? PADDED_SIZE : LANES];
   ALIGNED real adjoint[PADDED_SIZE];         // of the query loss; in the end the meta-gradient of the parameters
   ALIGNED real query_gradient[PADDED_SIZE];  // of an inner step before the last
   ALIGNED real alpha_gradients[LEARNED ? ALPHAS : 1][PADDED_SIZE];
@@ -76,9 +77,9 @@ inline real query_loss(const InnerStart &start, const real *x, const real *y, co
 
 // The query loss after the last inner step, and the meta-gradient: of the factors of curvatures in `gradient`, of
 // everything else in `work`. `step_weights` [STEPS + 1] are the weights of the query losses before and after each inner
-// step, `limit` is that of the clip.
+// step.
 real meta_gradient(const InnerStart &start, const real *x, const real *y, const double *step_weights,
-                   bool second_order, real limit, TaskWorkspace &work, real *gradient) {
+                   bool second_order, const RuleSettings &settings, TaskWorkspace &work, real *gradient) {
   const auto curvature_index = [](int s) { return std::max(0, std::min(s, CURVATURES - 1)); };
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
@@ -91,14 +92,18 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     } else {
       forward_backward<SUPPORT>(x, y, params, transposed, work.support[s]);
     }
-    compute_update(x, work.support[s], start.curvature[curvature_index(s)], limit, work.updates[s]);
-    for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * work.updates[s].value[i];
+    Update &update = work.updates[s];
+    const Curvature &curvature = start.curvature[curvature_index(s)];
+    compute_update(x, work.support[s], curvature, settings, s ? &work.updates[s - 1] : nullptr, update);
+    const real *velocity = update.velocity();
+    for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * velocity[i];
     transpose_weights(next, work.transposed[s]);
     params = next, transposed = work.transposed[s];
   }
   const real loss = query_loss(start, x, y, params, transposed, STEPS, work, work.adjoint);
   const real last_weight = real(step_weights[STEPS]);
   if (last_weight != 1) for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] *= last_weight;
+  if constexpr (MOMENTUM) std::memset(work.kappa, 0, sizeof work.kappa);
   if constexpr (LEARNED) std::memset(work.alpha_gradients, 0, sizeof work.alpha_gradients);
   if constexpr (CURVATURES != STEPS) std::fill(gradient + FACTORS_BEGIN, gradient + GRADIENT_SIZE, real(0));
   if constexpr (RIDGE) {
@@ -109,8 +114,8 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     const int a = std::min(s, ALPHAS - 1), c = curvature_index(s);
     params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
     if (second_order || LEARNED || KRONECKER)
-      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], limit, start.alphas[a], work.adjoint,
-                     work.direction, work.alpha_gradients[LEARNED ? a : 0],
+      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], settings, start.alphas[a], work.adjoint,
+                     work.kappa, work.direction, work.alpha_gradients[LEARNED ? a : 0],
                      gradient + FACTORS_BEGIN + c * FACTORS_SIZE);
     if (second_order) {
       const real *point = RIDGE ? work.solved[s] : params;
@@ -256,6 +261,7 @@ struct CallArgs {
   double clip_norm;              // largest norm of the meta-gradient of a run; infinite: no clipping
   double clip_task_norm;         // largest norm of the meta-gradient of a task; infinite: no clipping
   double inner_clip;             // largest norm or entry of a gradient of an inner step, if CLIP
+  double inner_momentum;         // of the inner steps, if MOMENTUM
   int32_t skip_tasks;            // 1: tasks whose loss or gradient is not finite are skipped; 0: they stop the run
   real *values;                  // [R][NUM_VALUES], meta-parameters, updated
   real *first_moments;           // [R][NUM_LEARNED], of Adam, updated
@@ -406,6 +412,7 @@ INLINED bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t
 
 // The outer steps of a run, as thread `member` of its team. Thread 0 begins and ends each step.
 void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWorkspace &work) {
+  const RuleSettings settings = {real(args.inner_clip), real(args.inner_momentum)};
   if (member == 0) team.stopped = false;
   for (int64_t step = 0; step < args.num_steps; step++) {
     const int64_t index = step * args.num_runs + run;
@@ -421,7 +428,7 @@ void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWo
       real *gradient = team.task_gradient(task);
       team.task_losses[task] = meta_gradient(team.start, args.x + points, args.y + points,
                                              args.step_weights + step * (STEPS + 1), args.second_order[step],
-                                             real(args.inner_clip), work, gradient);
+                                             settings, work, gradient);
       unpad_gradients(work, gradient);
       if (team.size == 1) add_task(args, team, task);
     }

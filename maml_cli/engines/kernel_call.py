@@ -31,6 +31,7 @@ class CallArgs(ctypes.Structure):
         ("clip_norm", ctypes.c_double),
         ("clip_task_norm", ctypes.c_double),
         ("inner_clip", ctypes.c_double),
+        ("inner_momentum", ctypes.c_double),
         ("skip_tasks", ctypes.c_int32),
         ("values", ctypes.c_void_p),
         ("first_moments", ctypes.c_void_p),
@@ -63,6 +64,7 @@ class CallOptions(NamedTuple):
     clip_task_norm: largest norm of the meta-gradient of a task, or None. With it, tasks whose loss or gradient is not
         finite are skipped; without it, they stop the run.
     inner_clip: largest norm or entry of a gradient of an inner step, by the kernel's clip; infinite without one.
+    inner_momentum: of the inner steps; read by kernels with momentum only.
     optimizers: of parameters and curvature, and of the alphas, both in KERNEL_OPTIMIZERS.
     num_threads: CPU threads.
     """
@@ -74,6 +76,7 @@ class CallOptions(NamedTuple):
     clip_norm: float | None
     clip_task_norm: float | None
     inner_clip: float
+    inner_momentum: float
     optimizers: tuple[str, str]
     num_threads: int
 
@@ -177,6 +180,7 @@ def pack_call(spec: KernelSpec, batch: TaskBatch, options: CallOptions, state: K
         clip_norm=math.inf if options.clip_norm is None else options.clip_norm,
         clip_task_norm=math.inf if options.clip_task_norm is None else options.clip_task_norm,
         inner_clip=options.inner_clip,
+        inner_momentum=options.inner_momentum,
         skip_tasks=int(options.clip_task_norm is not None),
         adam_steps=state.adam_steps,
         lengths=tuple(0 if tensor is None else tensor.numel() for tensor in arrays.values()),

@@ -26,6 +26,7 @@ class KernelSpec(NamedTuple):
     groups: index of the alpha group of each tensor (weight and bias of each layer); -1: the tensor does not adapt.
     curvatures: curvatures that are learned, 0, 1 (all inner steps share it) or `inner_steps`.
     clip: the clip of the gradients of inner steps, of `KERNEL_CLIPS`.
+    momentum: whether inner steps have momentum.
     penalties: penalties of a head in closed form and of the loss of each inner step: 1, or one for each feature and the
         bias; 0: the head descends a gradient.
     penalties_learned: whether the outer loop learns them.
@@ -45,6 +46,7 @@ class KernelSpec(NamedTuple):
     groups: Sequence[int]
     curvatures: int = 0
     clip: str = "none"
+    momentum: bool = False
     penalties: int = 0
     penalties_learned: bool = False
 
@@ -66,6 +68,7 @@ class KernelSpec(NamedTuple):
             "NUM_GROUPS": max(self.groups) + 1,
             "CURVATURES": self.curvatures,
             "CLIP": KERNEL_CLIPS.index(self.clip),
+            "MOMENTUM": int(self.momentum),
             "PENALTIES": self.penalties,
             "PENALTIES_LEARNED": int(self.penalties_learned),
         }
@@ -120,6 +123,7 @@ class KernelSpec(NamedTuple):
             learned=self.learned,
             num_factors=self.num_factors,
             clipped=self.clip != "none",
+            momentum=self.momentum,
             solved=self.penalties > 0,
             curved=self.activation != "relu",
             itemsize=self.dtype.itemsize,

@@ -80,6 +80,7 @@ def call_options(config: Config, step: int, count: int, noise: Tensor | None) ->
         clip_norm=outer.clip_norm,
         clip_task_norm=outer.clip_task_norm,
         inner_clip=min(limit for limit in (config.inner.clip_norm, config.inner.clip_value, math.inf) if limit),
+        inner_momentum=config.inner.momentum,
         optimizers=_optimizers(config),
         num_threads=config.run.threads,
     )
@@ -175,6 +176,7 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
         groups=[names.index(alpha_groups[key]) if key in alpha_groups else -1 for key in param_keys(config)],
         curvatures=num_curvatures(config),
         clip=kernel_clip(config),
+        momentum=config.inner.momentum > 0,
         penalties=0 if inner.head == "gradient" else PENALTY_ROWS[inner.ridge.per](layer_widths(config)[-2] + 1),
         penalties_learned=inner.head == "ridge" and inner.ridge.learned,
     )

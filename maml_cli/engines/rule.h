@@ -1,9 +1,10 @@
-// The update rule of an inner step, params -= alpha * U c(g), and its derivatives; the formulas are those of
-// rule_derivatives.py.
+// The update rule of an inner step, params -= alpha * v, v <- mu v + U c(g), and its derivatives; the formulas are
+// those of rule_derivatives.py.
 //
-// g is the gradient of the support loss, c its clip, and U the curvature: M_in G M_out for the gradient G of a weight,
-// g M_out for that of a bias. G = h^T delta has the rank K of the support points, so that products with its rows h and
-// delta, (h M_in^T)^T (delta M_out), cost less than those with G; U^T (alpha * adjoint) is not even formed.
+// g is the gradient of the support loss, c its clip, mu the momentum, and U the curvature: M_in G M_out for the
+// gradient G of a weight, g M_out for that of a bias. G = h^T delta has the rank K of the support points, so that
+// products with its rows h and delta, (h M_in^T)^T (delta M_out), cost less than those with G; U^T kappa is not even
+// formed, where -kappa is the gradient of the outer loss with respect to v.
 //
 // Values of a run: the parameters of the network, unpadded, alphas, the factors of the curvature, and the penalties of
 // a head in closed form, those that are not learned last.
@@ -115,10 +116,13 @@ struct PreconditionedRows {
 // The update of an inner step before the multiplication by alpha, and its intermediates.
 struct Update {
   ALIGNED real value[PADDED_SIZE];  // U c(g); zero for layers that do not adapt
+  ALIGNED real sum[MOMENTUM ? PADDED_SIZE : LANES];  // mu v + U c(g)
   ALIGNED real gradient[CLIP != NONE || KRONECKER ? PADDED_SIZE : LANES];  // g; of the biases alone without a clip
   PreconditionedRows rows;
   real squared_norm;  // of g, if it is clipped to a norm
   real clip_factor;   // c(g) / g
+
+  const real *velocity() const { return MOMENTUM ? sum : value; }
 };
 
 template <int layer = 0>
@@ -155,10 +159,17 @@ inline void clear_frozen(real *gradient) {  // of parameters that do not adapt
   }
 }
 
+// What is the same for all inner steps of all tasks: the limit of the clip, and the momentum.
+struct RuleSettings {
+  real clip, momentum;
+};
+
 static_assert(CLIP != VALUE || !KRONECKER, "entries that are clipped are no product of rows");
 
-inline void compute_update(const real *x, const ForwardBackward<SUPPORT> &pass, const Curvature &curvature, real limit,
-                           Update &update) {
+// `last` is the update of the inner step before, null at the first.
+inline void compute_update(const real *x, const ForwardBackward<SUPPORT> &pass, const Curvature &curvature,
+                           const RuleSettings &settings, const Update *last, Update &update) {
+  const real limit = settings.clip;
   real *gradient = CLIP == NONE && !KRONECKER ? update.value : update.gradient;
   if constexpr (CLIP != NONE || !KRONECKER) accumulate_gradients<SET, SUPPORT, GRADIENT_LAYERS>(x, pass, gradient);
   else accumulate_biases<SET, SUPPORT, GRADIENT_LAYERS>(pass.deltas, pass.head_delta, gradient);
@@ -178,11 +189,14 @@ inline void compute_update(const real *x, const ForwardBackward<SUPPORT> &pass, 
   if constexpr (CLIP == VALUE)
     for (int i = 0; i < PADDED_SIZE; i++)
       update.value[i] = gradient[i] > limit ? limit : gradient[i] < -limit ? -limit : gradient[i];
+  if constexpr (MOMENTUM)
+    for (int i = 0; i < PADDED_SIZE; i++)
+      update.sum[i] = update.value[i] + (last ? settings.momentum * last->sum[i] : 0);
 }
 
 // ---- its derivatives
 
-// The direction dc/dg U^T A, A = alpha * adjoint, of a Hessian-vector product. With a curvature the weights of U^T A
+// The direction dc/dg U^T A, A = kappa, of a Hessian-vector product. With a curvature the weights of U^T A
 // are M_in^T A M_out^T, and their products h V and delta V^T are (rows A) M_out^T and (rows A^T) M_in.
 struct Direction {
   static constexpr bool HAS_WEIGHTS = CLIP == NORM || !KRONECKER;
@@ -251,15 +265,20 @@ inline void curvature_adjoint(const real *x, const ForwardBackward<SUPPORT> &pas
 }
 
 // `direction` for the adjoint of the parameters after an inner step, and the gradients of its alphas, which are added,
-// and factors.
+// and factors. `kappa` is that of the inner step after, zero at the last, and becomes that of this one; it is read and
+// written with momentum only.
 inline void update_adjoint(const real *x, const ForwardBackward<SUPPORT> &pass, const Update &update,
-                           const Curvature &curvature, real limit, const real *alpha, const real *adjoint,
-                           Direction &direction, real *alpha_gradients, real *factor_gradients) {
+                           const Curvature &curvature, const RuleSettings &settings, const real *alpha,
+                           const real *adjoint, real *kappa, Direction &direction, real *alpha_gradients,
+                           real *factor_gradients) {
+  const real limit = settings.clip, *velocity = update.velocity();
   real *vector = direction.vector;
   if constexpr (LEARNED)  // the learned value of a positive alpha is its logarithm
     for (int i = 0; i < PADDED_SIZE; i++)
-      alpha_gradients[i] -= adjoint[i] * update.value[i] * (POSITIVE ? alpha[i] : 1);
+      alpha_gradients[i] -= adjoint[i] * velocity[i] * (POSITIVE ? alpha[i] : 1);
   for (int i = 0; i < PADDED_SIZE; i++) vector[i] = alpha[i] * adjoint[i];
+  if constexpr (MOMENTUM)
+    for (int i = 0; i < PADDED_SIZE; i++) vector[i] = kappa[i] = vector[i] + settings.momentum * kappa[i];
   real along = 0;  // the part of the direction along g, which the clip removes
   if constexpr (CLIP == NORM) {
     if (update.squared_norm > limit * limit)
