@@ -333,6 +333,11 @@ def test_new_rows_replace_previous_ones_in_the_order_of_the_plan() -> None:
     assert [entry.runs[0].at(CASE, 1).mean for entry in merged] == [1.0, 2.0, 2.0]
 
 
+def test_only_takes_the_row_of_a_name_or_those_that_begin_with_it() -> None:
+    names = [row.name for row in results.rows_to_make(["finn-10shot", "joint-5", "lstm"], [], 2)]
+    assert names == ["finn-10shot", "joint-5shot", "lstm-5shot", "lstm-10shot"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

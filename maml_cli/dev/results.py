@@ -27,11 +27,17 @@ RUNS = Path("outputs/results")
 
 
 def rows_to_make(only: Sequence[str], overrides: Sequence[str], num_tasks: int) -> list[ResultRow]:
-    """The rows of the plan whose names begin with one of `only`, or all, with further `overrides` and with at most
-    `num_tasks` test tasks in each case; raises ConfigError if there are none, or for an override that does not fit."""
-    rows = [row for row in results_plan() if not only or row.name.startswith(tuple(only))]
+    """The rows of the plan that `only` names, or all, with further `overrides` and with at most `num_tasks` test tasks
+    in each case; raises ConfigError if there are none, or for an override that does not fit.
+
+    only: names of rows, and beginnings of the names of several.
+    """
+    plan = results_plan()
+    names = ", ".join(row.name for row in plan)
+    exact = {row.name for row in plan} & set(only)
+    beginnings = tuple(beginning for beginning in only if beginning not in exact)
+    rows = [row for row in plan if not only or row.name in exact or row.name.startswith(beginnings)]
     if not rows:
-        names = ", ".join(row.name for row in results_plan())
         raise ConfigError(f"--only {' '.join(only)}: no row begins with that; the rows are {names}")
     made = []
     for row in rows:
@@ -86,7 +92,8 @@ def published_run(name: str, seed: int, out: Path = PUBLISHED) -> Path:
 def main(
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = os.cpu_count() or 1,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only rows whose name begins with this; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only the row of this name, or those whose names begin with it; may be repeated."),
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", "-s", help="Replace one key of every config.")] = None,
     tasks: Annotated[int | None, typer.Option(min=2, help="Largest number of test tasks of an evaluation.")] = None,
