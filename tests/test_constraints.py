@@ -208,7 +208,10 @@ def test_the_seeds_counted_from_run_seed_end_at_the_largest_seed() -> None:
             "inner.clip_value = 10 with inner.curvature = kronecker",
         ),
         ("inner: {proximal: 0.5}\nrun: {engine: native}", "inner.proximal = 0.5"),
-        ("model: {num_context: 3}\nrun: {engine: native}", "model.num_context = 3"),
+        (
+            "model: {num_context: 3}\ninner: {curvature: kronecker}\nrun: {engine: native}",
+            "model.num_context = 3 with inner.curvature = kronecker",
+        ),
         ("model: {oracle: true}\nrun: {engine: native}", "model.oracle = true"),
         ("model: {activation: gelu}\nrun: {engine: native}", "model.activation = gelu"),
         ("outer: {optimizer: rmsprop}\nrun: {engine: native}", "outer optimiser rmsprop"),

@@ -292,6 +292,20 @@ TRAINED: dict[str, dict[str, Any]] = {
         "inner": {"head": "ridge", "ridge": {"init": 0.3, "per": "feature"}, "clip_value": 0.05},
         "model": {"hidden": [9, 17, 5]},
     },
+    "context": {
+        "model": {"num_context": 9, "activation": "relu"},
+        "inner": {"adapt": "context", "steps": 3, "clip_norm": 0.5, "alpha": {"learned": True, "per": "parameter"}},
+        "outer": {"weight_noise": 0.01, "clip_task_norm": 0.1},
+    },
+    "learned context, three layers": {
+        "model": {"num_context": 2, "context_learned": True, "hidden": [9, 17, 5]},
+        "inner": {"steps": 2, "momentum": 0.5, "alpha": {"learned": True, "per": "tensor", "per_step": True}},
+        "outer": {"weight_noise": 0.01, "optimizer": "adamw", "multi_step_loss_until": 8},
+    },
+    "learned context of a linear network": {
+        "model": {"num_context": 2, "context_learned": True, "hidden": []},
+        "inner": {"steps": 2, "alpha": {"learned": True, "per": "parameter"}},
+    },
     "l1": {"inner": {"loss": "l1", "steps": 2, "order": "first"}, "outer": {"optimizer": "sgd"}},
     "half MSE": {"inner": {"loss": "half_mse", "steps": 2}, "model": {"activation": "silu"}},
     "huber, wide": {"inner": {"loss": "huber"}, "model": {"hidden": [37], "activation": "silu"}},

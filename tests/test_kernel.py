@@ -214,6 +214,8 @@ def test_lengths_of_rows_follow_from_the_network_its_alphas_and_its_curvatures()
         {"curvatures": 1, "clip": "norm"},
         {"clip": "value"},
         {"momentum": True},
+        {"context": 24, "groups": [0] * 7},
+        {"context": 24, "context_learned": True, "groups": [-1] * 6 + [0], "clip": "norm"},
         {"momentum": True, "curvatures": 1, "clip": "norm"},
         {"penalties": 1},
         {"penalties": 129, "inner_steps": 0, "learned": False, "alpha_steps": 1, "groups": [-1] * 6},

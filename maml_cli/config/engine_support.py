@@ -69,11 +69,11 @@ def _large_task(config: "Config") -> str | None:
     return f"tasks of {megabytes}" if size > MAX_TASK_BYTES else None
 
 
-def _clipped_entries_of_a_curvature(config: "Config") -> str | None:
-    inner = config.inner
-    if inner.clip_value is None or inner.curvature == "none":
-        return None
-    return f"inner.clip_value = {inner.clip_value:g} with inner.curvature = {inner.curvature}"
+def _beside_a_curvature(config: "Config") -> str | None:
+    curvature = config.inner.curvature
+    settings = {"inner.clip_value": config.inner.clip_value, "model.num_context": config.model.num_context}
+    key = next((key for key, value in settings.items() if value and curvature != "none"), None)
+    return f"{key} = {settings[key]:g} with inner.curvature = {curvature}" if key else None
 
 
 def kernel_clip(config: "Config") -> str:
@@ -91,7 +91,7 @@ def native_thread_bytes(config: "Config") -> int:
     """Bytes that one thread of the native engine works in."""
     inner, alpha = config.inner, config.inner.alpha
     return kernel_task_bytes(
-        layer_widths(config),
+        [1, *layer_widths(config)[1:]],
         (config.tasks.max_support, config.tasks.num_query),
         inner_steps=gradient_steps(config),
         alpha_steps=inner.steps if alpha.per_step else 1,
@@ -99,6 +99,7 @@ def native_thread_bytes(config: "Config") -> int:
         num_factors=num_curvature_values(config),
         clipped=kernel_clip(config) != "none",
         momentum=inner.momentum > 0,
+        num_context=config.model.num_context,
         solved=inner.head == "ridge",
         curved=config.model.activation != "relu",
         itemsize=8 if config.run.dtype == "float64" else 4,
@@ -115,6 +116,7 @@ def kernel_task_bytes(
     num_factors: int,
     clipped: bool,
     momentum: bool,
+    num_context: int,
     solved: bool,
     curved: bool,
     itemsize: int,
@@ -123,10 +125,12 @@ def kernel_task_bytes(
 
     widths: units of each layer. num_points: support and query points. alpha_steps: alphas of each group.
     learned: whether alphas are learned. num_factors: numbers in the factors of the curvatures. clipped: whether
-    gradients of inner steps are clipped. momentum: whether inner steps have momentum. solved: whether the head is in
-    closed form. curved: whether the activation has a second derivative. itemsize: bytes of a number.
+    gradients of inner steps are clipped. momentum: whether inner steps have momentum. num_context: context inputs.
+    solved: whether the head is in closed form. curved: whether the activation has a second derivative. itemsize: bytes
+    of a number.
     """
     num_params = sum((ins + 1) * outs for ins, outs in pairwise(widths))
+    num_params += num_context + (num_context + 1) * widths[1] if num_context else 0  # and the bias that they act as
     hidden, transposed = sum(widths[1:-1]), sum(ins * outs for ins, outs in pairwise(widths[1:-1]))
     support, query = ((5 if curved else 3) * points * hidden + 2 * points for points in num_points)
     rows = 2 * num_points[0] * (hidden + 1) if num_factors else 2 * num_points[0]
@@ -176,8 +180,8 @@ ADJOINT_LIMITS = [
 
 ENGINE_LIMITS: dict[str, list[Limit]] = {
     "native": [
-        *(limit for limit in ADJOINT_LIMITS if limit.depends_on != ["inner.head"]),
-        Limit(["inner.clip_value", "inner.curvature"], _clipped_entries_of_a_curvature),
+        *(limit for limit in ADJOINT_LIMITS if limit.depends_on not in (["inner.head"], ["model.num_context"])),
+        Limit(["inner.clip_value", "model.num_context", "inner.curvature"], _beside_a_curvature),
         _only("inner.ridge.noise", None),
         _only("model.oracle", False),
         _only("outer.task_blocks", None),

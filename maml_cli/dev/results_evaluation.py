@@ -80,8 +80,8 @@ def num_learned_values(experiment: Experiment) -> int:
 
 
 def last_step(learner: Learner, row: ResultRow, case: Case, trained_steps: int) -> int:
-    """The last inner step of an evaluation: the last that tables show, and in the banks of a row with a goal relative to
-    the trained number, twice that number."""
+    """The last inner step of an evaluation: the last that tables show, and in the banks of a row with a goal relative
+    to the trained number, twice that number."""
     shown = max(row.steps)
     is_compared = case.kind in (FIRST_BANK, SECOND_BANK) and any(goal.relative_to is not None for goal in row.goals)
     return learner.last_step(max(2 * trained_steps, shown) if is_compared else shown)

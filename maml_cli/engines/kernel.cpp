@@ -69,6 +69,7 @@ inline real query_loss(const InnerStart &start, const real *x, const real *y, co
   }
   forward_backward<QUERY>(query_x, query_y, params, transposed, work.query);
   accumulate_gradients<SET, QUERY, LAYERS>(query_x, work.query, gradient);
+  if constexpr (CONTEXT) split_gradient(params, gradient);
   if constexpr (RIDGE)
     ridge_backward(x, params, transposed, start.penalties[0], work.solutions[s], work.support[s], gradient,
                    work.query_penalty_gradients);
@@ -94,9 +95,10 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     }
     Update &update = work.updates[s];
     const Curvature &curvature = start.curvature[curvature_index(s)];
-    compute_update(x, work.support[s], curvature, settings, s ? &work.updates[s - 1] : nullptr, update);
+    compute_update(x, params, work.support[s], curvature, settings, s ? &work.updates[s - 1] : nullptr, update);
     const real *velocity = update.velocity();
     for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * velocity[i];
+    if constexpr (CONTEXT) set_effective_bias(next);
     transpose_weights(next, work.transposed[s]);
     params = next, transposed = work.transposed[s];
   }
@@ -120,6 +122,7 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     if (second_order) {
       const real *point = RIDGE ? work.solved[s] : params;
       real head_delta_dot[SUPPORT];
+      if constexpr (CONTEXT) set_effective_direction(params, work.direction.vector);
       tangent_forward(x, point, work.direction, work.support[s], work.tangent);
       if constexpr (RIDGE)
         ridge_tangent_head(work.tangent, start.penalties[1 + s], work.solutions[s], work.direction.vector,
@@ -127,6 +130,7 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
       else tangent_head(x, point, work.direction, work.support[s], work.tangent, head_delta_dot);
       subtract_hvp<GRADIENT_LAYERS>(x, point, transposed, work.direction, head_delta_dot, work.support[s],
                                     work.tangent, work.adjoint);
+      if constexpr (CONTEXT) split_hvp(params, work.direction.vector, work.support[s], work.adjoint);
     }
     if (step_weights[s] != 0) {
       query_loss(start, x, y, params, transposed, s, work, work.query_gradient);
@@ -139,17 +143,6 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
 
 // ---- between the unpadded parameters of a run and the padded ones of a task
 
-// callback(unpadded offset, padded offset, length, tensor) for each row of each tensor
-template <typename Callback> inline void for_each_row(Callback callback) {
-  for (int t = 0; t < 2 * LAYERS; t++) {
-    const int l = t / 2, unpadded = tensor_offset(t), n = WIDTH[l + 1];
-    if (t % 2) callback(unpadded, bias_offset(l), n, t);
-    else if (l == HEAD) callback(unpadded, weight_offset(l), WIDTH[l], t);
-    else
-      for (int i = 0; i < WIDTH[l]; i++) callback(unpadded + i * n, weight_offset(l) + i * padded(n), n, t);
-  }
-}
-
 // callback(unpadded offset, padded offset, length) for each row of each factor of curvature `c`
 template <typename Callback> inline void for_each_factor_row(int c, Callback callback) {
   for (int f = 0; f < FACTORS; f++) {
@@ -161,12 +154,17 @@ template <typename Callback> inline void for_each_factor_row(int c, Callback cal
   }
 }
 
+// whether a tensor is zero at the start of every task, and not among the values of a run
+constexpr bool is_zero(int tensor) { return tensor == CONTEXT_TENSOR && !CONTEXT_LEARNED; }
+
 // values [NUM_VALUES], noise [NUM_PARAMS] or null -> start
 void pad_params(const real *values, const real *noise, InnerStart &start) {
   std::memset(&start, 0, sizeof start);
-  for_each_row([&](int from, int to, int n, int) {
+  for_each_row([&](int from, int to, int n, int t) {
+    if (is_zero(t)) return;
     for (int i = 0; i < n; i++) start.params[to + i] = values[from + i] + (noise ? noise[from + i] : 0);
   });
+  if constexpr (CONTEXT) set_effective_bias(start.params);
   transpose_weights(start.params, start.transposed);
   const real *alphas = values + ALPHAS_BEGIN;
   for (int s = 0; s < ALPHAS; s++)
@@ -198,7 +196,8 @@ void pad_params(const real *values, const real *noise, InnerStart &start) {
 // The meta-gradient of a task but for the factors, padded -> gradient [NUM_OTHERS]; alphas and penalties that several
 // parameters share get the sum of theirs.
 void unpad_gradients(const TaskWorkspace &work, real *gradient) {
-  for_each_row([&](int to, int from, int n, int) {
+  for_each_row([&](int to, int from, int n, int t) {
+    if (is_zero(t)) return;
     std::memcpy(gradient + to, work.adjoint + from, n * sizeof(real));
   });
   if constexpr (RIDGE && PENALTIES_LEARNED) {

@@ -18,7 +18,7 @@ from maml_cli.errors import FileError
 from maml_cli.runs import write_atomic
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-HEADERS = tuple(SOURCE.with_name(name) for name in ("network.h", "rule.h", "ridge.h", "products.h"))
+HEADERS = tuple(SOURCE.with_name(name) for name in ("network.h", "context.h", "rule.h", "ridge.h", "products.h"))
 OPTIMISATION = "-O3"
 """Tests of small networks lower it: most of their time is compilation."""
 FLAGS = ("-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")

@@ -15,7 +15,7 @@ class KernelSpec(NamedTuple):
     """The compile-time constants of a kernel.
 
     dtype: float32 or float64, of all points, parameters and gradients.
-    widths: units of each layer: the input (1), the hidden layers, the output (1).
+    widths: units of each layer: the input x (1), the hidden layers, the output (1).
     num_support, num_query: points of a task.
     inner_steps: gradient steps of the inner loop; 0 where adapting is solving for the head alone.
     activation, loss: of the network and of its points, of `KERNEL_ACTIVATIONS` and `KERNEL_LOSSES`.
@@ -23,10 +23,13 @@ class KernelSpec(NamedTuple):
     per_parameter: whether each adapted parameter has its own alpha, instead of each group.
     learned: whether the outer loop learns alphas.
     positive: whether the learned value is log(alpha).
-    groups: index of the alpha group of each tensor (weight and bias of each layer); -1: the tensor does not adapt.
+    groups: index of the alpha group of each tensor (weight and bias of each layer, and the context if there is one);
+        -1: the tensor does not adapt.
     curvatures: curvatures that are learned, 0, 1 (all inner steps share it) or `inner_steps`.
     clip: the clip of the gradients of inner steps, of `KERNEL_CLIPS`.
     momentum: whether inner steps have momentum.
+    context: context inputs.
+    context_learned: whether the outer loop learns their values at the start of a task; they are zero otherwise.
     penalties: penalties of a head in closed form and of the loss of each inner step: 1, or one for each feature and the
         bias; 0: the head descends a gradient.
     penalties_learned: whether the outer loop learns them.
@@ -47,6 +50,8 @@ class KernelSpec(NamedTuple):
     curvatures: int = 0
     clip: str = "none"
     momentum: bool = False
+    context: int = 0
+    context_learned: bool = False
     penalties: int = 0
     penalties_learned: bool = False
 
@@ -69,6 +74,8 @@ class KernelSpec(NamedTuple):
             "CURVATURES": self.curvatures,
             "CLIP": KERNEL_CLIPS.index(self.clip),
             "MOMENTUM": int(self.momentum),
+            "CONTEXT": self.context,
+            "CONTEXT_LEARNED": int(self.context_learned),
             "PENALTIES": self.penalties,
             "PENALTIES_LEARNED": int(self.penalties_learned),
         }
@@ -76,13 +83,14 @@ class KernelSpec(NamedTuple):
 
     @property
     def tensor_sizes(self) -> list[int]:
-        """Elements of the weight and the bias of each layer."""
-        return [size for ins, outs in itertools.pairwise(self.widths) for size in (ins * outs, outs)]
+        """Elements of the weight and the bias of each layer, and of the context if there is one."""
+        sizes = [size for ins, outs in itertools.pairwise(self.widths) for size in (ins * outs, outs)]
+        return [sizes[0] + self.context * self.widths[1], *sizes[1:], *([self.context] if self.context else [])]
 
     @property
     def num_params(self) -> int:
-        """Parameters of the network."""
-        return sum(self.tensor_sizes)
+        """Parameters of the network, and values of the context if they are learned."""
+        return sum(self.tensor_sizes) - (0 if self.context_learned else self.context)
 
     @property
     def num_alphas(self) -> int:
@@ -93,6 +101,8 @@ class KernelSpec(NamedTuple):
     @property
     def num_factors(self) -> int:
         """Numbers in the factors of the curvatures of a run: n * n for each axis of each tensor that adapts."""
+        if not self.curvatures:
+            return 0
         squares = [size for ins, outs in itertools.pairwise(self.widths) for size in (ins**2 + outs**2, outs**2)]
         adapted = (size for size, group in zip(squares, self.groups, strict=True) if group >= 0)
         return self.curvatures * sum(adapted)
@@ -124,6 +134,7 @@ class KernelSpec(NamedTuple):
             num_factors=self.num_factors,
             clipped=self.clip != "none",
             momentum=self.momentum,
+            num_context=self.context,
             solved=self.penalties > 0,
             curved=self.activation != "relu",
             itemsize=self.dtype.itemsize,

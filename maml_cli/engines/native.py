@@ -163,7 +163,7 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
     names = [*dict.fromkeys(alpha_groups.values())]
     return KernelSpec(
         dtype=DTYPES[config.run.dtype],
-        widths=layer_widths(config),
+        widths=[1, *layer_widths(config)[1:]],
         num_support=config.tasks.max_support,
         num_query=config.tasks.num_query,
         inner_steps=gradient_steps(config),
@@ -177,6 +177,8 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
         curvatures=num_curvatures(config),
         clip=kernel_clip(config),
         momentum=config.inner.momentum > 0,
+        context=config.model.num_context,
+        context_learned=config.model.context_learned,
         penalties=0 if inner.head == "gradient" else PENALTY_ROWS[inner.ridge.per](layer_widths(config)[-2] + 1),
         penalties_learned=inner.head == "ridge" and inner.ridge.learned,
     )

@@ -7,7 +7,8 @@
 // K is the number of points; hidden activations are [K][width]. Parameters have two layouts:
 //   unpadded: weight [in][out] and bias [out] of each layer, one after the other;
 //   padded: the same with each row of length `out` padded with zeros to whole vectors; the weights of the head are one
-//     row. The network computes with padded parameters.
+//     row. The network computes with padded parameters. With context inputs, see context.h, the bias of the first layer
+//     and its weights of the context are after all of these.
 #pragma once
 
 #include <cmath>
@@ -34,9 +35,14 @@ constexpr int weight_offset(int layer) {  // within padded parameters
 constexpr int bias_offset(int layer) {  // within padded parameters
   return weight_offset(layer) + (layer == HEAD ? padded(WIDTH[layer]) : WIDTH[layer] * padded(WIDTH[layer + 1]));
 }
+constexpr int CONTEXT_TENSOR = 2 * LAYERS, NUM_TENSORS = CONTEXT_TENSOR + (CONTEXT > 0);
+constexpr int tensor_size(int tensor) {
+  if (tensor == CONTEXT_TENSOR) return CONTEXT;
+  return (tensor % 2 ? 1 : WIDTH[tensor / 2] + (tensor == 0 ? CONTEXT : 0)) * WIDTH[tensor / 2 + 1];
+}
 constexpr int tensor_offset(int tensor) {  // within unpadded parameters
   int offset = 0;
-  for (int t = 0; t < tensor; t++) offset += (t % 2 ? 1 : WIDTH[t / 2]) * WIDTH[t / 2 + 1];
+  for (int t = 0; t < tensor; t++) offset += tensor_size(t);
   return offset;
 }
 constexpr int hidden_offset(int points, int layer) {  // of hidden layer 0, 1, ... within the activations of a network
@@ -49,9 +55,25 @@ constexpr int transposed_offset(int layer) {  // of layers 1 .. HEAD - 1 within 
   for (int l = 1; l < layer; l++) offset += WIDTH[l + 1] * padded(WIDTH[l]);
   return offset;
 }
-constexpr int PADDED_SIZE = bias_offset(HEAD) + LANES;
+constexpr int BIAS_WIDTH = padded(WIDTH[1]);  // of the first layer
+constexpr int OWN_BIAS = bias_offset(HEAD) + LANES, CONTEXT_VALUES = OWN_BIAS + BIAS_WIDTH;  // see context.h
+constexpr int CONTEXT_WEIGHTS = CONTEXT_VALUES + padded(CONTEXT);
+constexpr int PADDED_SIZE = CONTEXT ? CONTEXT_WEIGHTS + CONTEXT * BIAS_WIDTH : OWN_BIAS;
 constexpr int TRANSPOSED_SIZE = std::max(LANES, transposed_offset(std::max(1, HEAD)));
-constexpr int NUM_PARAMS = tensor_offset(2 * LAYERS);
+constexpr int NUM_PARAMS = tensor_offset(CONTEXT_TENSOR) + (CONTEXT_LEARNED ? CONTEXT : 0);
+
+// callback(unpadded offset, padded offset, length, tensor) for each row of each tensor
+template <typename Callback> inline void for_each_row(Callback callback) {
+  for (int t = 0; t < CONTEXT_TENSOR; t++) {
+    const int l = t / 2, unpadded = tensor_offset(t), n = WIDTH[l + 1];
+    if (t % 2) callback(unpadded, t == 1 && CONTEXT ? OWN_BIAS : bias_offset(l), n, t);
+    else if (l == HEAD) callback(unpadded, weight_offset(l), WIDTH[l], t);
+    else
+      for (int i = 0; i < WIDTH[l]; i++) callback(unpadded + i * n, weight_offset(l) + i * padded(n), n, t);
+  }
+  for (int i = 0; i < CONTEXT; i++) callback((WIDTH[0] + i) * WIDTH[1], CONTEXT_WEIGHTS + i * BIAS_WIDTH, WIDTH[1], 0);
+  if (CONTEXT) callback(tensor_offset(CONTEXT_TENSOR), CONTEXT_VALUES, CONTEXT, CONTEXT_TENSOR);
+}
 
 template <int layer = 1> inline void transpose_weights(const real *params, real *transposed) {
   if constexpr (layer < HEAD) {

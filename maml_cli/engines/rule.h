@@ -10,6 +10,7 @@
 // a head in closed form, those that are not learned last.
 #pragma once
 
+#include "context.h"
 #include "ridge.h"
 
 namespace {
@@ -18,9 +19,7 @@ constexpr int GROUP[] = {GROUPS};
 enum { NONE, NORM, VALUE };  // of CLIP
 
 constexpr bool adapts(int tensor) { return GROUP[tensor] >= 0; }
-constexpr int adapted_size(int tensor) {
-  return adapts(tensor) ? tensor_offset(tensor + 1) - tensor_offset(tensor) : 0;
-}
+constexpr int adapted_size(int tensor) { return adapts(tensor) ? tensor_size(tensor) : 0; }
 constexpr int alpha_offset(int tensor) {  // of the ALPHAS alphas (or tensors of alphas) of a tensor
   if (!PER_PARAMETER) return GROUP[tensor] * ALPHAS;
   int offset = 0;
@@ -49,7 +48,7 @@ constexpr int unpadded_factor_offset(int factor) {  // of the CURVATURES matrice
 }
 constexpr int FACTORS_SIZE = std::max(LANES, factor_offset(FACTORS));
 
-constexpr int NUM_ALPHAS = PER_PARAMETER ? alpha_offset(2 * LAYERS) : NUM_GROUPS * ALPHAS;
+constexpr int NUM_ALPHAS = PER_PARAMETER ? alpha_offset(NUM_TENSORS) : NUM_GROUPS * ALPHAS;
 constexpr int NUM_CURVATURE = unpadded_factor_offset(FACTORS);
 constexpr int NUM_PENALTIES = RIDGE ? (1 + STEPS) * PENALTIES : 0;  // of the head, then of the loss of each inner step
 constexpr int NUM_VALUES = NUM_PARAMS + NUM_ALPHAS + NUM_CURVATURE + NUM_PENALTIES;
@@ -153,10 +152,9 @@ template <int layer = 0> inline void precondition_biases(const real *from, const
 }
 
 inline void clear_frozen(real *gradient) {  // of parameters that do not adapt
-  for (int t = 0; t < 2 * LAYERS; t++) {
-    const int l = t / 2, bias = bias_offset(l), begin = t % 2 ? bias : weight_offset(l);
-    if (!adapts(t)) std::fill(gradient + begin, gradient + (t % 2 ? bias + padded(WIDTH[l + 1]) : bias), real(0));
-  }
+  for_each_row([&](int, int at, int n, int t) {
+    if (!adapts(t)) std::fill_n(gradient + at, n, real(0));
+  });
 }
 
 // What is the same for all inner steps of all tasks: the limit of the clip, and the momentum.
@@ -165,14 +163,17 @@ struct RuleSettings {
 };
 
 static_assert(CLIP != VALUE || !KRONECKER, "entries that are clipped are no product of rows");
+static_assert(!CONTEXT || !KRONECKER, "the first layer has no factors for context inputs");
 
 // `last` is the update of the inner step before, null at the first.
-inline void compute_update(const real *x, const ForwardBackward<SUPPORT> &pass, const Curvature &curvature,
-                           const RuleSettings &settings, const Update *last, Update &update) {
+inline void compute_update(const real *x, const real *params, const ForwardBackward<SUPPORT> &pass,
+                           const Curvature &curvature, const RuleSettings &settings, const Update *last,
+                           Update &update) {
   const real limit = settings.clip;
   real *gradient = CLIP == NONE && !KRONECKER ? update.value : update.gradient;
   if constexpr (CLIP != NONE || !KRONECKER) accumulate_gradients<SET, SUPPORT, GRADIENT_LAYERS>(x, pass, gradient);
   else accumulate_biases<SET, SUPPORT, GRADIENT_LAYERS>(pass.deltas, pass.head_delta, gradient);
+  if constexpr (CONTEXT) split_gradient(params, gradient);
   if constexpr (KRONECKER) {
     precondition(x, pass, curvature, update.rows);
     const PreconditionedRows &rows = update.rows;
