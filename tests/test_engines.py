@@ -306,6 +306,15 @@ TRAINED: dict[str, dict[str, Any]] = {
         "model": {"num_context": 2, "context_learned": True, "hidden": []},
         "inner": {"steps": 2, "alpha": {"learned": True, "per": "parameter"}},
     },
+    "Reptile": {
+        "model": {"activation": "relu"},
+        "inner": {"steps": 4, "momentum": 0.5, "alpha": {"init": 0.05}},
+        "outer": {"meta_gradient": "reptile", "optimizer": "sgd", "weight_noise": 0.01, "clip_task_norm": 0.1},
+    },
+    "joint training": {
+        "model": {"hidden": [9, 17, 5]},
+        "outer": {"meta_gradient": "joint", "weight_noise": 0.01, "clip_norm": 0.5},
+    },
     "l1": {"inner": {"loss": "l1", "steps": 2, "order": "first"}, "outer": {"optimizer": "sgd"}},
     "half MSE": {"inner": {"loss": "half_mse", "steps": 2}, "model": {"activation": "silu"}},
     "huber, wide": {"inner": {"loss": "huber"}, "model": {"hidden": [37], "activation": "silu"}},

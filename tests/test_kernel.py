@@ -214,6 +214,8 @@ def test_lengths_of_rows_follow_from_the_network_its_alphas_and_its_curvatures()
         {"curvatures": 1, "clip": "norm"},
         {"clip": "value"},
         {"momentum": True},
+        {"reptile": True, "inner_steps": 32, "learned": False, "alpha_steps": 1},
+        {"num_support": 0, "num_query": 20, "inner_steps": 0, "learned": False, "alpha_steps": 1},
         {"context": 24, "groups": [0] * 7},
         {"context": 24, "context_learned": True, "groups": [-1] * 6 + [0], "clip": "norm"},
         {"momentum": True, "curvatures": 1, "clip": "norm"},
@@ -226,7 +228,7 @@ def test_the_memory_of_a_task_is_that_of_the_arrays_of_the_kernel(changes: dict[
     """Compiled with vectors of one number, so that no row is padded; each array is aligned to 64 bytes."""
     spec = SPEC._replace(widths=[1, 64, 128, 1])._replace(**changes)
     expected = spec.workspace_bytes()
-    alignment = 64 * 16 * (spec.inner_steps + 2)  # arrays of each inner step, and other ones
+    alignment = 64 * 16 * (spec.inner_steps + 3)  # arrays of each inner step, and other ones
     test = tmp_path / "size.cpp"
     test.write_text(
         f'#include "{kernel_build.SOURCE}"\n'

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
         KERNEL_LOSSES,
         KERNEL_OPTIMIZERS,
         exceeded,
-        gradient_steps,
-        kernel_clip,
-        kernel_task_bytes,
-        native_thread_bytes,
     )
     from maml_cli.config.fields import changed_keys, is_whole_number
     from maml_cli.config.json_schema import json_schema_text
+    from maml_cli.config.kernel_sizes import (
+        gradient_steps,
+        kernel_clip,
+        kernel_points,
+        kernel_task_bytes,
+        native_thread_bytes,
+    )
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, locate_table, override
     from maml_cli.config.schema import Config
@@ -51,6 +54,7 @@ __all__ = [
     "is_whole_number",
     "json_schema_text",
     "kernel_clip",
+    "kernel_points",
     "kernel_task_bytes",
     "key_table_markdown",
     "layer_widths",
@@ -85,12 +89,9 @@ _MODULES = {
         "KERNEL_LOSSES",
         "KERNEL_OPTIMIZERS",
         "exceeded",
-        "gradient_steps",
-        "kernel_clip",
-        "kernel_task_bytes",
-        "native_thread_bytes",
     ],
     "fields": ["changed_keys", "is_whole_number"],
+    "kernel_sizes": ["gradient_steps", "kernel_clip", "kernel_points", "kernel_task_bytes", "native_thread_bytes"],
     "key_table": ["key_table_markdown"],
     "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "locate_table", "override"],
     "schema": ["Config"],

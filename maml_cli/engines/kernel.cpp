@@ -76,16 +76,49 @@ inline real query_loss(const InnerStart &start, const real *x, const real *y, co
   return work.query.loss;
 }
 
+// An inner step from `params`, after the passes at its points `x`: the parameters after it are in params[s].
+inline void take_inner_step(const InnerStart &start, const real *x, const real *params,
+                            const ForwardBackward<SUPPORT> &pass, int s, const RuleSettings &settings,
+                            TaskWorkspace &work) {
+  const Curvature &curvature = start.curvature[std::max(0, std::min(s, CURVATURES - 1))];
+  compute_update(x, params, pass, curvature, settings, s ? &work.updates[s - 1] : nullptr, work.updates[s]);
+  const real *alpha = start.alphas[std::min(s, ALPHAS - 1)], *velocity = work.updates[s].velocity();
+  real *next = work.params[s];
+  for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * velocity[i];
+  if constexpr (CONTEXT) set_effective_bias(next);
+  transpose_weights(next, work.transposed[s]);
+}
+
+// Reptile (Nichol et al. 2018, arXiv:1803.02999, eq. 2): the query loss after the inner steps, and in work.adjoint the
+// initial minus the adapted parameters. Each inner step sees the next SUPPORT of all points, cyclically.
+real reptile_gradient(const InnerStart &start, const real *x, const real *y, const RuleSettings &settings,
+                      TaskWorkspace &work) {
+  constexpr int POINTS = SUPPORT + QUERY;
+  const real *params = start.params, *transposed = start.transposed;
+  for (int s = 0; s < STEPS; s++) {
+    real step_x[SUPPORT], step_y[SUPPORT];
+    for (int k = 0; k < SUPPORT; k++) {
+      const int point = (s * SUPPORT + k) % POINTS;
+      step_x[k] = x[point], step_y[k] = y[point];
+    }
+    forward_backward<SUPPORT>(step_x, step_y, params, transposed, work.support[s]);
+    take_inner_step(start, step_x, params, work.support[s], s, settings, work);
+    params = work.params[s], transposed = work.transposed[s];
+  }
+  forward(x + SUPPORT, params, work.query);
+  compute_loss(x + SUPPORT, y + SUPPORT, params, work.query);
+  for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] = start.params[i] - params[i];
+  return work.query.loss;
+}
+
 // The query loss after the last inner step, and the meta-gradient: of the factors of curvatures in `gradient`, of
 // everything else in `work`. `step_weights` [STEPS + 1] are the weights of the query losses before and after each inner
 // step.
 real meta_gradient(const InnerStart &start, const real *x, const real *y, const double *step_weights,
                    bool second_order, const RuleSettings &settings, TaskWorkspace &work, real *gradient) {
-  const auto curvature_index = [](int s) { return std::max(0, std::min(s, CURVATURES - 1)); };
+  if constexpr (REPTILE) return reptile_gradient(start, x, y, settings, work);
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
-    const real *alpha = start.alphas[std::min(s, ALPHAS - 1)];
-    real *next = work.params[s];
     if constexpr (RIDGE) {
       solve(start, x, y, params, start.penalties[1 + s], s, work);
       set_head_delta(work.solutions[s], work.support[s]);
@@ -93,14 +126,8 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     } else {
       forward_backward<SUPPORT>(x, y, params, transposed, work.support[s]);
     }
-    Update &update = work.updates[s];
-    const Curvature &curvature = start.curvature[curvature_index(s)];
-    compute_update(x, params, work.support[s], curvature, settings, s ? &work.updates[s - 1] : nullptr, update);
-    const real *velocity = update.velocity();
-    for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * velocity[i];
-    if constexpr (CONTEXT) set_effective_bias(next);
-    transpose_weights(next, work.transposed[s]);
-    params = next, transposed = work.transposed[s];
+    take_inner_step(start, x, params, work.support[s], s, settings, work);
+    params = work.params[s], transposed = work.transposed[s];
   }
   const real loss = query_loss(start, x, y, params, transposed, STEPS, work, work.adjoint);
   const real last_weight = real(step_weights[STEPS]);
@@ -113,7 +140,7 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     add_scaled(step_weights[STEPS], work.query_penalty_gradients, work.penalty_gradients[0]);
   }
   for (int s = STEPS - 1; s >= 0; s--) {
-    const int a = std::min(s, ALPHAS - 1), c = curvature_index(s);
+    const int a = std::min(s, ALPHAS - 1), c = std::max(0, std::min(s, CURVATURES - 1));
     params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
     if (second_order || LEARNED || KRONECKER)
       update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], settings, start.alphas[a], work.adjoint,

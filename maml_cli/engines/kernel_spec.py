@@ -17,7 +17,7 @@ class KernelSpec(NamedTuple):
     dtype: float32 or float64, of all points, parameters and gradients.
     widths: units of each layer: the input x (1), the hidden layers, the output (1).
     num_support, num_query: points of a task.
-    inner_steps: gradient steps of the inner loop; 0 where adapting is solving for the head alone.
+    inner_steps: gradient steps of the inner loop; 0 in joint training and where adapting is solving for the head alone.
     activation, loss: of the network and of its points, of `KERNEL_ACTIVATIONS` and `KERNEL_LOSSES`.
     alpha_steps: alphas of each group, 1 (all inner steps share it) or `inner_steps`.
     per_parameter: whether each adapted parameter has its own alpha, instead of each group.
@@ -33,6 +33,7 @@ class KernelSpec(NamedTuple):
     penalties: penalties of a head in closed form and of the loss of each inner step: 1, or one for each feature and the
         bias; 0: the head descends a gradient.
     penalties_learned: whether the outer loop learns them.
+    reptile: whether the adapted parameters take the place of a meta-gradient.
     """
 
     dtype: torch.dtype
@@ -54,6 +55,7 @@ class KernelSpec(NamedTuple):
     context_learned: bool = False
     penalties: int = 0
     penalties_learned: bool = False
+    reptile: bool = False
 
     def definitions(self) -> list[str]:
         """The constants as arguments of the compiler."""
@@ -78,6 +80,7 @@ class KernelSpec(NamedTuple):
             "CONTEXT_LEARNED": int(self.context_learned),
             "PENALTIES": self.penalties,
             "PENALTIES_LEARNED": int(self.penalties_learned),
+            "REPTILE": int(self.reptile),
         }
         return [f"-D{name}={value}" for name, value in values.items()]
 

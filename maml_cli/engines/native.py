@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from maml_cli.config import Config, gradient_steps, kernel_clip, layer_widths, num_curvatures
-from maml_cli.core import MetaParams, TaskBatch, flatten, tensors, unflatten, update_rules
+from maml_cli.config import Config, gradient_steps, kernel_clip, kernel_points, layer_widths, num_curvatures
+from maml_cli.core import MetaParams, Points, TaskBatch, flatten, tensors, unflatten, update_rules
 from maml_cli.engines import kernel_build, kernel_call
 from maml_cli.engines.kernel_call import CallOptions, KernelState
 from maml_cli.engines.kernel_spec import KernelSpec
@@ -38,6 +38,8 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify, blo
     except OSError as error:
         raise ConfigError(f"engine native: {error}; run.engine: eager needs no compiler") from None
 
+    is_joint = config.outer.meta_gradient == "joint"
+
     @torch_threads(1)  # idle OpenMP threads would busy-wait on the cores that a kernel uses
     def engine(state: TrainState, count: int) -> StepResult:
         batches = _sample_in_threads(experiment, state, count, num_threads=config.run.threads)
@@ -46,7 +48,9 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify, blo
             noise = sample_weight_noise(state.meta_params, state.noise_generators, std, num_steps=count)
         packed = pack_state(state)
         try:
-            result = kernel_call.run_kernel(kernel, batches, call_options(config, state.step, count, noise), packed)
+            points = _all_as_query(batches) if is_joint else batches
+            options = call_options(config, state.step, count, noise)
+            result = kernel_call.run_kernel(kernel, points, options, packed)
         except MemoryError as error:
             raise ConfigError(f"engine native: {error}") from None
         unpack_state(state, packed)
@@ -54,6 +58,12 @@ def native_engine(config: Config, experiment: Experiment, *, notify: Notify, blo
         return StepResult(result.loss, result.grad_norm, _unpack_gradients(state, result.gradients))
 
     return engine
+
+
+def _all_as_query(batch: TaskBatch) -> TaskBatch:
+    """The points of joint training, which adapts to none: all of them are query points."""
+    every = (torch.cat(pair, dim=-2) for pair in zip(batch.support, batch.query, strict=True))
+    return TaskBatch(Points(*(value[..., :0, :] for value in batch.support)), Points(*every))
 
 
 def _sample_in_threads(experiment: Experiment, state: TrainState, count: int, *, num_threads: int) -> TaskBatch:
@@ -161,11 +171,12 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
     """The constants of the kernel for `config`, whose adapted parameters belong to `alpha_groups`."""
     inner, alpha = config.inner, config.inner.alpha
     names = [*dict.fromkeys(alpha_groups.values())]
+    num_support, num_query = kernel_points(config)
     return KernelSpec(
         dtype=DTYPES[config.run.dtype],
         widths=[1, *layer_widths(config)[1:]],
-        num_support=config.tasks.max_support,
-        num_query=config.tasks.num_query,
+        num_support=num_support,
+        num_query=num_query,
         inner_steps=gradient_steps(config),
         activation=config.model.activation,
         loss=inner.loss,
@@ -181,4 +192,5 @@ def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
         context_learned=config.model.context_learned,
         penalties=0 if inner.head == "gradient" else PENALTY_ROWS[inner.ridge.per](layer_widths(config)[-2] + 1),
         penalties_learned=inner.head == "ridge" and inner.ridge.learned,
+        reptile=config.outer.meta_gradient == "reptile",
     )

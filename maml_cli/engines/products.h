@@ -65,11 +65,11 @@ inline void tile(const T *A, const T *B, T *C) {
   UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++) at(C + r * CN + c * LANES) = sum[r][c];
 }
 
-// C (M x VECS vectors) in tiles of as many rows as the registers hold, of nearly equal size.
+// C (M x VECS vectors) in tiles of as many rows as the registers hold, of nearly equal size; M may be 0.
 template <int MODE, int M, int VECS, int D, int AM, int AD, int BN, int CN, typename T>
 inline void columns(const T *A, const T *B, T *C) {
-  constexpr int MAX_ROWS = std::max(1, REGISTERS / VECS), TILES = (M + MAX_ROWS - 1) / MAX_ROWS;
-  constexpr int ROWS = (M + TILES - 1) / TILES, REMAINING = M % ROWS;
+  constexpr int MAX_ROWS = std::max(1, REGISTERS / VECS), TILES = std::max(1, (M + MAX_ROWS - 1) / MAX_ROWS);
+  constexpr int ROWS = std::max(1, (M + TILES - 1) / TILES), REMAINING = M % ROWS;
   for (int m = 0; m + ROWS <= M; m += ROWS) tile<MODE, ROWS, VECS, D, AM, AD, BN, CN>(A + m * AM, B, C + m * CN);
   if constexpr (REMAINING > 0)
     tile<MODE, REMAINING, VECS, D, AM, AD, BN, CN>(A + (M - REMAINING) * AM, B, C + (M - REMAINING) * CN);

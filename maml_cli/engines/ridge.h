@@ -182,7 +182,8 @@ inline void set_head(const double *head, real *params) {
 
 // dL/dz of the head for the gradient in the body.
 inline void set_head_delta(const RidgeSolution &ridge, ForwardBackward<SUPPORT> &pass) {
-  for (int k = 0; k < SUPPORT; k++) pass.head_delta[k] = real(-2 * ridge.residuals[k] / SUPPORT);
+  constexpr int K = std::max(1, SUPPORT);  // of no points in joint training, which has no such head
+  for (int k = 0; k < SUPPORT; k++) pass.head_delta[k] = real(-2 * ridge.residuals[k] / K);
 }
 
 // In tangent_head's place: the head of `direction`, and the parts of the derivative of the gradient in prior and
