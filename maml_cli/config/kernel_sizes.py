@@ -1,4 +1,4 @@
-"""What the kernel computes for a config, and the memory that it needs."""
+"""The work of the kernel for a config, and the memory that it needs."""
 
 from collections.abc import Sequence
 from itertools import pairwise
