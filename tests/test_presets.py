@@ -152,6 +152,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "tasks.num_support": shots,
             "tasks.frequency": [0.8, 1.2] if kind == "frequency-" else 1.0,
             "inner.steps": 1 if kind == "1step-" else 5,
+            "inner.momentum": 0.8 if kind == "frequency-" else 0.0,
             "inner.curvature": "kronecker",
             "inner.curvature_per_step": True,
             "inner.alpha.per": "parameter",
@@ -215,7 +216,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         f"ridge-mixture-{count}modes": mixture(count)
         | {
             "model.activation": "relu",
-            "inner.steps": 2,
+            "inner.steps": 4,
             "inner.head": "ridge",
             "inner.adapt": "all",
             "inner.curvature_per_step": True,
