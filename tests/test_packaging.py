@@ -42,7 +42,7 @@ def test_the_wheel_has_the_kernel_the_types_the_presets_and_the_licence(wheel: d
     assert wheel[licence] == (ROOT / "LICENSE").read_bytes() and b"MIT License" in wheel[licence]
 
 
-def test_the_wheel_has_the_first_seed_of_each_published_run_in_less_than_eight_megabytes(wheel: dict[str, bytes]) -> None:
+def test_the_wheel_has_the_first_seed_of_each_published_run_below_eight_megabytes(wheel: dict[str, bytes]) -> None:
     runs = [run for run in (ROOT / "outputs" / "published").iterdir() if run.is_dir() and "-seed" not in run.name]
     expected = {f"maml_cli/published/{run.name}.pt": max(run.glob("checkpoints/step-*.pt")) for run in runs}
     assert {name for name in wheel if name.endswith(".pt")} == expected.keys() and len(expected) >= 8

@@ -472,10 +472,10 @@ def test_a_method_names_the_config_of_each_k_and_an_overflow_has_its_median() ->
     row = ROW._replace(group=METHODS, shots=10, cases=banks(10)[:1], overrides=())
     steps = [StepErrors(math.inf, math.inf, 0.25, math.inf)] * 3
     ten = _entry([1.0], row=row)
-    ten = ten._replace(runs=[ten.runs[0]._replace(errors={row.cases[0].name: steps})])
+    ten = ten._replace(runs=[ten.runs[0]._replace(errors={row.cases[0].name: steps}, seconds=59.4)])
     assert method_table(Results([five, ten])).splitlines()[2:] == [
         "| X | K = 5: `x` `a=1`; K = 10: `x` | 2: 1 ± 0.1 | 2: overflow (median 0.25) | 1,761 | 5 "
-        "| 1.5 min, reference; 1.5 min, reference | 0.5; - |"
+        "| 1.5 min, reference; 59 s, reference | 0.5; - |"
     ]
 
 

@@ -137,9 +137,10 @@ def config_cell(entry: PublishedRow) -> str:
 
 
 def training_cell(entry: PublishedRow) -> str:
-    """Minutes of training, the mean over seeds, and the engine."""
-    minutes = mean([run.seconds for run in entry.runs]) / 60
-    return f"{minutes:.1f} min, {'/'.join(dict.fromkeys(run.engine for run in entry.runs))}"
+    """The time of training, the mean over seeds, and the engine."""
+    seconds = mean([run.seconds for run in entry.runs])
+    duration = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    return f"{duration}, {'/'.join(dict.fromkeys(run.engine for run in entry.runs))}"
 
 
 def error_cell(errors: StepErrors) -> str:
