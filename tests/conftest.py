@@ -54,6 +54,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MAML_CACHE", str(home / ".cache" / "maml"))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(home / ".cache" / "inductor"))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.delenv("PYTHONUNBUFFERED", raising=False)  # the streams of child processes are those of a user
         if not FULL:  # most kernels of tests take longer to optimise than to run
             patch.setattr(kernel_build, "OPTIMISATION", "-O0")
         set_hypothesis_home_dir(home / ".hypothesis")

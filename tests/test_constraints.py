@@ -200,7 +200,6 @@ def test_the_seeds_counted_from_run_seed_end_at_the_largest_seed() -> None:
 @pytest.mark.parametrize(
     ("text", "setting"),
     [
-        ("outer: {meta_gradient: reptile}\nrun: {engine: native}", "outer.meta_gradient = reptile"),
         ("inner: {order: implicit, proximal: 1}\nrun: {engine: native}", "inner.order = implicit"),
         ("inner: {optimizer: adam}\nrun: {engine: native}", "inner.optimizer = adam"),
         (

@@ -17,7 +17,7 @@ from maml_cli.cli.clean_command import clean
 from maml_cli.cli.completion import words_of_shell
 from maml_cli.cli.config_commands import config_app, presets_app
 from maml_cli.cli.diff_command import diff
-from maml_cli.cli.exit_codes import exit_on_error
+from maml_cli.cli.exit_codes import discard_unwritten, exit_on_error
 from maml_cli.cli.export_commands import export_app
 from maml_cli.cli.figure_commands import compare, plot
 from maml_cli.cli.init_command import init
@@ -95,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     is_last = arguments is None
     interruptible = exit_on_interrupt(sys.argv[1:] if arguments is None else arguments, is_last=is_last)
     contexts = words_of_shell() if is_last else _own_sigpipe()
-    with contexts, exit_on_error(), interruptible:
+    with discard_unwritten(), contexts, exit_on_error(), interruptible:
         exit_code = app(arguments, prog_name="maml", standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(exit_code or 0)

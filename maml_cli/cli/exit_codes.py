@@ -53,6 +53,24 @@ def exit_on_error() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def discard_unwritten() -> Iterator[None]:
+    """At the end, drop what stdout or stderr did not take, on a full disk: Python would write it again, and exit with
+    120."""
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except ValueError:
+                continue  # closed
+            except OSError:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+
+
+@contextlib.contextmanager
 def writing(option: str, path: Path | None) -> Iterator[None]:
     """Name the option and its path in errors of writing there; without a path, the file alone, if it is known."""
     try:

@@ -139,6 +139,7 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
                 "inner.momentum",
                 "inner.alpha.per_step",
                 "inner.alpha.learned",
+                "outer.meta_gradient",
                 "run.dtype",
             ],
             _large_task,
