@@ -2,6 +2,7 @@
 
 import email
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -42,12 +43,14 @@ def test_the_wheel_has_the_kernel_the_types_the_presets_and_the_licence(wheel: d
     assert wheel[licence] == (ROOT / "LICENSE").read_bytes() and b"MIT License" in wheel[licence]
 
 
-def test_the_wheel_has_the_first_seed_of_each_published_run_below_eight_megabytes(wheel: dict[str, bytes]) -> None:
-    runs = [run for run in (ROOT / "outputs" / "published").iterdir() if run.is_dir() and "-seed" not in run.name]
+def test_the_wheel_has_the_first_seed_of_each_published_run_in_less_than_two_megabytes(wheel: dict[str, bytes]) -> None:
+    """But for those of MMAML's networks of 3 x 100 units, which alone take two megabytes each."""
+    published = (ROOT / "outputs" / "published").iterdir()
+    runs = [run for run in published if run.is_dir() and not re.search("-seed|mixture", run.name)]
     expected = {f"maml_cli/published/{run.name}.pt": max(run.glob("checkpoints/step-*.pt")) for run in runs}
     assert {name for name in wheel if name.endswith(".pt")} == expected.keys() and len(expected) >= 8
     assert all(wheel[name] == file.read_bytes() for name, file in expected.items())
-    assert sum(len(wheel[name]) for name in expected) < 8_000_000
+    assert sum(len(wheel[name]) for name in expected) < 2_000_000
 
 
 def test_the_metadata_name_licence_versions_and_the_command(wheel: dict[str, bytes]) -> None:

@@ -42,7 +42,7 @@ struct TaskWorkspace {
   ForwardBackward<QUERY> query;
   Tangent tangent;
   Direction direction;
-  ALIGNED real kappa[MOMENTUM ? PADDED_SIZE : LANES];
+  ALIGNED real kappa[MOMENTUM ? PADDED_SIZE : LANES];  // of the inner step after, see update_adjoint
   ALIGNED real adjoint[PADDED_SIZE];         // of the query loss; in the end the meta-gradient of the parameters
   ALIGNED real query_gradient[PADDED_SIZE];  // of an inner step before the last
   ALIGNED real alpha_gradients[LEARNED ? ALPHAS : 1][PADDED_SIZE];
@@ -76,7 +76,7 @@ inline real query_loss(const InnerStart &start, const real *x, const real *y, co
   return work.query.loss;
 }
 
-// An inner step from `params`, after the passes at its points `x`: the parameters after it are in params[s].
+// An inner step from `params`, after the passes at its points `x`: the parameters after it are in work.params[s].
 inline void take_inner_step(const InnerStart &start, const real *x, const real *params,
                             const ForwardBackward<SUPPORT> &pass, int s, const RuleSettings &settings,
                             TaskWorkspace &work) {
