@@ -35,7 +35,7 @@ def native_thread_bytes(config: "Config") -> int:
         kernel_points(config),
         inner_steps=gradient_steps(config),
         alpha_steps=inner.steps if alpha.per_step else 1,
-        learned=alpha.learned,
+        shares_learned=alpha.learned and alpha.per != "parameter",
         num_factors=num_curvature_values(config),
         clipped=kernel_clip(config) != "none",
         momentum=inner.momentum > 0,
@@ -52,7 +52,7 @@ def kernel_task_bytes(
     *,
     inner_steps: int,
     alpha_steps: int,
-    learned: bool,
+    shares_learned: bool,
     num_factors: int,
     clipped: bool,
     momentum: bool,
@@ -64,20 +64,20 @@ def kernel_task_bytes(
     """Bytes that one thread of the kernel works in: the arrays of InnerStart and TaskWorkspace in kernel.cpp, unpadded.
 
     widths: units of each layer. num_points: support and query points. alpha_steps: alphas of each group.
-    learned: whether alphas are learned. num_factors: numbers in the factors of the curvatures. clipped: whether
-    gradients of inner steps are clipped. momentum: whether inner steps have momentum. num_context: context inputs.
-    solved: whether the head is in closed form. curved: whether the activation has a second derivative. itemsize: bytes
-    of a number.
+    shares_learned: whether several parameters share a learned alpha. num_factors: numbers in the factors of the
+    curvatures. clipped: whether gradients of inner steps are clipped. momentum: whether inner steps have momentum.
+    num_context: context inputs. solved: whether the head is in closed form. curved: whether the activation has a
+    second derivative. itemsize: bytes of a number.
     """
     num_params = sum((ins + 1) * outs for ins, outs in pairwise(widths))
     num_params += num_context + (num_context + 1) * widths[1] if num_context else 0  # and the bias that they act as
     hidden, transposed = sum(widths[1:-1]), sum(ins * outs for ins, outs in pairwise(widths[1:-1]))
-    support, query = ((5 if curved else 3) * points * hidden + 2 * points for points in num_points)
+    support, query = ((5 if curved else 2) * points * hidden + 2 * points for points in num_points)
     rows = 2 * num_points[0] * (hidden + 1) if num_factors else 2 * num_points[0]
     tangent = (3 if curved else 2) * num_points[0] * hidden + transposed
     start = (1 + alpha_steps) * num_params + transposed
     by_step = (2 + (clipped or num_factors > 0) + momentum) * num_params + transposed + rows
-    gradients = (3 + momentum + (alpha_steps if learned else 1)) * num_params
+    gradients = (2 + momentum + (alpha_steps if shares_learned else 1)) * num_params
     numbers = start + max(1, inner_steps) * by_step + (inner_steps + solved) * support
     numbers += query + tangent + rows + gradients + 2 * num_factors
     if not solved:

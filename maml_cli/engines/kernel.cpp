@@ -43,9 +43,8 @@ struct TaskWorkspace {
   Tangent tangent;
   Direction direction;
   ALIGNED real kappa[MOMENTUM ? PADDED_SIZE : LANES];  // of the inner step after, see update_adjoint
-  ALIGNED real adjoint[PADDED_SIZE];         // of the query loss; in the end the meta-gradient of the parameters
   ALIGNED real query_gradient[PADDED_SIZE];  // of an inner step before the last
-  ALIGNED real alpha_gradients[LEARNED ? ALPHAS : 1][PADDED_SIZE];
+  ALIGNED real alpha_gradients[LEARNED && !PER_PARAMETER ? ALPHAS : 1][PADDED_SIZE];  // of alphas that several share
   ALIGNED double penalty_gradients[SOLUTIONS][RidgeSizes::PADDED_P];  // of log penalties
   ALIGNED double query_penalty_gradients[RidgeSizes::PADDED_P];
 };
@@ -89,10 +88,32 @@ inline void take_inner_step(const InnerStart &start, const real *x, const real *
   transpose_weights(next, work.transposed[s]);
 }
 
-// Reptile (Nichol et al. 2018, arXiv:1803.02999, eq. 2): the query loss after the inner steps, and in work.adjoint the
+// whether a tensor is zero at the start of every task, and not among the values of a run
+constexpr bool is_zero(int tensor) { return tensor == CONTEXT_TENSOR && !CONTEXT_LEARNED; }
+
+// The last of the meta-gradient of a task: alphas and penalties that several parameters share get the sum of theirs,
+// and what the outer loop does not learn has no gradient.
+void finish_gradient(const TaskWorkspace &work, real *gradient) {
+  for_each_row([&](int, int at, int n, int t) {
+    if (is_zero(t)) std::fill_n(gradient + at, n, real(0));
+    if constexpr (LEARNED)
+      for (int s = 0; s < ALPHAS; s++) {
+        if (PER_PARAMETER && !adapts(t)) std::fill_n(gradient + (1 + s) * PARAMS_LINES + at, n, real(0));
+        if (!PER_PARAMETER && adapts(t))
+          for (int i = 0; i < n; i++)
+            gradient[PARAMS_LINES + alpha_offset(t) + s] += work.alpha_gradients[s][at + i];
+      }
+  });
+  if constexpr (RIDGE && PENALTIES_LEARNED)
+    for (int s = 0; s <= STEPS; s++)
+      for (int j = 0; j < RidgeSizes::P; j++)
+        gradient[GRADIENT_PENALTIES + s * PENALTIES + (PENALTIES > 1 ? j : 0)] += real(work.penalty_gradients[s][j]);
+}
+
+// Reptile (Nichol et al. 2018, arXiv:1803.02999, eq. 2): the query loss after the inner steps, and in `gradient` the
 // initial minus the adapted parameters. Each inner step sees the next SUPPORT of all points, cyclically.
 real reptile_gradient(const InnerStart &start, const real *x, const real *y, const RuleSettings &settings,
-                      TaskWorkspace &work) {
+                      TaskWorkspace &work, real *gradient) {
   constexpr int POINTS = SUPPORT + QUERY;
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
@@ -107,16 +128,17 @@ real reptile_gradient(const InnerStart &start, const real *x, const real *y, con
   }
   forward(x + SUPPORT, params, work.query);
   compute_loss(x + SUPPORT, y + SUPPORT, params, work.query);
-  for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] = start.params[i] - params[i];
+  for (int i = 0; i < PADDED_SIZE; i++) gradient[i] = start.params[i] - params[i];
+  if constexpr (CONTEXT) std::fill_n(Context(gradient).effective, BIAS_WIDTH, real(0));
+  finish_gradient(work, gradient);
   return work.query.loss;
 }
 
-// The query loss after the last inner step, and the meta-gradient: of the factors of curvatures in `gradient`, of
-// everything else in `work`. `step_weights` [STEPS + 1] are the weights of the query losses before and after each inner
-// step.
+// The query loss after the last inner step, and in `gradient` [GRADIENT_SIZE] the meta-gradient. `step_weights`
+// [STEPS + 1] are the weights of the query losses before and after each inner step.
 real meta_gradient(const InnerStart &start, const real *x, const real *y, const double *step_weights,
                    bool second_order, const RuleSettings &settings, TaskWorkspace &work, real *gradient) {
-  if constexpr (REPTILE) return reptile_gradient(start, x, y, settings, work);
+  if constexpr (REPTILE) return reptile_gradient(start, x, y, settings, work, gradient);
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
     if constexpr (RIDGE) {
@@ -129,12 +151,13 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     take_inner_step(start, x, params, work.support[s], s, settings, work);
     params = work.params[s], transposed = work.transposed[s];
   }
-  const real loss = query_loss(start, x, y, params, transposed, STEPS, work, work.adjoint);
+  real *adjoint = gradient;
+  const real loss = query_loss(start, x, y, params, transposed, STEPS, work, adjoint);
   const real last_weight = real(step_weights[STEPS]);
-  if (last_weight != 1) for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] *= last_weight;
+  if (last_weight != 1) for (int i = 0; i < PADDED_SIZE; i++) adjoint[i] *= last_weight;
   if constexpr (MOMENTUM) std::memset(work.kappa, 0, sizeof work.kappa);
-  if constexpr (LEARNED) std::memset(work.alpha_gradients, 0, sizeof work.alpha_gradients);
-  if constexpr (CURVATURES != STEPS) std::fill(gradient + FACTORS_BEGIN, gradient + GRADIENT_SIZE, real(0));
+  std::fill(gradient + PARAMS_LINES, gradient + (CURVATURES == STEPS ? GRADIENT_FACTORS : GRADIENT_SIZE), real(0));
+  if constexpr (LEARNED && !PER_PARAMETER) std::memset(work.alpha_gradients, 0, sizeof work.alpha_gradients);
   if constexpr (RIDGE) {
     std::memset(work.penalty_gradients, 0, sizeof work.penalty_gradients);
     add_scaled(step_weights[STEPS], work.query_penalty_gradients, work.penalty_gradients[0]);
@@ -143,9 +166,10 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     const int a = std::min(s, ALPHAS - 1), c = std::max(0, std::min(s, CURVATURES - 1));
     params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
     if (second_order || LEARNED || KRONECKER)
-      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], settings, start.alphas[a], work.adjoint,
-                     work.kappa, work.direction, work.alpha_gradients[LEARNED ? a : 0],
-                     gradient + FACTORS_BEGIN + c * FACTORS_SIZE);
+      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], settings, start.alphas[a], adjoint,
+                     work.kappa, work.direction,
+                     PER_PARAMETER ? gradient + (1 + a) * PARAMS_LINES : work.alpha_gradients[LEARNED ? a : 0],
+                     gradient + GRADIENT_FACTORS + c * FACTORS_SIZE);
     if (second_order) {
       const real *point = RIDGE ? work.solved[s] : params;
       real head_delta_dot[SUPPORT];
@@ -153,18 +177,19 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
       tangent_forward(x, point, work.direction, work.support[s], work.tangent);
       if constexpr (RIDGE)
         ridge_tangent_head(work.tangent, start.penalties[1 + s], work.solutions[s], work.direction.vector,
-                           head_delta_dot, work.adjoint, work.penalty_gradients[1 + s]);
+                           head_delta_dot, adjoint, work.penalty_gradients[1 + s]);
       else tangent_head(x, point, work.direction, work.support[s], work.tangent, head_delta_dot);
       subtract_hvp<GRADIENT_LAYERS>(x, point, transposed, work.direction, head_delta_dot, work.support[s],
-                                    work.tangent, work.adjoint);
-      if constexpr (CONTEXT) split_hvp(params, work.direction.vector, work.support[s], work.adjoint);
+                                    work.tangent, adjoint);
+      if constexpr (CONTEXT) split_hvp(params, work.direction.vector, work.support[s], adjoint);
     }
     if (step_weights[s] != 0) {
       query_loss(start, x, y, params, transposed, s, work, work.query_gradient);
-      for (int i = 0; i < PADDED_SIZE; i++) work.adjoint[i] += real(step_weights[s]) * work.query_gradient[i];
+      for (int i = 0; i < PADDED_SIZE; i++) adjoint[i] += real(step_weights[s]) * work.query_gradient[i];
       if constexpr (RIDGE) add_scaled(step_weights[s], work.query_penalty_gradients, work.penalty_gradients[0]);
     }
   }
+  finish_gradient(work, gradient);
   return loss;
 }
 
@@ -180,9 +205,6 @@ template <typename Callback> inline void for_each_factor_row(int c, Callback cal
       for (int i = 0; i < n; i++) callback(unpadded + i * n, at + i * padded(n), n);
   }
 }
-
-// whether a tensor is zero at the start of every task, and not among the values of a run
-constexpr bool is_zero(int tensor) { return tensor == CONTEXT_TENSOR && !CONTEXT_LEARNED; }
 
 // values [NUM_VALUES], noise [NUM_PARAMS] or null -> start
 void pad_params(const real *values, const real *noise, InnerStart &start) {
@@ -220,48 +242,30 @@ void pad_params(const real *values, const real *noise, InnerStart &start) {
   }
 }
 
-// The meta-gradient of a task but for the factors, padded -> gradient [NUM_OTHERS]; alphas and penalties that several
-// parameters share get the sum of theirs.
-void unpad_gradients(const TaskWorkspace &work, real *gradient) {
-  for_each_row([&](int to, int from, int n, int t) {
-    if (is_zero(t)) return;
-    std::memcpy(gradient + to, work.adjoint + from, n * sizeof(real));
-  });
-  if constexpr (RIDGE && PENALTIES_LEARNED) {
-    real *penalties = gradient + CURVATURE_BEGIN;
-    std::fill_n(penalties, NUM_PENALTIES, real(0));
-    for (int s = 0; s <= STEPS; s++)
-      for (int j = 0; j < RidgeSizes::P; j++)
-        penalties[s * PENALTIES + (PENALTIES > 1 ? j : 0)] += real(work.penalty_gradients[s][j]);
-  }
-  if constexpr (!LEARNED) return;
-  real *alphas = gradient + ALPHAS_BEGIN;
-  std::fill_n(alphas, NUM_ALPHAS, real(0));
-  for (int s = 0; s < ALPHAS; s++)
-    for_each_row([&](int to, int from, int n, int t) {
-      if (GROUP[t] < 0) return;
-      real *alpha = alphas + alpha_offset(t) + (PER_PARAMETER ? s * adapted_size(t) + to - tensor_offset(t) : s);
-      for (int i = 0; i < n; i++) alpha[PER_PARAMETER ? i : 0] += work.alpha_gradients[s][from + i];
-    });
-}
-
 real squared_norm(const real *gradient) {  // of a gradient [GRADIENT_SIZE]
-  const real *factors = gradient + FACTORS_BEGIN;
-  return inner_product(gradient, gradient, FACTORS_BEGIN) +
-         inner_product<128>(factors, factors, GRADIENT_SIZE - FACTORS_BEGIN);
+  const real *factors = gradient + GRADIENT_FACTORS;
+  return inner_product(gradient, gradient, GRADIENT_FACTORS) +
+         inner_product<128>(factors, factors, GRADIENT_SIZE - GRADIENT_FACTORS);
 }
 
 // gradient [GRADIENT_SIZE] -> unpadded [NUM_LEARNED], times a factor
-void unpad_factors(const real *gradient, real scale, real *unpadded) {
+void unpad(const real *gradient, real scale, real *unpadded) {
   const auto copy = [&](int to, int from, int n) {
-    for (int i = 0; i < n; i++) unpadded[to + i] = scale == 1 ? gradient[from + i] : scale * gradient[from + i];
+    for (int i = 0; i < n; i++) unpadded[to + i] = scale * gradient[from + i];
   };
-  copy(0, 0, CURVATURE_BEGIN);
+  for_each_row([&](int to, int from, int n, int t) {
+    if (!is_zero(t)) copy(to, from, n);
+    if (LEARNED && PER_PARAMETER && adapts(t))
+      for (int s = 0; s < ALPHAS; s++)
+        copy(ALPHAS_BEGIN + alpha_offset(t) + s * tensor_size(t) + to - tensor_offset(t), (1 + s) * PARAMS_LINES + from,
+             n);
+  });
+  if constexpr (LEARNED && !PER_PARAMETER) copy(ALPHAS_BEGIN, PARAMS_LINES, NUM_ALPHAS);
+  if constexpr (PENALTIES_LEARNED) copy(PENALTIES_BEGIN, GRADIENT_PENALTIES, NUM_PENALTIES);
   for (int c = 0; c < CURVATURES; c++)
     for_each_factor_row(c, [&](int to, int from, int n) {
-      copy(CURVATURE_BEGIN + to, FACTORS_BEGIN + c * FACTORS_SIZE + from, n);
+      copy(CURVATURE_BEGIN + to, GRADIENT_FACTORS + c * FACTORS_SIZE + from, n);
     });
-  copy(CURVATURE_BEGIN + NUM_CURVATURE, CURVATURE_BEGIN, NUM_OTHERS - CURVATURE_BEGIN);
 }
 
 // ---- outer steps
@@ -430,7 +434,7 @@ INLINED bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t
   if (!std::isfinite(loss) || !std::isfinite(norm)) return false;
   args.loss_sum[run] += loss, args.skipped_tasks[run] += args.num_tasks - team.num_added;
   const real scale = real(std::min(1.0, args.clip_norm / norm));
-  unpad_factors(sum, scale, args.gradients + run * NUM_LEARNED);
+  unpad(sum, scale, args.gradients + run * NUM_LEARNED);
   optimizer_step(args, step, run);
   args.completed[run] = step + 1;
   return true;
@@ -455,7 +459,6 @@ void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWo
       team.task_losses[task] = meta_gradient(team.start, args.x + points, args.y + points,
                                              args.step_weights + step * (STEPS + 1), args.second_order[step],
                                              settings, work, gradient);
-      unpad_gradients(work, gradient);
       if (team.size == 1) add_task(args, team, task);
     }
     team.barrier();

@@ -19,9 +19,13 @@ from maml_cli.runs import write_atomic
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
 HEADERS = tuple(SOURCE.with_name(name) for name in ("network.h", "context.h", "rule.h", "ridge.h", "products.h"))
-OPTIMISATION = "-O3"
+OPTIMISATION = "-O2"
 """Tests of small networks lower it: most of their time is compilation."""
-FLAGS = ("-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")
+FLAGS = (
+    *("-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17"),
+    # All of -O3 that makes the kernel faster: it takes a fifth less time to compile.
+    *("-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops", "-funswitch-loops"),
+)
 LIBRARY_FLAGS = ("-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 900.0
 """Time limit of a compilation: the largest kernels take a minute."""
@@ -121,7 +125,7 @@ def _compile(command: Sequence[str]) -> bytes:
     """The shared library; raises OSError with the compiler's first error."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "kernel.so"
-        code, _, output = _run([*command, str(SOURCE), "-o", str(target)])
+        code, _, output = run_compiler([*command, str(SOURCE), "-o", str(target)])
         if code:
             lines = output.decode(errors="replace").strip().splitlines()
             reason = f"exit code {code}" if code > 0 else f"stopped by signal {-code}"
@@ -132,7 +136,7 @@ def _compile(command: Sequence[str]) -> bytes:
         return target.read_bytes()
 
 
-def _run(command: Sequence[str]) -> tuple[int, bytes, bytes]:
+def run_compiler(command: Sequence[str]) -> tuple[int, bytes, bytes]:
     """Exit code, stdout and stderr of the compiler; raises OSError if it takes longer than COMPILE_SECONDS.
 
     The compiler runs in a session of its own, so that the processes that it started are ended with it.
@@ -152,7 +156,7 @@ def _run(command: Sequence[str]) -> tuple[int, bytes, bytes]:
 
 
 def _compiler_version(path: str) -> bytes:
-    return _run([path, "--version"])[1]
+    return run_compiler([path, "--version"])[1]
 
 
 def _processor() -> bytes:

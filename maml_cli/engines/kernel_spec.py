@@ -133,7 +133,7 @@ class KernelSpec(NamedTuple):
             (self.num_support, self.num_query),
             inner_steps=self.inner_steps,
             alpha_steps=self.alpha_steps,
-            learned=self.learned,
+            shares_learned=self.learned and not self.per_parameter,
             num_factors=self.num_factors,
             clipped=self.clip != "none",
             momentum=self.momentum,

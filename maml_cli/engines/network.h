@@ -82,11 +82,11 @@ template <int layer = 1> inline void transpose_weights(const real *params, real 
   }
 }
 
-// ---- activation and loss: value, first and second derivative
+// ---- activation and loss: value, first and second derivative; of ReLU the value alone
 
 inline void activate(real z, real &value, real &first, real &second) {
   if constexpr (ACTIVATION == RELU) {
-    value = z > 0 ? z : 0, first = z > 0 ? 1 : 0;
+    value = z > 0 ? z : 0;
   } else if constexpr (ACTIVATION == TANH) {
     value = std::tanh(z), first = 1 - value * value, second = -2 * value * first;
   } else if constexpr (ACTIVATION == SIN) {
@@ -120,13 +120,18 @@ template <int POINTS> struct ForwardBackward {
   static constexpr int SIZE = std::max(LANES, hidden_offset(POINTS, HEAD));
   static constexpr int CURVED_SIZE = CURVED ? SIZE : LANES;
   ALIGNED real hidden[SIZE];              // h
-  ALIGNED real act_first[SIZE];           // f'(z)
   ALIGNED real deltas[SIZE];              // dL/dz
+  ALIGNED real act_first[CURVED_SIZE];    // f'(z); of ReLU it is known from h
   ALIGNED real act_second[CURVED_SIZE];   // f''(z)
   ALIGNED real grad_hidden[CURVED_SIZE];  // dL/dh
   real head_delta[POINTS];                // dL/dz of the head, the output
   real loss_second[POINTS];               // d2L/dz2 of the head
   real loss;                              // L, the mean over the points
+
+  real times_derivative(real value, int i) const {  // f'(z) value of hidden unit i
+    if constexpr (CURVED) return value * act_first[i];
+    else return hidden[i] > 0 ? value : 0;
+  }
 };
 
 // The rows of the inputs and of the outputs of a layer, out of those of the hidden layers and of x, or of the head.
@@ -141,40 +146,44 @@ inline std::common_type_t<Hidden *, Last *> outputs(Hidden *hidden, Last *head) 
   else return hidden + hidden_offset(POINTS, layer);
 }
 
-// out += h W of a layer, h its inputs
-template <int POINTS, int layer> inline void add_product(const real *h, const real *params, real *out) {
-  const real *weight = params + weight_offset(layer);
-  constexpr int IN = padded(WIDTH[layer]), OUT = padded(WIDTH[layer + 1]);
-  if constexpr (layer == HEAD && layer == 0) {
-    for (int k = 0; k < POINTS; k++) out[k] += h[k] * weight[0];
-  } else if constexpr (layer == HEAD) {
-    row_products<POINTS, IN>(h, weight, out);
-  } else if constexpr (layer == 0) {
-    product<ADD, POINTS, OUT, 1, 1, 1, OUT, OUT>(h, weight, out);
-  } else {
-    product<ADD, POINTS, OUT, WIDTH[layer], IN, 1, OUT, OUT>(h, weight, out);
-  }
+// The terms of products of `rows`: rows W of the inputs of a layer that is not the head, a row of biases at each point,
+// and rows W^T of the outputs of a layer that is not the first.
+template <int layer> inline auto weight_term(const real *rows, const real *params) {
+  constexpr int IN = layer == 0 ? 1 : padded(WIDTH[layer]), OUT = padded(WIDTH[layer + 1]);
+  return term<WIDTH[layer], IN, 1, OUT>(rows, params + weight_offset(layer));
 }
-
-// out = b of a layer
-template <int POINTS, int layer> inline void set_biases(const real *params, real *out) {
-  constexpr int OUT = layer == HEAD ? 1 : padded(WIDTH[layer + 1]);
-  for (int k = 0; k < POINTS; k++) std::memcpy(out + k * OUT, params + bias_offset(layer), OUT * sizeof(real));
+template <int layer> inline auto bias_term(const real *params) {
+  static constexpr real one = 1;
+  return term<1, 0, 0, padded(WIDTH[layer + 1])>(&one, params + bias_offset(layer));
 }
-
-// out = h W + b of a layer
-template <int POINTS, int layer> inline void affine(const real *h, const real *params, real *out) {
-  set_biases<POINTS, layer>(params, out);
-  add_product<POINTS, layer>(h, params, out);
-}
-
-// out (=, +=) delta W^T of a layer that is not the first, delta the adjoint of its outputs
-template <int MODE, int POINTS, int layer>
-inline void transposed_product(const real *delta, const real *params, const real *transposed, real *out) {
+template <int layer> inline auto transposed_term(const real *rows, const real *params, const real *transposed) {
   constexpr int IN = padded(WIDTH[layer]), OUT = WIDTH[layer + 1];
-  if constexpr (layer == HEAD) product<MODE, POINTS, IN, 1, 1, 1, IN, IN>(delta, params + weight_offset(layer), out);
+  if constexpr (layer == HEAD) return term<1, 1, 1, IN>(rows, params + weight_offset(layer));
+  else return term<OUT, padded(OUT), 1, IN>(rows, transposed + transposed_offset(layer));
+}
+
+// out = the sum of terms, for the outputs or for the inputs of a layer at the points
+template <int POINTS, int layer, typename... Terms> inline void set_outputs(real *out, Terms... terms) {
+  constexpr int OUT = padded(WIDTH[layer + 1]);
+  product<SET, POINTS, OUT, OUT>(out, terms...);
+}
+template <int POINTS, int layer, typename... Terms> inline void set_inputs(real *out, Terms... terms) {
+  constexpr int IN = padded(WIDTH[layer]);
+  product<SET, POINTS, IN, IN>(out, terms...);
+}
+
+// out += h w of the head, h its inputs
+template <int POINTS> inline void add_head_product(const real *h, const real *params, real *out) {
+  const real *weight = params + weight_offset(HEAD);
+  if constexpr (HEAD > 0) row_products<POINTS, padded(WIDTH[HEAD])>(h, weight, out);
   else
-    product<MODE, POINTS, IN, OUT, padded(OUT), 1, IN, IN>(delta, transposed + transposed_offset(layer), out);
+    for (int k = 0; k < POINTS; k++) out[k] += h[k] * weight[0];
+}
+
+// out = h w + b of the head
+template <int POINTS> inline void head_outputs(const real *h, const real *params, real *out) {
+  std::fill_n(out, POINTS, params[bias_offset(HEAD)]);
+  add_head_product<POINTS>(h, params, out);
 }
 
 template <int POINTS, int layer = 0>
@@ -182,9 +191,10 @@ inline void forward(const real *x, const real *params, ForwardBackward<POINTS> &
   if constexpr (layer < HEAD) {
     constexpr int H = hidden_offset(POINTS, layer), N = padded(WIDTH[layer + 1]);
     real *hidden = pass.hidden + H;
-    affine<POINTS, layer>(inputs<POINTS, layer>(x, pass.hidden), params, hidden);
+    set_outputs<POINTS, layer>(hidden, bias_term<layer>(params),
+                               weight_term<layer>(inputs<POINTS, layer>(x, pass.hidden), params));
     for (int i = 0; i < POINTS * N; i++)
-      activate(hidden[i], hidden[i], pass.act_first[H + i], pass.act_second[CURVED ? H + i : 0]);
+      activate(hidden[i], hidden[i], pass.act_first[CURVED ? H + i : 0], pass.act_second[CURVED ? H + i : 0]);
     forward<POINTS, layer + 1>(x, params, pass);
   }
 }
@@ -195,9 +205,9 @@ inline void backward(const real *params, const real *transposed, ForwardBackward
     constexpr int H = hidden_offset(POINTS, layer), N = padded(WIDTH[layer + 1]);
     real *delta = pass.deltas + H;
     const real *next = outputs<POINTS, layer + 1>(pass.deltas, pass.head_delta);
-    transposed_product<SET, POINTS, layer + 1>(next, params, transposed, delta);
+    set_inputs<POINTS, layer + 1>(delta, transposed_term<layer + 1>(next, params, transposed));
     if constexpr (CURVED) std::memcpy(pass.grad_hidden + H, delta, POINTS * N * sizeof(real));
-    for (int i = 0; i < POINTS * N; i++) delta[i] *= pass.act_first[H + i];
+    for (int i = 0; i < POINTS * N; i++) delta[i] = pass.times_derivative(delta[i], H + i);
     backward<POINTS, layer - 1>(params, transposed, pass);
   }
 }
@@ -206,7 +216,7 @@ inline void backward(const real *params, const real *transposed, ForwardBackward
 template <int POINTS>
 inline void compute_loss(const real *x, const real *y, const real *params, ForwardBackward<POINTS> &pass) {
   real out[POINTS], loss = 0;
-  affine<POINTS, HEAD>(inputs<POINTS, HEAD>(x, pass.hidden), params, out);
+  head_outputs<POINTS>(inputs<POINTS, HEAD>(x, pass.hidden), params, out);
   for (int k = 0; k < POINTS; k++) {
     real value, first, second;
     loss_derivatives(out[k] - y[k], value, first, second);
@@ -223,23 +233,32 @@ inline void forward_backward(const real *x, const real *y, const real *params, c
   backward(params, transposed, pass);
 }
 
-// gradient (=, +=, -=) h^T delta for the weights of the layers from `layer` to END
-template <int MODE, int POINTS, int END, int layer = 0>
-inline void accumulate_weights(const real *x, const real *hidden, const real *deltas, const real *head_delta,
-                               real *gradient) {
+// Rows of the inputs and of the outputs of all layers.
+struct Rows {
+  const real *x, *hidden, *deltas, *head_delta;
+};
+
+// gradient (=, +=, -=) h^T delta for the weights of the layers from `layer` to END, the sum over all `rows`; those
+// after the first have no part in the first layer.
+template <int MODE, int POINTS, int END, int layer = 0, typename... More>
+inline void accumulate_weights(real *gradient, const Rows &first, const More &...rows) {
   if constexpr (layer < END) {
     constexpr int M = WIDTH[layer], N = padded(WIDTH[layer + 1]), W = weight_offset(layer);
-    const real *h = inputs<POINTS, layer>(x, hidden), *delta = outputs<POINTS, layer>(deltas, head_delta);
+    const auto h = [](const Rows &from) { return inputs<POINTS, layer>(from.x, from.hidden); };
+    const auto delta = [](const Rows &from) { return outputs<POINTS, layer>(from.deltas, from.head_delta); };
     if constexpr (layer < HEAD) {
-      if constexpr (layer == 0) product<MODE, 1, N, POINTS, 1, 1, N, N>(h, delta, gradient + W);
-      else product<MODE, M, N, POINTS, 1, padded(M), N, N>(h, delta, gradient + W);
-      accumulate_weights<MODE, POINTS, END, layer + 1>(x, hidden, deltas, head_delta, gradient);
+      if constexpr (layer == 0) product<MODE, 1, N, N>(gradient + W, term<POINTS, 1, 1, N>(h(first), delta(first)));
+      else
+        product<MODE, M, N, N>(gradient + W, term<POINTS, 1, padded(M), N>(h(first), delta(first)),
+                               term<POINTS, 1, padded(M), N>(h(rows), delta(rows))...);
+      accumulate_weights<MODE, POINTS, END, layer + 1>(gradient, first, rows...);
     } else if constexpr (HEAD > 0) {
-      product<MODE, 1, padded(M), POINTS, 1, 1, padded(M), padded(M)>(delta, h, gradient + W);
+      product<MODE, 1, padded(M), padded(M)>(gradient + W, term<POINTS, 1, 1, padded(M)>(delta(first), h(first)),
+                                             term<POINTS, 1, 1, padded(M)>(delta(rows), h(rows))...);
       for (int i = M; i < padded(M); i++) gradient[W + i] = 0;  // the padding of h is f(0), which may not be zero
     } else {
       real weighted = 0;
-      for (int k = 0; k < POINTS; k++) weighted += h[k] * delta[k];
+      for (int k = 0; k < POINTS; k++) weighted += h(first)[k] * delta(first)[k];
       gradient[0] = (MODE == SET ? 0 : gradient[0]) + (MODE == SUB ? -weighted : weighted);
     }
   }
@@ -252,7 +271,7 @@ inline void accumulate_biases(const real *deltas, const real *head_delta, real *
     constexpr int N = padded(WIDTH[layer + 1]);
     static constexpr real one = 1;
     const real *delta = deltas + hidden_offset(POINTS, layer);
-    product<MODE, 1, N, POINTS, 0, 0, N, N>(&one, delta, gradient + bias_offset(layer));
+    product<MODE, 1, N, N>(gradient + bias_offset(layer), term<POINTS, 0, 0, N>(&one, delta));
     accumulate_biases<MODE, POINTS, END, layer + 1>(deltas, head_delta, gradient);
   } else if constexpr (layer < END) {
     constexpr int B = bias_offset(HEAD);
@@ -265,13 +284,13 @@ inline void accumulate_biases(const real *deltas, const real *head_delta, real *
 // gradient (=, +=, -=) that of the layers before END
 template <int MODE, int POINTS, int END>
 inline void accumulate_gradients(const real *x, const ForwardBackward<POINTS> &pass, real *gradient) {
-  accumulate_weights<MODE, POINTS, END>(x, pass.hidden, pass.deltas, pass.head_delta, gradient);
+  accumulate_weights<MODE, POINTS, END>(gradient, Rows{x, pass.hidden, pass.deltas, pass.head_delta});
   accumulate_biases<MODE, POINTS, END>(pass.deltas, pass.head_delta, gradient);
 }
 
 // ---- Hessian-vector products: the tangents of a pass along a direction of weights V and biases v, which is known by
-// its products: direction.forward<layer>(x, pass, out) is out = h V + v of a layer, and add_backward<layer>(pass, out)
-// is out += delta V^T of a layer that is not the first
+// its products: direction.forward<layer>(x, pass, out, terms...) is out = h V + v of a layer and backward<layer>(pass,
+// out, terms...) out = delta V^T of a layer that is not the first, both plus further terms
 
 // The tangents of the intermediates in ForwardBackward of the same layout.
 struct Tangent {
@@ -288,10 +307,13 @@ inline void tangent_forward(const real *x, const real *params, const Direction &
   if constexpr (layer < HEAD) {
     constexpr int K = SUPPORT, N = padded(WIDTH[layer + 1]), H = hidden_offset(K, layer);
     real *h_dot = tangent.h_dot + H;
-    direction.template forward<layer>(x, pass, h_dot);
-    if constexpr (layer > 0) add_product<K, layer>(tangent.h_dot + hidden_offset(K, layer - 1), params, h_dot);
+    if constexpr (layer == 0) direction.template forward<layer>(x, pass, h_dot);
+    else {
+      const real *h_dot_before = tangent.h_dot + hidden_offset(K, layer - 1);
+      direction.template forward<layer>(x, pass, h_dot, weight_term<layer>(h_dot_before, params));
+    }
     if constexpr (CURVED) std::memcpy(tangent.z_dot + H, h_dot, K * N * sizeof(real));
-    for (int i = 0; i < K * N; i++) h_dot[i] *= pass.act_first[H + i];
+    for (int i = 0; i < K * N; i++) h_dot[i] = pass.times_derivative(h_dot[i], H + i);
     tangent_forward<layer + 1>(x, params, direction, pass, tangent);
   }
 }
@@ -304,10 +326,9 @@ inline void tangent_backward(const real *params, const real *transposed, const D
     constexpr int K = SUPPORT, N = padded(WIDTH[layer + 1]), H = hidden_offset(K, layer), NEXT = layer + 1;
     real *delta_dot = tangent.delta_dot + H;
     const real *next = outputs<K, NEXT>(tangent.delta_dot, head_delta_dot);
-    transposed_product<SET, K, NEXT>(next, params, transposed, delta_dot);
-    direction.template add_backward<NEXT>(pass, delta_dot);
+    direction.template backward<NEXT>(pass, delta_dot, transposed_term<NEXT>(next, params, transposed));
     for (int i = 0; i < K * N; i++) {
-      delta_dot[i] *= pass.act_first[H + i];
+      delta_dot[i] = pass.times_derivative(delta_dot[i], H + i);
       if constexpr (CURVED) delta_dot[i] += pass.grad_hidden[H + i] * pass.act_second[H + i] * tangent.z_dot[H + i];
     }
     tangent_backward<layer - 1>(params, transposed, direction, head_delta_dot, pass, tangent);
@@ -319,8 +340,8 @@ template <typename Direction>
 inline void tangent_head(const real *x, const real *params, const Direction &direction,
                          const ForwardBackward<SUPPORT> &pass, const Tangent &tangent, real *head_delta_dot) {
   constexpr int K = SUPPORT;
-  direction.template forward<HEAD>(x, pass, head_delta_dot);
-  if constexpr (HEAD > 0) add_product<K, HEAD>(tangent.h_dot + hidden_offset(K, HEAD - 1), params, head_delta_dot);
+  direction.head_outputs(x, pass, head_delta_dot);
+  if constexpr (HEAD > 0) add_head_product<K>(tangent.h_dot + hidden_offset(K, HEAD - 1), params, head_delta_dot);
   for (int k = 0; k < K; k++) head_delta_dot[k] *= pass.loss_second[k];
 }
 
@@ -332,10 +353,10 @@ inline void subtract_hvp(const real *x, const real *params, const real *transpos
                          real *adjoint) {
   constexpr int K = SUPPORT;
   tangent_backward(params, transposed, direction, head_delta_dot, pass, tangent);
-  accumulate_weights<SUB, K, END>(x, pass.hidden, tangent.delta_dot, head_delta_dot, adjoint);
-  accumulate_biases<SUB, K, END>(tangent.delta_dot, head_delta_dot, adjoint);
   // The inputs of the first layer and of all biases are constants: they have no tangent.
-  accumulate_weights<SUB, K, END, 1>(x, tangent.h_dot, pass.deltas, pass.head_delta, adjoint);
+  accumulate_weights<SUB, K, END>(adjoint, Rows{x, pass.hidden, tangent.delta_dot, head_delta_dot},
+                                  Rows{nullptr, tangent.h_dot, pass.deltas, pass.head_delta});
+  accumulate_biases<SUB, K, END>(tangent.delta_dot, head_delta_dot, adjoint);
 }
 
 }  // namespace

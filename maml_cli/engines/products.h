@@ -42,48 +42,70 @@ template <typename T> inline const vec_of<T> &at(const T *address) {
 // The modes of a product: C = A B, C = -A B, C += A B, C -= A B.
 enum { SET, NEG, ADD, SUB };
 
-// C (ROWS x VECS vectors), all in registers. A(m, d) = A[m * AM + d * AD], so that A may be a transpose or a row that
-// repeats; BN and CN are the lengths of the rows of B and C.
-template <int MODE, int ROWS, int VECS, int D, int AM, int AD, int BN, int CN, typename T>
-inline void tile(const T *A, const T *B, T *C) {
-  using vec = vec_of<T>;
-  constexpr int LANES = lanes<T>;
-  vec sum[ROWS][VECS];
-  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++)
-    sum[r][c] = MODE == SET || MODE == NEG ? vec{} : at(C + r * CN + c * LANES);
+// A term A B of a sum of products, A (M x D) and B (D x N). A(m, d) = A[m * AM + d * AD], so that A may be a transpose
+// or a row that repeats; BN is the length of the rows of B.
+template <int D, int AM, int AD, int BN, typename T> struct Term {
+  const T *A, *B;
+  Term block(int row, int column) const { return {A + row * AM, B + column}; }
+};
+template <int D, int AM, int AD, int BN, typename T> inline Term<D, AM, AD, BN, T> term(const T *A, const T *B) {
+  return {A, B};
+}
+
+// sum (ROWS x VECS vectors) += or, if MODE says so, -= A B
+template <int MODE, int ROWS, int VECS, int D, int AM, int AD, int BN, typename T>
+inline void accumulate(Term<D, AM, AD, BN, T> term, vec_of<T> (&sum)[ROWS][VECS]) {
   for (int d = 0; d < D; d++) {
-    vec b[VECS];
-    UNROLL for (int c = 0; c < VECS; c++) b[c] = at(B + d * BN + c * LANES);
+    vec_of<T> b[VECS];
+    UNROLL for (int c = 0; c < VECS; c++) b[c] = at(term.B + d * BN + c * lanes<T>);
     UNROLL for (int r = 0; r < ROWS; r++) {
-      const T a = A[r * AM + d * AD];
+      const T a = term.A[r * AM + d * AD];
       UNROLL for (int c = 0; c < VECS; c++) {
         if constexpr (MODE == SUB || MODE == NEG) sum[r][c] -= a * b[c];
         else sum[r][c] += a * b[c];
       }
     }
   }
+}
+
+// C (ROWS x VECS vectors), all in registers; CN is the length of its rows.
+template <int MODE, int ROWS, int VECS, int CN, typename T, typename... Terms>
+inline void tile(T *C, Terms... terms) {
+  constexpr int LANES = lanes<T>;
+  vec_of<T> sum[ROWS][VECS];
+  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++)
+    sum[r][c] = MODE == SET || MODE == NEG ? vec_of<T>{} : at(C + r * CN + c * LANES);
+  (accumulate<MODE>(terms, sum), ...);
   UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < VECS; c++) at(C + r * CN + c * LANES) = sum[r][c];
 }
 
 // C (M x VECS vectors) in tiles of as many rows as the registers hold, of nearly equal size; M may be 0.
-template <int MODE, int M, int VECS, int D, int AM, int AD, int BN, int CN, typename T>
-inline void columns(const T *A, const T *B, T *C) {
+template <int MODE, int M, int VECS, int CN, typename T, typename... Terms>
+inline void columns(T *C, Terms... terms) {
   constexpr int MAX_ROWS = std::max(1, REGISTERS / VECS), TILES = std::max(1, (M + MAX_ROWS - 1) / MAX_ROWS);
   constexpr int ROWS = std::max(1, (M + TILES - 1) / TILES), REMAINING = M % ROWS;
-  for (int m = 0; m + ROWS <= M; m += ROWS) tile<MODE, ROWS, VECS, D, AM, AD, BN, CN>(A + m * AM, B, C + m * CN);
+  for (int m = 0; m + ROWS <= M; m += ROWS) tile<MODE, ROWS, VECS, CN>(C + m * CN, terms.block(m, 0)...);
   if constexpr (REMAINING > 0)
-    tile<MODE, REMAINING, VECS, D, AM, AD, BN, CN>(A + (M - REMAINING) * AM, B, C + (M - REMAINING) * CN);
+    tile<MODE, REMAINING, VECS, CN>(C + (M - REMAINING) * CN, terms.block(M - REMAINING, 0)...);
 }
 
-// C (M x N) =, = -, += or -= A (M x D) times B (D x N), with N a multiple of lanes<T>; see `tile` for AM, AD, BN, CN.
-template <int MODE, int M, int N, int D, int AM, int AD, int BN, int CN, typename T>
-inline void product(const T *A, const T *B, T *C) {
+// C (M x N) =, = -, += or -= the sum of the terms, with N a multiple of lanes<T>; CN is the length of the rows of C.
+template <int MODE, int M, int N, int CN, typename T, typename... Terms> inline void product(T *C, Terms... terms) {
   constexpr int LANES = lanes<T>;
-  constexpr int VECS = N / LANES, MAX_VECS = 5, REMAINING = VECS % MAX_VECS;
+  constexpr int VECS = N / LANES, MAX_VECS = 5, REMAINING = VECS % MAX_VECS, LAST = (VECS - REMAINING) * LANES;
   for (int c = 0; c + MAX_VECS <= VECS; c += MAX_VECS)
-    columns<MODE, M, MAX_VECS, D, AM, AD, BN, CN>(A, B + c * LANES, C + c * LANES);
-  if constexpr (REMAINING > 0)
-    columns<MODE, M, REMAINING, D, AM, AD, BN, CN>(A, B + (VECS - REMAINING) * LANES, C + (VECS - REMAINING) * LANES);
+    columns<MODE, M, MAX_VECS, CN>(C + c * LANES, terms.block(0, c * LANES)...);
+  if constexpr (REMAINING > 0) columns<MODE, M, REMAINING, CN>(C + LAST, terms.block(0, LAST)...);
+}
+
+// The sum of the numbers in a vector: each of log2(lanes<T>) rounds adds the second half of those that are left to the
+// first.
+template <typename T, int... I> inline T sum_of(vec_of<T> values, std::integer_sequence<int, I...>) {
+  UNROLL for (int half = lanes<T> / 2; half > 0; half /= 2) {
+    const vec_of<T> others = {values[(I + half) % lanes<T>]...};
+    values += others;
+  }
+  return values[0];
 }
 
 // out[m] += the product of row m of A (M x N) with b, N a multiple of lanes<T>
@@ -92,9 +114,7 @@ template <int M, int N, typename T> inline void row_products(const T *A, const T
   for (int m = 0; m < M; m++) {
     vec_of<T> sums{};
     for (int i = 0; i < N; i += LANES) sums += at(A + m * N + i) * at(b + i);
-    T sum = 0;
-    UNROLL for (int i = 0; i < LANES; i++) sum += sums[i];
-    out[m] += sum;
+    out[m] += sum_of<T>(sums, std::make_integer_sequence<int, LANES>{});
   }
 }
 

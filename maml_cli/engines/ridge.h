@@ -41,13 +41,13 @@ struct RidgeSolution : RidgeSizes {
 // out (=, +=, -=) F p
 template <int MODE> inline void features_product(const RidgeSolution &ridge, const double *p, double *out) {
   constexpr int K = RidgeSizes::PADDED_K, P = RidgeSizes::P;
-  product<MODE, 1, K, P, 1, 1, K, K>(p, ridge.columns, out);
+  product<MODE, 1, K, K>(out, term<P, 1, 1, K>(p, ridge.columns));
 }
 
 // out (=, +=, -=) F^T k
 template <int MODE> inline void transposed_features_product(const double *rows, const double *k, double *out) {
   constexpr int K = RidgeSizes::K, P = RidgeSizes::PADDED_P;
-  product<MODE, 1, P, K, 1, 1, P, P>(k, rows, out);
+  product<MODE, 1, P, P>(out, term<K, 1, 1, P>(k, rows));
 }
 
 // The Cholesky factor U of a matrix in its place, below whose diagonal is nothing of use; NaN where there is none.
@@ -99,14 +99,14 @@ inline void solve_head(const real *x, const real *y, const ForwardBackward<SUPPO
     ALIGNED double scaled[P * ROW_K];  // L^-1 F^T
     for (int j = 0; j < P; j++)
       for (int k = 0; k < ROW_K; k++) scaled[j * ROW_K + k] = ridge.columns[j * ROW_K + k] * penalties.inverses[j];
-    product<SET, K, ROW_K, P, 1, ROW_K, ROW_K, ROW_K>(scaled, ridge.columns, ridge.factor);
+    product<SET, K, ROW_K, ROW_K>(ridge.factor, term<P, 1, ROW_K, ROW_K>(scaled, ridge.columns));
     for (int k = 0; k < K; k++) ridge.factor[k * ROW_K + k] += 1;
     factorize(ridge.factor);
     solve_factored(ridge.factor, ridge.residuals);
     transposed_features_product<SET>(ridge.rows, ridge.residuals, ridge.change);
     for (int j = 0; j < ROW_P; j++) ridge.change[j] *= penalties.inverses[j];
   } else {
-    product<SET, P, ROW_P, K, 1, ROW_P, ROW_P, ROW_P>(ridge.rows, ridge.rows, ridge.factor);
+    product<SET, P, ROW_P, ROW_P>(ridge.factor, term<K, 1, ROW_P, ROW_P>(ridge.rows, ridge.rows));
     for (int j = 0; j < P; j++) ridge.factor[j * ROW_P + j] += penalties.values[j];
     factorize(ridge.factor);
     transposed_features_product<SET>(ridge.rows, ridge.residuals, ridge.change);
@@ -223,9 +223,9 @@ inline void ridge_backward(const real *x, const real *params, const real *transp
     ALIGNED real by_residual[PADDED_SIZE] = {};
     set_head(z, by_residual);
     for (int k = 0; k < K; k++) residuals[k] = real(ridge.residuals[k]), pass.head_delta[k] = real(-Fz[k]);
-    transposed_product<SET, K, HEAD>(pass.head_delta, params, transposed, pass.deltas + H);
-    transposed_product<ADD, K, HEAD>(residuals, by_residual, transposed, pass.deltas + H);
-    for (int i = 0; i < K * N; i++) pass.deltas[H + i] *= pass.act_first[H + i];
+    set_inputs<K, HEAD>(pass.deltas + H, transposed_term<HEAD>(pass.head_delta, params, transposed),
+                        transposed_term<HEAD>(residuals, by_residual, transposed));
+    for (int i = 0; i < K * N; i++) pass.deltas[H + i] = pass.times_derivative(pass.deltas[H + i], H + i);
     backward<K, HEAD - 2>(params, transposed, pass);
     accumulate_gradients<ADD, K, GRADIENT_LAYERS>(x, pass, gradient);
   }

@@ -58,12 +58,14 @@ constexpr int ALPHAS_BEGIN = LEARNED ? NUM_PARAMS : NUM_LEARNED;
 constexpr int CURVATURE_BEGIN = LEARNED ? NUM_PARAMS + NUM_ALPHAS : NUM_PARAMS;
 constexpr int PENALTIES_BEGIN = PENALTIES_LEARNED ? CURVATURE_BEGIN + NUM_CURVATURE : NUM_VALUES - NUM_PENALTIES;
 
-// The meta-gradient of a task: in the order of the learned values of a run, but with the padded factors of the
-// curvatures at the end, so that products write them where they remain.
+// The meta-gradient of a task: the adjoint of the padded parameters; the gradients of alphas, padded like parameters
+// where each has its own; those of penalties; those of the padded factors of the curvatures. Padding is zero.
 constexpr int LINE = 64 / sizeof(real);
-constexpr int NUM_OTHERS = NUM_LEARNED - NUM_CURVATURE;
-constexpr int FACTORS_BEGIN = KRONECKER ? (NUM_OTHERS + LINE - 1) / LINE * LINE : NUM_OTHERS;
-constexpr int GRADIENT_SIZE = FACTORS_BEGIN + CURVATURES * FACTORS_SIZE;
+constexpr int lines(int n) { return (n + LINE - 1) / LINE * LINE; }
+constexpr int PARAMS_LINES = lines(PADDED_SIZE);
+constexpr int GRADIENT_PENALTIES = PARAMS_LINES + (!LEARNED ? 0 : PER_PARAMETER ? ALPHAS * PARAMS_LINES : NUM_ALPHAS);
+constexpr int GRADIENT_FACTORS = lines(GRADIENT_PENALTIES + (PENALTIES_LEARNED ? NUM_PENALTIES : 0));
+constexpr int GRADIENT_SIZE = GRADIENT_FACTORS + CURVATURES * FACTORS_SIZE;
 
 struct Curvature {
   ALIGNED real factors[FACTORS_SIZE];
@@ -78,12 +80,18 @@ template <int factor = 0> inline void transpose_factors(Curvature &curvature) {
   }
 }
 
-// out (=, +=) rows M, where `rows` and `out` are the values of the units of `axis`: 0 for x, LAYERS for the head
-template <int MODE, int axis> inline void factor_product(const real *rows, const real *factor, real *out) {
+// The term rows M, where `rows` are the values of the units of `axis`, of a hidden layer.
+template <int axis> inline auto factor_term(const real *rows, const real *factor) {
+  constexpr int N = padded(WIDTH[axis]);
+  return term<WIDTH[axis], N, 1, N>(rows, factor);
+}
+
+// out = rows M, where `rows` and `out` are the values of the units of `axis`: 0 for x, LAYERS for the head
+template <int axis> inline void factor_product(const real *rows, const real *factor, real *out) {
   constexpr int N = padded(WIDTH[axis]);
   if constexpr (axis == 0 || axis == LAYERS)
-    for (int k = 0; k < SUPPORT; k++) out[k] = (MODE == SET ? 0 : out[k]) + rows[k] * factor[0];
-  else product<MODE, SUPPORT, N, WIDTH[axis], N, 1, N, N>(rows, factor, out);
+    for (int k = 0; k < SUPPORT; k++) out[k] = rows[k] * factor[0];
+  else product<SET, SUPPORT, N, N>(out, factor_term<axis>(rows, factor));
 }
 
 // factor -= a^T b, where `a` and `b` are COUNT rows of the values of the units of `axis`; factor = -a^T b where each
@@ -95,7 +103,7 @@ template <int COUNT, int axis> inline void subtract_outer(const real *a, const r
     for (int k = 0; k < COUNT; k++) sum += a[k] * b[k];
     factor[0] = (MODE == NEG ? 0 : factor[0]) - sum;
   } else {
-    product<MODE, WIDTH[axis], N, COUNT, 1, N, N, N>(a, b, factor);
+    product<MODE, WIDTH[axis], N, N>(factor, term<COUNT, 1, N, N>(a, b));
     for (int i = 0; i < WIDTH[axis]; i++)  // the padding of h is f(0), which may not be zero
       for (int j = WIDTH[axis]; j < N; j++) factor[i * N + j] = 0;
   }
@@ -130,10 +138,10 @@ inline void precondition(const real *x, const ForwardBackward<SUPPORT> &pass, co
   if constexpr (layer <= HEAD) {
     constexpr int K = SUPPORT;
     if constexpr (has_factor(3 * layer)) {
-      factor_product<SET, layer>(inputs<K, layer>(x, pass.hidden),
+      factor_product<layer>(inputs<K, layer>(x, pass.hidden),
                                  curvature.transposed + factor_offset(3 * layer + IN),
                                  inputs<K, layer>(rows.x, rows.hidden));
-      factor_product<SET, layer + 1>(outputs<K, layer>(pass.deltas, pass.head_delta),
+      factor_product<layer + 1>(outputs<K, layer>(pass.deltas, pass.head_delta),
                                      curvature.factors + factor_offset(3 * layer + OUT),
                                      outputs<K, layer>(rows.deltas, rows.head_delta));
     }
@@ -146,7 +154,7 @@ template <int layer = 0> inline void precondition_biases(const real *from, const
   if constexpr (layer <= HEAD) {
     constexpr int N = padded(WIDTH[layer + 1]), B = bias_offset(layer), F = factor_offset(3 * layer + BIAS);
     if constexpr (has_factor(3 * layer + BIAS))
-      product<SET, 1, N, WIDTH[layer + 1], N, 1, N, N>(from + B, factors + F, to + B);
+      product<SET, 1, N, N>(to + B, term<WIDTH[layer + 1], N, 1, N>(from + B, factors + F));
     precondition_biases<layer + 1>(from, factors, to);
   }
 }
@@ -177,7 +185,8 @@ inline void compute_update(const real *x, const real *params, const ForwardBackw
   if constexpr (KRONECKER) {
     precondition(x, pass, curvature, update.rows);
     const PreconditionedRows &rows = update.rows;
-    accumulate_weights<SET, SUPPORT, GRADIENT_LAYERS>(rows.x, rows.hidden, rows.deltas, rows.head_delta, update.value);
+    accumulate_weights<SET, SUPPORT, GRADIENT_LAYERS>(update.value,
+                                                      Rows{rows.x, rows.hidden, rows.deltas, rows.head_delta});
     precondition_biases(gradient, curvature.factors, update.value);
   }
   if constexpr (CLIP == NORM) {
@@ -206,27 +215,48 @@ struct Direction {
   PreconditionedRows products;               // rows A^T of the inputs, rows A of the outputs
   const Curvature *curvature;
 
-  // out = h V + v
-  template <int layer> inline void forward(const real *x, const ForwardBackward<SUPPORT> &pass, real *out) const {
+  // out = h V + v, plus further terms, of a layer that is not the head
+  template <int layer, typename... Terms>
+  inline void forward(const real *x, const ForwardBackward<SUPPORT> &pass, real *out, Terms... terms) const {
     constexpr int K = SUPPORT, F = 3 * layer + OUT;
-    if constexpr (HAS_WEIGHTS) affine<K, layer>(inputs<K, layer>(x, pass.hidden), vector, out);
-    else set_biases<K, layer>(vector, out);
-    if constexpr (has_factor(F)) {
-      const real *rows = outputs<K, layer>(products.deltas, products.head_delta);
-      factor_product<ADD, layer + 1>(rows, curvature->transposed + factor_offset(F), out);
-    }
+    const auto with_curvature = [&](auto... first) {
+      if constexpr (has_factor(F)) {
+        const real *rows = outputs<K, layer>(products.deltas, products.head_delta);
+        set_outputs<K, layer>(out, first..., factor_term<layer + 1>(rows, curvature->transposed + factor_offset(F)),
+                              terms...);
+      } else {
+        set_outputs<K, layer>(out, first..., terms...);
+      }
+    };
+    if constexpr (!HAS_WEIGHTS) with_curvature(bias_term<layer>(vector));
+    else with_curvature(bias_term<layer>(vector), weight_term<layer>(inputs<K, layer>(x, pass.hidden), vector));
   }
 
-  // out += delta V^T
-  template <int layer> inline void add_backward(const ForwardBackward<SUPPORT> &pass, real *out) const {
+  // out = h V + v of the head
+  inline void head_outputs(const real *x, const ForwardBackward<SUPPORT> &pass, real *out) const {
+    constexpr int K = SUPPORT, F = 3 * HEAD + OUT;
+    std::fill_n(out, K, vector[bias_offset(HEAD)]);
+    if constexpr (HAS_WEIGHTS) add_head_product<K>(inputs<K, HEAD>(x, pass.hidden), vector, out);
+    if constexpr (has_factor(F))
+      for (int k = 0; k < K; k++) out[k] += products.head_delta[k] * curvature->transposed[factor_offset(F)];
+  }
+
+  // out = delta V^T, plus a term before it, of a layer that is not the first
+  template <int layer, typename First>
+  inline void backward(const ForwardBackward<SUPPORT> &pass, real *out, First first) const {
     constexpr int K = SUPPORT, F = 3 * layer + IN;
     const real *delta = outputs<K, layer>(pass.deltas, pass.head_delta);
+    const auto with_curvature = [&](auto... before) {
+      if constexpr (has_factor(F)) {
+        const real *rows = inputs<K, layer>(products.x, products.hidden);
+        set_inputs<K, layer>(out, before..., factor_term<layer>(rows, curvature->factors + factor_offset(F)));
+      } else {
+        set_inputs<K, layer>(out, before...);
+      }
+    };
     if constexpr (HAS_WEIGHTS || (RIDGE && layer == HEAD))
-      transposed_product<ADD, K, layer>(delta, vector, transposed, out);
-    if constexpr (has_factor(F)) {
-      const real *rows = inputs<K, layer>(products.x, products.hidden);
-      factor_product<ADD, layer>(rows, curvature->factors + factor_offset(F), out);
-    }
+      with_curvature(first, transposed_term<layer>(delta, vector, transposed));
+    else with_curvature(first);
   }
 };
 
@@ -246,10 +276,14 @@ inline void curvature_adjoint(const real *x, const ForwardBackward<SUPPORT> &pas
       const real *preconditioned_delta = outputs<K, layer>(rows.deltas, rows.head_delta);
       real *by_input = inputs<K, layer>(products.x, products.hidden);
       real *by_output = outputs<K, layer>(products.deltas, products.head_delta);
-      std::fill_n(by_output, layer == HEAD ? K : K * padded(WIDTH[layer + 1]), real(0));
-      add_product<K, layer>(preconditioned_h, vector, by_output);
+      if constexpr (layer < HEAD) {
+        set_outputs<K, layer>(by_output, weight_term<layer>(preconditioned_h, vector));
+      } else {
+        std::fill_n(by_output, K, real(0));
+        add_head_product<K>(preconditioned_h, vector, by_output);
+      }
       if constexpr (layer > 0) {
-        transposed_product<SET, K, layer>(preconditioned_delta, vector, direction.transposed, by_input);
+        set_inputs<K, layer>(by_input, transposed_term<layer>(preconditioned_delta, vector, direction.transposed));
       } else if constexpr (HEAD > 0) {
         std::fill_n(by_input, K, real(0));
         row_products<K, padded(WIDTH[1])>(preconditioned_delta, vector, by_input);
