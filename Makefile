@@ -5,7 +5,7 @@
 # make test-full  the same with every combination of the axes, for longer
 # make results    train and evaluate every method, for hours
 # make soak       attack the program and its files, in half an hour: nothing may be lost, crash or change
-# make bench      time the engines against other libraries, in minutes
+# make bench      time the engines against other libraries, in a quarter of an hour
 # make docs       write the generated pages and figures: RESULTS.md, configs/README.md, sections of others
 # make format     put the code in shape
 # make clean      remove the environment and caches

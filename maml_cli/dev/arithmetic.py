@@ -32,7 +32,7 @@ def task_multiply_adds(widths: Sequence[int], num_support: int, num_query: int, 
 
 
 def outer_step_multiply_adds(config: Config) -> int:
-    """Those of an outer step of `config`, whose inner steps are plain gradient steps."""
+    """The multiply-adds of an outer step of `config`, whose inner steps are plain gradient steps."""
     per_task = task_multiply_adds(layer_widths(config), *kernel_points(config), config.inner.steps)
     return len(config.seeds) * config.outer.tasks_per_step * per_task
 

@@ -39,7 +39,7 @@ def torch_func(problem: Problem) -> Learner:
 
 
 def compiled_torch_func(problem: Problem) -> Learner:
-    """The same with torch.compile, as one graph."""
+    """torch.func, compiled by torch.compile as one graph."""
     return _by_torch_func(problem, lambda function: torch.compile(function, fullgraph=True, dynamic=False))
 
 

@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 LIGHT_COMMANDS = (["--help"], ["config", "show", "finn-10shot"], ["presets"])
 TRAINING = ["train", "-c", "finn-10shot", "-s", "run.device=cpu", "-q"]
@@ -21,19 +20,20 @@ MAX_SECONDS = {EVALUATION_LABEL: 1.0, FIRST_STEP_LABEL: 3.0, TRAINING_LABEL: 11.
 MAX_LIGHT_SECONDS = 0.25
 
 
-def run_commands(*, rounds: int, out: Path) -> dict[str, float]:
+def run_commands(*, rounds: int) -> dict[str, float]:
     """Seconds of commands, by label: light ones, an evaluation, a first outer step without any kernel, a training."""
     seconds = {f"`maml {' '.join(words)}`": command_seconds(words, repeats=rounds) for words in LIGHT_COMMANDS}
     beyond_torch = [
         command_seconds(EVALUATION, repeats=1) - process_seconds(["-c", "import torch"]) for _ in range(rounds)
     ]
     seconds[EVALUATION_LABEL] = statistics.median(beyond_torch)
-    one_step = [*TRAINING, "-s", "outer.steps=1", "-s", "run.engine=native", "--out", str(out / "bench-first")]
-    with tempfile.TemporaryDirectory() as empty:
-        seconds[FIRST_STEP_LABEL] = command_seconds(one_step, repeats=1, environment={"MAML_CACHE": empty})
-    # Compile the kernel first: the cache is warm in every training but the first.
-    command_seconds(one_step, repeats=1)
-    seconds[TRAINING_LABEL] = command_seconds([*TRAINING, "--out", str(out / "bench-run")], repeats=1)
+    with tempfile.TemporaryDirectory() as folder:
+        first = [*TRAINING, "-s", "outer.steps=1", "-s", "run.engine=native", "--out", f"{folder}/first"]
+        kernels = {"MAML_CACHE": f"{folder}/kernels"}
+        seconds[FIRST_STEP_LABEL] = command_seconds(first, repeats=1, environment=kernels)
+        # By the kernel that was just compiled: it is in the cache in every training but the first.
+        training = [*TRAINING, "--out", f"{folder}/training"]
+        seconds[TRAINING_LABEL] = command_seconds(training, repeats=1, environment=kernels)
     return seconds
 
 

@@ -8,9 +8,6 @@ import contextlib
 import datetime
 import os
 import platform
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +18,8 @@ import typer
 from maml_cli.cli.exit_codes import exit_on_error
 from maml_cli.config import Config, load_config
 from maml_cli.dev import other_libraries
+from maml_cli.dev.arithmetic import MULTIPLY_ADDS
+from maml_cli.dev.bench_commands import run_commands
 from maml_cli.dev.bench_worker import TOLERANCE
 from maml_cli.dev.benchmark_document import Benchmark, Growth, Machine, Scaling, Timing, Workload, write_benchmark
 from maml_cli.dev.benchmark_tables import ENGINES, benchmark_markdown
@@ -35,6 +34,11 @@ WORKLOADS = {
     "5 inner steps": ["inner.steps=5"],
     "5 steps, alpha learned per parameter and step": ["inner.steps=5", *LEARNED],
 }
+PRESETS = (
+    *("best-5shot", "best-10shot", "best-frequency-5shot", "ridge-10shot", "ridge-body-10shot"),
+    *("cavia-10shot", "bias-input-10shot", "reptile-10shot", "mmaml-2modes"),
+)
+"""Learners that users train, each by the engine that they get and by eager."""
 SMOKE = ["outer.tasks_per_step=3", "model.hidden=[8,8]"]
 SEEDS = [
     Contender("native", ["run.seeds=8"]),
@@ -56,8 +60,6 @@ MEMORY = [
     Contender("eager", [*LARGE_STEP, "inner.recompute_activations=true"]),
     Contender("native", LARGE_STEP),
 ]
-LIGHT_COMMANDS = (["--help"], ["config", "show", "finn-10shot"], ["presets"])
-TRAINING = ["train", "-c", "finn-10shot", "-s", "run.device=cpu", "-q"]
 
 
 def describe_machine() -> Machine:
@@ -83,11 +85,12 @@ def run_workload(title: str, contenders: Sequence[Contender], *, rounds: int, se
 
 
 def supported(overrides: Sequence[str]) -> list[Contender]:
-    """The contenders that can train finn-10shot with `overrides`; other libraries only have a fixed alpha."""
+    """The contenders that can train finn-10shot with `overrides`, the multiply-adds alone last."""
     config = load_config("finn-10shot", overrides).config
-    libraries = [] if config.inner.alpha.learned else list(other_libraries.LIBRARIES)
+    learned = config.inner.alpha.learned
+    libraries = [name for name, library in other_libraries.LIBRARIES.items() if library.learns_alpha or not learned]
     engines = [name for name in ENGINES if _is_supported(name, config)]
-    return [Contender(name, overrides) for name in [*libraries, *engines]]
+    return [Contender(name, overrides) for name in [*libraries, *engines, MULTIPLY_ADDS]]
 
 
 def _is_supported(engine: str, config: Config) -> bool:
@@ -96,6 +99,21 @@ def _is_supported(engine: str, config: Config) -> bool:
     from maml_cli.engines import registry
 
     return registry.unsupported(engine, config, torch.device("cpu")) is None
+
+
+def run_presets(*, rounds: int, seconds: float) -> list[Workload]:
+    """For each of PRESETS, the engine that `run.engine: auto` chooses, and eager."""
+    import torch
+
+    from maml_cli.engines import registry
+
+    workloads = []
+    for preset in PRESETS:
+        default = registry.choose_engine(load_config(preset, []).config, torch.device("cpu")).name
+        contenders = [Contender(name, config=preset) for name in dict.fromkeys([default, "eager"])]
+        workloads.append(Workload(preset, time_outer_steps(contenders, rounds=rounds, seconds=seconds)))
+        typer.echo(f"timed: {preset}", err=True)
+    return workloads
 
 
 def run_growth(*, seconds: float) -> list[Growth]:
@@ -108,8 +126,9 @@ def run_growth(*, seconds: float) -> list[Growth]:
     ]
 
 
-def run_scaling(*, rounds: int, seconds: float, out: Path) -> Scaling:
-    """Time seeds side by side, growth, memory, light commands and a training; run directories go to `out`."""
+def run_scaling(*, rounds: int, seconds: float) -> Scaling:
+    """Time presets, seeds side by side, growth, memory and commands."""
+    presets = run_presets(rounds=rounds, seconds=seconds)
     seeds = time_verified(SEEDS, rounds=rounds, seconds=seconds)
     typer.echo("timed: seeds side by side", err=True)
     growth = run_growth(seconds=seconds)
@@ -117,31 +136,18 @@ def run_scaling(*, rounds: int, seconds: float, out: Path) -> Scaling:
     memory: list[Timing] = []
     for contender in MEMORY:
         memory += time_outer_steps([contender], rounds=1, seconds=seconds)
-    commands = {" ".join(arguments): command_seconds(arguments, repeats=5) for arguments in LIGHT_COMMANDS}
-    # Compile the kernel first: the cache is warm in every training but the first.
-    warm_up = [*TRAINING, "-s", "outer.steps=10", "-s", "run.engine=native", "--out", str(out / "bench-warm")]
-    command_seconds(warm_up, repeats=1)
-    training = command_seconds([*TRAINING, "--out", str(out / "bench-run")], repeats=1)
-    return Scaling(seeds, growth, memory, commands, training)
-
-
-def command_seconds(arguments: Sequence[str], *, repeats: int) -> float:
-    """The least wall-clock time of `repeats` runs of a `maml` command."""
-    times = []
-    for _ in range(repeats):
-        before = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "maml_cli", *arguments], check=True, capture_output=True)
-        times.append(time.perf_counter() - before)
-    return min(times)
+    return Scaling(presets, seeds, growth, memory, run_commands(rounds=rounds))
 
 
 def run_benchmark(*, rounds: int, seconds: float, out: Path) -> Benchmark:
-    """All workloads with all contenders, and the scaling."""
+    """All workloads with all contenders, which are written to `out` before the scaling is measured, and the scaling."""
     workloads = []
     for title, overrides in WORKLOADS.items():
         workloads.append(run_workload(title, supported(overrides), rounds=rounds, seconds=seconds))
         typer.echo(f"timed: {title}", err=True)
-    return Benchmark(describe_machine(), workloads, run_scaling(rounds=rounds, seconds=seconds, out=out))
+    benchmark = Benchmark(describe_machine(), workloads, None)
+    write_benchmark(out / "bench.json", benchmark)
+    return benchmark._replace(scaling=run_scaling(rounds=rounds, seconds=seconds))
 
 
 def run_smoke(names: Sequence[str], *, seconds: float) -> Benchmark:
@@ -152,7 +158,7 @@ def run_smoke(names: Sequence[str], *, seconds: float) -> Benchmark:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often each contender is timed.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each contender is timed.")] = 7,
     seconds: Annotated[float, typer.Option(min=0.01, help="How long a contender is timed in each round.")] = 0.5,
     smoke: Annotated[
         list[str] | None, typer.Option(help="Only these contenders, once, on a small network: does it run?")

@@ -1,5 +1,6 @@
 """The benchmark as data: the contents of bench.json."""
 
+import statistics
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,22 +10,29 @@ from maml_cli.dev.json_document import read_document, write_document
 class Timing(NamedTuple):
     """Measurements of one contender.
 
-    name: an engine or another library.
-    overrides: changes to the config finn-10shot.
-    milliseconds: per outer step, the median over rounds; None if it could not be timed.
-    spread: smallest and largest of the rounds, in milliseconds.
+    name: an engine, another library, or the multiply-adds alone.
+    config: the preset that it trains.
+    overrides: changes to that config.
+    wall: milliseconds of time per outer step, of each round; empty if it could not be timed.
+    processor: milliseconds of processor time per outer step, of all its threads, of each round.
     distance: relative distance of its meta-gradient from the reference engine in float64; None if not compared.
     memory_mib: growth of the process's peak memory by its first outer step.
     missing: the reason why it could not be timed.
     """
 
     name: str
+    config: str
     overrides: tuple[str, ...]
-    milliseconds: float | None
-    spread: tuple[float, float] | None
+    wall: tuple[float, ...]
+    processor: tuple[float, ...]
     distance: float | None
     memory_mib: float | None
     missing: str | None
+
+    @property
+    def milliseconds(self) -> float | None:
+        """The median over rounds of `wall`; None if it could not be timed."""
+        return statistics.median(self.wall) if self.wall else None
 
 
 class Workload(NamedTuple):
@@ -62,18 +70,18 @@ class Machine(NamedTuple):
 class Scaling(NamedTuple):
     """Measurements beyond the workloads.
 
+    presets: for each preset, the timings of the engine that a user gets and of eager.
     seeds: timings of several runs side by side, with one thread and with two.
     growth: timings along the axes inner steps, tasks and width.
     memory: timings of one large outer step, for its memory.
-    commands: seconds of light commands, by their arguments.
-    training_seconds: seconds of `maml train --config finn-10shot` from start to end.
+    seconds: wall-clock seconds of commands, by what is measured.
     """
 
+    presets: list[Workload]
     seeds: list[Timing]
     growth: list[Growth]
     memory: list[Timing]
-    commands: dict[str, float]
-    training_seconds: float
+    seconds: dict[str, float]
 
 
 class Benchmark(NamedTuple):

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +16,11 @@ Process = subprocess.Popen[str]
 
 
 class Contender(NamedTuple):
-    """An engine or another library, on finn-10shot with `overrides`."""
+    """An engine, another library or `MULTIPLY_ADDS`, on the preset `config` with `overrides`."""
 
     name: str
-    overrides: Sequence[str]
+    overrides: Sequence[str] = ()
+    config: str = "finn-10shot"
 
 
 def time_verified(contenders: Sequence[Contender], *, rounds: int, seconds: float) -> list[Timing]:
@@ -29,7 +29,7 @@ def time_verified(contenders: Sequence[Contender], *, rounds: int, seconds: floa
 
 
 def time_outer_steps(contenders: Sequence[Contender], *, rounds: int, seconds: float) -> list[Timing]:
-    """Milliseconds per outer step of each contender: median and range over `rounds`, in each of which all take turns.
+    """Milliseconds per outer step of each contender in each of `rounds`, in which all take turns.
 
     All processes exist at the same time, and only one of them computes. A contender that fails has a `missing` reason.
     """
@@ -45,28 +45,30 @@ def _measure(
         for ask, values in zip(workers, prepared, strict=True):
             for request in preparation:
                 values |= ask(request) or {}
-        times: list[list[float]] = [[] for _ in contenders]
+        replies: list[list[dict[str, float]]] = [[] for _ in contenders]
         for _ in range(rounds):
-            for ask, milliseconds in zip(workers, times, strict=True):
+            for ask, measured in zip(workers, replies, strict=True):
                 reply = ask(f"time {seconds}")
-                milliseconds += [reply["milliseconds"]] if reply else []
-    return [_timing(*measured) for measured in zip(contenders, prepared, times, strict=True)]
+                measured += [reply] if reply else []
+    return [_timing(*measured) for measured in zip(contenders, prepared, replies, strict=True)]
 
 
-def _timing(contender: Contender, prepared: dict[str, float], times: list[float]) -> Timing:
+def _timing(contender: Contender, prepared: dict[str, float], rounds: Sequence[dict[str, float]]) -> Timing:
     return Timing(
         contender.name,
+        contender.config,
         tuple(contender.overrides),
-        milliseconds=statistics.median(times) if times else None,
-        spread=(min(times), max(times)) if times else None,
+        wall=tuple(reply["wall"] for reply in rounds),
+        processor=tuple(reply["processor"] for reply in rounds),
         distance=prepared.get("distance"),
         memory_mib=prepared.get("memory_mib"),
-        missing=None if times else _why_missing(contender.name),
+        missing=None if rounds else _why_missing(contender.name),
     )
 
 
 def _why_missing(name: str) -> str:
-    package = other_libraries.PACKAGES.get(name)
+    library = other_libraries.LIBRARIES.get(name)
+    package = library.package if library else None
     return f"{package} is not installed" if package and not importlib.util.find_spec(package) else "failed"
 
 

@@ -1,19 +1,32 @@
-"""MAML with plain PyTorch, torch.func, higher, TorchOpt and JAX: the learners that engines are timed against.
+"""MAML with other libraries, the learners that engines are timed against: their table, and those that loop over tasks.
 
 Each learner is minimal and idiomatic. It trains by outer steps of Adam on tasks that it samples itself, and computes
-the mean meta-gradient on given tasks, so that it can be verified. Network 1-40-40-1 with ReLU, MSE, fixed alpha; x and
-y are (B, K, 1).
+the mean meta-gradient on given tasks, so that it can be verified. Network with ReLU, MSE; x and y are (B, K, 1).
 """
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vmap
 from torch.nn.functional import mse_loss
 
-from maml_cli.dev.learner import Learner, Problem, TaskPoints, network, sample
+from maml_cli.dev import batched_libraries
+from maml_cli.dev.learner import Learner, Problem, TaskPoints, adam, network, sample
+
+
+class Library(NamedTuple):
+    """A way to write MAML.
+
+    make: its learner.
+    package: what must be installed for it besides PyTorch, if anything.
+    learns_alpha: whether its learner also takes problems with learned alphas.
+    """
+
+    make: Callable[[Problem], Learner]
+    package: str | None = None
+    learns_alpha: bool = False
 
 
 def loop(problem: Problem) -> Learner:
@@ -30,31 +43,7 @@ def loop(problem: Problem) -> Learner:
             losses.append(mse_loss(network(adapted, query_x), query_y))
         return torch.stack(losses).mean()
 
-    return _by_autograd(problem, loss)
-
-
-def torch_func(problem: Problem) -> Learner:
-    """torch.func: vmap over tasks of the query loss after torch.func.grad steps."""
-
-    def task(weights: list[Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
-        for _ in range(problem.steps):
-            gradients = grad(lambda w: mse_loss(network(w, support_x), support_y))(weights)
-            weights = [w - problem.alpha * gradient for w, gradient in zip(weights, gradients, strict=True)]
-        return mse_loss(network(weights, query_x), query_y)
-
-    def loss(weights: list[Tensor], points: TaskPoints) -> Tensor:
-        mean: Tensor = vmap(task, (None, 0, 0, 0, 0))(weights, *points).mean()
-        return mean
-
-    weights = [w.clone() for w in problem.weights]
-    optimizer = torch.optim.Adam(weights, lr=1e-3)
-
-    def step() -> None:
-        for w, gradient in zip(weights, grad(loss)(weights, sample(problem)), strict=True):
-            w.grad = gradient
-        optimizer.step()
-
-    return Learner(lambda points: list(grad(loss)(list(problem.weights), points)), step)
+    return batched_libraries.by_autograd(problem, loss)
 
 
 def higher_library(problem: Problem) -> Learner:
@@ -62,31 +51,26 @@ def higher_library(problem: Problem) -> Learner:
     import higher
 
     module = _module(problem)
-    inner, outer = (
-        torch.optim.SGD(module.parameters(), lr=problem.alpha),
-        torch.optim.Adam(module.parameters(), lr=1e-3),
-    )
+    inner = torch.optim.SGD(module.parameters(), lr=problem.alpha)
 
     def backward(points: TaskPoints) -> None:
-        outer.zero_grad()
         for support_x, support_y, query_x, query_y in zip(*points, strict=True):
             with higher.innerloop_ctx(module, inner, copy_initial_weights=False) as (adapted, descent):
                 for _ in range(problem.steps):
                     descent.step(mse_loss(adapted(support_x), support_y))
                 (mse_loss(adapted(query_x), query_y) / problem.num_tasks).backward()  # type: ignore[no-untyped-call]
 
-    return _by_backward(problem, module, outer, backward)
+    return _by_backward(problem, module, backward)
 
 
-def torchopt_library(problem: Problem) -> Learner:
+def torchopt_meta_sgd(problem: Problem) -> Learner:
     """TorchOpt: MetaSGD on a module whose state is put back after each task."""
     import torchopt
 
     module = _module(problem)
-    inner, outer = torchopt.MetaSGD(module, lr=problem.alpha), torch.optim.Adam(module.parameters(), lr=1e-3)
+    inner = torchopt.MetaSGD(module, lr=problem.alpha)
 
     def backward(points: TaskPoints) -> None:
-        outer.zero_grad()
         start = [torchopt.extract_state_dict(stateful, by="reference") for stateful in (module, inner)]
         for support_x, support_y, query_x, query_y in zip(*points, strict=True):
             for _ in range(problem.steps):
@@ -95,40 +79,34 @@ def torchopt_library(problem: Problem) -> Learner:
             for stateful, state in zip((module, inner), start, strict=True):
                 torchopt.recover_state_dict(stateful, state)
 
-    return _by_backward(problem, module, outer, backward)
+    return _by_backward(problem, module, backward)
 
 
-def jax_library(problem: Problem) -> Learner:
-    """JAX, which is imported only here."""
+def jax_gradients(problem: Problem) -> Learner:
+    """JAX, which is imported only here: gradients of gradients."""
     from maml_cli.dev.jax_library import jax_learner
 
     return jax_learner(problem)
 
 
-def _by_autograd(problem: Problem, loss: Callable[[Sequence[Tensor], TaskPoints], Tensor]) -> Learner:
-    weights = [w.clone().requires_grad_() for w in problem.weights]
-    optimizer = torch.optim.Adam(weights, lr=1e-3)
+def jax_products(problem: Problem) -> Learner:
+    """JAX, Hessian-vector products."""
+    from maml_cli.dev.jax_library import jax_learner
+
+    return jax_learner(problem, hessian_vector_products=True)
+
+
+def _by_backward(problem: Problem, module: nn.Module, backward: Callable[[TaskPoints], None]) -> Learner:
+    """A learner that adds its gradient to those of `module`."""
+    outer = adam(list(module.parameters()), problem)
 
     def step() -> None:
-        optimizer.zero_grad()
-        loss(weights, sample(problem)).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    def gradient(points: TaskPoints) -> list[Tensor]:
-        leaves = [w.clone().requires_grad_() for w in problem.weights]
-        return list(torch.autograd.grad(loss(leaves, points), leaves))
-
-    return Learner(gradient, step)
-
-
-def _by_backward(
-    problem: Problem, module: nn.Module, optimizer: torch.optim.Optimizer, backward: Callable[[TaskPoints], None]
-) -> Learner:
-    def step() -> None:
+        outer.zero_grad()
         backward(sample(problem))
-        optimizer.step()
+        outer.step()
 
     def gradient(points: TaskPoints) -> list[Tensor]:
+        outer.zero_grad()
         backward(points)
         return [p.grad.clone() for p in module.parameters() if p.grad is not None]
 
@@ -147,12 +125,16 @@ def _module(problem: Problem) -> nn.Module:
     return module
 
 
-LIBRARIES: dict[str, Callable[[Problem], Learner]] = {
-    "loop over tasks, create_graph": loop,
-    "torch.func, vmap(grad)": torch_func,
-    "higher": higher_library,
-    "TorchOpt": torchopt_library,
-    "JAX, jit(vmap(grad))": jax_library,
+LOOP, FUNC, COMPILED_FUNC = "loop over tasks, create_graph", "torch.func, vmap(grad)", "torch.func, compiled"
+JAX = ("JAX, gradients of gradients", "JAX, Hessian-vector products")
+LIBRARIES: dict[str, Library] = {
+    LOOP: Library(loop),
+    "all tasks at once, create_graph": Library(batched_libraries.all_at_once),
+    FUNC: Library(batched_libraries.torch_func, learns_alpha=True),
+    COMPILED_FUNC: Library(batched_libraries.compiled_torch_func, learns_alpha=True),
+    "higher": Library(higher_library, "higher"),
+    "TorchOpt, MetaSGD": Library(torchopt_meta_sgd, "torchopt"),
+    "TorchOpt, functional, vmap": Library(batched_libraries.torchopt_functional, "torchopt"),
+    JAX[0]: Library(jax_gradients, "jax", learns_alpha=True),
+    JAX[1]: Library(jax_products, "jax", learns_alpha=True),
 }
-PACKAGES = {"higher": "higher", "TorchOpt": "torchopt", "JAX, jit(vmap(grad))": "jax"}
-"""The package that a learner needs, where it needs one."""

@@ -40,7 +40,10 @@ def draw_benchmark(benchmark: Benchmark, out: Path) -> list[Path]:
     """Draw the time of an outer step against its size; a smoke benchmark has no such figure. Returns the files."""
     if benchmark.scaling is None:
         return []
-    rows = [{"axis": row.axis, "value": row.value, **row.timing._asdict()} for row in benchmark.scaling.growth]
+    rows = [
+        {"axis": row.axis, "value": row.value, "name": row.timing.name, "milliseconds": row.timing.milliseconds}
+        for row in benchmark.scaling.growth
+    ]
     return [draw_growth(rows, out / "bench-growth.png")]
 
 

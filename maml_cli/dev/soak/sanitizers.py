@@ -14,7 +14,7 @@ from maml_cli.dev.soak.row import SoakRow
 from maml_cli.dev.soak.tally import Tally, scaled
 from maml_cli.engines import native, unsupported
 from maml_cli.engines.kernel_call import CallArgs, PackedCall, pack_call
-from maml_cli.engines.kernel_spec import KernelSpec
+from maml_cli.engines.kernel_spec import KernelSpec, kernel_spec
 from maml_cli.experiment import build_experiment
 from maml_cli.tasks import make_generator
 from maml_cli.training import init_state
@@ -61,7 +61,7 @@ def kernels_and_configs() -> list[tuple[KernelSpec, list[Config]]]:
     kernels = dict[str, tuple[KernelSpec, list[Config]]]()
     for config in (*shapes, *map(combined_config, COMBINATIONS)):
         if unsupported("native", config, CPU) is None:
-            spec = native.kernel_spec(config, build_experiment(config).alpha_groups)
+            spec = kernel_spec(config)
             kernels.setdefault(str(spec), (spec, []))[1].append(config)
     return list(kernels.values())
 
@@ -70,15 +70,15 @@ def make_call(config: Config, num_runs: int, num_threads: int, variant: str) -> 
     """A call of the kernel for `config` with one of the VARIANTS; the second run, if there is one, is frozen."""
     config = config.model_copy(update={"run": config.run.model_copy(update={"seeds": num_runs})})
     experiment, stream = build_experiment(config), make_generator(7, "x")
-    spec = native.kernel_spec(config, experiment.alpha_groups)
+    spec = kernel_spec(config)
     initial = init_state(config, experiment)
     batch = experiment.sample(initial.generators, num_steps=NUM_STEPS)
     state = native.pack_state(initial)
-    state.values.add_(torch.randn(state.values.shape, generator=stream, dtype=spec.dtype), alpha=0.02)
+    state.values.add_(torch.randn(state.values.shape, generator=stream, dtype=state.values.dtype), alpha=0.02)
     state.active[1:2] = 0
     options = native.call_options(config, FIRST_STEP, NUM_STEPS, None)._replace(num_threads=num_threads)
     if variant == "noise":
-        noise = torch.randn(NUM_STEPS, num_runs, spec.num_params, generator=stream, dtype=spec.dtype)
+        noise = torch.randn(NUM_STEPS, num_runs, spec.num_params, generator=stream, dtype=state.values.dtype)
         options = options._replace(noise=0.01 * noise)
     if variant == "clipping":
         options = options._replace(clip_norm=0.1, clip_task_norm=0.5, optimizers=("adamw", "sgd"))
