@@ -30,6 +30,25 @@ temporary_files: set[Path] = set()
 """Files that an end without any other clean-up removes."""
 
 
+@contextlib.contextmanager
+def stop_signals_exit() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit inside the block, so that it cleans up, where they would end the process."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in numbers if is_main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 def exit_at_once(code: int) -> None:
     """End the process and all of its descendants without any clean-up but of temporary files; nothing is printed."""
     for file in temporary_files.copy():

@@ -215,7 +215,7 @@ def test_the_seeds_counted_from_run_seed_end_at_the_largest_seed() -> None:
         ("model: {activation: gelu}\nrun: {engine: native}", "model.activation = gelu"),
         ("outer: {optimizer: rmsprop}\nrun: {engine: native}", "outer optimiser rmsprop"),
         ("inner: {alpha: {learned: true, optimizer: momentum}}\nrun: {engine: native}", "outer optimiser momentum"),
-        ("model: {hidden: [2000, 2000]}\nrun: {engine: native}", "tasks of 169 MiB of memory, more than 64 MiB"),
+        ("model: {hidden: [2000, 2000]}\nrun: {engine: native}", "tasks of 154 MiB of memory, more than 64 MiB"),
         ("inner: {steps: 21}\nrun: {engine: compiled}", "21 inner steps, more than 20 in one graph"),
         (
             "inner: {steps: 2}\nouter: {multi_step_loss_until: 5}\nrun: {engine: compiled}",
@@ -228,8 +228,8 @@ def test_the_seeds_counted_from_run_seed_end_at_the_largest_seed() -> None:
 def test_a_named_engine_is_refused_where_the_config_has_what_it_does_not_support(
     text: str, setting: str, tmp_path: Path
 ) -> None:
-    """1-2000-2000-1 has 4.008 million parameters, of which the kernel has 8 copies, 3 copies of its 4.000 million
-    hidden weights, and 0.32 million numbers of points: 44.4 million of 4 bytes, 169 MiB."""
+    """1-2000-2000-1 has 4.008 million parameters, of which the kernel has 7 copies, 3 copies of its 4.000 million
+    hidden weights, and 0.24 million numbers of points: 40.3 million of 4 bytes, 154 MiB."""
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as error:

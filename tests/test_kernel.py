@@ -16,13 +16,13 @@ from maml_cli.core import Points, TaskBatch
 from maml_cli.engines import kernel_build, kernel_call
 from maml_cli.engines.kernel_build import Kernel, load_kernel
 from maml_cli.engines.kernel_call import CallArgs, CallOptions, KernelState, call_kernel, pack_call, run_kernel
-from maml_cli.engines.kernel_spec import KernelSpec
+from maml_cli.engines.kernel_spec import ITEM_SIZES, KernelSpec
 from maml_cli.errors import FileError
 
 needs_compiler = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
 
 SPEC = KernelSpec(
-    dtype=torch.float64,
+    dtype="float64",
     widths=[1, 4, 3, 1],
     num_support=6,
     num_query=5,
@@ -237,7 +237,7 @@ def test_the_memory_of_a_task_is_that_of_the_arrays_of_the_kernel(changes: dict[
         "constexpr long size = sizeof(InnerStart) + sizeof(TaskWorkspace);\n"
         f"static_assert(size >= {expected}); static_assert(size <= {expected + alignment});\n"
     )
-    flags = ["-std=c++17", "-fsyntax-only", f"-DVECTOR_BYTES={spec.dtype.itemsize}", *spec.definitions()]
+    flags = ["-std=c++17", "-fsyntax-only", f"-DVECTOR_BYTES={ITEM_SIZES[spec.dtype]}", *spec.definitions()]
     result = subprocess.run([str(kernel_build.compiler()), *flags, str(test)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert alignment < 0.05 * expected

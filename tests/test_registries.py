@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from maml_cli.checks import gradients, task_learner, torch_func
-from maml_cli.config import Config
+from maml_cli.config import PENALTY_ROWS, Config
 from maml_cli.config.section import Section
 from maml_cli.core import ACTIVATION_DERIVATIVES, ACTIVATIONS, LOSS_DERIVATIVES, LOSSES
 from maml_cli.core.algorithms import ADAPTED_SUBSETS
@@ -19,8 +19,9 @@ from maml_cli.core.extrapolation import EXTRAPOLATIONS
 from maml_cli.core.network import INITIALIZERS
 from maml_cli.core.update_rules import ALPHA_GROUPINGS, ALPHA_SIGNS, INNER_OPTIMIZERS
 from maml_cli.engines import ENGINES, OUTER_OPTIMIZERS, SCHEDULES, make_engine, unsupported
+from maml_cli.engines.kernel_spec import GROUP_LABELS
 from maml_cli.experiment import DTYPES, META_GRADIENTS, ORDERS, STRATIFIED, build_experiment
-from maml_cli.experiment.inner_updates import HEADS, PENALTY_ROWS
+from maml_cli.experiment.inner_updates import HEADS
 from maml_cli.tasks.curves import NORMALISATIONS
 from maml_cli.training import init_state
 from tests.conformance import sample_batch
@@ -38,7 +39,7 @@ TABLES: dict[str, list[Mapping[str, Any]]] = {
     "inner.head": [HEADS, task_learner.HEADS],
     "inner.ridge.per": [PENALTY_ROWS],
     "inner.order": [ORDERS, torch_func.ORDERS, gradients.ORDER_CHECKS],
-    "inner.alpha.per": [ALPHA_GROUPINGS, task_learner.ALPHA_NAMES],
+    "inner.alpha.per": [ALPHA_GROUPINGS, GROUP_LABELS, task_learner.ALPHA_NAMES],
     "inner.alpha.sign": [ALPHA_SIGNS, task_learner.ALPHA_SIGNS],
     "inner.alpha.after_last_step": [EXTRAPOLATIONS],
     "inner.alpha.optimizer": [OUTER_OPTIMIZERS],
@@ -125,7 +126,7 @@ def _assert_refused(key: str, compute: Callable[[], object], *, package: str) ->
 @pytest.mark.parametrize("key", BY_EXPERIMENT)
 def test_an_accepted_name_without_a_row_is_refused_by_the_experiment(key: str) -> None:
     config = _with_name(key)
-    _assert_refused(key, lambda: build_experiment(config).init_meta_params([0]), package="core experiment tasks")
+    _assert_refused(key, lambda: build_experiment(config).init_meta_params([0]), package="core config experiment tasks")
 
 
 @pytest.mark.parametrize("key", BY_CHECKS)

@@ -42,6 +42,7 @@ from maml_cli.runs import open_checkpoint, read_lines
 from maml_cli.runs.published import PUBLISHED
 from maml_cli.tasks import make_generator
 from maml_cli.training import restore_state
+from tests.conformance import FULL
 from tests.conftest import Cli
 
 ROOT = Path(__file__).parent.parent
@@ -511,7 +512,15 @@ def test_committed_runs_are_trained_to_the_end_with_the_config_of_their_row() ->
             assert config == load_config(row.preset, [*row.overrides, f"run.seed={run.seed}"]).config, row.name
 
 
-@pytest.mark.parametrize("name", [entry.row.name for entry in COMMITTED.entries if entry.row.num_committed])
+def _committed_rows() -> list[Any]:
+    """The rows with a committed run; two that take a quarter of a minute each only with MAML_FULL_TESTS."""
+    names = [entry.row.name for entry in COMMITTED.entries if entry.row.num_committed]
+    large = pytest.mark.skipif(not FULL, reason="a large network; with MAML_FULL_TESTS=1")
+    is_large = {"ridge-mixture-3modes", "ridge-mixture-5modes"}
+    return [pytest.param(name, marks=[large] if name in is_large else []) for name in names]
+
+
+@pytest.mark.parametrize("name", _committed_rows())
 def test_a_committed_run_gives_the_published_error(name: str) -> None:
     """In its smallest evaluation, to 2 % for the sake of other processors: tasks close to divergence magnify the last
     bit."""

@@ -341,10 +341,11 @@ def test_a_terminal_of_80_columns_gets_80_columns_and_a_pipe_all() -> None:
         assert process.wait(timeout=60) == 0
     os.close(ours)
     lines = shown.decode().replace("\r", "").splitlines()
-    assert lines[0].split() == ["run", "state", "step", "error", "engine", "age", "changes"]
-    assert max(map(len, lines)) <= 80
-    titles = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout.split("\n")[0]
-    assert titles.split() == ["run", "preset", "state", "step", "error", "engine", "age", "changes"]
+    titles = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout.split("\n")[0].split()
+    assert titles == ["run", "preset", "state", "step", "error", "engine", "age", "changes"]
+    shown_titles = lines[0].split()  # the longer the ages are in words, the fewer
+    assert max(map(len, lines)) <= 80 and shown_titles[:4] == ["run", "state", "step", "error"]
+    assert shown_titles == [title for title in titles if title in shown_titles]
 
 
 def test_an_overview_changes_no_file(cli: Cli) -> None:

@@ -59,7 +59,8 @@ def test_a_run_directory_that_cannot_be_created_names_out(cli: Cli, monkeypatch:
 def test_a_kernel_cache_that_cannot_be_written_names_maml_cache(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").touch()
     monkeypatch.setenv("MAML_CACHE", "file/cache")
-    monkeypatch.setattr(kernel_build, "_compile", lambda command: b"")
+    monkeypatch.setattr(kernel_build, "_start", lambda command: None)
+    monkeypatch.setattr(kernel_build, "_finish", lambda compilation, path: b"")
     result = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "run.engine=native")
     assert result.code == 3 and not Path("outputs").exists()
     message = "file/cache: kernel cache cannot be written: Not a directory; set MAML_CACHE to a directory that can be"
@@ -70,7 +71,8 @@ def test_a_kernel_cache_that_cannot_be_written_names_maml_cache(cli: Cli, monkey
 def test_an_engine_that_auto_cannot_build_is_replaced_by_eager(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").touch()
     monkeypatch.setenv("MAML_CACHE", "file/cache")
-    monkeypatch.setattr(kernel_build, "_compile", lambda command: b"")
+    monkeypatch.setattr(kernel_build, "_start", lambda command: None)
+    monkeypatch.setattr(kernel_build, "_finish", lambda compilation, path: b"")
     monkeypatch.setitem(ENGINES, "native", ENGINES["native"]._replace(min_eager_seconds=0.0))
     result = cli("train", "-c", "smoke", *TINY_RUN, "--json")
     assert result.code == 0 and json.loads(result.out)["engine"] == "eager"

@@ -1,5 +1,6 @@
 """The command `maml train`."""
 
+import contextlib
 import signal
 from typing import Annotated
 
@@ -36,11 +37,19 @@ def train(
       maml train --resume outputs/mine --set outer.steps=40000
     """
     from maml_cli.documents import to_json
+    from maml_cli.engines import compile_ahead
+    from maml_cli.interrupts import stop_signals_exit
     from maml_cli.messages import print_message
-    from maml_cli.reporting import observe_training, plan_document, training_document
-    from maml_cli.training import join_processes, plan_training, run_session
 
-    with join_processes() as processes:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stop_signals_exit())
+        if not (dry_run or resume):
+            compile_ahead(config, overrides or [], device=device)  # while these are imported:
+
+        from maml_cli.reporting import observe_training, plan_document, training_document
+        from maml_cli.training import join_processes, plan_training, run_session
+
+        processes = stack.enter_context(join_processes())
         plan = plan_training(
             config, overrides or [], out=out, resume=resume, device=device, init=init, processes=processes
         )

@@ -137,6 +137,7 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
                 "inner.clip_norm",
                 "inner.clip_value",
                 "inner.momentum",
+                "inner.alpha.per",
                 "inner.alpha.per_step",
                 "inner.alpha.learned",
                 "outer.meta_gradient",

@@ -1,6 +1,7 @@
 """Sizes that follow from a config: the axes of its parameters, and the number of values that a run learns."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ MAX_CHECKPOINT_BYTES = 2**28 - 2**24
 generators, 10 MiB for 1024 seeds, and everything else."""
 VALUES_PER_PARAM = 3
 """Values of a checkpoint for each that is learned: itself, and up to two moments of its outer optimiser."""
+
+PENALTY_ROWS: dict[str, Callable[[int], int]] = {"scalar": lambda size: 1, "feature": lambda size: size}
+"""Values of `inner.ridge.per`: number of weights of the head, the bias included -> number of penalties."""
 
 Axes = tuple[int, ...]
 """The axes of a parameter: (in, out) of a weight, (out,) of a bias or of the context."""

@@ -158,7 +158,7 @@ def _sweep(
             subtract_hvp_(network, layers, intermediates, vector, adjoint)
         if weights[index]:
             early = _query_gradient(network, layers, query, weights[index])[1]
-            adjoint = {key: value + sum_over_tasks(early[key], len(value)) for key, value in adjoint.items()}
+            adjoint = {key: value + sum_over_tasks(early[key], value.shape[0]) for key, value in adjoint.items()}
     return losses, MetaParams(adjoint, stack_steps(rule, meta_params.rule_params, by_step))
 
 

@@ -121,7 +121,7 @@ def subtract_hvp_(
     for index in range(len(layers))[::-1]:
         (weight, bias), layer, h_dot = network.layers[index], layers[index], h_dots[index]
         _subtract_outer_(adjoint[weight], saved.inputs[index], delta_dot)
-        adjoint[bias].sub_(sum_over_tasks(delta_dot.sum(dim=1, keepdim=True), len(adjoint[bias])))
+        adjoint[bias].sub_(_sum_over_points(delta_dot, adjoint[bias].shape[0]))
         if h_dot is not None:
             _subtract_outer_(adjoint[weight], h_dot, saved.deltas[index])
         if index:
@@ -153,9 +153,14 @@ def _forward_tangents(
 
 def sum_over_tasks(value: Tensor, rows: int) -> Tensor:
     """The sum over the tasks of each run, (N, ...) -> (R, ...), where `rows` is R; with `rows` N, the value itself."""
-    if len(value) == rows:
+    if value.shape[0] == rows:
         return value
     return value.sum(dim=0, keepdim=True) if rows == 1 else value.view(rows, -1, *value.shape[1:]).sum(dim=1)
+
+
+def _sum_over_points(value: Tensor, rows: int) -> Tensor:
+    """The sum over the points of each task, (N, K, out) -> (N, 1, out), or with `rows` R over those of each run."""
+    return value.view(rows, -1, value.shape[-1]).sum(dim=1, keepdim=True)
 
 
 # A weight with one row multiplies by broadcasting, and one with one column as a row: both are much faster.
@@ -201,8 +206,9 @@ def _outer(h: Tensor, delta: Tensor) -> Tensor:
 
 def _subtract_outer_(value: Tensor, h: Tensor, delta: Tensor) -> None:
     """`value` - h^T delta, in place, summed over the points of each task, or of each run if `value` is (R, ...)."""
-    if len(value) < len(h):
-        h, delta = _merge_tasks(h, len(value)), _merge_tasks(delta, len(value))
+    rows = value.shape[0]
+    if rows < h.shape[0]:
+        h, delta = _merge_tasks(h, rows), _merge_tasks(delta, rows)
     if delta.shape[-1] == 1:
         value.mT.baddbmm_(delta.mT, h, alpha=-1)
     else:

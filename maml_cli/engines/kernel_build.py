@@ -1,5 +1,6 @@
 """The kernel for the CPU, kernel.cpp: compiled for one config on first use, and cached."""
 
+import atexit
 import contextlib
 import ctypes
 import hashlib
@@ -9,12 +10,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from maml_cli.engines.kernel_spec import KernelSpec
 from maml_cli.errors import FileError
+from maml_cli.interrupts import temporary_files
 from maml_cli.runs import write_atomic
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
@@ -58,6 +60,36 @@ def describe_compiler() -> str:
     return f"{path}, which does not run"
 
 
+class Compilation(NamedTuple):
+    """A compiler that runs, in a session of its own: the processes that it starts are ended with it.
+
+    process: the compiler.
+    target: the library, a temporary file.
+    """
+
+    process: subprocess.Popen[bytes]
+    target: Path
+
+
+_started: dict[str, Compilation] = {}
+"""Compilations that nobody waits for yet, by cache key."""
+
+
+def start_compiling(spec: KernelSpec) -> None:
+    """Start to compile the kernel for `spec` unless it is in the cache, and return at once; `load_kernel` waits for it.
+
+    A failure is reported there. Processes that end before are not held up: the compiler is stopped.
+    """
+    path = compiler()
+    if path is None:
+        return
+    with contextlib.suppress(OSError):
+        command = _command(path, spec)
+        key = _cache_key(command)
+        if key not in _started and _cached(key) is None:
+            _started[key] = _start(command)
+
+
 def load_kernel(spec: KernelSpec, *, notify: Callable[[str], None] = lambda text: None) -> Kernel:
     """The kernel for `spec`, from the cache or else compiled into it, which `notify` announces.
 
@@ -66,15 +98,19 @@ def load_kernel(spec: KernelSpec, *, notify: Callable[[str], None] = lambda text
     path = compiler()
     if path is None:
         raise OSError("there is no C++ compiler")
-    command = [path, OPTIMISATION, *FLAGS, *LIBRARY_FLAGS, *spec.definitions()]
+    command = _command(path, spec)
     key = _cache_key(command)
     file = _cached(key)
     if file is None:
         notify("compiling a kernel for this config, once; some seconds ...")
-        library = _compile(command)
+        library = _finish(_started.pop(key) if key in _started else _start(command), path)
         file = cache_directory() / f"{key}-{_digest(library)}.so"
         _store(file, library)
     return Kernel(spec, ctypes.CDLL(str(file)))
+
+
+def _command(path: str, spec: KernelSpec) -> list[str]:
+    return [path, OPTIMISATION, *FLAGS, *LIBRARY_FLAGS, *spec.definitions()]
 
 
 def _cached(key: str) -> Path | None:
@@ -121,38 +157,73 @@ def _cache_key(command: Sequence[str]) -> str:
     return digest.hexdigest()[:24]
 
 
-def _compile(command: Sequence[str]) -> bytes:
-    """The shared library; raises OSError with the compiler's first error."""
-    with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory) / "kernel.so"
-        code, _, output = run_compiler([*command, str(SOURCE), "-o", str(target)])
+def _start(command: Sequence[str]) -> Compilation:
+    descriptor, name = tempfile.mkstemp(prefix="maml-kernel-", suffix=".so")
+    os.close(descriptor)
+    temporary_files.add(Path(name))
+    return Compilation(_open([*command, str(SOURCE), "-o", name]), Path(name))
+
+
+def _finish(compilation: Compilation, path: str) -> bytes:
+    """The shared library; raises OSError with the first error of the compiler `path`."""
+    with _removed(compilation.target):
+        code, _, output = _wait(compilation.process, path)
         if code:
             lines = output.decode(errors="replace").strip().splitlines()
             reason = f"exit code {code}" if code > 0 else f"stopped by signal {-code}"
             errors = [line for line in lines if "error" in line] or lines[-1:] or [reason]
-            raise OSError(f"{command[0]} could not compile the kernel: {errors[0]}")
-        if not target.is_file():
-            raise OSError(f"{command[0]} could not compile the kernel: it wrote no library")
-        return target.read_bytes()
+            raise OSError(f"{path} could not compile the kernel: {errors[0]}")
+        library = compilation.target.read_bytes()
+        if not library:
+            raise OSError(f"{path} could not compile the kernel: it wrote no library")
+        return library
+
+
+@contextlib.contextmanager
+def _removed(file: Path) -> Iterator[None]:
+    """Remove the temporary `file` at the end of the block."""
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        temporary_files.discard(file)
+
+
+@atexit.register
+def _stop_started() -> None:
+    """Stop the compilations that nobody waited for."""
+    for process, target in _started.values():
+        with _removed(target), process:
+            _kill(process)
+    _started.clear()
 
 
 def run_compiler(command: Sequence[str]) -> tuple[int, bytes, bytes]:
-    """Exit code, stdout and stderr of the compiler; raises OSError if it takes longer than COMPILE_SECONDS.
+    """Exit code, stdout and stderr of the compiler; raises OSError if it takes longer than COMPILE_SECONDS."""
+    return _wait(_open(command), command[0])
 
-    The compiler runs in a session of its own, so that the processes that it started are ended with it.
-    """
-    with subprocess.Popen(
+
+def _open(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
+    )
+
+
+def _wait(process: subprocess.Popen[bytes], path: str) -> tuple[int, bytes, bytes]:
+    with process:
         try:
             stdout, stderr = process.communicate(timeout=COMPILE_SECONDS)
         except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise OSError(f"{command[0]} did not end within {COMPILE_SECONDS:g} seconds") from None
+                raise OSError(f"{path} did not end within {COMPILE_SECONDS:g} seconds") from None
             raise
     return process.returncode, stdout, stderr
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _compiler_version(path: str) -> bytes:

@@ -48,6 +48,7 @@ class CallArgs(ctypes.Structure):
     )
 
 
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 ARRAYS = tuple(name for name, kind in CallArgs._fields_ if kind is ctypes.c_void_p)
 """The arrays of a call, in the order of their lengths."""
 MAX_THREADS = 1024
@@ -152,14 +153,15 @@ def pack_call(spec: KernelSpec, batch: TaskBatch, options: CallOptions, state: K
             f"support.x is {shape}; the kernel takes (steps, runs, tasks, points, 1), at least one of each"
         )
     num_steps, num_runs, num_tasks = shape[:3]
+    dtype = DTYPES[spec.dtype]
     for name, points, count in (("support", batch.support, spec.num_support), ("query", batch.query, spec.num_query)):
         for axis, tensor in points._asdict().items():
-            _check_tensor(f"{name}.{axis}", tensor, spec.dtype, (num_steps, num_runs, num_tasks, count, 1))
+            _check_tensor(f"{name}.{axis}", tensor, dtype, (num_steps, num_runs, num_tasks, count, 1))
     x, y = (torch.cat(pair, dim=-2).contiguous() for pair in zip(batch.support, batch.query, strict=True))
     result = CallResult(
         loss=torch.zeros(num_runs, dtype=torch.float64),
         grad_norm=torch.zeros(num_runs, dtype=torch.float64),
-        gradients=torch.zeros(num_runs, spec.num_learned, dtype=spec.dtype),
+        gradients=torch.zeros(num_runs, spec.num_learned, dtype=dtype),
         completed=torch.zeros(num_runs, dtype=torch.int64),
     )
     _check_call(spec, options, state, num_steps, num_runs)
@@ -214,19 +216,20 @@ def _check_call(spec: KernelSpec, options: CallOptions, state: KernelState, num_
         raise ValueError(f"num_threads is {options.num_threads}; the kernel takes 1 to {MAX_THREADS}")
     if not 0 <= state.adam_steps < 2**62:
         raise ValueError(f"adam_steps is {state.adam_steps}; the kernel takes 0 or more")
+    dtype = DTYPES[spec.dtype]
     expected: list[tuple[str, Tensor, torch.dtype, tuple[int, ...]]] = [
         ("step_weights", options.step_weights, torch.float64, (num_steps, spec.inner_steps + 1)),
         ("second_order", options.second_order, torch.int32, (num_steps,)),
         ("learning_rates", options.learning_rates, torch.float64, (num_steps, 2)),
-        ("values", state.values, spec.dtype, (num_runs, spec.num_values)),
-        ("first_moments", state.first_moments, spec.dtype, (num_runs, spec.num_learned)),
-        ("second_moments", state.second_moments, spec.dtype, (num_runs, spec.num_learned)),
+        ("values", state.values, dtype, (num_runs, spec.num_values)),
+        ("first_moments", state.first_moments, dtype, (num_runs, spec.num_learned)),
+        ("second_moments", state.second_moments, dtype, (num_runs, spec.num_learned)),
         ("loss_sum", state.loss_sum, torch.float64, (num_runs,)),
         ("skipped_tasks", state.skipped_tasks, torch.int64, (num_runs,)),
         ("active", state.active, torch.int32, (num_runs,)),
     ]
     if options.noise is not None:
-        expected.append(("noise", options.noise, spec.dtype, (num_steps, num_runs, spec.num_params)))
+        expected.append(("noise", options.noise, dtype, (num_steps, num_runs, spec.num_params)))
     for name, tensor, dtype, shape in expected:
         _check_tensor(name, tensor, dtype, shape)
         if not tensor.is_contiguous():

@@ -1,14 +1,26 @@
-"""The compile-time constants of a kernel, and the sizes that follow from them."""
+"""The compile-time constants of a kernel, and the sizes that follow from them; without PyTorch, whose import takes as
+long as a kernel's compilation."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
+from maml_cli.config import (
+    KERNEL_ACTIVATIONS,
+    KERNEL_CLIPS,
+    KERNEL_LOSSES,
+    PENALTY_ROWS,
+    Config,
+    gradient_steps,
+    kernel_clip,
+    kernel_points,
+    kernel_task_bytes,
+    layer_widths,
+    num_curvatures,
+)
 
-from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_CLIPS, KERNEL_LOSSES, kernel_task_bytes
-
-C_TYPES = {torch.float32: "float", torch.float64: "double"}
+C_TYPES = {"float32": "float", "float64": "double"}
+ITEM_SIZES = {"float32": 4, "float64": 8}
 
 
 class KernelSpec(NamedTuple):
@@ -36,7 +48,7 @@ class KernelSpec(NamedTuple):
     reptile: whether the adapted parameters take the place of a meta-gradient.
     """
 
-    dtype: torch.dtype
+    dtype: str
     widths: Sequence[int]
     num_support: int
     num_query: int
@@ -140,5 +152,58 @@ class KernelSpec(NamedTuple):
             num_context=self.context,
             solved=self.penalties > 0,
             curved=self.activation != "relu",
-            itemsize=self.dtype.itemsize,
+            itemsize=ITEM_SIZES[self.dtype],
         )
+
+
+def kernel_spec(config: Config) -> KernelSpec:
+    """The constants of the kernel for `config`."""
+    inner, alpha = config.inner, config.inner.alpha
+    num_support, num_query = kernel_points(config)
+    widths = [1, *layer_widths(config)[1:]]
+    is_ridge = inner.head == "ridge"
+    return KernelSpec(
+        dtype=config.run.dtype,
+        widths=widths,
+        num_support=num_support,
+        num_query=num_query,
+        inner_steps=gradient_steps(config),
+        activation=config.model.activation,
+        loss=inner.loss,
+        alpha_steps=inner.steps if alpha.per_step else 1,
+        per_parameter=alpha.per == "parameter",
+        learned=alpha.learned,
+        positive=alpha.sign == "positive",
+        groups=_alpha_groups(config),
+        curvatures=num_curvatures(config),
+        clip=kernel_clip(config),
+        momentum=inner.momentum > 0,
+        context=config.model.num_context,
+        context_learned=config.model.context_learned,
+        penalties=PENALTY_ROWS[inner.ridge.per](widths[-2] + 1) if is_ridge else 0,
+        penalties_learned=is_ridge and inner.ridge.learned,
+        reptile=config.outer.meta_gradient == "reptile",
+    )
+
+
+GROUP_LABELS: dict[str, Callable[[int, int], int]] = {
+    "scalar": lambda layer, tensor: 0,
+    "layer": lambda layer, tensor: layer,
+    "tensor": lambda layer, tensor: tensor,
+    "parameter": lambda layer, tensor: tensor,
+}
+"""Values of `inner.alpha.per`: the numbers of a layer and of a tensor, the context last -> those of a group alike."""
+
+
+def _alpha_groups(config: Config) -> list[int]:
+    """The index of the alpha group of each tensor, numbered in their order, and -1 for those that do not adapt."""
+    inner, layers = config.inner, len(config.model.hidden) + 1
+    tensors = [(layer, "head" if layer == layers - 1 else "body") for layer in range(layers) for _ in range(2)]
+    tensors += [(layers, "context")] * (config.model.num_context > 0)
+    solved = "head" if inner.head == "ridge" else None
+    labels = [
+        GROUP_LABELS[inner.alpha.per](layer, tensor) if inner.adapt in ("all", part) and part != solved else -1
+        for tensor, (layer, part) in enumerate(tensors)
+    ]
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(label for label in labels if label >= 0))}
+    return [numbers.get(label, -1) for label in labels]

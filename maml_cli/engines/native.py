@@ -5,23 +5,23 @@ after it, so that a training may change engines at any step.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from maml_cli.config import Config, gradient_steps, kernel_clip, kernel_points, layer_widths, num_curvatures
-from maml_cli.core import MetaParams, Points, TaskBatch, flatten, tensors, unflatten, update_rules
+from maml_cli.config import Config, gradient_steps
+from maml_cli.core import MetaParams, Points, TaskBatch, flatten, tensors, unflatten
 from maml_cli.engines import kernel_build, kernel_call
 from maml_cli.engines.kernel_call import CallOptions, KernelState
-from maml_cli.engines.kernel_spec import KernelSpec
+from maml_cli.engines.kernel_spec import kernel_spec
 from maml_cli.engines.optimizers import optimizer_state
 from maml_cli.engines.outer_step import finish_block, lr_scale, sample_weight_noise
 from maml_cli.engines.state import Engine, Notify, StepResult, TrainState
 from maml_cli.engines.task_blocks import BlockShare
 from maml_cli.errors import CheckpointError, ConfigError
-from maml_cli.experiment import DTYPES, PENALTY_ROWS, Experiment, first_order_until, param_keys, step_weights
+from maml_cli.experiment import Experiment, first_order_until, step_weights
 from maml_cli.runtime import torch_threads
 
 
@@ -34,7 +34,7 @@ def native_unsupported() -> Iterator[str]:
 def native_engine(config: Config, experiment: Experiment, *, notify: Notify, blocks: BlockShare) -> Engine:
     """Outer steps by the kernel for `config`; raises ConfigError if the kernel does not compile."""
     try:
-        kernel = kernel_build.load_kernel(kernel_spec(config, experiment.alpha_groups), notify=notify)
+        kernel = kernel_build.load_kernel(kernel_spec(config), notify=notify)
     except OSError as error:
         raise ConfigError(f"engine native: {error}; run.engine: eager needs no compiler") from None
 
@@ -165,32 +165,3 @@ def _unpack_gradients(state: TrainState, rows: Tensor) -> MetaParams:
 def _optimizers(config: Config) -> tuple[str, str]:
     """The outer optimisers of parameters and curvature, and of the alphas."""
     return config.outer.optimizer, config.inner.alpha.optimizer or config.outer.optimizer
-
-
-def kernel_spec(config: Config, alpha_groups: Mapping[str, str]) -> KernelSpec:
-    """The constants of the kernel for `config`, whose adapted parameters belong to `alpha_groups`."""
-    inner, alpha = config.inner, config.inner.alpha
-    names = [*dict.fromkeys(alpha_groups.values())]
-    num_support, num_query = kernel_points(config)
-    return KernelSpec(
-        dtype=DTYPES[config.run.dtype],
-        widths=[1, *layer_widths(config)[1:]],
-        num_support=num_support,
-        num_query=num_query,
-        inner_steps=gradient_steps(config),
-        activation=config.model.activation,
-        loss=inner.loss,
-        alpha_steps=inner.steps if alpha.per_step else 1,
-        per_parameter=update_rules.ALPHA_GROUPINGS[alpha.per].per_parameter,
-        learned=alpha.learned,
-        positive=alpha.sign == "positive",
-        groups=[names.index(alpha_groups[key]) if key in alpha_groups else -1 for key in param_keys(config)],
-        curvatures=num_curvatures(config),
-        clip=kernel_clip(config),
-        momentum=config.inner.momentum > 0,
-        context=config.model.num_context,
-        context_learned=config.model.context_learned,
-        penalties=0 if inner.head == "gradient" else PENALTY_ROWS[inner.ridge.per](layer_widths(config)[-2] + 1),
-        penalties_learned=inner.head == "ridge" and inner.ridge.learned,
-        reptile=config.outer.meta_gradient == "reptile",
-    )

@@ -207,7 +207,7 @@ def _weighted_sum(per_task: MetaParams, weights: Tensor) -> MetaParams:
 
 def _frozen_values(state: TrainState) -> list[Tensor]:
     """Copies of everything that no update may change for diverged runs; none where no run diverged."""
-    if len(state.diverged) == 1 or not state.diverged.any():
+    if state.diverged.shape[0] == 1 or not state.diverged.any():
         return []
     return [value.clone() for value in _values_by_run(state)]
 

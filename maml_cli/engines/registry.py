@@ -17,6 +17,7 @@ from maml_cli.core import lookup
 from maml_cli.engines.compiled import compiled_engine, compiled_unsupported
 from maml_cli.engines.eager import eager_engine, reference_engine
 from maml_cli.engines.finite import keep_finite
+from maml_cli.engines.kernel_ahead import MIN_EAGER_SECONDS, overhead_seconds
 from maml_cli.engines.native import native_engine, native_unsupported
 from maml_cli.engines.state import Engine, Notify
 from maml_cli.engines.task_blocks import ALL_BLOCKS, BlockShare
@@ -49,7 +50,7 @@ class EngineKind(NamedTuple):
 
 
 ENGINES: dict[str, EngineKind] = {
-    "native": EngineKind(native_engine, lambda device: native_unsupported(), min_eager_seconds=5.0),
+    "native": EngineKind(native_engine, lambda device: native_unsupported(), min_eager_seconds=MIN_EAGER_SECONDS),
     "compiled": EngineKind(compiled_engine, compiled_unsupported, min_eager_seconds=120.0),
     "eager": EngineKind(eager_engine, lambda device: iter(()), min_eager_seconds=0.0),
     "reference": EngineKind(reference_engine, lambda device: iter(()), min_eager_seconds=None),
@@ -87,7 +88,7 @@ def _reasons(rejected: Mapping[str, Sequence[str]]) -> list[str]:
 
 def eager_seconds(config: Config) -> float:
     """Estimated seconds of `eager` on one core: the overhead of its passes, and the arithmetic."""
-    return config.outer.steps * (2e-4 * (1 + 2 * config.inner.steps) + outer_step_work(config) / 2e10)
+    return overhead_seconds(config) + config.outer.steps * outer_step_work(config) / 2e10
 
 
 def unsupported(name: str, config: Config, device: torch.device) -> str | None:

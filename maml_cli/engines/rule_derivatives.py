@@ -160,4 +160,4 @@ def rule_at_step(rule: RuleSpec, rule_params: Params, inner_step: int, tasks: in
 
 def repeat_for_tasks(value: Tensor, tasks: int) -> Tensor:
     """(R, ...) -> (N, ...); a single run is left to broadcast."""
-    return value if len(value) == 1 else value.repeat_interleave(tasks, dim=0)
+    return value if value.shape[0] == 1 else value.repeat_interleave(tasks, dim=0)

@@ -10,14 +10,12 @@ from maml_cli.experiment.differentiation import (
     first_order_until,
     step_weights,
 )
-from maml_cli.experiment.inner_updates import PENALTY_ROWS
 from maml_cli.experiment.sizes import choose_device, outer_step_work, param_keys
 
 __all__ = [
     "DTYPES",
     "META_GRADIENTS",
     "ORDERS",
-    "PENALTY_ROWS",
     "STRATIFIED",
     "Experiment",
     "MetaGradientSource",

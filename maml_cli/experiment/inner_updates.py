@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Generator
 
-from maml_cli.config import Config
+from maml_cli.config import PENALTY_ROWS, Config
 from maml_cli.core import (
     BODY_PENALTY,
     NOISE,
@@ -25,9 +25,6 @@ from maml_cli.core import (
 
 HEADS: dict[str, Callable[[Predict], RidgeHead | None]] = {"gradient": lambda features: None, "ridge": RidgeHead}
 """Values of `inner.head`: the network without its head -> the head in closed form, if it is."""
-
-PENALTY_ROWS: dict[str, Callable[[int], int]] = {"scalar": lambda size: 1, "feature": lambda size: size}
-"""Values of `inner.ridge.per`: number of weights of the head, the bias included -> number of penalties."""
 
 
 def update_rule(config: Config, groups: Mapping[str, str]) -> UpdateRule:
@@ -92,7 +89,7 @@ def _init_penalties(config: Config, params: Params) -> Params:
     """Initial log lambda: (R, 1, 1, 1) of the head, (R, S, 1, 1) of the inner steps; (.., H + 1, 1) per feature; and
     the rho of the noise, (R, 1, 1, 1)."""
     runs, size, _ = params["head.w"].shape
-    ridge, table = config.inner.ridge, "experiment.inner_updates.PENALTY_ROWS"
+    ridge, table = config.inner.ridge, "config.sizes.PENALTY_ROWS"
     rows = lookup(PENALTY_ROWS, ridge.per, "inner.ridge.per", table)(size + 1)
     starts = {
         PENALTY: (1, rows, math.log(ridge.init)),
