@@ -1,6 +1,7 @@
 """The kernel of a training is compiled while PyTorch is imported, where it is sure to be used; once, or stopped."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -109,6 +110,27 @@ def test_a_process_that_ends_before_stops_its_compiler(tmp_path: Path, monkeypat
     subprocess.run([sys.executable, "-c", f"{AHEAD}\n{wait}"], check=True, env=os.environ | {"TMPDIR": str(temporary)})
     assert time.perf_counter() - before < 30
     assert not [*temporary.iterdir()]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)
+
+
+@needs_shell
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_while_a_training_is_prepared_stops_its_compiler(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the compiler runs, which is before PyTorch is imported."""
+    log, temporary = tmp_path / "pid", tmp_path / "tmp"
+    temporary.mkdir()
+    _compiler(tmp_path, monkeypatch, f"[ $1 = --version ] || {{ echo $$ > {log}; sleep 60; }}")
+    command = [sys.executable, "-m", "maml_cli", "train", "-c", "smoke", "-s", "run.engine=native", "--out", "run"]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code
+    assert not [*temporary.iterdir()] and not (tmp_path / "run").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)
 
