@@ -332,8 +332,9 @@ def test_trainings_that_ignore_or_swallow_signals_are_counted(tmp_path: Path) ->
     target = Target([], Fingerprint("bytes", "of another"), 1.0)
     sent = [Sending(1.0, signal.SIGTERM), Sending(1.1, signal.SIGHUP)]
     for code, err, seconds, counts in (
-        (143, "", 1.2, (0, 0)),
-        (129, "", 1.2, (0, 0)),
+        (143, "stopped by SIGTERM; checkpoint saved.", 1.2, (0, 0)),
+        (129, "stopped by SIGHUP; checkpoint saved.", 1.2, (0, 0)),
+        (143, "", 1.2, (1, 0)),
         (130, "", 1.2, (0, 1)),  # of no signal that was sent
         (143, "Traceback", 1.2, (0, 1)),
         (143, "", 1.0 + signals.SECONDS_TO_END + 0.1, (0, 1)),
@@ -349,6 +350,7 @@ def test_trainings_that_ignore_or_swallow_signals_are_counted(tmp_path: Path) ->
 def test_a_program_that_does_not_catch_signals_loses_outer_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("maml_cli.interrupts.stop_signals_exit", contextlib.nullcontext)
     monkeypatch.setattr(session, "catch_stop", lambda: contextlib.nullcontext(Stop()))
     row = _attack("signals", tmp_path, 0.05)
     assert row.losses > 0 and "ended by the signal, without saving" in "".join(row.failures)

@@ -60,11 +60,12 @@ def check_stop(
         return
     seconds = outcome.seconds - signals[0].seconds
     has_begun, is_complete = (folder / RUN).exists(), fingerprint(folder / RUN) == target.expected
+    is_silent = not outcome.err.strip() or (outcome.code < 0 and "checkpoint saved" not in outcome.err)
     if seconds > SECONDS_TO_END:
         tally.fail("tracebacks", f"{line}: ended {seconds:.1f} s after the first signal")
     elif outcome.code == 0 and not is_complete:
         tally.fail("losses", f"{line}: exit code 0 although the run is not complete")
-    elif outcome.code < 0 and has_begun and not is_complete and "checkpoint saved" not in outcome.err:
+    elif is_silent and has_begun and not is_complete:
         tally.fail("losses", f"{line}: ended by the signal, without saving")
 
 
