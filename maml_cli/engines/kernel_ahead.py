@@ -1,13 +1,12 @@
 """The kernel of a training, compiled while the training is still being prepared; without PyTorch, whose import takes as
 long."""
 
-import contextlib
 from collections.abc import Sequence
 
 from maml_cli.config import ENGINE_LIMITS, Config, exceeded, load_config
 from maml_cli.engines.kernel_build import start_compiling
 from maml_cli.engines.kernel_spec import kernel_spec
-from maml_cli.errors import UserError
+from maml_cli.errors import InterruptedRun, UserError
 
 MIN_EAGER_SECONDS = 5.0
 """`run.engine: auto` selects the kernel for trainings that last at least so long with `eager`."""
@@ -25,11 +24,15 @@ def compile_ahead(source: str | None, overrides: Sequence[str], *, device: str |
 
     What is wrong with the config is left to the training to report.
     """
-    with contextlib.suppress(UserError):
+    try:
         settings = [*overrides, *([f"run.device={device}"] if device else [])]
         config = load_config(source or "quickstart", settings).config
-        if _needs_kernel(config):
-            start_compiling(kernel_spec(config))
+    except InterruptedRun:
+        raise
+    except UserError:
+        return
+    if _needs_kernel(config):
+        start_compiling(kernel_spec(config))
 
 
 def _needs_kernel(config: Config) -> bool:
