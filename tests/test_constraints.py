@@ -201,18 +201,19 @@ def test_the_seeds_counted_from_run_seed_end_at_the_largest_seed() -> None:
     ("text", "setting"),
     [
         ("inner: {order: implicit, proximal: 1}\nrun: {engine: native}", "inner.order = implicit"),
-        ("inner: {optimizer: adam}\nrun: {engine: native}", "inner.optimizer = adam"),
+        ("inner: {head: ridge, adapt: head, ridge: {noise: 0.1}}\nrun: {engine: native}", "inner.ridge.noise = 0.1"),
         (
             "inner: {curvature: kronecker, clip_value: 10}\nrun: {engine: native}",
             "inner.clip_value = 10 with inner.curvature = kronecker",
         ),
-        ("inner: {proximal: 0.5}\nrun: {engine: native}", "inner.proximal = 0.5"),
+        (
+            "inner: {curvature: kronecker, proximal: 0.5}\nrun: {engine: native}",
+            "inner.proximal = 0.5 with inner.curvature = kronecker",
+        ),
         (
             "model: {num_context: 3}\ninner: {curvature: kronecker}\nrun: {engine: native}",
             "model.num_context = 3 with inner.curvature = kronecker",
         ),
-        ("model: {oracle: true}\nrun: {engine: native}", "model.oracle = true"),
-        ("model: {activation: gelu}\nrun: {engine: native}", "model.activation = gelu"),
         ("outer: {optimizer: rmsprop}\nrun: {engine: native}", "outer optimiser rmsprop"),
         ("inner: {alpha: {learned: true, optimizer: momentum}}\nrun: {engine: native}", "outer optimiser momentum"),
         ("model: {hidden: [2000, 2000]}\nrun: {engine: native}", "tasks of 154 MiB of memory, more than 64 MiB"),

@@ -214,6 +214,8 @@ def test_lengths_of_rows_follow_from_the_network_its_alphas_and_its_curvatures()
         {"curvatures": 1, "clip": "norm"},
         {"clip": "value"},
         {"momentum": True},
+        {"scale_by_rms": True, "curvatures": 1},
+        {"proximal": True, "widths": [4, 64, 128, 1]},
         {"reptile": True, "inner_steps": 32, "learned": False, "alpha_steps": 1},
         {"num_support": 0, "num_query": 20, "inner_steps": 0, "learned": False, "alpha_steps": 1},
         {"context": 24, "groups": [0] * 7},
@@ -261,6 +263,8 @@ def _call() -> tuple[TaskBatch, CallOptions, KernelState]:
         clip_task_norm=None,
         inner_clip=math.inf,
         inner_momentum=0.0,
+        inner_proximal=0.0,
+        alpha_scale=1.0,
         optimizers=("adam", "sgd"),
         num_threads=1,
     )
@@ -347,7 +351,7 @@ def test_a_batch_without_runs_and_an_optimiser_that_the_kernel_lacks_are_refused
 def test_a_batch_without_steps_runs_or_tasks_is_refused_before_the_call(axis: int) -> None:
     batch, options, state = _call()
     empty = TaskBatch(*(Points(*(tensor.narrow(axis, 0, 0) for tensor in points)) for points in batch))
-    with pytest.raises(ValueError, match="at least one of each"):
+    with pytest.raises(ValueError, match="all positive"):
         run_kernel(Kernel(SPEC, None), empty, options, state)  # type: ignore[arg-type]
 
 

@@ -58,7 +58,7 @@ def test_a_kernel_that_is_compiled_ahead_is_that_of_the_chosen_engine() -> None:
         ([], False),  # smoke is too short
         (["outer.steps=100000"], True),
         (["outer.steps=100000", "run.engine=eager"], False),
-        (["outer.steps=100000", "inner.optimizer=adam"], False),
+        (["outer.steps=100000", "outer.optimizer=rmsprop"], False),
         (["outer.steps=100000", "run.device=cuda"], False),
     ],
 )

@@ -14,7 +14,7 @@ from maml_cli.config.kernel_sizes import native_thread_bytes
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
 
-KERNEL_ACTIVATIONS = ("relu", "tanh", "sigmoid", "sin", "softplus", "silu")
+KERNEL_ACTIVATIONS = ("relu", "tanh", "sigmoid", "sin", "softplus", "silu", "gelu")
 KERNEL_LOSSES = ("mse", "l1", "huber", "half_mse")
 KERNEL_CLIPS = ("none", "norm", "value")
 KERNEL_OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -70,7 +70,7 @@ def _large_task(config: "Config") -> str | None:
 
 def _beside_a_curvature(config: "Config") -> str | None:
     curvature = config.inner.curvature
-    settings = {"inner.clip_value": config.inner.clip_value, "model.num_context": config.model.num_context}
+    settings = {key: attrgetter(key)(config) for key in ("inner.clip_value", "inner.proximal", "model.num_context")}
     key = next((key for key, value in settings.items() if value and curvature != "none"), None)
     return f"{key} = {settings[key]:g} with inner.curvature = {curvature}" if key else None
 
@@ -106,16 +106,23 @@ ADJOINT_LIMITS = [
 ]
 """Limits of the adjoint method, which `eager` and `compiled` do without where they are exceeded."""
 
-KERNEL_ALSO = ("inner.head", "model.num_context", "outer.meta_gradient")
+KERNEL_ALSO = (
+    "inner.head",
+    "inner.optimizer",
+    "inner.alpha.scale",
+    "inner.proximal",
+    "model.num_context",
+    "outer.meta_gradient",
+)
 """What the kernel supports beyond the adjoint method."""
 
 ENGINE_LIMITS: dict[str, list[Limit]] = {
     "native": [
         *(limit for limit in ADJOINT_LIMITS if limit.depends_on[0] not in KERNEL_ALSO),
         _only("outer.meta_gradient", "query", "reptile", "joint"),
-        Limit(["inner.clip_value", "model.num_context", "inner.curvature"], _beside_a_curvature),
+        Limit(["inner.clip_value", "inner.proximal", "model.num_context", "inner.curvature"], _beside_a_curvature),
+        _only("inner.optimizer", "sgd", "adam"),
         _only("inner.ridge.noise", None),
-        _only("model.oracle", False),
         _only("outer.task_blocks", None),
         VARYING_SUPPORT,
         _only("model.activation", *KERNEL_ACTIVATIONS),
@@ -130,6 +137,8 @@ ENGINE_LIMITS: dict[str, list[Limit]] = {
                 "tasks.num_support",
                 "tasks.num_query",
                 "inner.steps",
+                "inner.optimizer",
+                "inner.proximal",
                 "inner.adapt",
                 "inner.head",
                 "inner.curvature",

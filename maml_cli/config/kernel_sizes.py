@@ -30,8 +30,9 @@ def kernel_points(config: "Config") -> tuple[int, int]:
 def native_thread_bytes(config: "Config") -> int:
     """Bytes that one thread of the native engine works in."""
     inner, alpha = config.inner, config.inner.alpha
+    inputs, *others = layer_widths(config)
     return kernel_task_bytes(
-        [1, *layer_widths(config)[1:]],
+        [inputs - config.model.num_context, *others],
         kernel_points(config),
         inner_steps=gradient_steps(config),
         alpha_steps=inner.steps if alpha.per_step else 1,
@@ -39,6 +40,8 @@ def native_thread_bytes(config: "Config") -> int:
         num_factors=num_curvature_values(config),
         clipped=kernel_clip(config) != "none",
         momentum=inner.momentum > 0,
+        scaled_by_rms=inner.optimizer == "adam",
+        proximal=inner.proximal > 0,
         num_context=config.model.num_context,
         solved=inner.head == "ridge",
         curved=config.model.activation != "relu",
@@ -56,6 +59,8 @@ def kernel_task_bytes(
     num_factors: int,
     clipped: bool,
     momentum: bool,
+    scaled_by_rms: bool,
+    proximal: bool,
     num_context: int,
     solved: bool,
     curved: bool,
@@ -66,6 +71,7 @@ def kernel_task_bytes(
     widths: units of each layer. num_points: support and query points. alpha_steps: alphas of each group.
     shares_learned: whether several parameters share a learned alpha. num_factors: numbers in the factors of the
     curvatures. clipped: whether gradients of inner steps are clipped. momentum: whether inner steps have momentum.
+    scaled_by_rms: whether they are those of Adam without momentum. proximal: whether their loss has a proximal term.
     num_context: context inputs. solved: whether the head is in closed form. curved: whether the activation has a
     second derivative. itemsize: bytes of a number.
     """
@@ -73,11 +79,11 @@ def kernel_task_bytes(
     num_params += num_context + (num_context + 1) * widths[1] if num_context else 0  # and the bias that they act as
     hidden, transposed = sum(widths[1:-1]), sum(ins * outs for ins, outs in pairwise(widths[1:-1]))
     support, query = ((5 if curved else 2) * points * hidden + 2 * points for points in num_points)
-    rows = 2 * num_points[0] * (hidden + 1) if num_factors else 2 * num_points[0]
+    rows = num_points[0] * (2 * hidden * (num_factors > 0) + widths[0] + 1)
     tangent = (3 if curved else 2) * num_points[0] * hidden + transposed
     start = (1 + alpha_steps) * num_params + transposed
-    by_step = (2 + (clipped or num_factors > 0) + momentum) * num_params + transposed + rows
-    gradients = (2 + momentum + (alpha_steps if shares_learned else 1)) * num_params
+    by_step = (2 + (clipped or num_factors > 0) + momentum + 2 * scaled_by_rms) * num_params + transposed + rows
+    gradients = (2 + momentum + scaled_by_rms + proximal + (alpha_steps if shares_learned else 1)) * num_params
     numbers = start + max(1, inner_steps) * by_step + (inner_steps + solved) * support
     numbers += query + tangent + rows + gradients + 2 * num_factors
     if not solved:

@@ -2,7 +2,7 @@
 // values, MAML with a bias input).
 //
 // They act on the first layer as a bias, b' = b + c W with the rows W of its weight that multiply them. The network of
-// network.h has x alone as its input and b' as its bias; b, c and W follow its padded parameters.
+// network.h has the others alone as its inputs and b' as its bias; b, c and W follow its padded parameters.
 //
 // From the gradient g' of b' follow those of b, c and W: g', g' W^T and c^T g'. Where (b_dot, c_dot, W_dot) is the
 // direction of a Hessian-vector product, that of b' is b_dot + c_dot W + c W_dot; and from the product p' for b' follow

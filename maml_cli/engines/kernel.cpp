@@ -42,7 +42,8 @@ struct TaskWorkspace {
   ForwardBackward<QUERY> query;
   Tangent tangent;
   Direction direction;
-  ALIGNED real kappa[MOMENTUM ? PADDED_SIZE : LANES];  // of the inner step after, see update_adjoint
+  Carried carried;  // from the inner step after
+  ALIGNED real proximal_adjoint[PROXIMAL ? PADDED_SIZE : LANES];  // of the initial parameters in proximal terms
   ALIGNED real query_gradient[PADDED_SIZE];  // of an inner step before the last
   ALIGNED real alpha_gradients[LEARNED && !PER_PARAMETER ? ALPHAS : 1][PADDED_SIZE];  // of alphas that several share
   ALIGNED double penalty_gradients[SOLUTIONS][RidgeSizes::PADDED_P];  // of log penalties
@@ -61,7 +62,7 @@ void solve(const InnerStart &start, const real *x, const real *y, const real *pa
 // The query loss after `s` inner steps, and its gradient; a head in closed form overwrites support[s] and solved[s].
 inline real query_loss(const InnerStart &start, const real *x, const real *y, const real *params,
                        const real *transposed, int s, TaskWorkspace &work, real *gradient) {
-  const real *query_x = x + SUPPORT, *query_y = y + SUPPORT;
+  const real *query_x = x + SUPPORT * INPUTS, *query_y = y + SUPPORT;
   if constexpr (RIDGE) {
     solve(start, x, y, params, start.penalties[0], s, work);
     params = work.solved[s];
@@ -80,7 +81,8 @@ inline void take_inner_step(const InnerStart &start, const real *x, const real *
                             const ForwardBackward<SUPPORT> &pass, int s, const RuleSettings &settings,
                             TaskWorkspace &work) {
   const Curvature &curvature = start.curvature[std::max(0, std::min(s, CURVATURES - 1))];
-  compute_update(x, params, pass, curvature, settings, s ? &work.updates[s - 1] : nullptr, work.updates[s]);
+  compute_update(x, params, start.params, pass, curvature, settings, s, s ? &work.updates[s - 1] : nullptr,
+                 work.updates[s]);
   const real *alpha = start.alphas[std::min(s, ALPHAS - 1)], *velocity = work.updates[s].velocity();
   real *next = work.params[s];
   for (int i = 0; i < PADDED_SIZE; i++) next[i] = params[i] - alpha[i] * velocity[i];
@@ -110,6 +112,12 @@ void finish_gradient(const TaskWorkspace &work, real *gradient) {
         gradient[GRADIENT_PENALTIES + s * PENALTIES + (PENALTIES > 1 ? j : 0)] += real(work.penalty_gradients[s][j]);
 }
 
+// The part of a proximal term in the Hessian-vector product of an inner step: lambda for the parameters before it, and
+// -lambda for the initial parameters, which cancel where these are the same.
+void add_proximal_adjoint(real lambda, const real *direction, real *adjoint, real *initial_adjoint) {
+  for (int i = 0; i < PADDED_SIZE; i++) adjoint[i] -= lambda * direction[i], initial_adjoint[i] += lambda * direction[i];
+}
+
 // Reptile (Nichol et al. 2018, arXiv:1803.02999, eq. 2): the query loss after the inner steps, and in `gradient` the
 // initial minus the adapted parameters. Each inner step sees the next SUPPORT of all points, cyclically.
 real reptile_gradient(const InnerStart &start, const real *x, const real *y, const RuleSettings &settings,
@@ -117,17 +125,17 @@ real reptile_gradient(const InnerStart &start, const real *x, const real *y, con
   constexpr int POINTS = SUPPORT + QUERY;
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
-    real step_x[SUPPORT], step_y[SUPPORT];
+    real step_x[SUPPORT * INPUTS], step_y[SUPPORT];
     for (int k = 0; k < SUPPORT; k++) {
       const int point = (s * SUPPORT + k) % POINTS;
-      step_x[k] = x[point], step_y[k] = y[point];
+      std::copy_n(x + point * INPUTS, INPUTS, step_x + k * INPUTS), step_y[k] = y[point];
     }
     forward_backward<SUPPORT>(step_x, step_y, params, transposed, work.support[s]);
     take_inner_step(start, step_x, params, work.support[s], s, settings, work);
     params = work.params[s], transposed = work.transposed[s];
   }
-  forward(x + SUPPORT, params, work.query);
-  compute_loss(x + SUPPORT, y + SUPPORT, params, work.query);
+  forward(x + SUPPORT * INPUTS, params, work.query);
+  compute_loss(x + SUPPORT * INPUTS, y + SUPPORT, params, work.query);
   for (int i = 0; i < PADDED_SIZE; i++) gradient[i] = start.params[i] - params[i];
   if constexpr (CONTEXT) std::fill_n(Context(gradient).effective, BIAS_WIDTH, real(0));
   finish_gradient(work, gradient);
@@ -155,7 +163,8 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
   const real loss = query_loss(start, x, y, params, transposed, STEPS, work, adjoint);
   const real last_weight = real(step_weights[STEPS]);
   if (last_weight != 1) for (int i = 0; i < PADDED_SIZE; i++) adjoint[i] *= last_weight;
-  if constexpr (MOMENTUM) std::memset(work.kappa, 0, sizeof work.kappa);
+  if constexpr (MOMENTUM || SCALE_BY_RMS) std::memset(&work.carried, 0, sizeof work.carried);
+  if constexpr (PROXIMAL) std::memset(work.proximal_adjoint, 0, sizeof work.proximal_adjoint);
   std::fill(gradient + PARAMS_LINES, gradient + (CURVATURES == STEPS ? GRADIENT_FACTORS : GRADIENT_SIZE), real(0));
   if constexpr (LEARNED && !PER_PARAMETER) std::memset(work.alpha_gradients, 0, sizeof work.alpha_gradients);
   if constexpr (RIDGE) {
@@ -166,13 +175,15 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
     const int a = std::min(s, ALPHAS - 1), c = std::max(0, std::min(s, CURVATURES - 1));
     params = s ? work.params[s - 1] : start.params, transposed = s ? work.transposed[s - 1] : start.transposed;
     if (second_order || LEARNED || KRONECKER)
-      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], settings, start.alphas[a], adjoint,
-                     work.kappa, work.direction,
+      update_adjoint(x, work.support[s], work.updates[s], start.curvature[c], settings, s, start.alphas[a], adjoint,
+                     work.carried, work.direction,
                      PER_PARAMETER ? gradient + (1 + a) * PARAMS_LINES : work.alpha_gradients[LEARNED ? a : 0],
                      gradient + GRADIENT_FACTORS + c * FACTORS_SIZE);
     if (second_order) {
       const real *point = RIDGE ? work.solved[s] : params;
       real head_delta_dot[SUPPORT];
+      if constexpr (PROXIMAL)
+        if (s) add_proximal_adjoint(settings.proximal, work.direction.vector, adjoint, work.proximal_adjoint);
       if constexpr (CONTEXT) set_effective_direction(params, work.direction.vector);
       tangent_forward(x, point, work.direction, work.support[s], work.tangent);
       if constexpr (RIDGE)
@@ -189,6 +200,7 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
       if constexpr (RIDGE) add_scaled(step_weights[s], work.query_penalty_gradients, work.penalty_gradients[0]);
     }
   }
+  if constexpr (PROXIMAL) for (int i = 0; i < PADDED_SIZE; i++) adjoint[i] += work.proximal_adjoint[i];
   finish_gradient(work, gradient);
   return loss;
 }
@@ -207,7 +219,7 @@ template <typename Callback> inline void for_each_factor_row(int c, Callback cal
 }
 
 // values [NUM_VALUES], noise [NUM_PARAMS] or null -> start
-void pad_params(const real *values, const real *noise, InnerStart &start) {
+void pad_params(const real *values, const real *noise, real alpha_scale, InnerStart &start) {
   std::memset(&start, 0, sizeof start);
   for_each_row([&](int from, int to, int n, int t) {
     if (is_zero(t)) return;
@@ -223,7 +235,7 @@ void pad_params(const real *values, const real *noise, InnerStart &start) {
       alpha += PER_PARAMETER ? s * adapted_size(t) + from - tensor_offset(t) : s;
       for (int i = 0; i < n; i++) {
         const real value = alpha[PER_PARAMETER ? i : 0];
-        start.alphas[s][to + i] = POSITIVE ? std::exp(value) : value;
+        start.alphas[s][to + i] = alpha_scale * (POSITIVE ? std::exp(value) : value);
       }
     });
   for (int c = 0; c < CURVATURES; c++) {
@@ -281,7 +293,7 @@ struct CallArgs {
   int64_t num_runs;              // R
   int64_t num_tasks;             // B
   int64_t num_threads;
-  const real *x;                 // [N][R][B][SUPPORT + QUERY], inputs
+  const real *x;                 // [N][R][B][SUPPORT + QUERY][INPUTS], inputs
   const real *y;                 // [N][R][B][SUPPORT + QUERY], targets
   const real *noise;             // [N][R][NUM_PARAMS], added to the parameters before the inner loop; or null
   const double *step_weights;    // [N][STEPS + 1], of the query losses before and after each inner step
@@ -292,6 +304,8 @@ struct CallArgs {
   double clip_task_norm;         // largest norm of the meta-gradient of a task; infinite: no clipping
   double inner_clip;             // largest norm or entry of a gradient of an inner step, if CLIP
   double inner_momentum;         // of the inner steps, if MOMENTUM
+  double inner_proximal;         // lambda of the inner loss, if PROXIMAL
+  double alpha_scale;            // factor on every alpha
   int32_t skip_tasks;            // 1: tasks whose loss or gradient is not finite are skipped; 0: they stop the run
   real *values;                  // [R][NUM_VALUES], meta-parameters, updated
   real *first_moments;           // [R][NUM_LEARNED], of Adam, updated
@@ -329,9 +343,10 @@ int64_t refusal(const CallArgs &args) {
       args.x, args.y, args.noise, args.step_weights, args.second_order, args.learning_rates, args.values,
       args.first_moments, args.second_moments, args.active, args.loss_sum, args.skipped_tasks, args.loss,
       args.grad_norm, args.gradients, args.completed};
-  const int64_t points = total({N, R, B, SUPPORT + QUERY}), learned = total({R, NUM_LEARNED});
+  const int64_t points = total({N, R, B, SUPPORT + QUERY}), inputs = total({N, R, B, SUPPORT + QUERY, INPUTS});
+  const int64_t learned = total({R, NUM_LEARNED});
   const int64_t expected[NUM_ARRAYS] = {
-      points, points, args.noise ? total({N, R, NUM_PARAMS}) : 0, total({N, STEPS + 1}), N, total({N, 2}),
+      inputs, points, args.noise ? total({N, R, NUM_PARAMS}) : 0, total({N, STEPS + 1}), N, total({N, 2}),
       total({R, NUM_VALUES}), learned, learned, R, R, R, R, R, learned, R};
   for (int i = 0; i < NUM_ARRAYS; i++)
     if (expected[i] < 0 || args.lengths[i] != expected[i] || (expected[i] > 0 && !arrays[i])) return i + 1;
@@ -442,13 +457,14 @@ INLINED bool finish_step(const CallArgs &args, Team &team, int64_t step, int64_t
 
 // The outer steps of a run, as thread `member` of its team. Thread 0 begins and ends each step.
 void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWorkspace &work) {
-  const RuleSettings settings = {real(args.inner_clip), real(args.inner_momentum)};
+  const RuleSettings settings = {real(args.inner_clip), real(args.inner_momentum), real(args.inner_proximal),
+                                 real(args.alpha_scale)};
   if (member == 0) team.stopped = false;
   for (int64_t step = 0; step < args.num_steps; step++) {
     const int64_t index = step * args.num_runs + run;
     if (member == 0) {
       const real *noise = args.noise ? args.noise + index * NUM_PARAMS : nullptr;
-      pad_params(args.values + run * NUM_VALUES, noise, team.start);
+      pad_params(args.values + run * NUM_VALUES, noise, settings.alpha_scale, team.start);
       std::fill_n(team.sum(), GRADIENT_SIZE, real(0)), team.loss_sum = 0, team.num_added = 0;
     }
     team.barrier();
@@ -456,7 +472,7 @@ void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWo
     for (int64_t task = member; task < args.num_tasks; task += team.size) {
       const int64_t points = (index * args.num_tasks + task) * (SUPPORT + QUERY);
       real *gradient = team.task_gradient(task);
-      team.task_losses[task] = meta_gradient(team.start, args.x + points, args.y + points,
+      team.task_losses[task] = meta_gradient(team.start, args.x + points * INPUTS, args.y + points,
                                              args.step_weights + step * (STEPS + 1), args.second_order[step],
                                              settings, work, gradient);
       if (team.size == 1) add_task(args, team, task);

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maml_cli.config import KERNEL_OPTIMIZERS
 from maml_cli.core import TaskBatch
+from maml_cli.engines.kernel_arrays import DTYPES, MAX_THREADS, check_array, check_tensor
 from maml_cli.engines.kernel_build import Kernel
 from maml_cli.engines.kernel_spec import KernelSpec
 
@@ -32,6 +33,8 @@ class CallArgs(ctypes.Structure):
         ("clip_task_norm", ctypes.c_double),
         ("inner_clip", ctypes.c_double),
         ("inner_momentum", ctypes.c_double),
+        ("inner_proximal", ctypes.c_double),
+        ("alpha_scale", ctypes.c_double),
         ("skip_tasks", ctypes.c_int32),
         ("values", ctypes.c_void_p),
         ("first_moments", ctypes.c_void_p),
@@ -48,10 +51,8 @@ class CallArgs(ctypes.Structure):
     )
 
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 ARRAYS = tuple(name for name, kind in CallArgs._fields_ if kind is ctypes.c_void_p)
 """The arrays of a call, in the order of their lengths."""
-MAX_THREADS = 1024
 
 
 class CallOptions(NamedTuple):
@@ -66,6 +67,8 @@ class CallOptions(NamedTuple):
         finite are skipped; without it, they stop the run.
     inner_clip: largest norm or entry of a gradient of an inner step, by the kernel's clip; infinite without one.
     inner_momentum: of the inner steps; read by kernels with momentum only.
+    inner_proximal: lambda of the proximal term; read by kernels with one only.
+    alpha_scale: factor on every alpha.
     optimizers: of parameters and curvature, and of the alphas, both in KERNEL_OPTIMIZERS.
     num_threads: CPU threads.
     """
@@ -78,6 +81,8 @@ class CallOptions(NamedTuple):
     clip_task_norm: float | None
     inner_clip: float
     inner_momentum: float
+    inner_proximal: float
+    alpha_scale: float
     optimizers: tuple[str, str]
     num_threads: int
 
@@ -132,7 +137,8 @@ class PackedCall(NamedTuple):
 
 
 def run_kernel(kernel: Kernel, batch: TaskBatch, options: CallOptions, state: KernelState) -> CallResult:
-    """Take the outer steps of `batch`, whose tensors are (N, R, B, K, 1); mutates `state`, and only it.
+    """Take the outer steps of `batch`, whose tensors are (N, R, B, K, 1), with one column for each input in those
+    of x; mutates `state`, and only it.
 
     Raises ValueError as `pack_call` does. The kernel verifies the lengths again.
     """
@@ -149,14 +155,13 @@ def pack_call(spec: KernelSpec, batch: TaskBatch, options: CallOptions, state: K
     """
     shape = tuple(batch.support.x.shape)
     if len(shape) != 5 or 0 in shape[:3]:
-        raise ValueError(
-            f"support.x is {shape}; the kernel takes (steps, runs, tasks, points, 1), at least one of each"
-        )
+        raise ValueError(f"support.x is {shape}; the kernel takes (steps, runs, tasks, points, inputs), all positive")
     num_steps, num_runs, num_tasks = shape[:3]
     dtype = DTYPES[spec.dtype]
     for name, points, count in (("support", batch.support, spec.num_support), ("query", batch.query, spec.num_query)):
         for axis, tensor in points._asdict().items():
-            _check_tensor(f"{name}.{axis}", tensor, dtype, (num_steps, num_runs, num_tasks, count, 1))
+            shape = (num_steps, num_runs, num_tasks, count, spec.widths[0] if axis == "x" else 1)
+            check_tensor(f"{name}.{axis}", tensor, dtype, shape)
     x, y = (torch.cat(pair, dim=-2).contiguous() for pair in zip(batch.support, batch.query, strict=True))
     result = CallResult(
         loss=torch.zeros(num_runs, dtype=torch.float64),
@@ -183,6 +188,8 @@ def pack_call(spec: KernelSpec, batch: TaskBatch, options: CallOptions, state: K
         clip_task_norm=math.inf if options.clip_task_norm is None else options.clip_task_norm,
         inner_clip=options.inner_clip,
         inner_momentum=options.inner_momentum,
+        inner_proximal=options.inner_proximal,
+        alpha_scale=options.alpha_scale,
         skip_tasks=int(options.clip_task_norm is not None),
         adam_steps=state.adam_steps,
         lengths=tuple(0 if tensor is None else tensor.numel() for tensor in arrays.values()),
@@ -231,14 +238,4 @@ def _check_call(spec: KernelSpec, options: CallOptions, state: KernelState, num_
     if options.noise is not None:
         expected.append(("noise", options.noise, dtype, (num_steps, num_runs, spec.num_params)))
     for name, tensor, dtype, shape in expected:
-        _check_tensor(name, tensor, dtype, shape)
-        if not tensor.is_contiguous():
-            raise ValueError(f"{name} is not contiguous")
-
-
-def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if tensor.layout != torch.strided:
-        raise ValueError(f"{name} is {tensor.layout}; the kernel takes {torch.strided}")
-    if (tensor.dtype, tuple(tensor.shape), tensor.device.type) != (dtype, shape, "cpu"):
-        actual = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device.type}"
-        raise ValueError(f"{name} is {actual}; the kernel takes {dtype} {shape} on cpu")
+        check_array(name, tensor, dtype, shape)

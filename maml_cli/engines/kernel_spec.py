@@ -27,7 +27,7 @@ class KernelSpec(NamedTuple):
     """The compile-time constants of a kernel.
 
     dtype: float32 or float64, of all points, parameters and gradients.
-    widths: units of each layer: the input x (1), the hidden layers, the output (1).
+    widths: units of each layer: the inputs (x, and three of an oracle), the hidden layers, the output (1).
     num_support, num_query: points of a task.
     inner_steps: gradient steps of the inner loop; 0 in joint training and where adapting is solving for the head alone.
     activation, loss: of the network and of its points, of `KERNEL_ACTIVATIONS` and `KERNEL_LOSSES`.
@@ -40,6 +40,8 @@ class KernelSpec(NamedTuple):
     curvatures: curvatures that are learned, 0, 1 (all inner steps share it) or `inner_steps`.
     clip: the clip of the gradients of inner steps, of `KERNEL_CLIPS`.
     momentum: whether inner steps have momentum.
+    scale_by_rms: whether inner steps are those of Adam without momentum.
+    proximal: whether the inner loss has a proximal term.
     context: context inputs.
     context_learned: whether the outer loop learns their values at the start of a task; they are zero otherwise.
     penalties: penalties of a head in closed form and of the loss of each inner step: 1, or one for each feature and the
@@ -63,6 +65,8 @@ class KernelSpec(NamedTuple):
     curvatures: int = 0
     clip: str = "none"
     momentum: bool = False
+    scale_by_rms: bool = False
+    proximal: bool = False
     context: int = 0
     context_learned: bool = False
     penalties: int = 0
@@ -88,6 +92,8 @@ class KernelSpec(NamedTuple):
             "CURVATURES": self.curvatures,
             "CLIP": KERNEL_CLIPS.index(self.clip),
             "MOMENTUM": int(self.momentum),
+            "SCALE_BY_RMS": int(self.scale_by_rms),
+            "PROXIMAL": int(self.proximal),
             "CONTEXT": self.context,
             "CONTEXT_LEARNED": int(self.context_learned),
             "PENALTIES": self.penalties,
@@ -149,6 +155,8 @@ class KernelSpec(NamedTuple):
             num_factors=self.num_factors,
             clipped=self.clip != "none",
             momentum=self.momentum,
+            scaled_by_rms=self.scale_by_rms,
+            proximal=self.proximal,
             num_context=self.context,
             solved=self.penalties > 0,
             curved=self.activation != "relu",
@@ -160,7 +168,8 @@ def kernel_spec(config: Config) -> KernelSpec:
     """The constants of the kernel for `config`."""
     inner, alpha = config.inner, config.inner.alpha
     num_support, num_query = kernel_points(config)
-    widths = [1, *layer_widths(config)[1:]]
+    inputs, *others = layer_widths(config)
+    widths = [inputs - config.model.num_context, *others]
     is_ridge = inner.head == "ridge"
     return KernelSpec(
         dtype=config.run.dtype,
@@ -178,6 +187,8 @@ def kernel_spec(config: Config) -> KernelSpec:
         curvatures=num_curvatures(config),
         clip=kernel_clip(config),
         momentum=inner.momentum > 0,
+        scale_by_rms=inner.optimizer == "adam",
+        proximal=inner.proximal > 0,
         context=config.model.num_context,
         context_learned=config.model.context_learned,
         penalties=PENALTY_ROWS[inner.ridge.per](widths[-2] + 1) if is_ridge else 0,

@@ -91,6 +91,8 @@ def call_options(config: Config, step: int, count: int, noise: Tensor | None) ->
         clip_task_norm=outer.clip_task_norm,
         inner_clip=min(limit for limit in (config.inner.clip_norm, config.inner.clip_value, math.inf) if limit),
         inner_momentum=config.inner.momentum,
+        inner_proximal=config.inner.proximal,
+        alpha_scale=config.inner.alpha.scale,
         optimizers=_optimizers(config),
         num_threads=config.run.threads,
     )

@@ -4,7 +4,7 @@
 // exact multiplication by the Hessian). The sizes of all loops are constants on the compiler's command line, documented
 // in KernelSpec of kernel_spec.py.
 //
-// K is the number of points; hidden activations are [K][width]. Parameters have two layouts:
+// K is the number of points; their inputs x are [K][INPUTS], hidden activations [K][width]. Parameters have two layouts:
 //   unpadded: weight [in][out] and bias [out] of each layer, one after the other;
 //   padded: the same with each row of length `out` padded with zeros to whole vectors; the weights of the head are one
 //     row. The network computes with padded parameters. With context inputs, see context.h, the bias of the first layer
@@ -20,8 +20,8 @@
 namespace {
 
 constexpr int WIDTH[] = {WIDTHS};
-constexpr int LAYERS = sizeof(WIDTH) / sizeof(int) - 1, HEAD = LAYERS - 1;
-enum { RELU, TANH, SIGMOID, SIN, SOFTPLUS, SILU };
+constexpr int LAYERS = sizeof(WIDTH) / sizeof(int) - 1, HEAD = LAYERS - 1, INPUTS = WIDTH[0];
+enum { RELU, TANH, SIGMOID, SIN, SOFTPLUS, SILU, GELU };
 enum { MSE, L1, HUBER, HALF_MSE };
 constexpr bool CURVED = ACTIVATION != RELU;  // whether f'' is not zero everywhere
 
@@ -91,6 +91,10 @@ inline void activate(real z, real &value, real &first, real &second) {
     value = std::tanh(z), first = 1 - value * value, second = -2 * value * first;
   } else if constexpr (ACTIVATION == SIN) {
     value = std::sin(z), first = std::cos(z), second = -value;
+  } else if constexpr (ACTIVATION == GELU) {
+    const real half_root = real(0.70710678118654752440), density = real(0.39894228040143267794) * std::exp(-z * z / 2);
+    const real probability = std::erfc(-z * half_root) / 2;  // of a standard normal number below z
+    value = z * probability, first = probability + z * density, second = (2 - z * z) * density;
   } else {
     const real sigmoid = 1 / (1 + std::exp(-z));
     if constexpr (ACTIVATION == SIGMOID) {
@@ -149,7 +153,7 @@ inline std::common_type_t<Hidden *, Last *> outputs(Hidden *hidden, Last *head) 
 // The terms of products of `rows`: rows W of the inputs of a layer that is not the head, a row of biases at each point,
 // and rows W^T of the outputs of a layer that is not the first.
 template <int layer> inline auto weight_term(const real *rows, const real *params) {
-  constexpr int IN = layer == 0 ? 1 : padded(WIDTH[layer]), OUT = padded(WIDTH[layer + 1]);
+  constexpr int IN = layer == 0 ? INPUTS : padded(WIDTH[layer]), OUT = padded(WIDTH[layer + 1]);
   return term<WIDTH[layer], IN, 1, OUT>(rows, params + weight_offset(layer));
 }
 template <int layer> inline auto bias_term(const real *params) {
@@ -177,7 +181,8 @@ template <int POINTS> inline void add_head_product(const real *h, const real *pa
   const real *weight = params + weight_offset(HEAD);
   if constexpr (HEAD > 0) row_products<POINTS, padded(WIDTH[HEAD])>(h, weight, out);
   else
-    for (int k = 0; k < POINTS; k++) out[k] += h[k] * weight[0];
+    for (int k = 0; k < POINTS; k++)
+      for (int i = 0; i < INPUTS; i++) out[k] += h[k * INPUTS + i] * weight[i];
 }
 
 // out = h w + b of the head
@@ -247,7 +252,7 @@ inline void accumulate_weights(real *gradient, const Rows &first, const More &..
     const auto h = [](const Rows &from) { return inputs<POINTS, layer>(from.x, from.hidden); };
     const auto delta = [](const Rows &from) { return outputs<POINTS, layer>(from.deltas, from.head_delta); };
     if constexpr (layer < HEAD) {
-      if constexpr (layer == 0) product<MODE, 1, N, N>(gradient + W, term<POINTS, 1, 1, N>(h(first), delta(first)));
+      if constexpr (layer == 0) product<MODE, M, N, N>(gradient + W, term<POINTS, 1, M, N>(h(first), delta(first)));
       else
         product<MODE, M, N, N>(gradient + W, term<POINTS, 1, padded(M), N>(h(first), delta(first)),
                                term<POINTS, 1, padded(M), N>(h(rows), delta(rows))...);
@@ -257,9 +262,11 @@ inline void accumulate_weights(real *gradient, const Rows &first, const More &..
                                              term<POINTS, 1, 1, padded(M)>(delta(rows), h(rows))...);
       for (int i = M; i < padded(M); i++) gradient[W + i] = 0;  // the padding of h is f(0), which may not be zero
     } else {
-      real weighted = 0;
-      for (int k = 0; k < POINTS; k++) weighted += h(first)[k] * delta(first)[k];
-      gradient[0] = (MODE == SET ? 0 : gradient[0]) + (MODE == SUB ? -weighted : weighted);
+      for (int i = 0; i < INPUTS; i++) {
+        real weighted = 0;
+        for (int k = 0; k < POINTS; k++) weighted += h(first)[k * INPUTS + i] * delta(first)[k];
+        gradient[i] = (MODE == SET ? 0 : gradient[i]) + (MODE == SUB ? -weighted : weighted);
+      }
     }
   }
 }

@@ -7,6 +7,7 @@ follow from a config alone are rows of `config.engine_support`.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -41,21 +42,26 @@ class EngineKind(NamedTuple):
     make: the function that makes it.
     missing: device -> parts of the machine that it needs there and that are missing, as noun phrases.
     min_eager_seconds: `run.engine: auto` selects it for trainings that last at least so long with `eager`, so that they
-        repay its compile time; None: never.
+        repay its compile time.
+    auto_devices: the types of device on which `auto` may select it.
     """
 
     make: MakeEngine
     missing: Callable[[torch.device], Iterator[str]]
-    min_eager_seconds: float | None
+    min_eager_seconds: float
+    auto_devices: Sequence[str]
 
 
 ENGINES: dict[str, EngineKind] = {
-    "native": EngineKind(native_engine, lambda device: native_unsupported(), min_eager_seconds=MIN_EAGER_SECONDS),
-    "compiled": EngineKind(compiled_engine, compiled_unsupported, min_eager_seconds=120.0),
-    "eager": EngineKind(eager_engine, lambda device: iter(()), min_eager_seconds=0.0),
-    "reference": EngineKind(reference_engine, lambda device: iter(()), min_eager_seconds=None),
+    "native": EngineKind(native_engine, lambda device: native_unsupported(), MIN_EAGER_SECONDS, ["cpu"]),
+    "compiled": EngineKind(compiled_engine, compiled_unsupported, 120.0, ["cuda"]),
+    "eager": EngineKind(eager_engine, lambda device: iter(()), 0.0, ["cpu", "cuda", "mps"]),
+    "reference": EngineKind(reference_engine, lambda device: iter(()), math.inf, []),
 }
-"""Values of `run.engine` besides `auto`, fastest first."""
+"""Values of `run.engine` besides `auto`, fastest first.
+
+`compiled` is for GPUs. On a CPU it needs a C++ compiler as `native` does, and is a third as fast.
+"""
 
 
 def choose_engine(config: Config, device: torch.device) -> Choice:
@@ -72,7 +78,7 @@ def choose_engine(config: Config, device: torch.device) -> Choice:
         return Choice(named, "as asked")
     rejected: dict[str, list[str]] = {}
     for name, kind in ENGINES.items():
-        if kind.min_eager_seconds is None:
+        if device.type not in kind.auto_devices:
             continue
         reason = unsupported(name, config, device)
         if reason is None and eager_seconds(config) >= kind.min_eager_seconds:

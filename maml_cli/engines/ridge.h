@@ -79,7 +79,7 @@ inline void solve_factored(const double *U, double *b) {
 
 // The values of the last hidden layer, and `last`, as rows in double precision.
 inline void widen_features(const real *x, const real *hidden, double last, double *rows) {
-  constexpr int K = RidgeSizes::K, P = RidgeSizes::P, ROW = HEAD == 0 ? 1 : padded(WIDTH[HEAD]);
+  constexpr int K = RidgeSizes::K, P = RidgeSizes::P, ROW = HEAD == 0 ? INPUTS : padded(WIDTH[HEAD]);
   const real *h = inputs<SUPPORT, HEAD>(x, hidden);
   for (int k = 0; k < K; k++) {
     for (int j = 0; j < P - 1; j++) rows[k * RidgeSizes::PADDED_P + j] = h[k * ROW + j];

@@ -1,10 +1,11 @@
-// The update rule of an inner step, params -= alpha * v, v <- mu v + U c(g), and its derivatives; the formulas are
-// those of rule_derivatives.py.
+// The update rule of an inner step, params -= alpha * v, v <- mu v + r(U c(g)), and its derivatives; the formulas are
+// those of rule_derivatives.py, where there is no r.
 //
-// g is the gradient of the support loss, c its clip, mu the momentum, and U the curvature: M_in G M_out for the
-// gradient G of a weight, g M_out for that of a bias. G = h^T delta has the rank K of the support points, so that
-// products with its rows h and delta, (h M_in^T)^T (delta M_out), cost less than those with G; U^T kappa is not even
-// formed, where -kappa is the gradient of the outer loss with respect to v.
+// g is the gradient of the support loss and of its proximal term, lambda / 2 |params - start|^2; c is its clip, mu the
+// momentum, and U the curvature: M_in G M_out for the gradient G of a weight, g M_out for that of a bias. G = h^T delta
+// has the rank K of the support points, so that products with its rows h and delta, (h M_in^T)^T (delta M_out), cost
+// less than those with G; U^T kappa is not even formed, where -kappa is the gradient of the outer loss with respect
+// to v. r is Adam without momentum, see scale_by_rms of core/update_rules.py.
 //
 // Values of a run: the parameters of the network, unpadded, alphas, the factors of the curvature, and the penalties of
 // a head in closed form, those that are not learned last.
@@ -90,7 +91,12 @@ template <int axis> inline auto factor_term(const real *rows, const real *factor
 template <int axis> inline void factor_product(const real *rows, const real *factor, real *out) {
   constexpr int N = padded(WIDTH[axis]);
   if constexpr (axis == 0 || axis == LAYERS)
-    for (int k = 0; k < SUPPORT; k++) out[k] = rows[k] * factor[0];
+    for (int k = 0; k < SUPPORT; k++)
+      for (int j = 0; j < WIDTH[axis]; j++) {
+        real sum = 0;
+        for (int i = 0; i < WIDTH[axis]; i++) sum += rows[k * WIDTH[axis] + i] * factor[i * N + j];
+        out[k * WIDTH[axis] + j] = sum;
+      }
   else product<SET, SUPPORT, N, N>(out, factor_term<axis>(rows, factor));
 }
 
@@ -99,9 +105,13 @@ template <int axis> inline void factor_product(const real *rows, const real *fac
 template <int COUNT, int axis> inline void subtract_outer(const real *a, const real *b, real *factor) {
   constexpr int N = padded(WIDTH[axis]), MODE = CURVATURES == STEPS ? NEG : SUB;
   if constexpr (axis == 0 || axis == LAYERS) {
-    real sum = 0;
-    for (int k = 0; k < COUNT; k++) sum += a[k] * b[k];
-    factor[0] = (MODE == NEG ? 0 : factor[0]) - sum;
+    constexpr int M = WIDTH[axis];
+    for (int i = 0; i < M; i++)
+      for (int j = 0; j < M; j++) {
+        real sum = 0;
+        for (int k = 0; k < COUNT; k++) sum += a[k * M + i] * b[k * M + j];
+        factor[i * N + j] = (MODE == NEG ? 0 : factor[i * N + j]) - sum;
+      }
   } else {
     product<MODE, WIDTH[axis], N, N>(factor, term<COUNT, 1, N, N>(a, b));
     for (int i = 0; i < WIDTH[axis]; i++)  // the padding of h is f(0), which may not be zero
@@ -114,7 +124,7 @@ template <int COUNT, int axis> inline void subtract_outer(const real *a, const r
 // The rows of M_in G M_out: h M_in^T of the inputs and delta M_out of the outputs of the layers that adapt.
 struct PreconditionedRows {
   static constexpr int SIZE = KRONECKER ? ForwardBackward<SUPPORT>::SIZE : LANES;
-  real x[SUPPORT];
+  real x[SUPPORT * INPUTS];
   ALIGNED real hidden[SIZE];
   ALIGNED real deltas[SIZE];
   real head_delta[SUPPORT];
@@ -123,13 +133,16 @@ struct PreconditionedRows {
 // The update of an inner step before the multiplication by alpha, and its intermediates.
 struct Update {
   ALIGNED real value[PADDED_SIZE];  // U c(g); zero for layers that do not adapt
-  ALIGNED real sum[MOMENTUM ? PADDED_SIZE : LANES];  // mu v + U c(g)
+  ALIGNED real mean_square[SCALE_BY_RMS ? PADDED_SIZE : LANES];  // m = decay m + (1 - decay) value^2
+  ALIGNED real scaled[SCALE_BY_RMS ? PADDED_SIZE : LANES];       // r(U c(g))
+  ALIGNED real sum[MOMENTUM ? PADDED_SIZE : LANES];              // mu v + r(U c(g))
   ALIGNED real gradient[CLIP != NONE || KRONECKER ? PADDED_SIZE : LANES];  // g; of the biases alone without a clip
   PreconditionedRows rows;
   real squared_norm;  // of g, if it is clipped to a norm
   real clip_factor;   // c(g) / g
 
-  const real *velocity() const { return MOMENTUM ? sum : value; }
+  const real *step() const { return SCALE_BY_RMS ? scaled : value; }
+  const real *velocity() const { return MOMENTUM ? sum : step(); }
 };
 
 template <int layer = 0>
@@ -165,23 +178,65 @@ inline void clear_frozen(real *gradient) {  // of parameters that do not adapt
   });
 }
 
-// What is the same for all inner steps of all tasks: the limit of the clip, and the momentum.
+// What is the same for all inner steps of all tasks: the limit of the clip, the momentum, lambda, and the factor on
+// every alpha.
 struct RuleSettings {
-  real clip, momentum;
+  real clip, momentum, proximal, alpha_scale;
+};
+
+// Adam without momentum: r(p) = p / sqrt(m / correction + eps^2), m the running mean of p^2.
+struct RootMeanSquare {
+  static constexpr double DECAY = 0.999, EPS = 1e-8;
+  const real correction;
+
+  explicit RootMeanSquare(int step) : correction(real(1 - std::pow(DECAY, step + 1))) {}
+
+  // 1 / sqrt(m / correction + eps^2)
+  real scale(real mean_square) const { return 1 / std::sqrt(mean_square / correction + real(EPS * EPS)); }
+
+  // `last` is the update of the inner step before, null at the first.
+  void apply(const Update *last, Update &update) const {
+    for (int i = 0; i < PADDED_SIZE; i++) {
+      const real p = update.value[i], before = last ? last->mean_square[i] : 0;
+      update.mean_square[i] = real(1 - DECAY) * p * p + real(DECAY) * before;
+      update.scaled[i] = p * scale(update.mean_square[i]);
+    }
+  }
+
+  // The negative gradient with respect to p, in the place of that with respect to r(p); `omega` is that with respect
+  // to the m of the inner step after, zero at the last, and becomes that of this one.
+  void backward(const Update &update, real *vector, real *omega) const {
+    for (int i = 0; i < PADDED_SIZE; i++) {
+      const real p = update.value[i], factor = scale(update.mean_square[i]);
+      omega[i] = real(DECAY) * omega[i] - vector[i] * p * factor * factor * factor / (2 * correction);
+      vector[i] = vector[i] * factor + 2 * real(1 - DECAY) * p * omega[i];
+    }
+  }
 };
 
 static_assert(CLIP != VALUE || !KRONECKER, "entries that are clipped are no product of rows");
+static_assert(!PROXIMAL || !KRONECKER, "the gradient of a proximal term is no product of rows");
+static_assert(!PROXIMAL || !RIDGE, "a head in closed form has no proximal term");
 static_assert(!CONTEXT || !KRONECKER, "the first layer has no factors for context inputs");
 
-// `last` is the update of the inner step before, null at the first.
-inline void compute_update(const real *x, const real *params, const ForwardBackward<SUPPORT> &pass,
-                           const Curvature &curvature, const RuleSettings &settings, const Update *last,
-                           Update &update) {
+// gradient += lambda (params - start), for the parameters that adapt
+inline void add_proximal(real lambda, const real *params, const real *start, real *gradient) {
+  for_each_row([&](int, int at, int n, int t) {
+    if (!adapts(t)) return;
+    for (int i = at; i < at + n; i++) gradient[i] += lambda * (params[i] - start[i]);
+  });
+}
+
+// `last` is the update of the inner step before, null at the first; `initial` the parameters before that.
+inline void compute_update(const real *x, const real *params, const real *initial,
+                           const ForwardBackward<SUPPORT> &pass, const Curvature &curvature,
+                           const RuleSettings &settings, int step, const Update *last, Update &update) {
   const real limit = settings.clip;
   real *gradient = CLIP == NONE && !KRONECKER ? update.value : update.gradient;
   if constexpr (CLIP != NONE || !KRONECKER) accumulate_gradients<SET, SUPPORT, GRADIENT_LAYERS>(x, pass, gradient);
   else accumulate_biases<SET, SUPPORT, GRADIENT_LAYERS>(pass.deltas, pass.head_delta, gradient);
   if constexpr (CONTEXT) split_gradient(params, gradient);
+  if constexpr (PROXIMAL) add_proximal(settings.proximal, params, initial, gradient);
   if constexpr (KRONECKER) {
     precondition(x, pass, curvature, update.rows);
     const PreconditionedRows &rows = update.rows;
@@ -199,14 +254,15 @@ inline void compute_update(const real *x, const real *params, const ForwardBackw
   if constexpr (CLIP == VALUE)
     for (int i = 0; i < PADDED_SIZE; i++)
       update.value[i] = gradient[i] > limit ? limit : gradient[i] < -limit ? -limit : gradient[i];
+  if constexpr (SCALE_BY_RMS) RootMeanSquare(step).apply(last, update);
   if constexpr (MOMENTUM)
     for (int i = 0; i < PADDED_SIZE; i++)
-      update.sum[i] = update.value[i] + (last ? settings.momentum * last->sum[i] : 0);
+      update.sum[i] = update.step()[i] + (last ? settings.momentum * last->sum[i] : 0);
 }
 
 // ---- its derivatives
 
-// The direction dc/dg U^T A, A = kappa, of a Hessian-vector product. With a curvature the weights of U^T A
+// The direction dc/dg U^T A, A = dr/dp kappa, of a Hessian-vector product. With a curvature the weights of U^T A
 // are M_in^T A M_out^T, and their products h V and delta V^T are (rows A) M_out^T and (rows A^T) M_in.
 struct Direction {
   static constexpr bool HAS_WEIGHTS = CLIP == NORM || !KRONECKER;
@@ -285,10 +341,13 @@ inline void curvature_adjoint(const real *x, const ForwardBackward<SUPPORT> &pas
       if constexpr (layer > 0) {
         set_inputs<K, layer>(by_input, transposed_term<layer>(preconditioned_delta, vector, direction.transposed));
       } else if constexpr (HEAD > 0) {
-        std::fill_n(by_input, K, real(0));
-        row_products<K, padded(WIDTH[1])>(preconditioned_delta, vector, by_input);
+        std::fill_n(by_input, K * INPUTS, real(0));
+        constexpr int N = padded(WIDTH[1]);
+        for (int k = 0; k < K; k++)
+          row_products<INPUTS, N>(vector, preconditioned_delta + k * N, by_input + k * INPUTS);
       } else {
-        for (int k = 0; k < K; k++) by_input[k] = preconditioned_delta[k] * vector[0];
+        for (int k = 0; k < K; k++)
+          for (int i = 0; i < INPUTS; i++) by_input[k * INPUTS + i] = preconditioned_delta[k] * vector[i];
       }
       subtract_outer<K, layer>(by_input, h, factor_gradients + factor_offset(F + IN));
       subtract_outer<K, layer + 1>(delta, by_output, factor_gradients + factor_offset(F + OUT));
@@ -299,21 +358,27 @@ inline void curvature_adjoint(const real *x, const ForwardBackward<SUPPORT> &pas
   }
 }
 
+// What goes back from an inner step to the one before, zero at the last: kappa with momentum, omega of Adam.
+struct Carried {
+  ALIGNED real kappa[MOMENTUM ? PADDED_SIZE : LANES];
+  ALIGNED real omega[SCALE_BY_RMS ? PADDED_SIZE : LANES];
+};
+
 // `direction` for the adjoint of the parameters after an inner step, and the gradients of its alphas, which are added,
-// and factors. `kappa` is that of the inner step after, zero at the last, and becomes that of this one; it is read and
-// written with momentum only.
+// and factors.
 inline void update_adjoint(const real *x, const ForwardBackward<SUPPORT> &pass, const Update &update,
-                           const Curvature &curvature, const RuleSettings &settings, const real *alpha,
-                           const real *adjoint, real *kappa, Direction &direction, real *alpha_gradients,
+                           const Curvature &curvature, const RuleSettings &settings, int step, const real *alpha,
+                           const real *adjoint, Carried &carried, Direction &direction, real *alpha_gradients,
                            real *factor_gradients) {
   const real limit = settings.clip, *velocity = update.velocity();
   real *vector = direction.vector;
   if constexpr (LEARNED)  // the learned value of a positive alpha is its logarithm
     for (int i = 0; i < PADDED_SIZE; i++)
-      alpha_gradients[i] -= adjoint[i] * velocity[i] * (POSITIVE ? alpha[i] : 1);
+      alpha_gradients[i] -= adjoint[i] * velocity[i] * (POSITIVE ? alpha[i] : settings.alpha_scale);
   for (int i = 0; i < PADDED_SIZE; i++) vector[i] = alpha[i] * adjoint[i];
   if constexpr (MOMENTUM)
-    for (int i = 0; i < PADDED_SIZE; i++) vector[i] = kappa[i] = vector[i] + settings.momentum * kappa[i];
+    for (int i = 0; i < PADDED_SIZE; i++) vector[i] = carried.kappa[i] = vector[i] + settings.momentum * carried.kappa[i];
+  if constexpr (SCALE_BY_RMS) RootMeanSquare(step).backward(update, vector, carried.omega);
   real along = 0;  // the part of the direction along g, which the clip removes
   if constexpr (CLIP == NORM) {
     if (update.squared_norm > limit * limit)
