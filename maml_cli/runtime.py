@@ -66,6 +66,11 @@ def available_devices() -> list[str]:
     return [*present, "cpu"]
 
 
+def available_cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def set_threads(count: int) -> None:
     """Let PyTorch use `count` CPU threads in this process."""
     torch.set_num_threads(count)

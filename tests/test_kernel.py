@@ -1,10 +1,11 @@
 """The kernel for the CPU: its cache, its constants, and the arrays of a call, all checked without a training."""
 
+import ctypes
 import math
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 
 from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_CLIPS, KERNEL_LOSSES, KERNEL_OPTIMIZERS
 from maml_cli.core import Points, TaskBatch
-from maml_cli.engines import kernel_build, kernel_call
+from maml_cli.engines import kernel_build, kernel_call, kernel_evaluation
 from maml_cli.engines.kernel_build import Kernel, load_kernel
 from maml_cli.engines.kernel_call import CallArgs, CallOptions, KernelState, call_kernel, pack_call, run_kernel
+from maml_cli.engines.kernel_evaluation import EvaluationArgs
 from maml_cli.engines.kernel_spec import ITEM_SIZES, KernelSpec
 from maml_cli.errors import FileError
 
@@ -158,7 +160,7 @@ def test_the_first_error_of_the_compiler_or_its_last_line_is_reported(
 
 
 def test_every_header_that_the_sources_include_is_part_of_the_cache_key() -> None:
-    sources = [kernel_build.SOURCE, *kernel_build.HEADERS]
+    sources = [kernel_build.SOURCE, kernel_build.EVALUATION_SOURCE, *kernel_build.HEADERS]
     included = {name for file in sources for name in re.findall(r'#include "(.*)"', file.read_text())}
     assert included == {header.name for header in kernel_build.HEADERS}
 
@@ -170,17 +172,27 @@ def _without_comments(file: Path) -> str:
     return re.sub(r"//.*", "", file.read_text())
 
 
-def test_the_arguments_of_a_call_are_the_same_struct_in_python_and_in_c() -> None:
-    source = _without_comments(kernel_build.SOURCE)
-    (body,) = re.findall(r"struct CallArgs \{(.*?)\};", source, flags=re.DOTALL)
+@pytest.mark.parametrize(
+    ("struct", "source", "arrays"),
+    [
+        (CallArgs, kernel_build.SOURCE, kernel_call.ARRAYS),
+        (EvaluationArgs, kernel_build.EVALUATION_SOURCE, kernel_evaluation.ARRAYS),
+    ],
+)
+def test_the_arguments_of_a_call_are_the_same_struct_in_python_and_in_c(
+    struct: type[ctypes.Structure], source: Path, arrays: Sequence[str]
+) -> None:
+    text = _without_comments(source)
+    (body,) = re.findall(rf"struct {struct.__name__} \{{(.*?)\}};", text, flags=re.DOTALL)
     types = {"c_long": "int64_t", "c_longlong": "int64_t", "c_int": "int32_t", "c_double": "double"}
     fields = []
-    for name, kind in (field[:2] for field in CallArgs._fields_):
+    for name, kind in (field[:2] for field in struct._fields_):
         array = re.fullmatch(r"(\w+)_Array_(\d+)", kind.__name__)
         item, length = (array[1], f"[{array[2]}]") if array else (kind.__name__, "")
         fields.append((types.get(item, "*"), f"{name}{length}"))
     declared = [line.strip() for line in body.split(";") if line.strip()]
     assert [("*" if "*" in line else line.split()[0], line.split()[-1].lstrip("*")) for line in declared] == fields
+    assert f"NUM_ARRAYS = {len(arrays)};" in text and fields[-1] == ("int64_t", f"lengths[{len(arrays)}]")
 
 
 def test_names_have_the_same_numbers_in_python_and_in_c() -> None:
@@ -405,12 +417,6 @@ def test_the_kernel_itself_refuses_counts_and_lengths_that_do_not_fit(monkeypatc
         if name != "noise":
             message = _refused(kernel, lambda args, n=name: setattr(args, n, None))  # type: ignore[misc]
             assert f"{name} has not the length" in message
-
-
-@needs_compiler
-def test_arrays_have_one_length_each() -> None:
-    assert len(kernel_call.ARRAYS) == len(CallArgs().lengths)
-    assert f"NUM_ARRAYS = {len(kernel_call.ARRAYS)};" in kernel_build.SOURCE.read_text()
 
 
 # ---- a cache that is damaged, and compilers that fail

@@ -335,7 +335,10 @@ def test_a_wheel_has_the_presets_and_finds_them_outside_the_checkout(tmp_path: P
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
         assert {f"maml_cli/presets/{name}.yaml" for name in EXPECTED} <= set(archive.namelist())
-        kernel = {f"maml_cli/engines/{file.name}" for file in (kernel_build.SOURCE, *kernel_build.HEADERS)}
+        kernel = {
+            f"maml_cli/engines/{file.name}"
+            for file in (kernel_build.SOURCE, kernel_build.EVALUATION_SOURCE, *kernel_build.HEADERS)
+        }
         assert {"maml_cli/py.typed", *kernel} <= set(archive.namelist())
     code = (
         "import sys; sys.path.insert(0, 'site'); from maml_cli.cli.app import main; "

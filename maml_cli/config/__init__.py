@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from maml_cli.config.json_schema import json_schema_text
     from maml_cli.config.kernel_sizes import (
         gradient_steps,
+        inner_clip,
         kernel_clip,
         kernel_points,
         kernel_task_bytes,
@@ -52,6 +53,7 @@ __all__ = [
     "from_dict",
     "gradient_steps",
     "has_digest",
+    "inner_clip",
     "is_whole_number",
     "json_schema_text",
     "kernel_clip",
@@ -92,7 +94,14 @@ _MODULES = {
         "exceeded",
     ],
     "fields": ["changed_keys", "is_whole_number"],
-    "kernel_sizes": ["gradient_steps", "kernel_clip", "kernel_points", "kernel_task_bytes", "native_thread_bytes"],
+    "kernel_sizes": [
+        "gradient_steps",
+        "inner_clip",
+        "kernel_clip",
+        "kernel_points",
+        "kernel_task_bytes",
+        "native_thread_bytes",
+    ],
     "key_table": ["key_table_markdown"],
     "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "locate_table", "override"],
     "schema": ["Config"],

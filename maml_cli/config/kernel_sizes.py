@@ -1,5 +1,6 @@
 """The work of the kernel for a config, and the memory that it needs."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,6 +15,11 @@ def kernel_clip(config: "Config") -> str:
     """The clip of the gradients of inner steps, of `KERNEL_CLIPS`."""
     inner = config.inner
     return "norm" if inner.clip_norm is not None else "value" if inner.clip_value is not None else "none"
+
+
+def inner_clip(config: "Config") -> float:
+    """The largest norm or entry of a gradient of an inner step, by the clip; infinite without one."""
+    return next((limit for limit in (config.inner.clip_norm, config.inner.clip_value) if limit), math.inf)
 
 
 def gradient_steps(config: "Config") -> int:

@@ -22,8 +22,8 @@ from maml_cli.core import Points, TaskBatch
 from maml_cli.engines import SCHEDULES
 from maml_cli.errors import DivergedError
 from maml_cli.evaluation import PointErrors, Protocol, sample_test_tasks, summarise_tasks
+from maml_cli.evaluation.chunk_errors import mean_errors
 from maml_cli.evaluation.evaluate import divergence_limits
-from maml_cli.evaluation.task_errors import mean_errors
 from maml_cli.experiment import build_experiment
 from maml_cli.runs import replacing
 from maml_cli.tasks import make_generator

@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from maml_cli.engines.finite import finite_runs, is_finite
     from maml_cli.engines.kernel_ahead import compile_ahead
     from maml_cli.engines.kernel_build import describe_compiler
+    from maml_cli.engines.kernel_evaluation import (
+        AdaptedPoints,
+        EvaluationKernel,
+        EvaluationOptions,
+        evaluation_kernel,
+    )
     from maml_cli.engines.optimizers import (
         OUTER_OPTIMIZERS,
         OptimizerKind,
@@ -28,9 +34,12 @@ __all__ = [
     "ENGINES",
     "OUTER_OPTIMIZERS",
     "SCHEDULES",
+    "AdaptedPoints",
     "BlockShare",
     "Engine",
     "EngineKind",
+    "EvaluationKernel",
+    "EvaluationOptions",
     "Notify",
     "OptimizerKind",
     "OuterOptimizer",
@@ -41,6 +50,7 @@ __all__ = [
     "choose_engine",
     "compile_ahead",
     "describe_compiler",
+    "evaluation_kernel",
     "finite_runs",
     "is_finite",
     "load_state",
@@ -58,6 +68,7 @@ _NAMES = {
     "finite": ["finite_runs", "is_finite"],
     "kernel_ahead": ["compile_ahead"],
     "kernel_build": ["describe_compiler"],
+    "kernel_evaluation": ["AdaptedPoints", "EvaluationKernel", "EvaluationOptions", "evaluation_kernel"],
     "optimizers": [
         "OUTER_OPTIMIZERS",
         "OptimizerKind",

@@ -9,26 +9,16 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <initializer_list>
 #include <memory>
 #include <thread>
 #include <vector>
 
-#include "rule.h"
+#include "calls.h"
+#include "start.h"
 
 namespace {
 
 // ---- the meta-gradient of a task
-
-// The start of the inner loop in an outer step, shared by all tasks of a run; padded parameters.
-struct InnerStart {
-  ALIGNED real params[PADDED_SIZE];          // with weight noise, if there is any
-  ALIGNED real transposed[TRANSPOSED_SIZE];  // their weights
-  ALIGNED real alphas[ALPHAS][PADDED_SIZE];  // of each parameter, as they multiply; zero where it does not adapt
-  Curvature curvature[std::max(1, CURVATURES)];
-  Penalties penalties[RIDGE ? STEPS + 1 : 1];   // of the head, and of the loss of each inner step
-  ALIGNED double prior[RidgeSizes::PADDED_P];   // of the head
-};
 
 // The memory of a thread for one task after the other; padded parameters.
 struct TaskWorkspace {
@@ -50,21 +40,12 @@ struct TaskWorkspace {
   ALIGNED double query_penalty_gradients[RidgeSizes::PADDED_P];
 };
 
-// In solved[s] `params` with the head that is solved for on the support points.
-void solve(const InnerStart &start, const real *x, const real *y, const real *params, const Penalties &penalties, int s,
-           TaskWorkspace &work) {
-  forward(x, params, work.support[s]);
-  solve_head(x, y, work.support[s], start.prior, penalties, work.solutions[s]);
-  std::memcpy(work.solved[s], params, sizeof work.solved[s]);
-  set_head(work.solutions[s].head, work.solved[s]);
-}
-
 // The query loss after `s` inner steps, and its gradient; a head in closed form overwrites support[s] and solved[s].
 inline real query_loss(const InnerStart &start, const real *x, const real *y, const real *params,
                        const real *transposed, int s, TaskWorkspace &work, real *gradient) {
   const real *query_x = x + SUPPORT * INPUTS, *query_y = y + SUPPORT;
   if constexpr (RIDGE) {
-    solve(start, x, y, params, start.penalties[0], s, work);
+    solve(x, y, params, start.prior, start.penalties[0], work.support[s], work.solutions[s], work.solved[s]);
     params = work.solved[s];
   }
   forward_backward<QUERY>(query_x, query_y, params, transposed, work.query);
@@ -89,9 +70,6 @@ inline void take_inner_step(const InnerStart &start, const real *x, const real *
   if constexpr (CONTEXT) set_effective_bias(next);
   transpose_weights(next, work.transposed[s]);
 }
-
-// whether a tensor is zero at the start of every task, and not among the values of a run
-constexpr bool is_zero(int tensor) { return tensor == CONTEXT_TENSOR && !CONTEXT_LEARNED; }
 
 // The last of the meta-gradient of a task: alphas and penalties that several parameters share get the sum of theirs,
 // and what the outer loop does not learn has no gradient.
@@ -150,7 +128,7 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
   const real *params = start.params, *transposed = start.transposed;
   for (int s = 0; s < STEPS; s++) {
     if constexpr (RIDGE) {
-      solve(start, x, y, params, start.penalties[1 + s], s, work);
+      solve(x, y, params, start.prior, start.penalties[1 + s], work.support[s], work.solutions[s], work.solved[s]);
       set_head_delta(work.solutions[s], work.support[s]);
       backward(work.solved[s], transposed, work.support[s]);
     } else {
@@ -207,53 +185,6 @@ real meta_gradient(const InnerStart &start, const real *x, const real *y, const 
 
 // ---- between the unpadded parameters of a run and the padded ones of a task
 
-// callback(unpadded offset, padded offset, length) for each row of each factor of curvature `c`
-template <typename Callback> inline void for_each_factor_row(int c, Callback callback) {
-  for (int f = 0; f < FACTORS; f++) {
-    if (!has_factor(f)) continue;
-    const int n = factor_size(f), unpadded = unpadded_factor_offset(f) + c * n * n, at = factor_offset(f);
-    if (n == padded(n)) callback(unpadded, at, n * n);
-    else
-      for (int i = 0; i < n; i++) callback(unpadded + i * n, at + i * padded(n), n);
-  }
-}
-
-// values [NUM_VALUES], noise [NUM_PARAMS] or null -> start
-void pad_params(const real *values, const real *noise, real alpha_scale, InnerStart &start) {
-  std::memset(&start, 0, sizeof start);
-  for_each_row([&](int from, int to, int n, int t) {
-    if (is_zero(t)) return;
-    for (int i = 0; i < n; i++) start.params[to + i] = values[from + i] + (noise ? noise[from + i] : 0);
-  });
-  if constexpr (CONTEXT) set_effective_bias(start.params);
-  transpose_weights(start.params, start.transposed);
-  const real *alphas = values + ALPHAS_BEGIN;
-  for (int s = 0; s < ALPHAS; s++)
-    for_each_row([&](int from, int to, int n, int t) {
-      if (GROUP[t] < 0) return;
-      const real *alpha = alphas + alpha_offset(t);
-      alpha += PER_PARAMETER ? s * adapted_size(t) + from - tensor_offset(t) : s;
-      for (int i = 0; i < n; i++) {
-        const real value = alpha[PER_PARAMETER ? i : 0];
-        start.alphas[s][to + i] = alpha_scale * (POSITIVE ? std::exp(value) : value);
-      }
-    });
-  for (int c = 0; c < CURVATURES; c++) {
-    for_each_factor_row(c, [&](int from, int to, int n) {
-      std::memcpy(start.curvature[c].factors + to, values + CURVATURE_BEGIN + from, n * sizeof(real));
-    });
-    transpose_factors(start.curvature[c]);
-  }
-  if constexpr (RIDGE) {
-    widen_head(start.params, start.prior);
-    for (int s = 0; s <= STEPS; s++)
-      for (int j = 0; j < RidgeSizes::P; j++) {
-        const double penalty = std::exp(double(values[PENALTIES_BEGIN + s * PENALTIES + (PENALTIES > 1 ? j : 0)]));
-        start.penalties[s].values[j] = penalty, start.penalties[s].inverses[j] = 1 / penalty;
-      }
-  }
-}
-
 real squared_norm(const real *gradient) {  // of a gradient [GRADIENT_SIZE]
   const real *factors = gradient + GRADIENT_FACTORS;
   return inner_product(gradient, gradient, GRADIENT_FACTORS) +
@@ -285,7 +216,6 @@ void unpad(const real *gradient, real scale, real *unpadded) {
 enum { SGD, ADAM, ADAMW };
 
 constexpr int NUM_ARRAYS = 16;
-constexpr int64_t MAX_THREADS = 1024;
 
 // The arguments of a call, as CallArgs of kernel_call.py has them. [shape] is that of an array.
 struct CallArgs {
@@ -320,18 +250,6 @@ struct CallArgs {
   int64_t *completed;            // [R], steps before a loss or gradient was not finite
   int64_t lengths[16];           // elements of the NUM_ARRAYS arrays above, in their order
 };
-
-// The product of counts; -1, which is no length, if it overflows.
-int64_t total(std::initializer_list<int64_t> counts) {
-  int64_t product = 1;
-  for (int64_t count : counts)
-    if (__builtin_mul_overflow(product, count, &product)) return -1;
-  return product;
-}
-
-// Codes of calls that are refused before anything is read or written; from 1 on, the number of the first array that has
-// another length than its shape.
-enum : int64_t { ACCEPTED = 0, BAD_COUNTS = -1, NO_RESOURCES = -2 };
 
 int64_t refusal(const CallArgs &args) {
   const int64_t N = args.num_steps, R = args.num_runs, B = args.num_tasks;
@@ -392,7 +310,7 @@ struct Team {
   static constexpr int LINES = (GRADIENT_SIZE + LINE - 1) / LINE;  // of a meta-gradient
 
   const int size;
-  InnerStart start;
+  InnerStart start{};
   std::vector<Line> task_gradients;  // [B][LINES]; of a team of one, [LINES] of the last task
   std::vector<double> task_losses;   // [B]
   std::vector<Line> gradient_sum;    // [LINES], of the tasks that were added
@@ -464,7 +382,8 @@ void train_run(const CallArgs &args, int64_t run, Team &team, int member, TaskWo
     const int64_t index = step * args.num_runs + run;
     if (member == 0) {
       const real *noise = args.noise ? args.noise + index * NUM_PARAMS : nullptr;
-      pad_params(args.values + run * NUM_VALUES, noise, settings.alpha_scale, team.start);
+      pad_network(args.values + run * NUM_VALUES, noise, team.start);
+      pad_rule(args.values + run * NUM_VALUES, settings.alpha_scale, team.start);
       std::fill_n(team.sum(), GRADIENT_SIZE, real(0)), team.loss_sum = 0, team.num_added = 0;
     }
     team.barrier();

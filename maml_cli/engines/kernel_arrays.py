@@ -1,5 +1,7 @@
 """The arrays of kernels: tensors whose addresses leave Python, once their types and shapes are checked."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,3 +24,14 @@ def check_array(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int,
     check_tensor(name, tensor, dtype, shape)
     if not tensor.is_contiguous():
         raise ValueError(f"{name} is not contiguous")
+
+
+def raise_refusal(code: int, arrays: Sequence[str], *, num_threads: int) -> None:
+    """Raises ValueError or MemoryError if `code`, the value that a call with `arrays` returned, says that the kernel
+    refused it; nothing is written then."""
+    if code == -2:
+        raise MemoryError(f"the kernel cannot start {num_threads} threads, or lacks memory; lower run.threads")
+    if code < 0:
+        raise ValueError("the kernel refused the counts of the call")
+    if code > 0:
+        raise ValueError(f"the kernel refused the call: {arrays[code - 1]} has not the length of its shape")

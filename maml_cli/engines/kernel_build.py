@@ -20,7 +20,11 @@ from maml_cli.interrupts import temporary_files
 from maml_cli.runs import write_atomic
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-HEADERS = tuple(SOURCE.with_name(name) for name in ("network.h", "context.h", "rule.h", "ridge.h", "products.h"))
+EVALUATION_SOURCE = SOURCE.with_name("evaluation.cpp")
+HEADERS = tuple(
+    SOURCE.with_name(name)
+    for name in ("network.h", "context.h", "rule.h", "ridge.h", "products.h", "start.h", "calls.h")
+)
 OPTIMISATION = "-O2"
 """Tests of small networks lower it: most of their time is compilation."""
 FLAGS = (
@@ -37,7 +41,8 @@ class Kernel(NamedTuple):
     """A compiled kernel.
 
     spec: the constants it was compiled with.
-    library: the shared library, whose function is `take_outer_steps`.
+    library: the shared library, whose function is `take_outer_steps`, or `compute_errors` if compiled from
+        EVALUATION_SOURCE.
     """
 
     spec: KernelSpec
@@ -75,30 +80,32 @@ _started: dict[str, Compilation] = {}
 """Compilations that nobody waits for yet, by cache key."""
 
 
-def start_compiling(spec: KernelSpec) -> None:
-    """Start to compile the kernel for `spec` unless it is in the cache, and return at once; `load_kernel` waits for it.
+def start_compiling(spec: KernelSpec, source: Path | None = None) -> None:
+    """Start to compile the kernel `source`, by default SOURCE, for `spec` unless it is cached, and return at once.
 
-    A failure is reported there. Processes that end before are not held up: the compiler is stopped.
+    `load_kernel` waits for it, and reports a failure. If the process ends before, the compiler is stopped.
     """
     path = compiler()
     if path is None:
         return
     with contextlib.suppress(OSError):
-        command = _command(path, spec)
+        command = _command(path, spec, source or SOURCE)
         key = _cache_key(command)
         if key not in _started and _cached(key) is None:
             _started[key] = _start(command)
 
 
-def load_kernel(spec: KernelSpec, *, notify: Callable[[str], None] = lambda text: None) -> Kernel:
-    """The kernel for `spec`, from the cache or else compiled into it, which `notify` announces.
+def load_kernel(
+    spec: KernelSpec, source: Path | None = None, *, notify: Callable[[str], None] = lambda text: None
+) -> Kernel:
+    """The kernel `source`, by default SOURCE, for `spec`, from the cache or compiled into it, which `notify` announces.
 
     Raises OSError if there is no compiler or if it fails, FileError if the cache cannot be written.
     """
     path = compiler()
     if path is None:
         raise OSError("there is no C++ compiler")
-    command = _command(path, spec)
+    command = _command(path, spec, source or SOURCE)
     key = _cache_key(command)
     file = _cached(key)
     if file is None:
@@ -109,8 +116,8 @@ def load_kernel(spec: KernelSpec, *, notify: Callable[[str], None] = lambda text
     return Kernel(spec, ctypes.CDLL(str(file)))
 
 
-def _command(path: str, spec: KernelSpec) -> list[str]:
-    return [path, OPTIMISATION, *FLAGS, *LIBRARY_FLAGS, *spec.definitions()]
+def _command(path: str, spec: KernelSpec, source: Path) -> list[str]:
+    return [path, OPTIMISATION, *FLAGS, *LIBRARY_FLAGS, *spec.definitions(), str(source)]
 
 
 def _cached(key: str) -> Path | None:
@@ -151,8 +158,9 @@ def _cache_key(command: Sequence[str]) -> str:
     The processor is part of it because a library compiled with -march=native for another one may stop with SIGILL.
     """
     digest = hashlib.sha256()
-    sources = [file.read_bytes() for file in (SOURCE, *HEADERS)]
-    for item in (*sources, " ".join(command).encode(), _compiler_version(command[0]), _processor()):
+    *constants, source = command
+    sources = [file.read_bytes() for file in (Path(source), *HEADERS)]
+    for item in (*sources, " ".join(constants).encode(), _compiler_version(command[0]), _processor()):
         digest.update(hashlib.sha256(item).digest())
     return digest.hexdigest()[:24]
 
@@ -161,7 +169,7 @@ def _start(command: Sequence[str]) -> Compilation:
     descriptor, name = tempfile.mkstemp(prefix="maml-kernel-", suffix=".so")
     os.close(descriptor)
     temporary_files.add(Path(name))
-    return Compilation(_open([*command, str(SOURCE), "-o", name]), Path(name))
+    return Compilation(_open([*command, "-o", name]), Path(name))
 
 
 def _finish(compilation: Compilation, path: str) -> bytes:

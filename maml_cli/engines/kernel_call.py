@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maml_cli.config import KERNEL_OPTIMIZERS
 from maml_cli.core import TaskBatch
-from maml_cli.engines.kernel_arrays import DTYPES, MAX_THREADS, check_array, check_tensor
+from maml_cli.engines.kernel_arrays import DTYPES, MAX_THREADS, check_array, check_tensor, raise_refusal
 from maml_cli.engines.kernel_build import Kernel
 from maml_cli.engines.kernel_spec import KernelSpec
 
@@ -201,13 +201,7 @@ def call_kernel(kernel: Kernel, args: CallArgs) -> None:
     """Call the kernel with `args`; raises ValueError or MemoryError if it refuses them, and nothing is written."""
     take_outer_steps = kernel.library.take_outer_steps
     take_outer_steps.restype = ctypes.c_int64
-    code = take_outer_steps(ctypes.byref(args))
-    if code == -2:
-        raise MemoryError(f"the kernel cannot start {args.num_threads} threads, or lacks memory; lower run.threads")
-    if code < 0:
-        raise ValueError("the kernel refused the counts of the call")
-    if code > 0:
-        raise ValueError(f"the kernel refused the call: {ARRAYS[code - 1]} has not the length of its shape")
+    raise_refusal(take_outer_steps(ctypes.byref(args)), ARRAYS, num_threads=args.num_threads)
 
 
 def _optimizer_index(name: str) -> int:

@@ -4,14 +4,13 @@ The meta-parameters and the state of the optimisers are packed into rows before 
 after it, so that a training may change engines at any step.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from maml_cli.config import Config, gradient_steps
+from maml_cli.config import Config, gradient_steps, inner_clip
 from maml_cli.core import MetaParams, Points, TaskBatch, flatten, tensors, unflatten
 from maml_cli.engines import kernel_build, kernel_call
 from maml_cli.engines.kernel_call import CallOptions, KernelState
@@ -89,7 +88,7 @@ def call_options(config: Config, step: int, count: int, noise: Tensor | None) ->
         noise=noise,
         clip_norm=outer.clip_norm,
         clip_task_norm=outer.clip_task_norm,
-        inner_clip=min(limit for limit in (config.inner.clip_norm, config.inner.clip_value, math.inf) if limit),
+        inner_clip=inner_clip(config),
         inner_momentum=config.inner.momentum,
         inner_proximal=config.inner.proximal,
         alpha_scale=config.inner.alpha.scale,

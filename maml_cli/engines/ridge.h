@@ -180,6 +180,15 @@ inline void set_head(const double *head, real *params) {
 // By the envelope theorem its gradient in the body is that of the mean squared error at the fixed head w. The tangent
 // of that gradient along a direction of the body is a Hessian-vector product for the direction with w_dot as its head.
 
+// solved = `params` with the head that is solved for on the support points; `prior` is the head of the start.
+inline void solve(const real *x, const real *y, const real *params, const double *prior, const Penalties &penalties,
+                  ForwardBackward<SUPPORT> &pass, RidgeSolution &ridge, real *solved) {
+  forward(x, params, pass);
+  solve_head(x, y, pass, prior, penalties, ridge);
+  std::memcpy(solved, params, PADDED_SIZE * sizeof(real));
+  set_head(ridge.head, solved);
+}
+
 // dL/dz of the head for the gradient in the body.
 inline void set_head_delta(const RidgeSolution &ridge, ForwardBackward<SUPPORT> &pass) {
   constexpr int K = std::max(1, SUPPORT);  // of no points in joint training, which has no such head

@@ -196,7 +196,7 @@ def _random_init(
 
     def untrained(count: int) -> MetaParams:
         params = {key: value.unsqueeze(0) for key, value in experiment.init_params(stream, count).items()}
-        return expand_to_tasks(first_run, count)._replace(params=params)
+        return expand_to_tasks(first_run, 1)._replace(params=params)
 
     return adapted_errors(
         experiment,

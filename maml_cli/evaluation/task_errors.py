@@ -4,13 +4,13 @@ Shapes: R runs, B test tasks, K points; errors are (R, B, 2), the mean squared a
 """
 
 from collections.abc import Callable
-from math import nan
 
 import torch
 from torch import Tensor
 
-from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, residual, tensors
-from maml_cli.evaluation.held_out import TestTasks
+from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, tensors
+from maml_cli.evaluation.chunk_errors import chunk_errors, mean_errors
+from maml_cli.evaluation.held_out import NUM_GRID, TestTasks
 from maml_cli.evaluation.memory import chunk_size
 from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
 from maml_cli.evaluation.statistics import PointErrors
@@ -21,6 +21,9 @@ OnGrid = Callable[[int, Tensor, Tensor, Tensor], None]
 """(inner step, predictions, targets, variances of the predictive distribution) of some tasks on the grid, all (R,
 tasks, K, 1); variances are NaN for a learner without one."""
 
+MAX_PREDICTIONS = 2**24
+"""Predictions on the grid that are stored at a time."""
+
 
 def learner_errors(
     experiment: Experiment,
@@ -28,17 +31,25 @@ def learner_errors(
     test_tasks: TestTasks,
     *,
     steps: int,
+    num_evaluations: int = 1,
     on_grid: OnGrid | None = None,
     on_tasks: OnTasks = ignore_tasks,
 ) -> list[dict[str, Tensor]]:
-    """Errors of the learner `meta_params` after 0, 1, ..., `steps` inner steps: name of the points -> (R, B, 2)."""
+    """Errors of the learner `meta_params` after 0, 1, ..., `steps` inner steps: name of the points -> (R, B, 2).
+
+    `num_evaluations` of equal size are made in all, and share a kernel if they last long enough.
+    """
+    num_runs, chunk = len(tensors(meta_params)[0]), chunk_size(meta_params, test_tasks.num_shots)
+    if on_grid:
+        chunk = max(1, min(chunk, MAX_PREDICTIONS // ((steps + 1) * num_runs * NUM_GRID)))
     return adapted_errors(
         experiment,
         test_tasks,
-        lambda count: expand_to_tasks(meta_params, count),
-        chunk=chunk_size(meta_params, test_tasks.num_shots),
-        num_runs=len(tensors(meta_params)[0]),
+        lambda count: expand_to_tasks(meta_params, 1),
+        chunk=chunk,
+        num_runs=num_runs,
         steps=steps,
+        num_evaluations=num_evaluations,
         on_grid=on_grid,
         on_count=counted(on_tasks, "learner", test_tasks),
     )
@@ -52,36 +63,34 @@ def adapted_errors(
     *,
     num_runs: int,
     steps: int,
+    num_evaluations: int = 1,
     chunk: int | None = None,
     on_grid: OnGrid | None = None,
     on_count: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Tensor]]:
     """Errors after 0, 1, ..., `steps` inner steps from `initial`: for each, name of the points -> (R, B, 2).
 
-    `initial(count)` gives the meta-parameters that the next `count` tasks start from, expanded to them. No graph is
-    built through the inner steps, and the errors are all that grows with the number of tasks, of which `chunk`, by
-    default CHUNK, adapt at a time. `on_grid` is called with the predictions of each chunk after each inner step,
+    `initial(count)` gives the meta-parameters that the next `count` tasks start from, (R, P, ...), where P is 1 if the
+    tasks of a run share them, else `count`. The errors are all that grows with the number of tasks, of which `chunk`,
+    by default CHUNK, adapt at a time. `on_grid` is called with the predictions of each chunk after each inner step,
     `on_count` with the number of tasks after each chunk; it may raise to stop.
     """
     sizes = (steps + 1, len(PointErrors._fields), num_runs, test_tasks.num_tasks, 2)
     errors = torch.empty(sizes, dtype=experiment.dtype)
     start, unit = 0, experiment.family.scaling.y_factor  # of the network in that of the tasks
+    compute = chunk_errors(
+        experiment, test_tasks, steps=steps, num_evaluations=num_evaluations, wants_grid=on_grid is not None
+    )
     for groups in test_tasks.iter_chunks(experiment.network_inputs, num_runs=num_runs, chunk=chunk):
         points = {
             name: Points(*(tensor.to(experiment.device, experiment.dtype) for tensor in group))
             for name, group in groups.items()
         }
         count = num_tasks(points["support"])
-        adapted = experiment.algorithm.unroll(initial(count), points["support"], steps)
-        for step, (errors_at_step, params) in enumerate(
-            zip(errors[..., start : start + count, :], adapted, strict=True)
-        ):
-            for row, name in zip(errors_at_step, PointErrors._fields, strict=True):
-                predictions, targets = experiment.predict(params, points[name].x), points[name].y
-                row[:] = mean_errors(residual(predictions, targets) / unit)
-                if name == "grid" and on_grid:
-                    variance = experiment.variance(params, points[name].x) if experiment.variance else predictions * nan
-                    on_grid(step, predictions / unit, targets / unit, variance / unit**2)
+        for step, result in enumerate(compute(initial(count), points)):
+            errors[step, ..., start : start + count, :] = result.errors
+            if on_grid:
+                on_grid(step, result.predictions / unit, points["grid"].y / unit, result.variance / unit**2)
         start += count
         on_count(start)
     return [dict(zip(PointErrors._fields, step, strict=True)) for step in errors]
@@ -113,8 +122,3 @@ def zero_errors(test_tasks: TestTasks) -> dict[str, Tensor]:
     for points, *_ in test_tasks.iter_blocks():
         sums = {name: total + mean_errors(points[name].y).sum(dim=1) for name, total in sums.items()}
     return {name: total / test_tasks.num_tasks for name, total in sums.items()}
-
-
-def mean_errors(error: Tensor) -> Tensor:
-    """(R, B, K, 1) -> (R, B, 2): the mean squared and the mean absolute error of each task."""
-    return torch.stack([(error * error).mean(dim=(-2, -1)), error.abs().mean(dim=(-2, -1))], dim=-1)

@@ -61,6 +61,7 @@ STRATIFIED: dict[str, bool] = {"uniform": False, "stratified": True}
 class Experiment(NamedTuple):
     """The functions and distributions that a config describes, on one device and in one dtype.
 
+    config: the config.
     family: distribution of the tasks.
     sample: (generators of R runs, num_steps=, runs=) -> a TaskBatch of network inputs (R, B, K, D) and targets (R, B,
         K, 1), with an axis of outer steps in front where `num_steps` is given; `runs` are the indices of the runs, by
@@ -80,6 +81,7 @@ class Experiment(NamedTuple):
     template: the meta-parameters on the device meta: keys, shapes (R, ...) and dtype, without values.
     """
 
+    config: Config
     family: TaskFamily
     sample: Callable[..., TaskBatch]
     network_inputs: Callable[[Points, Any], Points]
@@ -145,6 +147,7 @@ def build_experiment(config: Config, device: torch.device | str = "cpu") -> Expe
     bank = cache(partial(_bank, config, family))
     dtype = lookup(DTYPES, config.run.dtype, "run.dtype", "experiment.build.DTYPES")
     return Experiment(
+        config=config,
         family=family,
         sample=partial(_sample, _sampler(config, family), network_inputs, bank, device, dtype),
         network_inputs=network_inputs,

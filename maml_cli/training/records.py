@@ -47,7 +47,14 @@ def evaluation_record(
     """
     shots, num_tasks = config.tasks.max_support, config.run.eval_tasks
     tasks = sample_validation_tasks(experiment.family, config.seeds, num_tasks=num_tasks, num_shots=shots)
-    errors = learner_errors(experiment, state.meta_params, tasks, steps=config.inner.steps, on_tasks=on_tasks)
+    errors = learner_errors(
+        experiment,
+        state.meta_params,
+        tasks,
+        steps=config.inner.steps,
+        num_evaluations=config.outer.steps // config.run.eval_every if config.run.eval_every else 1,
+        on_tasks=on_tasks,
+    )
 
     by_run = [[summarise_tasks(step, run=index) for step in errors] for index in range(len(config.seeds))]
 

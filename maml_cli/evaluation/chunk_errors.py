@@ -1,0 +1,107 @@
+"""The errors of networks that adapt to a chunk of test tasks: by PyTorch, or by a compiled kernel if that pays.
+
+Shapes: R runs, B tasks of a chunk, K points; of the parameters that tasks start from (R, P, ...), where P is 1 if the
+tasks of a run share them, else B.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from math import nan
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_cli.config import Config, layer_widths
+from maml_cli.core import MetaParams, Points, map_tensors, num_tasks, residual
+from maml_cli.engines import AdaptedPoints, EvaluationKernel, EvaluationOptions, evaluation_kernel
+from maml_cli.errors import FileError
+from maml_cli.evaluation.held_out import NUM_GRID, TestTasks
+from maml_cli.evaluation.statistics import PointErrors
+from maml_cli.experiment import Experiment
+from maml_cli.messages import print_message
+from maml_cli.runtime import available_cores
+
+MIN_TORCH_SECONDS = 2.0
+"""A kernel is compiled for evaluations that last at least so long with PyTorch: compiling takes about a second."""
+MULTIPLY_ADDS_PER_SECOND = 5e9
+"""Of PyTorch in evaluations, on one core."""
+MAX_THREADS = 8
+"""Threads of a single evaluation: a chunk has work for no more. Trainings evaluate with theirs, `run.threads`."""
+
+
+class StepErrors(NamedTuple):
+    """The results of a chunk after an inner step.
+
+    errors: (3, R, B, 2), the mean squared and the mean absolute error of each task, by the points of PointErrors.
+    predictions: on the grid, (R, B, K, 1), in the unit of the network; empty if they are not wanted.
+    variance: of the predictive distribution there; NaN for a learner without one.
+    """
+
+    errors: Tensor
+    predictions: Tensor
+    variance: Tensor
+
+
+ChunkErrors = Callable[[MetaParams, Mapping[str, Points]], Iterator[StepErrors]]
+"""(meta-parameters (R, P, ...), points (R, B, K, D) by name) -> the results after 0, 1, ... inner steps."""
+
+
+def chunk_errors(
+    experiment: Experiment, test_tasks: TestTasks, *, steps: int, num_evaluations: int, wants_grid: bool
+) -> ChunkErrors:
+    """The function that adapts to chunks of `test_tasks` by `steps` inner steps.
+
+    It is a kernel if the config says so: see `_pays`. `num_evaluations` are those of equal size that it is for,
+    `wants_grid` is whether the predictions on the grid are wanted.
+    """
+    unit = experiment.family.scaling.y_factor  # of the network in that of the tasks
+    config, num_shots = experiment.config, test_tasks.num_shots
+    if experiment.device.type == "cpu" and _pays(config, num_evaluations * test_tasks.num_tasks, num_shots, steps):
+        try:
+            if kernel := evaluation_kernel(config, num_shots=num_shots, steps=steps):
+                num_predictions = NUM_GRID if wants_grid else 0
+                num_threads = config.run.threads if num_evaluations > 1 else min(available_cores(), MAX_THREADS)
+                return _by_kernel(kernel, EvaluationOptions(steps, unit, num_predictions, num_threads))
+        except (OSError, FileError) as error:
+            print_message(f"evaluating without a kernel: {error}")
+    return _by_torch(experiment, steps, unit, wants_grid=wants_grid)
+
+
+def _pays(config: Config, tasks: int, num_shots: int, steps: int) -> bool:
+    """Whether one run takes PyTorch long enough, so that the choice depends neither on seeds trained side by side nor
+    on kernels compiled earlier; and whether its engine may be a kernel."""
+    weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(layer_widths(config)))
+    passes = (steps + 1) * (NUM_GRID + 2 * num_shots) + 3 * steps * num_shots
+    seconds = tasks * passes * weights / MULTIPLY_ADDS_PER_SECOND
+    return config.run.engine in ("auto", "native") and seconds >= MIN_TORCH_SECONDS
+
+
+def _by_kernel(kernel: EvaluationKernel, options: EvaluationOptions) -> ChunkErrors:
+    def compute(meta_params: MetaParams, points: Mapping[str, Points]) -> Iterator[StepErrors]:
+        groups = [points[name] for name in PointErrors._fields]
+        adapted = kernel.adapt(meta_params, AdaptedPoints(points["support"], groups), options)
+        for errors, predictions in zip(adapted.errors, adapted.predictions, strict=True):
+            yield StepErrors(errors, predictions, predictions * nan)
+
+    return compute
+
+
+def _by_torch(experiment: Experiment, steps: int, unit: float, *, wants_grid: bool) -> ChunkErrors:
+    def compute(meta_params: MetaParams, points: Mapping[str, Points]) -> Iterator[StepErrors]:
+        count = num_tasks(points["support"])
+        start = map_tensors(lambda value: value.expand(-1, count, *value.shape[2:]), meta_params)
+        for params in experiment.algorithm.unroll(start, points["support"], steps):
+            predictions = {name: experiment.predict(params, points[name].x) for name in PointErrors._fields}
+            errors = [mean_errors(residual(predictions[name], points[name].y) / unit) for name in predictions]
+            grid = predictions["grid"] if wants_grid else predictions["grid"][..., :0, :]
+            of_grid = experiment.variance if wants_grid else None
+            variance = of_grid(params, points["grid"].x) if of_grid else grid * nan
+            yield StepErrors(torch.stack(errors), grid, variance)
+
+    return compute
+
+
+def mean_errors(error: Tensor) -> Tensor:
+    """(R, B, K, 1) -> (R, B, 2): the mean squared and the mean absolute error of each task."""
+    return torch.stack([(error * error).mean(dim=(-2, -1)), error.abs().mean(dim=(-2, -1))], dim=-1)
