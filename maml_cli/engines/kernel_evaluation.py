@@ -175,16 +175,24 @@ def call_evaluation(kernel: Kernel, args: EvaluationArgs) -> None:
     raise_refusal(compute_errors(ctypes.byref(args)), ARRAYS, num_threads=args.num_threads)
 
 
+_loaded: dict[str, Kernel] = {}
+"""Kernels by compiler and constants: a training evaluates hundreds of times."""
+
+
 def evaluation_kernel(config: Config, *, num_shots: int, steps: int) -> EvaluationKernel | None:
     """The kernel for evaluations after up to `steps` inner steps at K = `num_shots` points.
 
     None without a compiler, and for a learner that it does not support. Raises OSError if it does not compile,
     FileError if the cache cannot be written.
     """
-    if kernel_build.compiler() is None or _is_unsupported(config, num_shots=num_shots, steps=steps):
+    path = kernel_build.compiler()
+    if path is None or _is_unsupported(config, num_shots=num_shots, steps=steps):
         return None
     spec = kernel_spec(_config_of_kernel(config, num_shots))
-    return EvaluationKernel(kernel_build.load_kernel(spec, kernel_build.EVALUATION_SOURCE), config)
+    key = f"{path} {spec}"
+    if key not in _loaded:
+        _loaded[key] = kernel_build.load_kernel(spec, kernel_build.EVALUATION_SOURCE)
+    return EvaluationKernel(_loaded[key], config)
 
 
 def _is_unsupported(config: Config, *, num_shots: int, steps: int) -> bool:

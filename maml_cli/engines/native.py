@@ -66,13 +66,18 @@ def _all_as_query(batch: TaskBatch) -> TaskBatch:
 
 
 def _sample_in_threads(experiment: Experiment, state: TrainState, count: int, *, num_threads: int) -> TaskBatch:
-    """The tasks of `count` outer steps, (N, R, B, ...), each run sampled by one thread."""
-    if min(num_threads, len(state.generators)) == 1:
+    """The tasks of `count` outer steps, (N, R, B, ...), where each thread samples those of as many runs."""
+    num_runs = len(state.generators)
+    num_threads = min(num_threads, num_runs)
+    if num_threads == 1:
         return experiment.sample(state.generators, num_steps=count)
+    bounds = [num_runs * index // num_threads for index in range(num_threads + 1)]
+
+    def sample(begin: int, end: int) -> TaskBatch:
+        return experiment.sample(state.generators[begin:end], num_steps=count, runs=range(begin, end))
+
     with ThreadPoolExecutor(num_threads) as pool:
-        indexed = enumerate(state.generators)
-        runs = [*pool.map(lambda run: experiment.sample([run[1]], num_steps=count, runs=[run[0]]), indexed)]
-    return TaskBatch.concat_runs(runs)
+        return TaskBatch.concat_runs([*pool.map(sample, bounds[:-1], bounds[1:])])
 
 
 def call_options(config: Config, step: int, count: int, noise: Tensor | None) -> CallOptions:
