@@ -189,7 +189,6 @@ def _ablations() -> Iterator[ResultRow]:
     no_clip = ("inner.clip_norm=null", "outer.clip_task_norm=null", "outer.clip_norm=null")
     without: dict[str, tuple[str, ...]] = {
         "stratified query points": ("tasks.query_sampling=uniform",),
-        "weight noise": ("outer.weight_noise=0",),
         "inner clipping": ("inner.clip_norm=null",),
         "any clipping": no_clip,
         "curvature per inner step": ("inner.curvature_per_step=false",),
