@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from maml_cli.config import Config, load_config
-from maml_cli.engines import choose_engine, kernel_ahead, kernel_build
+from maml_cli.engines import choose_engine, evaluation_kernel, kernel_ahead, kernel_build
+from maml_cli.engines.evaluation_spec import evaluation_spec
 from maml_cli.engines.kernel_build import load_kernel, start_compiling
-from maml_cli.engines.kernel_spec import kernel_spec
+from maml_cli.engines.kernel_spec import KernelSpec, kernel_spec
 from maml_cli.experiment import build_experiment, param_keys
 from tests.conformance import COMBINATIONS, combined_config
 
@@ -64,6 +65,22 @@ def test_a_kernel_that_is_compiled_ahead_is_that_of_the_chosen_engine() -> None:
 )
 def test_a_kernel_is_compiled_ahead_where_it_is_sure_to_be_used(overrides: list[str], expected: bool) -> None:
     assert kernel_ahead._needs_kernel(load_config("smoke", overrides).config) is expected
+
+
+@needs_compiler
+def test_the_kernel_of_the_evaluations_of_a_training_is_compiled_ahead_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """70 of 500 tasks in finn-10shot; without evaluations there is none."""
+    started = list[tuple[KernelSpec, Path | None]]()
+    monkeypatch.setattr(kernel_ahead, "start_compiling", lambda spec, source=None: started.append((spec, source)))
+    config = load_config("finn-10shot").config
+    kernel_ahead.compile_ahead("finn-10shot", [], device="cpu")
+    training = (kernel_spec(config), None)
+    assert started == [training, (evaluation_spec(config, 10), kernel_build.EVALUATION_SOURCE)]
+    kernel = evaluation_kernel(config, num_shots=10, steps=config.inner.steps)
+    assert kernel and kernel.kernel.spec == started[1][0]
+    started.clear()
+    kernel_ahead.compile_ahead("finn-10shot", ["run.eval_every=0"], device="cpu")
+    assert started == [training]
 
 
 def test_what_is_wrong_with_a_config_is_left_to_the_training() -> None:

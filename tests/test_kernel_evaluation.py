@@ -11,7 +11,16 @@ from torch import Tensor
 
 from maml_cli.config import Config
 from maml_cli.core import MetaParams, expand_to_tasks, map_tensors
-from maml_cli.engines import AdaptedPoints, EvaluationOptions, evaluation_kernel, kernel_build, kernel_evaluation
+from maml_cli.engines import (
+    AdaptedPoints,
+    EvaluationOptions,
+    evaluation_kernel,
+    evaluation_pays,
+    evaluation_spec,
+    kernel_build,
+)
+from maml_cli.engines.evaluation_spec import evaluation_spec as spec_of
+from maml_cli.engines.evaluation_spec import has_evaluation_kernel
 from maml_cli.engines.kernel_evaluation import (
     ARRAYS,
     EvaluationArgs,
@@ -20,8 +29,7 @@ from maml_cli.engines.kernel_evaluation import (
     call_evaluation,
     pack_evaluation,
 )
-from maml_cli.engines.kernel_spec import kernel_spec
-from maml_cli.evaluation import Protocol, chunk_errors, learner_errors, sample_test_tasks
+from maml_cli.evaluation import Protocol, learner_errors, sample_test_tasks
 from maml_cli.evaluation.held_out import TestTasks as HeldOutTasks
 from maml_cli.evaluation.task_errors import adapted_errors
 from maml_cli.experiment import Experiment, build_experiment
@@ -44,7 +52,7 @@ def _tasks(experiment: Experiment, num_shots: int = SHOTS, num_tasks: int = 5) -
 @pytest.fixture
 def with_kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Decides whether evaluations are by the kernel or by PyTorch, however long they last."""
-    return lambda wanted: monkeypatch.setattr(chunk_errors, "MIN_TORCH_SECONDS", 0.0 if wanted else math.inf)
+    return lambda wanted: monkeypatch.setattr(evaluation_spec, "MIN_TORCH_SECONDS", 0.0 if wanted else math.inf)
 
 
 def _compare(
@@ -76,9 +84,8 @@ def _compare(
 def _names() -> list[str]:
     """A combination for each kernel: combinations that differ in the meta-gradient alone share one."""
     by_kernel = dict[str, str]()
-    for name in names_to_test(lambda config: not kernel_evaluation._is_unsupported(config, num_shots=SHOTS, steps=3)):
-        spec = kernel_spec(kernel_evaluation._config_of_kernel(combined_config(name), SHOTS))
-        by_kernel.setdefault(str(spec), name)
+    for name in names_to_test(lambda config: has_evaluation_kernel(config, num_shots=SHOTS, steps=3)):
+        by_kernel.setdefault(str(spec_of(combined_config(name), SHOTS)), name)
     return [*by_kernel.values()]
 
 
@@ -228,14 +235,16 @@ def test_an_array_of_another_dtype_or_shape_is_refused_before_the_call() -> None
         kernel.adapt(start, fewer, EvaluationOptions(1))
 
 
-def test_the_choice_depends_on_the_config_and_the_work_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_depends_on_the_config_and_the_work_alone() -> None:
     """1-40-40-1 has 1,680 weights; 11 times 120 predictions and 10 steps of 3 passes on 10 points are 2.7 million
     multiply-adds a task, of which PyTorch does 5e9 a second."""
     config = Config.model_validate({})
-    tasks = math.ceil(chunk_errors.MIN_TORCH_SECONDS * 5e9 / (1680 * (11 * 120 + 3 * 10 * 10)))
-    assert chunk_errors._pays(config, tasks, 10, 10) and not chunk_errors._pays(config, tasks - 1, 10, 10)
+    tasks = math.ceil(evaluation_spec.MIN_TORCH_SECONDS * 5e9 / (1680 * (11 * 120 + 3 * 10 * 10)))
+    size = {"num_shots": 10, "steps": 10}
+    assert evaluation_pays(config, num_tasks=tasks, **size)
+    assert not evaluation_pays(config, num_tasks=tasks - 1, **size)
     eager = Config.model_validate({"run": {"engine": "eager"}})
-    assert not chunk_errors._pays(eager, tasks, 10, 10)
+    assert not evaluation_pays(eager, num_tasks=tasks, **size)
 
 
 def test_a_learner_that_the_kernel_lacks_and_a_compiler_that_fails_are_evaluated_by_pytorch(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from maml_cli.config.key_table import key_table_markdown
     from maml_cli.config.load import from_dict, load_config, load_config_file, load_quickly, locate_table, override
     from maml_cli.config.schema import Config
-    from maml_cli.config.sizes import PENALTY_ROWS, layer_widths, num_curvatures, num_params, num_rule_params
+    from maml_cli.config.sizes import NUM_GRID, PENALTY_ROWS, layer_widths, num_curvatures, num_params, num_rule_params
     from maml_cli.config.strict_yaml import parse_list
     from maml_cli.config.table_path import has_digest
 
@@ -43,6 +43,7 @@ __all__ = [
     "KERNEL_CLIPS",
     "KERNEL_LOSSES",
     "KERNEL_OPTIMIZERS",
+    "NUM_GRID",
     "PENALTY_ROWS",
     "Config",
     "annotated_yaml",
@@ -105,7 +106,7 @@ _MODULES = {
     "key_table": ["key_table_markdown"],
     "load": ["from_dict", "load_config", "load_config_file", "load_quickly", "locate_table", "override"],
     "schema": ["Config"],
-    "sizes": ["PENALTY_ROWS", "layer_widths", "num_curvatures", "num_params", "num_rule_params"],
+    "sizes": ["NUM_GRID", "PENALTY_ROWS", "layer_widths", "num_curvatures", "num_params", "num_rule_params"],
     "strict_yaml": ["parse_list"],
     "table_path": ["has_digest"],
 }

@@ -10,6 +10,8 @@ from maml_cli.config.constraint import Constraint
 if TYPE_CHECKING:
     from maml_cli.config.schema import Config
 
+NUM_GRID = 100
+"""Points of the grid on which evaluations measure errors."""
 MAX_CHECKPOINT_BYTES = 2**28 - 2**24
 """Size limit of the values that are learned and their moments: that of a checkpoint, 256 MiB, less 16 MiB for its
 generators, 10 MiB for 1024 seeds, and everything else."""

@@ -6,6 +6,7 @@ from maml_cli.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from maml_cli.engines.eager import adjoint_meta_gradient
+    from maml_cli.engines.evaluation_spec import evaluation_pays, evaluations_in_training
     from maml_cli.engines.finite import finite_runs, is_finite
     from maml_cli.engines.kernel_ahead import compile_ahead
     from maml_cli.engines.kernel_build import describe_compiler
@@ -51,6 +52,8 @@ __all__ = [
     "compile_ahead",
     "describe_compiler",
     "evaluation_kernel",
+    "evaluation_pays",
+    "evaluations_in_training",
     "finite_runs",
     "is_finite",
     "load_state",
@@ -65,6 +68,7 @@ __all__ = [
 
 _NAMES = {
     "eager": ["adjoint_meta_gradient"],
+    "evaluation_spec": ["evaluation_pays", "evaluations_in_training"],
     "finite": ["finite_runs", "is_finite"],
     "kernel_ahead": ["compile_ahead"],
     "kernel_build": ["describe_compiler"],

@@ -4,7 +4,13 @@ long."""
 from collections.abc import Sequence
 
 from maml_cli.config import ENGINE_LIMITS, Config, exceeded, load_config
-from maml_cli.engines.kernel_build import start_compiling
+from maml_cli.engines.evaluation_spec import (
+    evaluation_pays,
+    evaluation_spec,
+    evaluations_in_training,
+    has_evaluation_kernel,
+)
+from maml_cli.engines.kernel_build import EVALUATION_SOURCE, start_compiling
 from maml_cli.engines.kernel_spec import kernel_spec
 from maml_cli.errors import InterruptedRun, UserError
 
@@ -20,7 +26,8 @@ def overhead_seconds(config: Config) -> float:
 
 
 def compile_ahead(source: str | None, overrides: Sequence[str], *, device: str | None) -> None:
-    """Start to compile the kernel if a new training of the config `source` with `overrides` is sure to use it.
+    """Start to compile the kernels that a new training of the config `source` with `overrides` is sure to use: that of
+    its outer steps, and that of its evaluations.
 
     What is wrong with the config is left to the training to report.
     """
@@ -33,6 +40,10 @@ def compile_ahead(source: str | None, overrides: Sequence[str], *, device: str |
         return
     if _needs_kernel(config):
         start_compiling(kernel_spec(config))
+        size = {"num_shots": config.tasks.max_support, "steps": config.inner.steps}
+        num_tasks = evaluations_in_training(config) * config.run.eval_tasks
+        if evaluation_pays(config, num_tasks=num_tasks, **size) and has_evaluation_kernel(config, **size):
+            start_compiling(evaluation_spec(config, config.tasks.max_support), EVALUATION_SOURCE)
 
 
 def _needs_kernel(config: Config) -> bool:

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_cli.config import ENGINE_LIMITS, Config, exceeded, inner_clip
+from maml_cli.config import Config, inner_clip
 from maml_cli.core import MetaParams, Points, extrapolation, flatten, tensors
 from maml_cli.engines import kernel_build
+from maml_cli.engines.evaluation_spec import evaluation_spec, has_evaluation_kernel
 from maml_cli.engines.kernel_arrays import DTYPES, check_array, raise_refusal
 from maml_cli.engines.kernel_build import Kernel
-from maml_cli.engines.kernel_spec import KernelSpec, kernel_spec
+from maml_cli.engines.kernel_spec import KernelSpec
 
 
 class EvaluationArgs(ctypes.Structure):
@@ -186,38 +187,13 @@ def evaluation_kernel(config: Config, *, num_shots: int, steps: int) -> Evaluati
     FileError if the cache cannot be written.
     """
     path = kernel_build.compiler()
-    if path is None or _is_unsupported(config, num_shots=num_shots, steps=steps):
+    if path is None or not has_evaluation_kernel(config, num_shots=num_shots, steps=steps):
         return None
-    spec = kernel_spec(_config_of_kernel(config, num_shots))
+    spec = evaluation_spec(config, num_shots)
     key = f"{path} {spec}"
     if key not in _loaded:
         _loaded[key] = kernel_build.load_kernel(spec, kernel_build.EVALUATION_SOURCE)
     return EvaluationKernel(_loaded[key], config)
-
-
-def _is_unsupported(config: Config, *, num_shots: int, steps: int) -> bool:
-    inner = config.inner
-    if inner.has_per_step_params and inner.alpha.after_last_step is None and steps > inner.steps:
-        return True
-    return any(exceeded(ENGINE_LIMITS["native"], _config_of_kernel(config, num_shots)))
-
-
-def _config_of_kernel(config: Config, num_shots: int) -> Config:
-    """The config of a training with the inner steps of `config`, whose values are in the order of MetaParams, and which
-    is else as simple as possible, so that many learners share a kernel."""
-    inner = config.inner
-    changes = {
-        "alpha": inner.alpha.model_copy(update={"learned": True, "optimizer": None}),
-        "ridge": inner.ridge.model_copy(update={"learned": True}),
-        "order": "second",
-        "steps": inner.steps if inner.has_per_step_params or inner.head == "ridge" else 1,
-    }
-    sections = {
-        "tasks": config.tasks.model_copy(update={"num_support": num_shots, "num_query": 1}),
-        "inner": inner.model_copy(update=changes),
-        "outer": config.outer.model_copy(update={"optimizer": "sgd", "meta_gradient": "query", "task_blocks": None}),
-    }
-    return config.model_copy(update=sections)
 
 
 def _extrapolation(config: Config, steps: int) -> tuple[list[float], float]:

@@ -5,27 +5,22 @@ tasks of a run share them, else B.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
 from math import nan
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from maml_cli.config import Config, layer_widths
+from maml_cli.config import NUM_GRID
 from maml_cli.core import MetaParams, Points, map_tensors, num_tasks, residual
-from maml_cli.engines import AdaptedPoints, EvaluationKernel, EvaluationOptions, evaluation_kernel
+from maml_cli.engines import AdaptedPoints, EvaluationKernel, EvaluationOptions, evaluation_kernel, evaluation_pays
 from maml_cli.errors import FileError
-from maml_cli.evaluation.held_out import NUM_GRID, TestTasks
+from maml_cli.evaluation.held_out import TestTasks
 from maml_cli.evaluation.statistics import PointErrors
 from maml_cli.experiment import Experiment
 from maml_cli.messages import print_message
 from maml_cli.runtime import available_cores
 
-MIN_TORCH_SECONDS = 2.0
-"""A kernel is compiled for evaluations that last at least so long with PyTorch: compiling takes about a second."""
-MULTIPLY_ADDS_PER_SECOND = 5e9
-"""Of PyTorch in evaluations, on one core."""
 MAX_THREADS = 8
 """Threads of a single evaluation: a chunk has work for no more. Trainings evaluate with theirs, `run.threads`."""
 
@@ -52,12 +47,14 @@ def chunk_errors(
 ) -> ChunkErrors:
     """The function that adapts to chunks of `test_tasks` by `steps` inner steps.
 
-    It is a kernel if the config says so: see `_pays`. `num_evaluations` are those of equal size that it is for,
-    `wants_grid` is whether the predictions on the grid are wanted.
+    It calls a kernel where `evaluation_pays`. `num_evaluations` is the number of evaluations of equal size that it is
+    for, `wants_grid` is whether the predictions on the grid are wanted.
     """
     unit = experiment.family.scaling.y_factor  # of the network in that of the tasks
     config, num_shots = experiment.config, test_tasks.num_shots
-    if experiment.device.type == "cpu" and _pays(config, num_evaluations * test_tasks.num_tasks, num_shots, steps):
+    all_tasks = num_evaluations * test_tasks.num_tasks
+    pays = evaluation_pays(config, num_tasks=all_tasks, num_shots=num_shots, steps=steps)
+    if pays and experiment.device.type == "cpu":
         try:
             if kernel := evaluation_kernel(config, num_shots=num_shots, steps=steps):
                 num_predictions = NUM_GRID if wants_grid else 0
@@ -66,15 +63,6 @@ def chunk_errors(
         except (OSError, FileError) as error:
             print_message(f"evaluating without a kernel: {error}")
     return _by_torch(experiment, steps, unit, wants_grid=wants_grid)
-
-
-def _pays(config: Config, tasks: int, num_shots: int, steps: int) -> bool:
-    """Whether one run takes PyTorch long enough, so that the choice depends neither on seeds trained side by side nor
-    on kernels compiled earlier; and whether its engine may be a kernel."""
-    weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(layer_widths(config)))
-    passes = (steps + 1) * (NUM_GRID + 2 * num_shots) + 3 * steps * num_shots
-    seconds = tasks * passes * weights / MULTIPLY_ADDS_PER_SECOND
-    return config.run.engine in ("auto", "native") and seconds >= MIN_TORCH_SECONDS
 
 
 def _by_kernel(kernel: EvaluationKernel, options: EvaluationOptions) -> ChunkErrors:

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from maml_cli.adaptation import chunks
+from maml_cli.config import NUM_GRID
 from maml_cli.core import Points, num_tasks
 from maml_cli.errors import ConfigError
 from maml_cli.tasks import TaskFamily, TestBlock, make_generator
-
-NUM_GRID = 100
-"""Points of the evaluation grid."""
 
 
 class Protocol(NamedTuple):

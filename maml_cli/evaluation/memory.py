@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from maml_cli.adaptation import chunks
+from maml_cli.config import NUM_GRID
 from maml_cli.core import NOISE, MetaParams, tensors
-from maml_cli.evaluation import held_out
 from maml_cli.evaluation.calibration import Calibration
 from maml_cli.evaluation.statistics import Errors, PointErrors
 from maml_cli.memory import require_memory
@@ -15,7 +15,7 @@ BYTES_PER_BLOCK = 2**28
 
 def chunk_size(meta_params: MetaParams, num_shots: int) -> int:
     """The number of tasks that adapt at a time to K = `num_shots` points and predict them and the grid."""
-    return chunks.tasks_at_a_time(meta_params, max(num_shots, held_out.NUM_GRID))
+    return chunks.tasks_at_a_time(meta_params, max(num_shots, NUM_GRID))
 
 
 class Lower(NamedTuple):
@@ -42,7 +42,7 @@ def check_memory(
         num_errors += (steps + 1) * len(Calibration._fields) * len(values[0]) * num_tasks
     num_errors += num_kept * (steps + 1) * num_tasks
     errors = num_errors * values[0].element_size() + num_tasks * 64
-    of_task = chunks.task_bytes(meta_params, max(num_shots, held_out.NUM_GRID))
+    of_task = chunks.task_bytes(meta_params, max(num_shots, NUM_GRID))
     chunk = min(num_tasks, chunk_size(meta_params, num_shots)) * of_task
     if errors + chunk > BYTES_PER_BLOCK:
         purpose = f"evaluating {num_tasks:,} tasks, K = {num_shots:,}, after up to {steps:,} inner steps"

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from maml_cli.config import NUM_GRID
 from maml_cli.core import MetaParams, Points, expand_to_tasks, num_tasks, tensors
 from maml_cli.evaluation.chunk_errors import chunk_errors, mean_errors
-from maml_cli.evaluation.held_out import NUM_GRID, TestTasks
+from maml_cli.evaluation.held_out import TestTasks
 from maml_cli.evaluation.memory import chunk_size
 from maml_cli.evaluation.progress import OnTasks, counted, ignore_tasks
 from maml_cli.evaluation.statistics import PointErrors

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from maml_cli.config import Config
-from maml_cli.engines import StepResult, TrainState
+from maml_cli.engines import StepResult, TrainState, evaluations_in_training
 from maml_cli.evaluation import OnTasks, ignore_tasks, learner_errors, sample_validation_tasks, summarise_tasks
 from maml_cli.experiment import Experiment
 from maml_cli.runs import EvaluationRecord, LossRecord
@@ -52,7 +52,7 @@ def evaluation_record(
         state.meta_params,
         tasks,
         steps=config.inner.steps,
-        num_evaluations=config.outer.steps // config.run.eval_every if config.run.eval_every else 1,
+        num_evaluations=max(1, evaluations_in_training(config)),
         on_tasks=on_tasks,
     )
 
