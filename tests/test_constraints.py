@@ -102,7 +102,7 @@ VALUES: dict[str, list[Any]] = {
     "tasks.num_support": [10, (2, 6)],
     "tasks.num_query": [1, 2],
     "model.hidden": [[4], [], [2000, 2000]],
-    "model.activation": ["relu", "gelu"],
+    "model.activation": ["relu", "unknown"],
     "model.num_context": [0, 1],
     "inner.steps": [1, 2, 20],
     "inner.cg_steps": [5, 6],

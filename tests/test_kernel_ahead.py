@@ -139,7 +139,10 @@ def test_a_signal_while_a_training_is_prepared_stops_its_compiler(
     log, temporary = tmp_path / "pid", tmp_path / "tmp"
     temporary.mkdir()
     _compiler(tmp_path, monkeypatch, f"[ $1 = --version ] || {{ echo $$ > {log}; sleep 60; }}")
-    command = [sys.executable, "-m", "maml_cli", "train", "-c", "smoke", "-s", "run.engine=native", "--out", "run"]
+    heed_interrupts = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also under nohup
+    main = "import sys; sys.argv[0] = 'maml'; from maml_cli.cli.app import main; main()"
+    arguments = ["train", "-c", "smoke", "-s", "run.engine=native", "--out", "run"]
+    command = [sys.executable, "-c", f"{heed_interrupts}\n{main}", *arguments]
     environment = os.environ | {"TMPDIR": str(temporary)}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
         while not (log.exists() and log.read_text()):
