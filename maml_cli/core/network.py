@@ -155,8 +155,8 @@ def _normal(generator: Generator, shape: Sequence[int], std: float) -> Tensor:
 
 
 def _truncated_normal(generator: Generator, shape: Sequence[int], std: float) -> Tensor:
-    """Normal numbers within two standard deviations, by the inverse of their distribution function."""
-    return _uniform(generator, shape, math.erf(math.sqrt(2))).erfinv() * (math.sqrt(2) * std)
+    values = torch.empty(*shape, dtype=torch.float64)
+    return torch.nn.init.trunc_normal_(values, 0.0, std, -2 * std, 2 * std, generator=generator)
 
 
 def _zero_bias(generator: Generator, shape: Sequence[int]) -> Tensor:
