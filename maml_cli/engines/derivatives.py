@@ -34,10 +34,12 @@ class Products(NamedTuple):
 
     affine: (h, W, b) -> h W + b.
     matmul: (h, W) -> h W.
+    add_matmul_: (value, h, W) -> value + h W, in place.
     """
 
     affine: Callable[[Tensor, Tensor, Tensor], Tensor]
     matmul: Callable[[Tensor, Tensor], Tensor]
+    add_matmul_: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Layer(NamedTuple):
@@ -127,7 +129,7 @@ def subtract_hvp_(
         if index:
             grad_dot = layer.products.matmul(delta_dot, layer.weight.mT)
             if weight in vector:
-                grad_dot = _add_matmul_(grad_dot, saved.deltas[index], vector[weight].mT)
+                grad_dot = _add_matmul_per_task_(grad_dot, saved.deltas[index], vector[weight].mT)
             delta_dot = grad_dot * saved.act_first[index - 1]
             z_dot, act_second = z_dots[index - 1], saved.act_second[index - 1]
             if z_dot is not None and act_second is not None:
@@ -142,10 +144,12 @@ def _forward_tangents(
     act_first = [*saved.act_first, None]
     for (weight, bias), layer, h, first in zip(network.layers, layers, saved.inputs, act_first, strict=True):
         h_dot = h_dots[-1]
-        z_dot = None if h_dot is None else layer.products.matmul(h_dot, layer.weight)
-        if weight in vector:
-            direct = _affine_per_task(h, vector[weight], vector[bias])
-            z_dot = direct if z_dot is None else direct + z_dot
+        z_dot = _affine_per_task(h, vector[weight], vector[bias]) if weight in vector else None
+        if h_dot is not None:
+            if z_dot is None:
+                z_dot = layer.products.matmul(h_dot, layer.weight)
+            else:
+                z_dot = layer.products.add_matmul_(z_dot, h_dot, layer.weight)
         z_dots.append(z_dot)
         h_dots.append(None if z_dot is None or first is None else z_dot * first)
     return z_dots, h_dots
@@ -195,8 +199,23 @@ def _matmul_shared(h: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(_merge_tasks(h, runs), weight).view(*h.shape[:-1], -1)
 
 
-PER_TASK = Products(_affine_per_task, _matmul_per_task)  # for weights (N, in, out)
-SHARED = Products(_affine_shared, _matmul_shared)  # for weights (R, in, out)
+def _add_matmul_per_task_(value: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+    fan_in, fan_out = weight.shape[-2:]
+    if fan_in == 1:
+        return value.addcmul_(h, weight)
+    return value.mT.baddbmm_(weight.mT, h.mT).mT if fan_out == 1 else value.baddbmm_(h, weight)
+
+
+def _add_matmul_shared_(value: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+    runs, fan_in, _ = weight.shape
+    if runs == fan_in == 1:
+        return value.addcmul_(h, weight)
+    value.view(runs, -1, value.shape[-1]).baddbmm_(_merge_tasks(h, runs), weight)
+    return value
+
+
+PER_TASK = Products(_affine_per_task, _matmul_per_task, _add_matmul_per_task_)  # for weights (N, in, out)
+SHARED = Products(_affine_shared, _matmul_shared, _add_matmul_shared_)  # for weights (R, in, out)
 
 
 def _outer(h: Tensor, delta: Tensor) -> Tensor:
@@ -213,11 +232,6 @@ def _subtract_outer_(value: Tensor, h: Tensor, delta: Tensor) -> None:
         value.mT.baddbmm_(delta.mT, h, alpha=-1)
     else:
         value.baddbmm_(h.mT, delta, alpha=-1)
-
-
-def _add_matmul_(value: Tensor, h: Tensor, weight: Tensor) -> Tensor:
-    """`value` + h W, in place, each task with its own weight."""
-    return value.addcmul_(h, weight) if weight.shape[-2] == 1 else value.baddbmm_(h, weight)
 
 
 def _merge_tasks(h: Tensor, runs: int) -> Tensor:
