@@ -21,7 +21,7 @@ def test_a_training_imports_neither_dynamo_nor_matplotlib(engine: str, tmp_path:
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "print(sorted({'torch._dynamo', 'matplotlib'} & sys.modules.keys()))"
     )
-    changes = ["outer.steps=2", f"run.engine={engine}", "run.eval_tasks=2"]
+    changes = ["outer.steps=2", f"run.engine={engine}", "run.eval_tasks=2", "inner.curvature=kronecker"]
     arguments = [
         "train",
         "-c",

@@ -47,8 +47,9 @@ def init_kronecker(params: Params, keys: Collection[str], *, num_steps: int) -> 
     for name in kronecker_keys(keys):
         key, _, side = name.rpartition(".")
         runs, fan_in, fan_out = params[key].shape
-        eye = torch.eye(fan_in if side == "in" else fan_out, dtype=params[key].dtype, device=params[key].device)
-        factors[name] = eye.repeat(runs, num_steps, 1, 1)
+        eye = torch.eye(fan_in if side == "in" else fan_out, dtype=params[key].dtype)
+        # Moved afterwards: on the device meta, `eye` would import torch._dynamo, a second or two.
+        factors[name] = eye.to(params[key].device).repeat(runs, num_steps, 1, 1)
     return factors
 
 
