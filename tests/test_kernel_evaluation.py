@@ -29,6 +29,7 @@ from maml_cli.engines.kernel_evaluation import (
     call_evaluation,
     pack_evaluation,
 )
+from maml_cli.errors import ConfigError
 from maml_cli.evaluation import Protocol, learner_errors, sample_test_tasks
 from maml_cli.evaluation.held_out import TestTasks as HeldOutTasks
 from maml_cli.evaluation.task_errors import adapted_errors
@@ -265,3 +266,16 @@ def test_a_learner_that_the_kernel_lacks_and_a_compiler_that_fails_are_evaluated
     assert "evaluating without a kernel: " in message and "could not compile the kernel" in message
     for name, values in expected[1].items():
         torch.testing.assert_close(actual[1][name], values)
+
+
+def test_a_kernel_that_lacks_memory_is_one_message(
+    with_kernel: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise MemoryError("the kernel cannot start 2 threads, or lacks memory; lower run.threads")
+
+    with_kernel(True)
+    monkeypatch.setattr(EvaluationKernel, "adapt", refuse)
+    experiment = build_experiment(CONFIG)
+    with pytest.raises(ConfigError, match=r"^evaluating by a kernel: the kernel cannot start 2 threads"):
+        learner_errors(experiment, experiment.init_meta_params([0, 1]), _tasks(experiment), steps=1)

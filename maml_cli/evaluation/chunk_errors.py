@@ -14,7 +14,7 @@ from torch import Tensor
 from maml_cli.config import NUM_GRID
 from maml_cli.core import MetaParams, Points, map_tensors, num_tasks, residual
 from maml_cli.engines import AdaptedPoints, EvaluationKernel, EvaluationOptions, evaluation_kernel, evaluation_pays
-from maml_cli.errors import FileError
+from maml_cli.errors import ConfigError, FileError
 from maml_cli.evaluation.held_out import TestTasks
 from maml_cli.evaluation.statistics import PointErrors
 from maml_cli.experiment import Experiment
@@ -22,7 +22,7 @@ from maml_cli.messages import print_message
 from maml_cli.runtime import available_cores
 
 MAX_THREADS = 8
-"""Threads of a single evaluation: a chunk has work for no more. Trainings evaluate with theirs, `run.threads`."""
+"""Most threads of a single evaluation: a chunk lasts some milliseconds. Trainings evaluate with `run.threads`."""
 
 
 class StepErrors(NamedTuple):
@@ -68,7 +68,10 @@ def chunk_errors(
 def _by_kernel(kernel: EvaluationKernel, options: EvaluationOptions) -> ChunkErrors:
     def compute(meta_params: MetaParams, points: Mapping[str, Points]) -> Iterator[StepErrors]:
         groups = [points[name] for name in PointErrors._fields]
-        adapted = kernel.adapt(meta_params, AdaptedPoints(points["support"], groups), options)
+        try:
+            adapted = kernel.adapt(meta_params, AdaptedPoints(points["support"], groups), options)
+        except MemoryError as error:
+            raise ConfigError(f"evaluating by a kernel: {error}") from None
         for errors, predictions in zip(adapted.errors, adapted.predictions, strict=True):
             yield StepErrors(errors, predictions, predictions * nan)
 
