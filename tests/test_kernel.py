@@ -5,6 +5,7 @@ import math
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -457,15 +458,20 @@ def test_a_cache_directory_that_is_a_file_is_one_message(compiled_commands: Call
         ("exit 0", "could not compile the kernel: it wrote no library"),
         ("printf '\\377\\376 error' >&2; exit 1", "could not compile the kernel: .* error"),
         ("sleep 60 & wait", "did not end within 0.5 seconds"),
+        ("", "No such file or directory: .*cxx"),
     ],
-    ids=["killed", "no library", "not text", "hangs"],
+    ids=["killed", "no library", "not text", "hangs", "removed after --version"],
 )
-def test_a_compiler_that_fails_hangs_or_is_killed_is_one_message(
+def test_a_compiler_that_fails_hangs_or_is_killed_is_one_message_and_leaves_no_file(
     script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiler = _script(tmp_path / "cxx", f"case $1 in --version) echo 12;; *) {script};; esac")
+    removal = "" if script else "; rm $0"
+    compiler = _script(tmp_path / "cxx", f"case $1 in --version) echo 12{removal};; *) {script};; esac")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setenv("CXX", compiler)
     monkeypatch.setenv("MAML_CACHE", str(tmp_path / "kernels"))
     monkeypatch.setattr(kernel_build, "COMPILE_SECONDS", 0.5)
     with pytest.raises(OSError, match=message):
         load_kernel(SPEC)
+    assert not [*(tmp_path / "temporary").iterdir()]

@@ -169,7 +169,11 @@ def _start(command: Sequence[str]) -> Compilation:
     descriptor, name = tempfile.mkstemp(prefix="maml-kernel-", suffix=".so")
     os.close(descriptor)
     temporary_files.add(Path(name))
-    return Compilation(_open([*command, "-o", name]), Path(name))
+    try:
+        return Compilation(_open([*command, "-o", name]), Path(name))
+    except OSError:
+        with _removed(Path(name)):
+            raise
 
 
 def _finish(compilation: Compilation, path: str) -> bytes:
