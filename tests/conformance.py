@@ -134,14 +134,21 @@ def value_pairs(row: tuple[str, ...]) -> set[tuple[int, str, int, str]]:
     return {(i, row[i], j, row[j]) for i, j in itertools.combinations(range(len(row)), 2)}
 
 
-def covering_rows(rows: Collection[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """A pairwise cover of `rows`: rows with all their pairs of values, chosen greedily by the pairs still missing."""
-    missing = set[tuple[int, str, int, str]]().union(*(value_pairs(row) for row in rows))
+def single_values(row: tuple[str, ...]) -> set[tuple[int, str]]:
+    """The values in a row of the product, each with the index of its axis."""
+    return {*enumerate(row)}
+
+
+def covering_rows(
+    rows: Collection[tuple[str, ...]], parts: Callable[[tuple[str, ...]], set[Any]] = value_pairs
+) -> list[tuple[str, ...]]:
+    """A cover of `rows`, by default pairwise: rows with all their `parts`, chosen greedily by those still missing."""
+    missing = set[Any]().union(*(parts(row) for row in rows))
     chosen = list[tuple[str, ...]]()
     while missing:
-        best = max(rows, key=lambda row: len(value_pairs(row) & missing))
+        best = max(rows, key=lambda row: len(parts(row) & missing))
         chosen.append(best)
-        missing -= value_pairs(best)
+        missing -= parts(best)
     return chosen
 
 
@@ -152,12 +159,15 @@ PAIRWISE = ["-".join(row) for row in covering_rows(PRODUCT)] + [*SINGLES]
 FULL = os.environ.get("MAML_FULL_TESTS") == "1"
 
 
-def names_to_test(supported: Callable[[Config], bool] = lambda config: True) -> list[str]:
-    """Names of the supported combinations that tests run: with FULL all, else a pairwise cover."""
+def names_to_test(
+    supported: Callable[[Config], bool] = lambda config: True,
+    parts: Callable[[tuple[str, ...]], set[Any]] = value_pairs,
+) -> list[str]:
+    """Names of the supported combinations that tests run: with FULL all, else a cover of their `parts`."""
     names = {name: None for name in COMBINATIONS if supported(combined_config(name))}
     if FULL:
         return list(names)
-    rows = covering_rows([row for row in PRODUCT if "-".join(row) in names])
+    rows = covering_rows([row for row in PRODUCT if "-".join(row) in names], parts)
     return ["-".join(row) for row in rows] + [name for name in SINGLES if name in names]
 
 

@@ -27,6 +27,8 @@ settings.load_profile("maml")
 
 TINY_RUN = ["-s", "outer.steps=12", "-s", "run.eval_tasks=4", "-s", "run.log_every=5", "-s", "run.eval_every=4"]
 
+USERS_OPTIMISATION = kernel_build.OPTIMISATION
+
 # Of the quickstart; one of them is of the kernel, where it can be compiled.
 NUM_CHECKS = 53 if kernel_build.compiler() else 52
 
@@ -55,6 +57,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(home / ".cache" / "inductor"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.delenv("PYTHONUNBUFFERED", raising=False)  # the streams of child processes are those of a user
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # hundreds of child processes import this package
         if not FULL:  # most kernels of tests take longer to optimise than to run
             patch.setattr(kernel_build, "OPTIMISATION", "-O0")
         set_hypothesis_home_dir(home / ".hypothesis")
@@ -79,6 +82,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def optimised_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels as users have them: with their rounding, and faster for thousands of tasks."""
+    monkeypatch.setattr(kernel_build, "OPTIMISATION", USERS_OPTIMISATION)
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_noisy_targets_of_a_family_without_noise_are_refused(cli: Cli, trained: 
         maml.evaluate(maml.load(trained), tasks=5, noisy_targets=True)
 
 
+@pytest.mark.usefixtures("optimised_kernels")
 def test_table_and_json_say_that_targets_are_noisy_and_eval_json_is_for_those_without(cli: Cli) -> None:
     run = cli("train", "-c", "smoke", *TINY_RUN, "-q", "-s", "tasks.noise=0.5").out.strip()
     command = ["eval", run, "--steps", 1]

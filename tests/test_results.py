@@ -520,6 +520,7 @@ def _committed_rows() -> list[Any]:
     return [pytest.param(name, marks=[large] if name in is_large else []) for name in names]
 
 
+@pytest.mark.usefixtures("optimised_kernels")
 @pytest.mark.parametrize("name", _committed_rows())
 def test_a_committed_run_gives_the_published_error(name: str) -> None:
     """In its smallest evaluation, to 2 % for the sake of other processors: tasks close to divergence magnify the last

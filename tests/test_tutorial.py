@@ -9,13 +9,11 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from maml_cli.engines import kernel_build
 from tests.conftest import ROOT, Cli, shell
 from tests.shown_output import agrees, assert_shown
 
 TUTORIAL = ROOT / "configs" / "TUTORIAL.md"
 NOTEBOOK = ROOT / "configs" / "tutorial.ipynb"
-USERS_OPTIMISATION = kernel_build.OPTIMISATION
 TOLERANCE = 0.15
 """Relative; other processors, and engines other than native, round differently."""
 
@@ -28,11 +26,8 @@ def _blocks(page: str) -> Iterator[tuple[str, list[str]]]:
             yield command, shown
 
 
-def test_every_command_runs_and_prints_what_the_page_shows(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With kernels optimised as a user has them, and their rounding."""
-    monkeypatch.setattr(kernel_build, "OPTIMISATION", USERS_OPTIMISATION)
+@pytest.mark.usefixtures("optimised_kernels")
+def test_every_command_runs_and_prints_what_the_page_shows(cli: Cli, tmp_path: Path) -> None:
     for command, shown in _blocks(TUTORIAL.read_text()):
         if command.startswith("maml "):
             result = cli(*shlex.split(command)[1:])
