@@ -13,13 +13,20 @@ from typing import Any
 import pytest
 import torch
 
-from maml_cli.config import KERNEL_ACTIVATIONS, KERNEL_CLIPS, KERNEL_LOSSES, KERNEL_OPTIMIZERS
+from maml_cli.config import (
+    KERNEL_ACTIVATIONS,
+    KERNEL_CLIPS,
+    KERNEL_LOSSES,
+    KERNEL_OPTIMIZERS,
+    Config,
+    native_thread_bytes,
+)
 from maml_cli.core import Points, TaskBatch
 from maml_cli.engines import kernel_build, kernel_call, kernel_evaluation
 from maml_cli.engines.kernel_build import Kernel, load_kernel
 from maml_cli.engines.kernel_call import CallArgs, CallOptions, KernelState, call_kernel, pack_call, run_kernel
 from maml_cli.engines.kernel_evaluation import EvaluationArgs
-from maml_cli.engines.kernel_spec import ITEM_SIZES, KernelSpec
+from maml_cli.engines.kernel_spec import KernelSpec, kernel_spec
 from maml_cli.errors import FileError
 
 needs_compiler = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C++ compiler on this machine")
@@ -217,42 +224,53 @@ def test_lengths_of_rows_follow_from_the_network_its_alphas_and_its_curvatures()
     assert solved._replace(penalties_learned=False).num_learned == 27 + 2 * 2
 
 
+BY_TENSOR = {"learned": True, "per": "tensor", "per_step": True}
+FIXED: dict[str, Any] = {"learned": False}
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"activation": "relu", "learned": False, "alpha_steps": 1},
-        {"curvatures": 2},
-        {"curvatures": 1, "clip": "norm"},
-        {"clip": "value"},
-        {"momentum": True},
-        {"scale_by_rms": True, "curvatures": 1},
-        {"proximal": True, "widths": [4, 64, 128, 1]},
-        {"reptile": True, "inner_steps": 32, "learned": False, "alpha_steps": 1},
-        {"num_support": 0, "num_query": 20, "inner_steps": 0, "learned": False, "alpha_steps": 1},
-        {"context": 24, "groups": [0] * 7},
-        {"context": 24, "context_learned": True, "groups": [-1] * 6 + [0], "clip": "norm"},
-        {"momentum": True, "curvatures": 1, "clip": "norm"},
-        {"penalties": 1},
-        {"penalties": 129, "inner_steps": 0, "learned": False, "alpha_steps": 1, "groups": [-1] * 6},
-        {"widths": [1, 64, 128, 64, 1], "groups": [0] * 8, "inner_steps": 1, "alpha_steps": 1, "num_support": 32},
+        {"model": {"activation": "relu"}, "inner": {"alpha": FIXED}},
+        {"inner": {"curvature": "kronecker", "curvature_per_step": True}},
+        {"inner": {"curvature": "kronecker", "clip_norm": 1.0}},
+        {"inner": {"clip_value": 1.0}},
+        {"inner": {"momentum": 0.5}},
+        {"inner": {"optimizer": "adam", "curvature": "kronecker"}},
+        {"model": {"oracle": True}, "inner": {"proximal": 0.5}},
+        {"inner": {"alpha": FIXED, "steps": 32}, "outer": {"meta_gradient": "reptile"}},
+        {"inner": {"alpha": FIXED}, "outer": {"meta_gradient": "joint"}, "tasks": {"num_query": 14}},
+        {"model": {"num_context": 24}},
+        {"model": {"num_context": 24, "context_learned": True}, "inner": {"adapt": "context", "clip_norm": 1.0}},
+        {"inner": {"momentum": 0.5, "curvature": "kronecker", "clip_norm": 1.0}},
+        {"inner": {"adapt": "body", "curvature": "kronecker", "alpha": {"learned": True, "per": "parameter"}}},
+        {"inner": {"head": "ridge"}},
+        {"inner": {"head": "ridge", "adapt": "head", "steps": 1, "alpha": FIXED, "ridge": {"per": "feature"}}},
+        {"model": {"hidden": [64, 128, 64]}, "inner": {"steps": 1}, "tasks": {"num_support": 32}},
     ],
 )
-def test_the_memory_of_a_task_is_that_of_the_arrays_of_the_kernel(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_the_memory_of_a_thread_is_that_of_the_arrays_of_the_kernel(changes: dict[str, Any], tmp_path: Path) -> None:
     """Compiled with vectors of one number, so that no row is padded; each array is aligned to 64 bytes."""
-    spec = SPEC._replace(widths=[1, 64, 128, 1])._replace(**changes)
-    expected = spec.workspace_bytes()
-    alignment = (
-        64 * 16 * (spec.inner_steps + 2 + (spec.num_support == 0))
-    )  # arrays of each inner step, others, and empty ones
+    defaults: dict[str, dict[str, Any]] = {
+        "tasks": {"num_support": 6, "num_query": 5},
+        "model": {"hidden": [64, 128], "activation": "tanh"},
+        "inner": {"steps": 2, "alpha": BY_TENSOR},
+        "run": {"dtype": "float64"},
+    }
+    names = [*defaults, "outer"]
+    config = Config.model_validate({name: defaults.get(name, {}) | changes.get(name, {}) for name in names})
+    expected, spec = native_thread_bytes(config), kernel_spec(config)
+    num_arrays = 16 * (spec.inner_steps + 2 + (spec.num_support == 0))  # of each inner step, others, and empty ones
+    alignment = 64 * num_arrays
     test = tmp_path / "size.cpp"
     test.write_text(
         f'#include "{kernel_build.SOURCE}"\n'
         "constexpr long size = sizeof(InnerStart) + sizeof(TaskWorkspace);\n"
         f"static_assert(size >= {expected}); static_assert(size <= {expected + alignment});\n"
     )
-    flags = ["-std=c++17", "-fsyntax-only", f"-DVECTOR_BYTES={ITEM_SIZES[spec.dtype]}", *spec.definitions()]
+    flags = ["-std=c++17", "-fsyntax-only", "-DVECTOR_BYTES=8", *spec.definitions()]
     result = subprocess.run([str(kernel_build.compiler()), *flags, str(test)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert alignment < 0.05 * expected

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         inner_clip,
         kernel_clip,
         kernel_points,
-        kernel_task_bytes,
         native_thread_bytes,
     )
     from maml_cli.config.key_table import key_table_markdown
@@ -59,7 +58,6 @@ __all__ = [
     "json_schema_text",
     "kernel_clip",
     "kernel_points",
-    "kernel_task_bytes",
     "key_table_markdown",
     "layer_widths",
     "leaves",
@@ -100,7 +98,6 @@ _MODULES = {
         "inner_clip",
         "kernel_clip",
         "kernel_points",
-        "kernel_task_bytes",
         "native_thread_bytes",
     ],
     "key_table": ["key_table_markdown"],

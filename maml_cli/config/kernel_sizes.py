@@ -1,7 +1,6 @@
 """The work of the kernel for a config, and the memory that it needs."""
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -34,66 +33,33 @@ def kernel_points(config: "Config") -> tuple[int, int]:
 
 
 def native_thread_bytes(config: "Config") -> int:
-    """Bytes that one thread of the native engine works in."""
-    inner, alpha = config.inner, config.inner.alpha
+    """Bytes that one thread of the native engine works in: InnerStart and TaskWorkspace in kernel.cpp, unpadded."""
+    inner, alpha, num_context = config.inner, config.inner.alpha, config.model.num_context
     inputs, *others = layer_widths(config)
-    return kernel_task_bytes(
-        [inputs - config.model.num_context, *others],
-        kernel_points(config),
-        inner_steps=gradient_steps(config),
-        alpha_steps=inner.steps if alpha.per_step else 1,
-        shares_learned=alpha.learned and alpha.per != "parameter",
-        num_factors=num_curvature_values(config),
-        clipped=kernel_clip(config) != "none",
-        momentum=inner.momentum > 0,
-        scaled_by_rms=inner.optimizer == "adam",
-        proximal=inner.proximal > 0,
-        num_context=config.model.num_context,
-        solved=inner.head == "ridge",
-        curved=config.model.activation != "relu",
-        itemsize=8 if config.run.dtype == "float64" else 4,
-    )
-
-
-def kernel_task_bytes(
-    widths: Sequence[int],
-    num_points: tuple[int, int],
-    *,
-    inner_steps: int,
-    alpha_steps: int,
-    shares_learned: bool,
-    num_factors: int,
-    clipped: bool,
-    momentum: bool,
-    scaled_by_rms: bool,
-    proximal: bool,
-    num_context: int,
-    solved: bool,
-    curved: bool,
-    itemsize: int,
-) -> int:
-    """Bytes that one thread of the kernel works in: the arrays of InnerStart and TaskWorkspace in kernel.cpp, unpadded.
-
-    widths: units of each layer. num_points: support and query points. alpha_steps: alphas of each group.
-    shares_learned: whether several parameters share a learned alpha. num_factors: numbers in the factors of the
-    curvatures. clipped: whether gradients of inner steps are clipped. momentum: whether inner steps have momentum.
-    scaled_by_rms: whether they are those of Adam without momentum. proximal: whether their loss has a proximal term.
-    num_context: context inputs. solved: whether the head is in closed form. curved: whether the activation has a
-    second derivative. itemsize: bytes of a number.
-    """
+    widths = [inputs - num_context, *others]
     num_params = sum((ins + 1) * outs for ins, outs in pairwise(widths))
     num_params += num_context + (num_context + 1) * widths[1] if num_context else 0  # and the bias that they act as
     hidden, transposed = sum(widths[1:-1]), sum(ins * outs for ins, outs in pairwise(widths[1:-1]))
-    support, query = ((5 if curved else 2) * points * hidden + 2 * points for points in num_points)
-    rows = num_points[0] * (2 * hidden * (num_factors > 0) + widths[0] + 1)
-    tangent = (3 if curved else 2) * num_points[0] * hidden + transposed
+    num_factors, inner_steps = num_curvature_values(config), gradient_steps(config)
+    changes_gradient = kernel_clip(config) != "none" or num_factors > 0
+    has_momentum, scales_by_rms, is_ridge = inner.momentum > 0, inner.optimizer == "adam", inner.head == "ridge"
+    has_second_derivative = config.model.activation != "relu"
+    alpha_steps = inner.steps if alpha.per_step else 1
+    of_learned = alpha_steps if alpha.learned and alpha.per != "parameter" else 1
+    num_support, num_query = kernel_points(config)
+    support, query = (
+        (5 if has_second_derivative else 2) * points * hidden + 2 * points for points in (num_support, num_query)
+    )
+    rows = num_support * (2 * hidden * (num_factors > 0) + widths[0] + 1)
+    tangent = (3 if has_second_derivative else 2) * num_support * hidden + transposed
     start = (1 + alpha_steps) * num_params + transposed
-    by_step = (2 + (clipped or num_factors > 0) + momentum + 2 * scaled_by_rms) * num_params + transposed + rows
-    gradients = (2 + momentum + scaled_by_rms + proximal + (alpha_steps if shares_learned else 1)) * num_params
-    numbers = start + max(1, inner_steps) * by_step + (inner_steps + solved) * support
+    by_step = (2 + changes_gradient + has_momentum + 2 * scales_by_rms) * num_params + transposed + rows
+    gradients = (2 + has_momentum + scales_by_rms + (inner.proximal > 0) + of_learned) * num_params
+    numbers = start + max(1, inner_steps) * by_step + (inner_steps + is_ridge) * support
     numbers += query + tangent + rows + gradients + 2 * num_factors
-    if not solved:
+    itemsize = 8 if config.run.dtype == "float64" else 4
+    if not is_ridge:
         return numbers * itemsize
-    size, count = widths[-2] + 1, num_points[0]
-    solution = 2 * count * size + min(count, size) ** 2 + 5 * size + count  # and its penalties; float64
+    size = widths[-2] + 1
+    solution = 2 * num_support * size + min(num_support, size) ** 2 + 5 * size + num_support  # float64, with penalties
     return (numbers + (inner_steps + 1) * num_params) * itemsize + ((inner_steps + 1) * solution + 2 * size) * 8

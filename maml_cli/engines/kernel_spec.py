@@ -14,13 +14,11 @@ from maml_cli.config import (
     gradient_steps,
     kernel_clip,
     kernel_points,
-    kernel_task_bytes,
     layer_widths,
     num_curvatures,
 )
 
 C_TYPES = {"float32": "float", "float64": "double"}
-ITEM_SIZES = {"float32": 4, "float64": 8}
 
 
 class KernelSpec(NamedTuple):
@@ -143,25 +141,6 @@ class KernelSpec(NamedTuple):
         """The first of these values, which have gradients and moments."""
         fixed = (0 if self.learned else self.num_alphas) + (0 if self.penalties_learned else self.num_penalties)
         return self.num_values - fixed
-
-    def workspace_bytes(self) -> int:
-        """Bytes that one thread works in; see `kernel_task_bytes`."""
-        return kernel_task_bytes(
-            self.widths,
-            (self.num_support, self.num_query),
-            inner_steps=self.inner_steps,
-            alpha_steps=self.alpha_steps,
-            shares_learned=self.learned and not self.per_parameter,
-            num_factors=self.num_factors,
-            clipped=self.clip != "none",
-            momentum=self.momentum,
-            scaled_by_rms=self.scale_by_rms,
-            proximal=self.proximal,
-            num_context=self.context,
-            solved=self.penalties > 0,
-            curved=self.activation != "relu",
-            itemsize=ITEM_SIZES[self.dtype],
-        )
 
 
 def kernel_spec(config: Config) -> KernelSpec:
