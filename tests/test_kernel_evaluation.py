@@ -282,3 +282,26 @@ def test_a_kernel_that_lacks_memory_is_one_message(
     experiment = build_experiment(CONFIG)
     with pytest.raises(ConfigError, match=r"^evaluating by a kernel: the kernel cannot start 2 threads"):
         learner_errors(experiment, experiment.init_meta_params([0, 1]), _tasks(experiment), steps=1)
+
+
+@pytest.mark.parametrize(("num_evaluations", "expected"), [(1, 3), (7, 3), (None, 5)])
+def test_trainings_evaluate_with_their_threads_and_an_evaluation_by_itself_with_all_cores(
+    num_evaluations: int | None,
+    expected: int,
+    with_kernel: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_kernel(True)
+    monkeypatch.setattr("maml_cli.evaluation.chunk_errors.available_cores", lambda: 5)
+    threads: list[int] = []
+    adapt = EvaluationKernel.adapt
+
+    def counted(self: EvaluationKernel, params: MetaParams, points: AdaptedPoints, options: EvaluationOptions) -> Any:
+        threads.append(options.num_threads)
+        return adapt(self, params, points, options)
+
+    monkeypatch.setattr(EvaluationKernel, "adapt", counted)
+    experiment = build_experiment(combined_config("all-Meta-SGD-second", seeds=2, threads=3))
+    start = experiment.init_meta_params([0, 1])
+    learner_errors(experiment, start, _tasks(experiment), steps=3, num_evaluations=num_evaluations)
+    assert threads and {*threads} == {expected}

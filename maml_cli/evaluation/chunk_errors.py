@@ -22,7 +22,7 @@ from maml_cli.messages import print_message
 from maml_cli.runtime import available_cores
 
 MAX_THREADS = 8
-"""Most threads of a single evaluation: a chunk lasts some milliseconds. Trainings evaluate with `run.threads`."""
+"""Most threads of an evaluation by itself: a chunk lasts some milliseconds. Trainings evaluate with `run.threads`."""
 
 
 class StepErrors(NamedTuple):
@@ -43,22 +43,23 @@ ChunkErrors = Callable[[MetaParams, Mapping[str, Points]], Iterator[StepErrors]]
 
 
 def chunk_errors(
-    experiment: Experiment, test_tasks: TestTasks, *, steps: int, num_evaluations: int, wants_grid: bool
+    experiment: Experiment, test_tasks: TestTasks, *, steps: int, num_evaluations: int | None, wants_grid: bool
 ) -> ChunkErrors:
     """The function that adapts to chunks of `test_tasks` by `steps` inner steps.
 
-    It calls a kernel where `evaluation_pays`. `num_evaluations` is the number of evaluations of equal size that it is
-    for, `wants_grid` is whether the predictions on the grid are wanted.
+    It calls a kernel where `evaluation_pays`. `num_evaluations` is the number of evaluations of equal size in the
+    training that it is for, None for an evaluation by itself; `wants_grid` is whether the predictions on the grid are
+    wanted.
     """
     unit = experiment.family.scaling.y_factor  # of the network in that of the tasks
     config, num_shots = experiment.config, test_tasks.num_shots
-    all_tasks = num_evaluations * test_tasks.num_tasks
+    all_tasks = (num_evaluations or 1) * test_tasks.num_tasks
     pays = evaluation_pays(config, num_tasks=all_tasks, num_shots=num_shots, steps=steps)
     if pays and experiment.device.type == "cpu":
         try:
             if kernel := evaluation_kernel(config, num_shots=num_shots, steps=steps):
                 num_predictions = NUM_GRID if wants_grid else 0
-                num_threads = config.run.threads if num_evaluations > 1 else min(available_cores(), MAX_THREADS)
+                num_threads = min(available_cores(), MAX_THREADS) if num_evaluations is None else config.run.threads
                 return _by_kernel(kernel, EvaluationOptions(steps, unit, num_predictions, num_threads))
         except (OSError, FileError) as error:
             print_message(f"evaluating without a kernel: {error}")

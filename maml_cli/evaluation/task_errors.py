@@ -32,13 +32,14 @@ def learner_errors(
     test_tasks: TestTasks,
     *,
     steps: int,
-    num_evaluations: int = 1,
+    num_evaluations: int | None = None,
     on_grid: OnGrid | None = None,
     on_tasks: OnTasks = ignore_tasks,
 ) -> list[dict[str, Tensor]]:
     """Errors of the learner `meta_params` after 0, 1, ..., `steps` inner steps: name of the points -> (R, B, 2).
 
-    `num_evaluations` of equal size are made in all, and share a kernel if they last long enough.
+    `num_evaluations` is the number of evaluations of equal size in a training, which share a kernel if they last long
+    enough; None for an evaluation by itself.
     """
     num_runs, chunk = len(tensors(meta_params)[0]), chunk_size(meta_params, test_tasks.num_shots)
     if on_grid:
@@ -64,7 +65,7 @@ def adapted_errors(
     *,
     num_runs: int,
     steps: int,
-    num_evaluations: int = 1,
+    num_evaluations: int | None = None,
     chunk: int | None = None,
     on_grid: OnGrid | None = None,
     on_count: Callable[[int], None] = lambda count: None,
