@@ -1,7 +1,7 @@
 """Combinations of the axes: parameters that adapt, update rule, derivatives, source of the meta-gradient.
 
 COMBINATIONS is the full product; PAIRWISE covers every pair of values of two axes. Tests that are slow for each
-combination take a pairwise cover, or with MAML_FULL_TESTS=1 in the environment all of them.
+combination take a cover of the pairs or of the single values, or with MAML_FULL_TESTS=1 in the environment all of them.
 """
 
 import functools

@@ -53,7 +53,7 @@ def chunk_errors(
     """
     unit = experiment.family.scaling.y_factor  # of the network in that of the tasks
     config, num_shots = experiment.config, test_tasks.num_shots
-    all_tasks = (num_evaluations or 1) * test_tasks.num_tasks
+    all_tasks = (num_evaluations or 1) * test_tasks.num_tasks  # 0 if a training is shorter than run.eval_every
     pays = evaluation_pays(config, num_tasks=all_tasks, num_shots=num_shots, steps=steps)
     if pays and experiment.device.type == "cpu":
         try:

@@ -52,7 +52,7 @@ def evaluation_record(
         state.meta_params,
         tasks,
         steps=config.inner.steps,
-        num_evaluations=max(1, evaluations_in_training(config)),
+        num_evaluations=evaluations_in_training(config),
         on_tasks=on_tasks,
     )
 
